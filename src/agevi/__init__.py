@@ -1,0 +1,3 @@
+"""Ageing clocks for single-cell data."""
+
+from __future__ import annotations
