@@ -1,0 +1,59 @@
+"""Configuration of the site; nothing here needs the network."""
+
+import shutil
+from importlib.metadata import metadata
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+_info = metadata("agevi")
+project = _info["Name"]
+author = "agevi developers"
+copyright = f"2026, {author}"
+version = release = _info["Version"]
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+templates_path = ["_templates"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+
+# Pages: the notebooks are stored with their outputs and are not run again here.
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# API pages: types stand only in the signatures, from where they are taken over into the lists of parameters.
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = False
+napoleon_numpy_docstring = True
+napoleon_use_rtype = False
+
+html_theme = "sphinx_book_theme"
+html_title = "agevi"
+html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+
+def _copy_tutorials() -> None:
+    """Copy the notebooks beside the pages, since Sphinx reads nothing outside its own folder."""
+    target = HERE / "tutorials"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for notebook in sorted((HERE.parent / "tutorials").glob("*.ipynb")):
+        shutil.copy2(notebook, target)
+
+
+_copy_tutorials()
