@@ -1,0 +1,52 @@
+"""Gates for the numbers that describe a data set."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+
+
+def count(value: Any, argument: str, *, low: int = 1, high: int | None = None) -> int:
+    """``value`` as an int between ``low`` and ``high``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{argument}={value!r} is a {type(value).__name__}; pass a whole number.")
+    if value < low or (high is not None and value > high):
+        wanted = f"{low} or more" if high is None else f"between {low:,} and {high:,}"
+        raise ValueError(f"{argument}={value} is out of range; pass a whole number, {wanted}.")
+    return int(value)
+
+
+def number(value: Any, argument: str, *, low: float = 0.0, high: float = np.inf, open_low: bool = False) -> float:
+    """``value`` as a finite float between ``low`` and ``high`` (``open_low``: ``low`` itself is refused)."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{argument}={value!r} is a {type(value).__name__}; pass a number.")
+    if not np.isfinite(value) or value < low or value > high or (open_low and value == low):
+        bounds = f"above {low:g}" if open_low else f"{low:g} or more"
+        bounds += "" if np.isinf(high) else f", at most {high:g}"
+        raise ValueError(f"{argument}={value:g} is out of range; pass a finite number, {bounds}.")
+    return float(value)
+
+
+def interval(value: Any, argument: str) -> tuple[float, float]:
+    """``value`` as two finite numbers in rising order."""
+    try:
+        low, high = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{argument}={value!r} is not a pair of numbers; pass (lowest, highest).") from None
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        raise ValueError(
+            f"{argument}=({low:g}, {high:g}) is not a rising pair of finite numbers; pass (lowest, highest)."
+        )
+    return low, high
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """The generator that ``rng`` (a seed, a generator or None) stands for."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"rng={rng!r} is a {type(rng).__name__}; pass a non-negative integer seed, a numpy.random.Generator or None."
+        ) from None
