@@ -1,8 +1,11 @@
 """Configuration of the site; nothing here needs the network."""
 
 import shutil
+from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
+
+from sphinx.util import logging
 
 HERE = Path(__file__).parent
 
@@ -22,7 +25,9 @@ extensions = [
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
-source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+# The function in autosummary_context cannot be pickled, and need not be.
+suppress_warnings = ["config.cache"]
+source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 
 # Pages: the notebooks are stored with their outputs and are not run again here.
 nb_execution_mode = "off"
@@ -56,4 +61,26 @@ def _copy_tutorials() -> None:
         shutil.copy2(notebook, target)
 
 
+def _written_in_agevi(class_name: str, members: list[str]) -> list[str]:
+    """Members of a class that it or one of its bases in agevi defines, so not those of scvi-tools."""
+    module, _, name = class_name.rpartition(".")
+    bases = [base for base in getattr(import_module(module), name).__mro__ if base.__module__.startswith("agevi")]
+    return [member for member in members if any(member in vars(base) for base in bases)]
+
+
+def _check_api_page(app) -> None:
+    """Warn, which fails the build, of public names that the API page does not list."""
+    listed = set((HERE / "api.md").read_text(encoding="utf-8").split())
+    for module in import_module("agevi").__all__:
+        for name in getattr(import_module(f"agevi.{module}"), "__all__", ()):
+            if f"{module}.{name}" not in listed:
+                logging.getLogger(__name__).warning("api.md does not list the public name agevi.%s.%s", module, name)
+
+
+def setup(app) -> None:
+    """Connect to Sphinx."""
+    app.connect("builder-inited", _check_api_page)
+
+
+autosummary_context = {"written_in_agevi": _written_in_agevi}
 _copy_tutorials()
