@@ -1,0 +1,221 @@
+"""Input gates. Each raises one message that says what was given, what is there and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+_BLOCK = 1 << 22  # values looked at in one step, so that no gate copies X
+MIN_LABELLED_SUBJECTS = 3
+
+
+def listed(values: Iterable[Any], n: int = 5) -> str:
+    """Up to ``n`` values, quoted, for a message."""
+    names = list(values)
+    return ", ".join(repr(str(v)) for v in names[:n]) + (", ..." if len(names) > n else "")
+
+
+def choice(value: Any, options: Sequence[str], argument: str) -> str:
+    """``value`` when it is one of ``options``, else the standard ValueError."""
+    if value not in options:
+        raise ValueError(f"{argument}={value!r} is not known; choose one of {', '.join(map(repr, options))}.")
+    return str(value)
+
+
+def anndata(adata: Any, argument: str = "adata") -> ad.AnnData:
+    """``adata`` when it is a non-empty AnnData."""
+    if not isinstance(adata, ad.AnnData):
+        raise TypeError(f"{argument} is a {type(adata).__name__}; pass an anndata.AnnData of cells x genes.")
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise ValueError(f"{argument} is empty ({adata.n_obs} cells x {adata.n_vars} genes); check the last filter.")
+    return adata
+
+
+def unique_names(adata: ad.AnnData) -> None:
+    """Refuse repeated gene or cell names."""
+    for axis, names in (("var", adata.var_names), ("obs", adata.obs_names)):
+        if not names.is_unique:
+            twice = names[names.duplicated()].unique()
+            raise ValueError(
+                f"adata.{axis}_names has {len(twice):,} repeated names (e.g. {listed(twice, 3)}); "
+                f"call adata.{axis}_names_make_unique() first."
+            )
+
+
+def column(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
+    """The column of ``adata.obs``, or a KeyError that names the closest one."""
+    if key in adata.obs:
+        values: pd.Series = adata.obs[key]
+        return values
+    names = [str(c) for c in adata.obs.columns if not str(c).startswith("_scvi")]
+    close = difflib.get_close_matches(str(key), names, n=1)
+    lower = [n for n in names if n.lower() == str(key).lower()]
+    hint = f"; closest: {(lower or close)[0]!r}" if lower or close else ""
+    there = f"Available: {listed(names)}." if names else "adata.obs has no columns."
+    raise KeyError(f"{argument}={key!r} is not a column of adata.obs{hint}. {there}")
+
+
+def slot(adata: ad.AnnData, key: str, where: str, call: str) -> Any:
+    """What is stored in ``adata.<where>[key]``, or a KeyError that names the call that writes it."""
+    store = getattr(adata, where)
+    if key not in store:
+        raise KeyError(f"adata.{where}[{key!r}] is absent; run {call} first. Available: {listed(store.keys())}.")
+    return store[key]
+
+
+def labels(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
+    """A column that names units (subject, sample) as text, without missing values."""
+    values = column(adata, key, argument)
+    missing = values.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"adata.obs[{key!r}] is missing in {missing.sum():,} cells (first: {adata.obs_names[missing.argmax()]!r}); "
+            f"{argument} must name every cell's unit. Fill it, or drop those cells."
+        )
+    return values.astype(str)
+
+
+def ages(adata: ad.AnnData, age_key: str, *, min_age: float = -1.0) -> np.ndarray:
+    """Ages per cell as float64 of shape (n_cells,), NaN where unlabelled."""
+    values = column(adata, age_key, "age_key")
+    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    if not numeric:
+        if values.isna().all():
+            raise ValueError(f"adata.obs[{age_key!r}] has no ages: all {adata.n_obs:,} values are missing.")
+        raise TypeError(
+            f"adata.obs[{age_key!r}] holds {values.dtype} values (e.g. {listed(values.dropna().unique(), 3)}), not "
+            f"numbers; turn text, bins and censored ages into numbers with agevi.pp.parse_age(adata, {age_key!r})."
+        )
+    out = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isinf(out).any():
+        raise ValueError(
+            f"adata.obs[{age_key!r}] is infinite in {np.isinf(out).sum():,} cells (first: "
+            f"{adata.obs_names[np.isinf(out).argmax()]!r}); set unknown ages to NaN, which means unlabelled."
+        )
+    if np.isnan(out).all():
+        raise ValueError(f"adata.obs[{age_key!r}] has no ages: all {adata.n_obs:,} values are missing.")
+    if np.nanmin(out) < min_age:
+        raise ValueError(
+            f"adata.obs[{age_key!r}] has an age of {np.nanmin(out):g}, below min_age={min_age:g}; correct it, set it "
+            "to NaN, or pass a lower min_age."
+        )
+    return out
+
+
+def units(adata: ad.AnnData, subject_key: str, sample_key: str | None) -> tuple[pd.Series, pd.Series]:
+    """Subject and sample of every cell, as text, each sample inside one subject."""
+    subject = labels(adata, subject_key, "subject_key")
+    if sample_key is None or sample_key == subject_key:
+        return subject, subject
+    sample = labels(adata, sample_key, "sample_key")
+    pairs = pd.DataFrame({"sample": sample.to_numpy(), "subject": subject.to_numpy()}).drop_duplicates()
+    shared = pairs.loc[pairs["sample"].duplicated(), "sample"]
+    if len(shared):
+        owners = pairs.loc[pairs["sample"] == shared.iloc[0], "subject"]
+        raise ValueError(
+            f"sample {shared.iloc[0]!r} belongs to {len(owners)} subjects ({listed(owners, 3)}); a sample is one visit "
+            f"or biopsy of one subject. Make the names in adata.obs[{sample_key!r}] unique."
+        )
+    return subject, sample
+
+
+def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: bool) -> pd.Series:
+    """The one age of every unit, indexed by unit; NaN where unlabelled."""
+    frame = pd.DataFrame({"unit": unit.to_numpy(), "age": age})
+    grouped = frame.groupby("unit", sort=True)["age"]
+    low, high, known, size = grouped.min(), grouped.max(), grouped.count(), grouped.size()
+    two = low.index[(high > low).to_numpy()]
+    kind = "sample" if is_sample else "subject"
+    if len(two):
+        fix = (
+            "A sample has one age."
+            if is_sample
+            else "If these are visits, pass sample_key='<visit column>'; the subject stays the unit that is held out."
+        )
+        raise ValueError(
+            f"{kind} {two[0]!r} has two ages ({low[two[0]]}, {high[two[0]]}) in adata.obs[{age_key!r}]. {fix}"
+        )
+    part = known.index[((known > 0) & (known < size)).to_numpy()]
+    if len(part):
+        raise ValueError(
+            f"{kind} {part[0]!r} has an age in {known[part[0]]:,} of its {size[part[0]]:,} cells in "
+            f"adata.obs[{age_key!r}]; give all its cells the age, or none."
+        )
+    return low
+
+
+def learnable(age_by_unit: pd.Series, subject_of: pd.Series, age_key: str) -> None:
+    """Refuse ages that no clock can be trained on: too few subjects, or one age for all."""
+    known = age_by_unit.dropna()
+    n = subject_of.loc[known.index].nunique()
+    if n < MIN_LABELLED_SUBJECTS:
+        raise ValueError(
+            f"only {n} subjects have an age in adata.obs[{age_key!r}]; a clock that holds subjects out needs at least "
+            f"{MIN_LABELLED_SUBJECTS}."
+        )
+    if known.nunique() < 2:
+        raise ValueError(
+            f"adata.obs[{age_key!r}] is {known.iloc[0]:g} for every subject; a clock needs subjects of different ages."
+        )
+
+
+def matrix(adata: ad.AnnData, layer: str | None) -> Any:
+    """``adata.X`` or the layer, or the standard error where there is none."""
+    names = [k for k in adata.layers.keys() if k is not None]  # newer anndata keeps X there, under None
+    if layer is None:
+        if adata.X is None:
+            raise ValueError(f"adata.X is absent; pass layer=..., one of {listed(names) or 'none'}.")
+        return adata.X
+    if layer not in adata.layers:
+        close = difflib.get_close_matches(str(layer), names, n=1)
+        hint = f"; closest: {close[0]!r}" if close else ""
+        there = listed(names) or "none"
+        raise KeyError(f"layer={layer!r} is not in adata.layers{hint}. Available: {there}.")
+    return adata.layers[layer]
+
+
+def _value_blocks(x: Any) -> Iterator[np.ndarray]:
+    """Stored values in blocks; zeros that a sparse matrix leaves out are left out."""
+    if sp.issparse(x):
+        for start in range(0, len(x.data), _BLOCK):
+            yield x.data[start : start + _BLOCK]
+    else:
+        step = max(1, _BLOCK // max(1, x.shape[1]))
+        for start in range(0, x.shape[0], step):
+            yield np.asarray(x[start : start + step])
+
+
+def finite(x: Any, where: str) -> None:
+    """Refuse NaN and infinite values."""
+    for block in _value_blocks(x):
+        if block.dtype.kind == "f" and not np.isfinite(block).all():
+            bad = block[~np.isfinite(block)].flat[0]
+            raise ValueError(f"{where} has missing or infinite values (first: {bad}); remove or fill them first.")
+
+
+def counts(x: Any, where: str, model: str) -> None:
+    """Refuse what is not raw counts: NaN, infinite, negative, non-integer or all zero."""
+    use_layer = "Pass them with setup_anndata(adata, layer=...)."
+    finite(x, where)
+    total = 0.0
+    for block in _value_blocks(x):
+        if block.size and block.min() < 0:
+            raise ValueError(
+                f"{where} has negative values (lowest: {block.min():g}); {model} is fitted to raw counts. {use_layer}"
+            )
+        if block.dtype.kind == "f":
+            fraction = block != np.floor(block)
+            if fraction.any():
+                first = block[fraction].flat[0]
+                raise ValueError(
+                    f"{where} has non-integer values (first: {first:.3g}); {model} is fitted to raw counts. {use_layer}"
+                )
+        total += float(block.sum(dtype=np.float64))
+    if total == 0:
+        raise ValueError(f"{where} holds only zeros; {model} is fitted to raw counts. {use_layer}")

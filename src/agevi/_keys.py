@@ -1,0 +1,102 @@
+"""Every name that agevi writes to an AnnData, and the form in which values may be stored there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+DEFAULT_KEY = "agevi"
+SPLIT = "agevi_split"
+
+TRAIN = "train"
+VALIDATION = "validation"
+TEST = "test"
+OUT_OF_FOLD = "out_of_fold"
+NEW = "new"
+SPLIT_ROLES = (TRAIN, VALIDATION, TEST)
+ROLES = (TRAIN, VALIDATION, TEST, OUT_OF_FOLD, NEW)
+HELD_OUT_ROLES = (TEST, OUT_OF_FOLD, NEW)
+"""Roles whose ages did not shape the fitted weights, so that statistics on age gaps may use them."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The slots that belong to one ``key_added``."""
+
+    key_added: str = DEFAULT_KEY
+
+    @property
+    def uns(self) -> str:
+        return self.key_added
+
+    @property
+    def predicted(self) -> str:
+        return f"{self.key_added}_predicted"
+
+    @property
+    def predicted_sample(self) -> str:
+        return f"{self.key_added}_predicted_sample"
+
+    @property
+    def role(self) -> str:
+        return f"{self.key_added}_role"
+
+    @property
+    def fold(self) -> str:
+        return f"{self.key_added}_fold"
+
+    @property
+    def latent(self) -> str:
+        return f"X_{self.key_added}"
+
+    @property
+    def subjects(self) -> str:
+        return f"{self.key_added}_subjects"
+
+
+def to_uns(value: Any) -> Any:
+    """The same value in types that both h5ad and zarr can store.
+
+    Mappings get string keys and lose entries that are None, tuples and sets become lists (homogeneous lists
+    become arrays), generators become their seed's text, paths become text. DataFrames pass with a plain string
+    index. Anything else is refused, so that a file is never half-written because of it.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): to_uns(v) for k, v in value.items() if v is not None}
+    if isinstance(value, pd.DataFrame):
+        return _plain_frame(value)
+    if isinstance(value, np.random.Generator):
+        return f"numpy.random.Generator({type(value.bit_generator).__name__})"
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return to_uns(sorted(value))
+    if isinstance(value, (list, tuple)):
+        return _plain_sequence(list(value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str, np.ndarray)):
+        return "" if value is None else value
+    raise TypeError(f"a value of type {type(value).__name__} cannot be stored in adata.uns; pass plain values.")
+
+
+def _plain_sequence(values: list[Any]) -> np.ndarray:
+    """A list as a one-dimensional array of one dtype (text where types differ)."""
+    plain = [to_uns(v) for v in values]
+    kinds = {type(v) for v in plain}
+    if kinds <= {int} or kinds <= {float, int} or kinds == {bool}:
+        return np.asarray(plain)
+    return np.asarray([str(v) for v in plain], dtype=object)
+
+
+def _plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy with a plain string index that is not also a column."""
+    out = frame.copy()
+    out.index = pd.Index(out.index.astype(str), dtype=object).rename(None if out.index.name in out else out.index.name)
+    out.columns = out.columns.astype(str)
+    return out

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from agevi import _checks
+
+N_CELLS, N_GENES = 12, 4
+
+
+@pytest.fixture
+def adata():
+    """Twelve cells of four subjects with one age each, counts in X."""
+    x = np.arange(N_CELLS * N_GENES, dtype=np.float32).reshape(N_CELLS, N_GENES)
+    subject = np.repeat(["d1", "d2", "d3", "d4"], 3)
+    obs = pd.DataFrame({"donor": subject, "age": np.repeat([20.0, 41.0, 60.0, np.nan], 3)})
+    obs.index = [f"cell{i}" for i in range(N_CELLS)]
+    return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=list("abcd")))
+
+
+def test_listed_shortens():
+    assert _checks.listed(["a", 2]) == "'a', '2'"
+    assert _checks.listed(range(9), 3) == "'0', '1', '2', ..."
+
+
+def test_choice():
+    assert _checks.choice("a", ("a", "b"), "level") == "a"
+    with pytest.raises(ValueError, match=r"^level='c' is not known; choose one of 'a', 'b'\.$"):
+        _checks.choice("c", ("a", "b"), "level")
+
+
+def test_anndata_passes_through(adata):
+    assert _checks.anndata(adata) is adata
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        pytest.param(lambda a: a.X, TypeError, "adata is a ndarray; pass an anndata.AnnData", id="array"),
+        pytest.param(lambda a: a[:0], ValueError, r"adata is empty \(0 cells x 4 genes\)", id="no cells"),
+        pytest.param(lambda a: a[:, :0], ValueError, r"adata is empty \(12 cells x 0 genes\)", id="no genes"),
+    ],
+)
+def test_anndata_refuses(adata, make, error, message):
+    with pytest.raises(error, match=message):
+        _checks.anndata(make(adata))
+
+
+def test_unique_names(adata):
+    assert _checks.unique_names(adata) is None
+    adata.var_names = ["a", "a", "b", "c"]
+    with pytest.raises(
+        ValueError, match=r"adata.var_names has 1 repeated names \(e.g. 'a'\); call adata.var_names_make"
+    ):
+        _checks.unique_names(adata)
+    adata.var_names = list("abcd")
+    adata.obs_names = ["x"] * N_CELLS
+    with pytest.raises(ValueError, match=r"adata.obs_names has 1 repeated names.*obs_names_make_unique"):
+        _checks.unique_names(adata)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        pytest.param("donr", r"; closest: 'donor'. ", id="misspelt"),
+        pytest.param("AGE", "; closest: 'age'. ", id="wrong case"),
+        pytest.param("xyz", r"\. ", id="nothing close"),
+    ],
+)
+def test_column_names_the_closest(adata, key, hint):
+    adata.obs["_scvi_batch"] = 0
+    with pytest.raises(KeyError, match=f"subject_key='{key}' is not a column of adata.obs{hint}") as error:
+        _checks.column(adata, key, "subject_key")
+    assert "Available: 'donor', 'age'." in str(error.value)
+    assert "_scvi" not in str(error.value)
+
+
+def test_column_without_columns():
+    with pytest.raises(KeyError, match="adata.obs has no columns"):
+        _checks.column(ad.AnnData(np.ones((2, 2), dtype=np.float32)), "age", "age_key")
+
+
+def test_slot(adata):
+    adata.uns["here"] = 1
+    assert _checks.slot(adata, "here", "uns", "tl.f(adata)") == 1
+    with pytest.raises(KeyError, match=r"adata.uns\['there'\] is absent; run tl.f\(adata\) first. Available: 'here'"):
+        _checks.slot(adata, "there", "uns", "tl.f(adata)")
+
+
+def test_labels_are_text(adata):
+    adata.obs["n"] = pd.Categorical(np.repeat([1, 2], 6))
+    assert _checks.labels(adata, "n", "subject_key").tolist() == ["1"] * 6 + ["2"] * 6
+
+
+def test_labels_refuse_missing(adata):
+    adata.obs["donor"] = adata.obs["donor"].astype(object).where(np.arange(N_CELLS) != 2, None)
+    with pytest.raises(ValueError, match=r"adata.obs\['donor'\] is missing in 1 cells \(first: 'cell2'\); subject_key"):
+        _checks.labels(adata, "donor", "subject_key")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param(np.arange(N_CELLS), id="int64"),
+        pytest.param(np.arange(N_CELLS, dtype=np.float32), id="float32"),
+        pytest.param(pd.array([*range(N_CELLS - 1), None], dtype="Int64"), id="nullable Int64"),
+    ],
+)
+def test_ages_become_float64(adata, values):
+    adata.obs["age"] = values
+    out = _checks.ages(adata, "age")
+    assert out.dtype == np.float64
+    np.testing.assert_array_equal(out[:-1], np.arange(N_CELLS - 1))
+    assert out[-1] == N_CELLS - 1 or np.isnan(out[-1])
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        pytest.param(["60-69"] * N_CELLS, TypeError, r"e\.g\. '60-69'.*agevi.pp.parse_age\(adata, 'age'\)", id="bins"),
+        pytest.param(pd.Categorical([">89"] * N_CELLS), TypeError, "category values.*parse_age", id="categorical"),
+        pytest.param([True] * N_CELLS, TypeError, "bool values", id="bool"),
+        pytest.param([np.inf] + [1.0] * 11, ValueError, r"infinite in 1 cells \(first: 'cell0'\)", id="infinite"),
+        pytest.param([-5.0] + [1.0] * 11, ValueError, "an age of -5, below min_age=-1; correct it", id="below min_age"),
+        pytest.param([np.nan] * N_CELLS, ValueError, "no ages: all 12 values are missing", id="all NaN"),
+        pytest.param([None] * N_CELLS, ValueError, "no ages: all 12 values are missing", id="all None"),
+    ],
+)
+def test_ages_refuse(adata, values, error, message):
+    adata.obs["age"] = values
+    with pytest.raises(error, match=message):
+        _checks.ages(adata, "age")
+
+
+def test_min_age_may_be_lowered(adata):
+    adata.obs["age"] = -20.0
+    assert _checks.ages(adata, "age", min_age=-40).tolist() == [-20.0] * N_CELLS
+
+
+def test_units(adata):
+    adata.obs["visit"] = [f"{d}_{i % 2}" for i, d in enumerate(adata.obs["donor"])]
+    subject, sample = _checks.units(adata, "donor", "visit")
+    assert subject.tolist() == adata.obs["donor"].tolist()
+    assert sample.tolist() == adata.obs["visit"].tolist()
+    for sample_key in (None, "donor"):
+        subject, sample = _checks.units(adata, "donor", sample_key)
+        assert sample is subject
+
+
+def test_units_refuse_a_sample_in_two_subjects(adata):
+    adata.obs["visit"] = "v1"
+    with pytest.raises(
+        ValueError, match=r"sample 'v1' belongs to 4 subjects \('d1', 'd2', 'd3', ...\).*obs\['visit'\]"
+    ):
+        _checks.units(adata, "donor", "visit")
+
+
+def test_age_per_unit(adata):
+    out = _checks.age_per_unit(adata.obs["age"].to_numpy(), adata.obs["donor"], "age", is_sample=False)
+    assert out.index.tolist() == ["d1", "d2", "d3", "d4"]
+    np.testing.assert_array_equal(out, [20.0, 41.0, 60.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("is_sample", "message"),
+    [
+        pytest.param(
+            False, r"subject 'd2' has two ages \(41.0, 43.0\) in adata.obs\['age'\].*pass sample_key", id="subject"
+        ),
+        pytest.param(True, r"sample 'd2' has two ages \(41.0, 43.0\).*A sample has one age\.", id="sample"),
+    ],
+)
+def test_age_per_unit_refuses_two_ages(adata, is_sample, message):
+    age = adata.obs["age"].to_numpy().copy()
+    age[3] = 43.0
+    with pytest.raises(ValueError, match=message):
+        _checks.age_per_unit(age, adata.obs["donor"], "age", is_sample=is_sample)
+
+
+def test_age_per_unit_refuses_a_part(adata):
+    age = adata.obs["age"].to_numpy().copy()
+    age[3] = np.nan
+    with pytest.raises(ValueError, match="subject 'd2' has an age in 2 of its 3 cells.*or none"):
+        _checks.age_per_unit(age, adata.obs["donor"], "age", is_sample=False)
+
+
+def test_learnable():
+    owner = pd.Series({"a": "A", "b": "B", "c": "C", "c2": "C"})
+    _checks.learnable(pd.Series({"a": 1.0, "b": 2.0, "c": 3.0}), owner, "age")
+    with pytest.raises(ValueError, match=r"only 2 subjects have an age in adata.obs\['age'\].*at least 3"):
+        _checks.learnable(pd.Series({"a": 1.0, "b": np.nan, "c": 3.0, "c2": 4.0}), owner, "age")
+    with pytest.raises(ValueError, match=r"adata.obs\['age'\] is 7 for every subject"):
+        _checks.learnable(pd.Series({"a": 7.0, "b": 7.0, "c": 7.0}), owner, "age")
+
+
+def test_matrix(adata):
+    adata.layers["counts"] = adata.X * 2
+    assert _checks.matrix(adata, "counts")[0, 1] == 2
+    assert _checks.matrix(adata, None)[0, 1] == 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "message"),
+    [
+        pytest.param(
+            "cnts", KeyError, "layer='cnts' is not in adata.layers; closest: 'counts'. Available: 'counts'", id="layer"
+        ),
+        pytest.param(None, ValueError, r"adata.X is absent; pass layer=..., one of 'counts'", id="no X"),
+    ],
+)
+def test_matrix_refuses(layer, error, message):
+    adata = ad.AnnData(layers={"counts": np.ones((2, 2))}, shape=(2, 2))
+    with pytest.raises(error, match=message):
+        _checks.matrix(adata, layer)
+
+
+def test_matrix_without_layers(adata):
+    with pytest.raises(KeyError, match="Available: none"):
+        _checks.matrix(adata, "counts")
+
+
+FORMS = [
+    pytest.param(np.asarray, id="dense"),
+    pytest.param(sp.csr_matrix, id="csr"),
+    pytest.param(sp.csc_matrix, id="csc"),
+    pytest.param(sp.csr_array, id="csr_array"),
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param(np.nan, r"adata.X has missing or infinite values \(first: nan\)", id="NaN"),
+        pytest.param(np.inf, r"adata.X has missing or infinite values \(first: inf\)", id="infinite"),
+        pytest.param(
+            -2.0, r"adata.X has negative values \(lowest: -2\); PoissonVAE is fitted to raw counts", id="negative"
+        ),
+        pytest.param(
+            0.694, r"adata.X has non-integer values \(first: 0.694\).*setup_anndata\(adata, layer=...\)", id="fraction"
+        ),
+    ],
+)
+def test_counts_refuse(adata, form, value, message):
+    x = adata.X.copy()
+    x[5, 2] = value
+    with pytest.raises(ValueError, match=message):
+        _checks.counts(form(x), "adata.X", "PoissonVAE")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32, np.float64])
+def test_counts_pass(adata, form, dtype):
+    assert _checks.counts(form(adata.X.astype(dtype)), "adata.X", "PoissonVAE") is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_counts_refuse_zeros(form):
+    with pytest.raises(ValueError, match="adata.X holds only zeros"):
+        _checks.counts(form(np.zeros((3, 2))), "adata.X", "PoissonVAE")
+
+
+def test_blocks_cover_every_value(adata, monkeypatch):
+    monkeypatch.setattr(_checks, "_BLOCK", 8)
+    x = adata.X.copy()
+    x[-1, -1] = 0.5
+    for form in (np.asarray, sp.csr_matrix):
+        with pytest.raises(ValueError, match="non-integer"):
+            _checks.counts(form(x), "adata.X", "PoissonVAE")

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from agevi import _keys
+
+
+def test_default_slots_are_the_documented_ones():
+    keys = _keys.Keys()
+    assert (keys.uns, keys.predicted, keys.predicted_sample, keys.role, keys.fold, keys.latent, keys.subjects) == (
+        "agevi",
+        "agevi_predicted",
+        "agevi_predicted_sample",
+        "agevi_role",
+        "agevi_fold",
+        "X_agevi",
+        "agevi_subjects",
+    )
+    assert _keys.SPLIT == "agevi_split"
+
+
+def test_key_added_renames_every_slot():
+    keys = _keys.Keys("mine")
+    slots = {getattr(keys, name) for name, value in vars(_keys.Keys).items() if isinstance(value, property)}
+    assert len(slots) == 7
+    assert all("mine" in slot for slot in slots)
+
+
+def test_held_out_roles_exclude_what_shaped_the_weights():
+    assert set(_keys.ROLES) - set(_keys.HELD_OUT_ROLES) == {"train", "validation"}
+    assert set(_keys.SPLIT_ROLES) < set(_keys.ROLES)
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        pytest.param(3, 3, id="int"),
+        pytest.param(2.5, 2.5, id="float"),
+        pytest.param(True, True, id="bool"),
+        pytest.param("text", "text", id="text"),
+        pytest.param(None, "", id="None"),
+        pytest.param(np.float32(0.5), 0.5, id="numpy scalar"),
+        pytest.param(Path("a") / "b", "a/b", id="path"),
+        pytest.param({"a": None, 1: {"b": 2}}, {"1": {"b": 2}}, id="mapping drops None, keys become text"),
+        pytest.param(np.random.default_rng(0), "numpy.random.Generator(PCG64)", id="generator"),
+    ],
+)
+def test_to_uns_scalars(value, stored):
+    out = _keys.to_uns(value)
+    assert out == stored
+    assert type(out) is type(stored)
+
+
+@pytest.mark.parametrize(
+    ("value", "stored", "kind"),
+    [
+        pytest.param((1, 2), [1, 2], "i", id="tuple of int"),
+        pytest.param([1, 2.5], [1.0, 2.5], "f", id="int and float"),
+        pytest.param([True, False], [True, False], "b", id="bool"),
+        pytest.param(["b", "a"], ["b", "a"], "O", id="text"),
+        pytest.param({"b", "a"}, ["a", "b"], "O", id="set is sorted"),
+        pytest.param([1, "a"], ["1", "a"], "O", id="mixed becomes text"),
+    ],
+)
+def test_to_uns_sequences(value, stored, kind):
+    out = _keys.to_uns(value)
+    assert isinstance(out, np.ndarray)
+    assert out.dtype.kind == kind
+    assert out.tolist() == stored
+
+
+def test_to_uns_frame_gets_a_plain_index_and_is_a_copy():
+    frame = pd.DataFrame({"sample": [1.0, 2.0]}, index=pd.CategoricalIndex(["a", "b"], name="sample"))
+    out = _keys.to_uns(frame)
+    assert out.index.tolist() == ["a", "b"]
+    assert out.index.name is None  # a name that is also a column cannot be written
+    out.iloc[0, 0] = 9.0
+    assert frame.iloc[0, 0] == 1.0
+
+
+def test_to_uns_keeps_an_index_name_that_is_free():
+    frame = pd.DataFrame({"age": [1.0]}, index=pd.Index(["a"], name="sample"))
+    assert _keys.to_uns(frame).index.name == "sample"
+
+
+def test_to_uns_refuses_what_cannot_be_stored():
+    with pytest.raises(TypeError, match="a value of type function cannot be stored in adata.uns; pass plain values"):
+        _keys.to_uns({"f": lambda: None})
+
+
+@pytest.mark.parametrize("store", ["h5ad", "zarr"])
+def test_stored_values_survive(tmp_path, store):
+    adata = ad.AnnData(np.ones((2, 1), dtype=np.float32))
+    adata.uns["k"] = _keys.to_uns(
+        {"n": None, "widths": (300, 150), "names": ("CD4/CD8", "", "a b"), "rng": np.random.default_rng(1), "x": 0.5}
+    )
+    adata.uns["t"] = _keys.to_uns(pd.DataFrame({"age": [1.0, np.nan]}, index=pd.Index([1, 2], name="sample")))
+    path = tmp_path / f"a.{store}"
+    getattr(adata, f"write_{store}")(path)
+    back = getattr(ad, f"read_{store}")(path)
+    assert "n" not in back.uns["k"]
+    assert back.uns["k"]["widths"].tolist() == [300, 150]
+    assert list(back.uns["k"]["names"]) == ["CD4/CD8", "", "a b"]
+    assert back.uns["t"].index.tolist() == ["1", "2"]
+    np.testing.assert_array_equal(back.uns["t"]["age"], [1.0, np.nan])
