@@ -1,0 +1,181 @@
+"""Which subjects train, validate and test: whole subjects, spread over ages and strata."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+
+from agevi import _keys
+
+MAX_MATCHED = 1500
+"""Held-out subjects up to which strata are matched exactly (the matching takes the cube of this number)."""
+
+
+def subject_ages(age_by_sample: pd.Series, subject_of: pd.Series) -> pd.Series:
+    """Mean age of every subject's labelled samples, indexed by subject in the order of their names.
+
+    Parameters
+    ----------
+    age_by_sample
+        Age of every sample, indexed by sample, NaN where unlabelled.
+    subject_of
+        Subject of every sample, indexed by sample.
+    """
+    return age_by_sample.groupby(subject_of.loc[age_by_sample.index].to_numpy(), sort=True).mean()
+
+
+def role_counts(n_labelled: int, test_size: float, validation_size: float) -> tuple[int, int]:
+    """Numbers of test and validation subjects out of ``n_labelled``.
+
+    Parameters
+    ----------
+    n_labelled
+        Subjects that have an age.
+    test_size, validation_size
+        A float is a share of the labelled subjects (rounded half up, at least one subject when above 0), an
+        integer their number.
+
+    Raises
+    ------
+    TypeError
+        A size is not a number.
+    ValueError
+        A size is out of range, or no subject would be left to train on.
+    """
+    n_test = _count(n_labelled, test_size, "test_size")
+    n_validation = _count(n_labelled, validation_size, "validation_size")
+    if n_test + n_validation >= n_labelled:
+        raise ValueError(
+            f"test_size={test_size!r} and validation_size={validation_size!r} of {n_labelled} labelled subjects hold "
+            f"out {n_test} + {n_validation} and leave none to train on; lower them."
+        )
+    return n_test, n_validation
+
+
+def _count(n_labelled: int, size: Any, argument: str) -> int:
+    """``size`` as a number of subjects."""
+    if isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, float, np.integer, np.floating)):
+        raise TypeError(
+            f"{argument}={size!r} is a {type(size).__name__}; pass a share (0.15) or a number of subjects (3)."
+        )
+    if isinstance(size, (int, np.integer)):
+        if size < 0:
+            raise ValueError(f"{argument}={size!r} is negative; pass a share (0.15) or a number of subjects (3).")
+        return int(size)
+    if not 0 <= size < 1:
+        raise ValueError(f"{argument}={size!r} is not a share in [0, 1); for a number of subjects pass an integer.")
+    return max(1, int(np.floor(size * n_labelled + 0.5))) if size > 0 else 0
+
+
+def assign_roles(
+    age: np.ndarray,
+    strata: np.ndarray | None = None,
+    *,
+    n_test: int,
+    n_validation: int,
+    rng: int | np.random.Generator | None = 0,
+) -> np.ndarray:
+    """Role of every subject: exactly ``n_test`` test and ``n_validation`` validation subjects, the rest train.
+
+    Labelled subjects in the order of age are cut into as many blocks as subjects are held out, and each block gives
+    one, so that held-out ages span the range of all ages at any cohort size; the held-out subjects are divided into
+    test and validation in the same way. Numbers per stratum are the proportional ones, rounded up or down at random.
+    Unlabelled subjects train.
+
+    Parameters
+    ----------
+    age
+        Age of every subject, (n_subjects,), NaN where unlabelled. Pass subjects in the order of their names, so that
+        the result does not depend on the order of cells.
+    strata
+        Label of every subject's stratum, (n_subjects,).
+    n_test, n_validation
+        Numbers of subjects to hold out, from :func:`role_counts`.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    Roles of :data:`agevi._keys.SPLIT_ROLES`, (n_subjects,), dtype object.
+    """
+    rng = np.random.default_rng(rng)
+    age = np.asarray(age, dtype=np.float64)
+    codes = np.zeros(len(age), dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
+    labelled = np.flatnonzero(~np.isnan(age))
+    if n_test + n_validation >= len(labelled):
+        raise ValueError(f"{n_test} + {n_validation} of {len(labelled)} labelled subjects leave none to train on.")
+    # Ties in age are ordered at random, then by age.
+    order = rng.permutation(labelled)
+    order = order[np.argsort(age[order], kind="stable")]
+    held = _spread(order, codes, n_test + n_validation, rng)
+    held = _keep_two_ages(order, held, age, rng)
+    test = _spread(held, codes, n_test, rng)
+    roles = np.full(len(age), _keys.TRAIN, dtype=object)
+    roles[held] = _keys.VALIDATION
+    roles[test] = _keys.TEST
+    return roles
+
+
+def _spread(order: np.ndarray, codes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """``k`` members of ``order``, one from each of ``k`` consecutive blocks, in proportion to the strata.
+
+    Parameters
+    ----------
+    order
+        Subjects in the order of age, (n,).
+    codes
+        Stratum of every subject, as integers.
+    k
+        Number to pick, at most n.
+    rng
+        Generator.
+    """
+    if k == 0:
+        return order[:0]
+    edges = np.floor(np.arange(k + 1) * (len(order) / k) + rng.random()).astype(np.int64)
+    blocks = np.split(order, edges[1:-1])
+    wanted = _wanted_strata(blocks, codes[order], codes, rng)
+    picked = []
+    for block, stratum in zip(blocks, wanted, strict=True):
+        of_stratum = block[codes[block] == stratum]
+        picked.append(rng.choice(of_stratum if len(of_stratum) else block))
+    return np.asarray(picked, dtype=order.dtype)
+
+
+def _wanted_strata(
+    blocks: list[np.ndarray], present: np.ndarray, codes: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Stratum to pick from each block, (k,), so that the picks are in proportion to the strata."""
+    k = len(blocks)
+    names, counts = np.unique(present, return_counts=True)
+    if len(names) == 1:
+        return np.full(k, names[0])
+    # Systematic rounding: stratum s gets the floor or the ceiling of k n_s / n, with that expectation.
+    shuffled = rng.permutation(len(names))
+    edges = np.cumsum(counts[shuffled]) * (k / counts.sum())
+    upto = np.floor(np.r_[0.0, edges[:-1], k] + rng.random()).astype(np.int64)
+    slots = rng.permutation(np.repeat(names[shuffled], np.diff(upto)))  # (k,)
+    if k > MAX_MATCHED:  # blocks are many: a random member of each is in proportion well enough
+        return np.asarray([codes[rng.choice(block)] for block in blocks])
+    has = np.zeros((k, codes.max() + 1), dtype=bool)
+    for i, block in enumerate(blocks):
+        has[i, codes[block]] = True
+    # The jitter is below 1 in total, so it chooses among the best matchings and never against one.
+    cost = ~has[:, slots] + rng.random((k, k)) / (2 * k)
+    return slots[linear_sum_assignment(cost)[1]]
+
+
+def _keep_two_ages(order: np.ndarray, held: np.ndarray, age: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """``held`` with one subject exchanged where the others would all be of one age, if that can be helped."""
+    train = np.setdiff1d(order, held)
+    if len(train) < 2 or np.ptp(age[train]) > 0:
+        return held
+    other = np.flatnonzero(age[held] != age[train[0]])
+    if len(other) == 0:
+        return held
+    held = held.copy()
+    held[rng.choice(other)] = rng.choice(train)
+    return held[np.argsort(age[held], kind="stable")]
