@@ -1,3 +1,7 @@
-"""Ageing clocks for single-cell data."""
+"""Ageing clocks from single cells, on scvi-tools."""
 
-from __future__ import annotations
+from agevi import datasets, get, io, metrics, model, pl, pp, tl
+
+__version__ = "0.1.0"
+
+__all__ = ["datasets", "get", "io", "metrics", "model", "pl", "pp", "tl"]

@@ -1,0 +1,1 @@
+"""What stands between AnnData and tensors: scvi-tools fields, subject splits and loaders. Never sees a model."""

@@ -1,0 +1,110 @@
+"""Registration of an AnnData for a clock: all gates first, then scvi-tools' fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks
+from agevi._compat import (
+    REGISTRY_KEYS,
+    AnnDataManager,
+    CategoricalJointObsField,
+    CategoricalObsField,
+    LayerField,
+    NumericalJointObsField,
+)
+from agevi.dataloaders._fields import SAMPLE, SUBJECT, AgeField, UnitField
+from agevi.nn.heads import AGE_TRANSFORMS
+
+NORMALIZE = ("log1p_cp10k", "none")
+
+
+def where(layer: str | None) -> str:
+    """How a message calls the matrix."""
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def check_setup(
+    adata: AnnData, setup: dict[str, Any], *, counts: bool, model: str, require_ages: bool = True
+) -> AnnData:
+    """Every gate of ``setup_anndata``; nothing is written.
+
+    Parameters
+    ----------
+    adata
+        The user's data.
+    setup
+        Arguments of ``setup_anndata`` by name.
+    counts
+        Whether the model is fitted to raw counts.
+    model
+        Class name, for messages.
+    require_ages
+        Whether the ages must be enough to train on.
+    """
+    _checks.anndata(adata)
+    _checks.choice(setup["normalize"], NORMALIZE, "normalize")
+    _checks.choice(setup["age_transform"], ("auto", *AGE_TRANSFORMS), "age_transform")
+    _checks.unique_names(adata)
+    subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    if require_ages:
+        check_ages(adata, setup, subject, sample)
+    for argument, keys in covariate_columns(setup):
+        for key in keys:
+            check_covariate(adata, key, argument)
+    x = _checks.matrix(adata, setup["layer"])
+    if counts:
+        _checks.counts(x, where(setup["layer"]), model)
+    else:
+        _checks.finite(x, where(setup["layer"]))
+    return adata
+
+
+def check_ages(adata: AnnData, setup: dict[str, Any], subject: pd.Series, sample: pd.Series) -> None:
+    """Refuse ages that differ within a unit or that no clock can learn from."""
+    age = _checks.ages(adata, setup["age_key"], min_age=setup["min_age"])
+    by_sample = _checks.age_per_unit(age, sample, setup["age_key"], is_sample=sample is not subject)
+    owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()
+    _checks.learnable(by_sample, owner, setup["age_key"])
+
+
+def covariate_columns(setup: dict[str, Any]) -> list[tuple[str, Sequence[str]]]:
+    """Names of batch and covariate columns with the argument that named them."""
+    return [
+        ("batch_key", [setup["batch_key"]] if setup["batch_key"] else []),
+        ("categorical_covariate_keys", setup["categorical_covariate_keys"] or []),
+        ("continuous_covariate_keys", setup["continuous_covariate_keys"] or []),
+    ]
+
+
+def check_covariate(adata: AnnData, key: str, argument: str) -> None:
+    """Refuse missing values, and text where a number is due."""
+    values = _checks.column(adata, key, argument)
+    if values.isna().any():
+        raise ValueError(
+            f"adata.obs[{key!r}] is missing in {values.isna().sum():,} cells; {argument} needs a value in every cell. "
+            "Fill it, or leave the column out."
+        )
+    if argument == "continuous_covariate_keys" and not pd.api.types.is_numeric_dtype(values):
+        raise TypeError(
+            f"adata.obs[{key!r}] holds {values.dtype} values; continuous_covariate_keys are numbers. "
+            "Pass it in categorical_covariate_keys."
+        )
+
+
+def make_manager(setup: dict[str, Any], setup_method_args: dict[str, Any]) -> AnnDataManager:
+    """A manager with the fields that every clock registers."""
+    fields = [
+        LayerField(REGISTRY_KEYS.X_KEY, setup["layer"], is_count_data=False, correct_data_format=False),
+        CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup["batch_key"]),
+        CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, setup["categorical_covariate_keys"]),
+        NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, setup["continuous_covariate_keys"]),
+        AgeField(setup["age_key"], min_age=setup["min_age"]),
+        UnitField(SUBJECT, setup["subject_key"]),
+        UnitField(SAMPLE, setup["sample_key"] or setup["subject_key"]),
+    ]
+    return AnnDataManager(fields=fields, setup_method_args=setup_method_args)

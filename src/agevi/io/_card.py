@@ -1,0 +1,54 @@
+"""The card of a saved clock, written for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def clock_card(meta: dict[str, Any]) -> str:
+    """README.md of a bundle: what it predicts, on whom it was trained, how well, how to use it."""
+    age, setup, roles = meta["age"], meta["setup"], list(meta["split"].values())
+    error = _validation_error(meta)
+    return f"""# Ageing clock: {meta["class"]}
+
+**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}).
+
+**Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged \
+{age["min"]:g} to {age["max"]:g} {age["unit"]}. Held out as whole subjects: {roles.count("validation")} for validation, \
+{roles.count("test")} for testing.
+
+**How well**: {error}
+
+**Use it**
+
+```python
+import agevi
+
+clock = agevi.io.load_clock("path/to/this/directory")
+agevi.tl.predict_age(adata, clock)  # obs["agevi_predicted"]; needs no ages
+agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per subject
+```
+
+Values are read from {"adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"}; genes are found by \
+name ("{meta["genes"][0]}", ...). **Limits**: predictions hold for the tissue, assay, species and age range of the \
+training data. A difference between predicted and chronological age is a model's statement, not a diagnosis.
+
+Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
+{meta["versions"]["torch"]}. Weights are safetensors, everything else is JSON; loading runs no code.
+"""
+
+
+def _input(meta: dict[str, Any]) -> str:
+    return "raw counts" if meta["setup"]["normalize"] == "none" else "raw counts, normalised inside"
+
+
+def _validation_error(meta: dict[str, Any]) -> str:
+    """One sentence on the error of validation subjects."""
+    curve = meta["history"].get("age_mae_validation")
+    if not curve or meta["best_epoch"] is None or meta["best_epoch"] > len(curve):
+        return "no validation subjects were held out in the last training."
+    value = curve[meta["best_epoch"] - 1]
+    return (
+        f"mean absolute error {value:.2f} {meta['age']['unit']} over validation subjects, which chose the epoch "
+        f"({meta['best_epoch']}), so expect somewhat more on new ones."
+    )

@@ -1,0 +1,45 @@
+"""Loading a clock without knowing its class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from anndata import AnnData
+
+from agevi.io import _format
+
+
+def load_clock(path: str | Path, adata: AnnData | None = None) -> Any:
+    """Load a clock of any class that its ``save`` wrote.
+
+    Nothing in a bundle can run code; a bundle that was damaged or edited is refused.
+
+    Parameters
+    ----------
+    path
+        Directory of the clock.
+    adata
+        Data to attach, for example to train on; prediction needs none.
+
+    Returns
+    -------
+    The trained clock.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at ``path``.
+    ValueError
+        If the bundle is damaged, was edited, or holds a class that this version does not know.
+    """
+    from agevi.model import MODELS, _bundle
+
+    bundle = _format.read_bundle(path)
+    known = {cls.__name__: cls for cls in MODELS}
+    name = bundle.meta.get("class")
+    if name not in known:
+        raise _format.BundleError(
+            f"{bundle.path} holds a clock of class {name!r}; this version of agevi knows {', '.join(known)}. Upgrade agevi."
+        )
+    return _bundle.build(known[name], bundle, adata)

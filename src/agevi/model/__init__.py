@@ -1,0 +1,8 @@
+"""Ageing clocks."""
+
+from agevi.model.vae import PoissonVAE
+
+MODELS = (PoissonVAE,)
+"""Every clock class, in the order in which docs and leaderboards show them."""
+
+__all__ = ["MODELS", "PoissonVAE"]

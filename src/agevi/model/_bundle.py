@@ -1,0 +1,128 @@
+"""A clock to and from a bundle: what is stored, and how a model is made from it without its data."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from agevi import _checks
+from agevi._compat import REGISTRY_KEYS, parse_device, version
+from agevi.io import _format
+from agevi.io._card import clock_card
+
+if TYPE_CHECKING:
+    from agevi.model._clock import ClockMixin
+
+
+def categories(registry: dict[str, Any]) -> dict[str, list[Any]]:
+    """Known categories of the batch and of each categorical covariate, by column."""
+    fields = registry["field_registries"]
+    setup = registry["setup_args"]
+    out: dict[str, list[Any]] = {}
+    if setup["batch_key"]:
+        state = fields[REGISTRY_KEYS.BATCH_KEY]["state_registry"]
+        out[setup["batch_key"]] = [_plain(v) for v in state["categorical_mapping"]]
+    if setup["categorical_covariate_keys"]:
+        mappings = fields[REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"]["mappings"]
+        out.update({key: [_plain(v) for v in mappings[key]] for key in setup["categorical_covariate_keys"]})
+    return out
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def meta_of(model: Any) -> dict[str, Any]:
+    """Everything about a trained clock except its weights, as plain values."""
+    init = model.init_params_
+    return {
+        "class": type(model).__name__,
+        "init": {**init["non_kwargs"], **init["kwargs"].get("kwargs", {})},
+        "setup": dict(model.setup_args),
+        "genes": [str(g) for g in model.genes],
+        "categories": categories(model.registry_),
+        "age": dict(model.age_summary_),
+        "split": dict(model.split_),
+        "best_epoch": model.best_epoch_,
+        "history": {k: [float(v) for v in frame.iloc[:, 0]] for k, frame in (model.history_ or {}).items()},
+        "versions": {p: version(p) for p in ("agevi", "scvi-tools", "torch", "anndata", "numpy")}
+        | {"python": platform.python_version()},
+    }
+
+
+def save(model: ClockMixin, path: str | Path, *, overwrite: bool) -> None:
+    """Write a trained clock."""
+    meta = meta_of(model)
+    _format.write_bundle(path, meta, model.module.state_dict(), clock_card(meta), overwrite=overwrite)  # type: ignore[attr-defined]
+
+
+def _template(meta: dict[str, Any]) -> AnnData:
+    """An AnnData without counts that registers to the categories a clock was trained with."""
+    setup, known = meta["setup"], meta["categories"]
+    n = max([3, *(len(v) for v in known.values())])
+    genes = pd.Index(meta["genes"], dtype=object)
+    obs = pd.DataFrame(index=[f"cell{i}" for i in range(n)])
+    for key in setup["continuous_covariate_keys"] or []:
+        obs[key] = 0.0
+    for key, values in known.items():
+        obs[key] = pd.Categorical([values[i % len(values)] for i in range(n)], categories=values)
+    x = sp.csr_matrix((n, len(genes)), dtype=np.float32)
+    layer = setup["layer"]
+    return AnnData(
+        X=x if layer is None else None,
+        layers={} if layer is None else {layer: x},
+        obs=obs,
+        var=pd.DataFrame(index=genes),
+        shape=(n, len(genes)) if layer is not None else None,
+    )
+
+
+def load(
+    cls: Any, path: str | Path, adata: AnnData | None, *, accelerator: str = "auto", device: int | str = "auto"
+) -> Any:
+    """Read a bundle and build the model of class ``cls`` from it."""
+    return build(cls, _format.read_bundle(path), adata, accelerator=accelerator, device=device)
+
+
+def build(
+    cls: Any, bundle: _format.Bundle, adata: AnnData | None, *, accelerator: str = "auto", device: int | str = "auto"
+) -> Any:
+    """The model in ``bundle``."""
+    meta = bundle.meta
+    if meta["class"] != cls.__name__:
+        raise _format.BundleError(
+            f"{bundle.path} holds a {meta['class']}, not a {cls.__name__}; use {meta['class']}.load or agevi.io.load_clock."
+        )
+    model = cls._from_template(_template(meta), meta["setup"], meta["init"])
+    _load_weights(model, bundle)
+    model.history_ = {k: _history_frame(k, v) for k, v in meta["history"].items()}
+    model.split_, model.best_epoch_, model.age_summary_ = meta["split"], meta["best_epoch"], meta["age"]
+    model.is_trained_ = True
+    model.module.eval()
+    model.to_device(parse_device(accelerator, device))
+    if adata is not None:
+        model._attach(adata)
+    return model
+
+
+def _load_weights(model: Any, bundle: _format.Bundle) -> None:
+    expected = {k: tuple(v.shape) for k, v in model.module.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in bundle.tensors.items()}
+    wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+    if wrong:
+        raise _format.BundleError(
+            f"{bundle.path}: {len(wrong)} tensors do not fit a {type(model).__name__} (e.g. {_checks.listed(wrong, 3)}); "
+            "the bundle was made by another version or was edited. Save the clock again."
+        )
+    model.module.load_state_dict(bundle.tensors)
+
+
+def _history_frame(name: str, values: list[float]) -> pd.DataFrame:
+    index = pd.RangeIndex(len(values), name="epoch")
+    return pd.DataFrame({name: np.asarray(values, dtype=np.float64)}, index=index)

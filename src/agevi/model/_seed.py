@@ -1,0 +1,25 @@
+"""Seeds that can be stored with a model, and randomness that leaves the global state alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def as_seed(rng: int | np.random.Generator | None) -> int:
+    """One whole number that stands for ``rng``."""
+    if isinstance(rng, int | np.integer):
+        return int(rng)
+    return int(np.random.default_rng(rng).integers(2**31))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch seeded with ``seed`` inside the block and as it was after it."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=list(devices)):
+        torch.manual_seed(seed)
+        yield

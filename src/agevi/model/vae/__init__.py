@@ -1,0 +1,5 @@
+"""Variational autoencoders with an age head."""
+
+from agevi.model.vae._model import PoissonVAE
+
+__all__ = ["PoissonVAE"]

@@ -1,0 +1,284 @@
+"""The tensors of a variational autoencoder with an age head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
+
+from agevi._compat import REGISTRY_KEYS, BaseModuleClass, LossOutput, Poisson, auto_move_data
+from agevi.dataloaders._fields import AGE, SUBJECT
+from agevi.nn.blocks import GaussianEncoder, Stack
+from agevi.nn.heads import AgeHead, AgeScale, masked_age_loss
+from agevi.nn.likelihoods import poisson_nll
+
+_CP10K = 1e4
+
+
+class ClockVAEModule(BaseModuleClass):
+    """Encoder, decoder and age head.
+
+    Parameters
+    ----------
+    n_input
+        Genes.
+    n_batch, n_cats_per_cov, n_continuous_cov
+        Categories of the batch, of each categorical covariate, and number of continuous covariates. The decoder
+        sees them; the encoder does only with ``encode_covariates``.
+    n_latent, n_hidden, n_head, dropout_rate
+        Latent dimensions, widths of the encoder (the decoder mirrors them) and of the age head, dropout of all.
+    rate
+        ``"softmax"``: library size times a softmax over genes; ``"softplus"``: softplus of the decoder's output.
+    age_loss, age_weight
+        Loss on the standardised age, and its weight relative to the counts of an average training cell.
+    normalize
+        Input of the encoder: ``"log1p_cp10k"`` or the counts as they are (``"none"``).
+    age_transform, min_age
+        See :class:`agevi.nn.heads.AgeScale`.
+    """
+
+    input_mean: torch.Tensor
+    gene_share: torch.Tensor
+    mean_library: torch.Tensor
+
+    def __init__(
+        self,
+        n_input: int,
+        *,
+        n_batch: int = 1,
+        n_cats_per_cov: Sequence[int] = (),
+        n_continuous_cov: int = 0,
+        n_latent: int,
+        n_hidden: Sequence[int],
+        n_head: Sequence[int],
+        dropout_rate: float,
+        rate: str = "softmax",
+        age_loss: str = "huber",
+        age_weight: float = 1.0,
+        encode_covariates: bool = False,
+        normalize: str = "log1p_cp10k",
+        age_transform: str = "none",
+        min_age: float = -1.0,
+    ) -> None:
+        super().__init__()
+        self.n_input, self.n_latent = n_input, n_latent
+        self.category_sizes = [n for n in (n_batch, *n_cats_per_cov) if n > 1]
+        self.n_batch, self.n_cats_per_cov = n_batch, list(n_cats_per_cov)
+        self.gene_likelihood, self.rate = "poisson", rate
+        self.age_loss, self.age_weight = age_loss, age_weight
+        self.encode_covariates, self.normalize = encode_covariates, normalize
+        n_covariates = sum(self.category_sizes) + n_continuous_cov
+        encoder = Stack(
+            n_input, n_hidden, dropout_rate=dropout_rate, n_covariates=n_covariates if encode_covariates else 0
+        )
+        self.encoder = GaussianEncoder(encoder, n_latent)
+        self.decoder = Stack(n_latent, n_hidden[::-1], dropout_rate=0.0, n_covariates=n_covariates)
+        self.logits = nn.Linear(self.decoder.n_output, n_input)
+        self.head = AgeHead(n_latent, list(n_head), dropout_rate=dropout_rate)
+        self.age_scale = AgeScale(age_transform, min_age)
+        self.register_buffer("input_mean", torch.zeros(n_input))
+        self.register_buffer("gene_share", torch.full((n_input,), 1.0 / n_input))
+        self.register_buffer("mean_library", torch.ones(()))
+
+    # --- from counts to latent space -------------------------------------------------------------------------
+
+    def encoder_input(
+        self, x: torch.Tensor, library: torch.Tensor, present: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Normalised counts, (n, n_genes); genes that the data lack enter at their training mean."""
+        out = torch.log1p(x * (_CP10K / library)) if self.normalize == "log1p_cp10k" else x
+        return out if present is None else torch.where(present, out, self.input_mean)
+
+    def library_size(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """Counts per cell, (n, 1), at least 1; scaled up by the share of counts that absent genes would hold."""
+        library = x.sum(-1, keepdim=True)
+        if present is not None:
+            library = library / self.gene_share[present].sum().clamp_min(1e-6)
+        return library.clamp_min(1.0)
+
+    def covariates(
+        self,
+        batch_index: torch.Tensor,
+        cat_covs: torch.Tensor | None = None,
+        cont_covs: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        """One-hot batch and categories beside the continuous covariates, (n, n_covariates)."""
+        columns = [(batch_index, self.n_batch)]
+        if cat_covs is not None:
+            columns += [(cat_covs[:, [i]], n) for i, n in enumerate(self.n_cats_per_cov)]
+        parts = [F.one_hot(c.squeeze(-1).long(), n).float() for c, n in columns if n > 1]
+        if cont_covs is not None:
+            parts.append(cont_covs)
+        return torch.cat(parts, dim=-1) if parts else None
+
+    def posterior(
+        self, x: torch.Tensor, covariates: torch.Tensor | None = None, present: torch.Tensor | None = None
+    ) -> tuple[Normal, torch.Tensor]:
+        """Posterior over the latent space, (n, n_latent), and library size, (n, 1)."""
+        library = self.library_size(x, present)
+        mean, sd = self.encoder(self.encoder_input(x, library, present), covariates if self.encode_covariates else None)
+        return Normal(mean, sd, validate_args=False), library
+
+    @auto_move_data
+    def latent_mean(
+        self,
+        x: torch.Tensor,
+        batch_index: torch.Tensor,
+        cat_covs: torch.Tensor | None = None,
+        cont_covs: torch.Tensor | None = None,
+        present: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Posterior mean, (n, n_latent), from which ages are predicted."""
+        mean: torch.Tensor = self.posterior(x, self.covariates(batch_index, cat_covs, cont_covs), present)[0].loc
+        return mean
+
+    def age(self, latent_mean: torch.Tensor) -> torch.Tensor:
+        """Predicted age in the user's unit, (n,)."""
+        return self.age_scale.to_age(self.head(latent_mean))
+
+    # --- scvi-tools' contract --------------------------------------------------------------------------------
+
+    def _get_inference_input(
+        self, tensors: dict[str, torch.Tensor], full_forward_pass: bool = False
+    ) -> dict[str, torch.Tensor | None]:
+        return {
+            "x": tensors[REGISTRY_KEYS.X_KEY],
+            "batch_index": tensors[REGISTRY_KEYS.BATCH_KEY],
+            "cat_covs": tensors.get(REGISTRY_KEYS.CAT_COVS_KEY),
+            "cont_covs": tensors.get(REGISTRY_KEYS.CONT_COVS_KEY),
+        }
+
+    @auto_move_data
+    def inference(
+        self,
+        x: torch.Tensor,
+        batch_index: torch.Tensor,
+        cat_covs: torch.Tensor | None = None,
+        cont_covs: torch.Tensor | None = None,
+        present: torch.Tensor | None = None,
+        n_samples: int = 1,
+    ) -> dict[str, Any]:
+        """Posterior, a draw from it and the library size.
+
+        ``z`` is (n, n_latent), or (n_samples, n, n_latent) for more than one draw.
+        """
+        qz, library = self.posterior(x, self.covariates(batch_index, cat_covs, cont_covs), present)
+        z = qz.rsample() if n_samples == 1 else qz.rsample((n_samples,))
+        if n_samples > 1:
+            library = library.expand(n_samples, *library.shape)
+        return {"z": z, "qz": qz, "ql": None, "library": library.log()}
+
+    def _get_generative_input(
+        self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, Any]
+    ) -> dict[str, torch.Tensor | None]:
+        inputs = self._get_inference_input(tensors)
+        del inputs["x"]
+        return {"z": inference_outputs["z"], "library": inference_outputs["library"], **inputs}
+
+    @auto_move_data
+    def generative(
+        self,
+        z: torch.Tensor,
+        library: torch.Tensor,
+        batch_index: torch.Tensor,
+        cat_covs: torch.Tensor | None = None,
+        cont_covs: torch.Tensor | None = None,
+        transform_batch: int | None = None,
+    ) -> dict[str, Any]:
+        """Distribution of the counts, ``px``, (..., n, n_genes), and the prior."""
+        if transform_batch is not None:
+            batch_index = torch.full_like(batch_index, transform_batch)
+        logits = self.logits(self.decoder(z, self.covariates(batch_index, cat_covs, cont_covs)))
+        if self.rate == "softmax":
+            log_scale = F.log_softmax(logits, dim=-1)
+            log_rate = log_scale + library
+            scale, rate = log_scale.exp(), log_rate.exp()
+        else:
+            rate = F.softplus(logits) + 1e-8
+            log_rate, scale = rate.log(), rate / rate.sum(-1, keepdim=True)
+        px = Poisson(rate=rate, scale=scale, validate_args=False)
+        pz = Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)
+        return {"px": px, "pz": pz, "log_rate": log_rate}
+
+    def loss(
+        self,
+        tensors: dict[str, torch.Tensor],
+        inference_outputs: dict[str, Any],
+        generative_outputs: dict[str, Any],
+        kl_weight: float = 1.0,
+        subject_weights: torch.Tensor | None = None,
+    ) -> LossOutput:
+        """Negative ELBO plus the age term.
+
+        Parameters
+        ----------
+        tensors
+            A batch.
+        inference_outputs, generative_outputs
+            From :meth:`inference` and :meth:`generative`.
+        kl_weight
+            Weight of the KL divergence.
+        subject_weights
+            Weight of a cell in the age term by the code of its subject, (n_subjects,).
+        """
+        x, qz = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"]
+        reconstruction = poisson_nll(x, generative_outputs["log_rate"], generative_outputs["px"].rate)
+        kl = kl_divergence(qz, Normal(torch.zeros_like(qz.loc), torch.ones_like(qz.scale))).sum(-1)
+        loss = (reconstruction + kl_weight * kl).mean()
+        predicted = self.head(qz.loc)
+        if AGE in tensors:
+            weight = None if subject_weights is None else subject_weights[tensors[SUBJECT].squeeze(-1).long()]
+            target = self.age_scale.to_scale(tensors[AGE].squeeze(-1))
+            age = masked_age_loss(predicted, target, weight, kind=self.age_loss)
+            loss = loss + self.age_weight * self.mean_library * age
+        return LossOutput(
+            loss=loss,
+            reconstruction_loss=reconstruction,
+            kl_local={"kl_divergence_z": kl},
+            extra_metrics={"predicted_age": self.age_scale.to_age(predicted.detach())},
+        )
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        tensors: dict[str, torch.Tensor],
+        n_samples: int = 1,
+        generative_kwargs: dict[str, Any] | None = None,
+    ) -> torch.Tensor:
+        """Counts drawn from the posterior predictive, (n, n_genes) or (n, n_genes, n_samples), on the CPU."""
+        _, generative = self.forward(
+            tensors,
+            inference_kwargs={"n_samples": n_samples},
+            generative_kwargs=generative_kwargs,
+            compute_loss=False,
+        )
+        draws: torch.Tensor = generative["px"].sample()
+        return (draws.permute(1, 2, 0) if n_samples > 1 else draws).cpu()
+
+    @torch.inference_mode()
+    @auto_move_data
+    def marginal_ll(
+        self,
+        tensors: dict[str, torch.Tensor],
+        n_mc_samples: int,
+        return_mean: bool = False,
+        n_mc_samples_per_pass: int = 1,
+    ) -> torch.Tensor | float:
+        """Log-likelihood of each cell in nats, (n,), by importance sampling from the posterior."""
+        x, parts = tensors[REGISTRY_KEYS.X_KEY], []
+        inputs = self._get_inference_input(tensors)
+        for start in range(0, n_mc_samples, n_mc_samples_per_pass):
+            n = min(n_mc_samples_per_pass, n_mc_samples - start)
+            inference = self.inference(**inputs, n_samples=n)
+            generative = self.generative(**self._get_generative_input(tensors, inference))
+            z, qz, pz = inference["z"], inference["qz"], generative["pz"]
+            log_ratio = (pz.log_prob(z) - qz.log_prob(z)).sum(-1) - poisson_nll(
+                x.expand_as(generative["log_rate"]), generative["log_rate"], generative["px"].rate
+            )
+            parts.append(log_ratio.reshape(n, -1))
+        log_lik = torch.logsumexp(torch.cat(parts), dim=0) - torch.log(torch.tensor(float(n_mc_samples)))
+        return float(log_lik.mean()) if return_mean else log_lik.cpu()

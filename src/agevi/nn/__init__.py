@@ -1,0 +1,1 @@
+"""Pure torch building blocks. Nothing here sees AnnData or scvi-tools."""

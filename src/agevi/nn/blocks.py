@@ -1,0 +1,60 @@
+"""Stacks of fully connected blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class Stack(nn.Module):
+    """Blocks Linear - BatchNorm - ReLU - Dropout, one per width.
+
+    Parameters
+    ----------
+    n_input
+        Features of the input.
+    widths
+        Units of each block; none makes the stack the identity.
+    dropout_rate
+        Share of units set to 0 while training.
+    n_covariates
+        Columns of covariates appended to the input of the first block.
+    """
+
+    def __init__(self, n_input: int, widths: Sequence[int], *, dropout_rate: float, n_covariates: int = 0) -> None:
+        super().__init__()
+        self.n_covariates = n_covariates
+        self.n_output = widths[-1] if len(widths) else n_input + n_covariates
+        sizes = [n_input + n_covariates, *widths]
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(inplace=True), nn.Dropout(dropout_rate))
+                for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            )
+        )
+
+    def forward(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        """Map (..., n_input) to (..., n_output); BatchNorm sees all leading dimensions as one."""
+        if covariates is not None and self.n_covariates:
+            x = torch.cat([x, covariates.expand(*x.shape[:-1], self.n_covariates)], dim=-1)
+        flat: torch.Tensor = self.blocks(x.reshape(-1, x.shape[-1]))
+        return flat.reshape(*x.shape[:-1], flat.shape[-1])
+
+
+class GaussianEncoder(nn.Module):
+    """Mean and standard deviation of a diagonal Gaussian posterior over the latent space."""
+
+    def __init__(self, stack: Stack, n_latent: int, *, min_variance: float = 1e-4) -> None:
+        super().__init__()
+        self.stack = stack
+        self.mean = nn.Linear(stack.n_output, n_latent)
+        self.log_variance = nn.Linear(stack.n_output, n_latent)
+        self.min_variance = min_variance
+
+    def forward(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation, both (n, n_latent)."""
+        h = self.stack(x, covariates)
+        variance = torch.exp(self.log_variance(h)) + self.min_variance
+        return self.mean(h), variance.sqrt()

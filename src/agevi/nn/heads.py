@@ -1,0 +1,88 @@
+"""The age head and the scale on which it is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from agevi.nn.blocks import Stack
+
+AGE_TRANSFORMS = ("none", "log")
+AGE_LOSSES = ("huber", "mse", "mae")
+
+
+class AgeScale(nn.Module):
+    """Ages in the user's unit to and from the standardised scale of the head.
+
+    With :math:`T` the identity (``"none"``) or :math:`T(a) = \\log(a - a_{min} + 1)` (``"log"``), the scale is
+    :math:`(T(a) - m) / s` with mean and standard deviation over training samples, each sample once.
+    """
+
+    mean: torch.Tensor
+    sd: torch.Tensor
+
+    def __init__(self, transform: str = "none", min_age: float = -1.0) -> None:
+        super().__init__()
+        self.transform, self.min_age = transform, min_age
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("sd", torch.ones((), dtype=torch.float64))
+
+    def _forward_transform(self, age: torch.Tensor) -> torch.Tensor:
+        return torch.log(age - self.min_age + 1) if self.transform == "log" else age
+
+    def fit(self, age: torch.Tensor) -> None:
+        """Set mean and standard deviation from the finite ages of training samples, (n_samples,)."""
+        t = self._forward_transform(age[torch.isfinite(age)].double())
+        self.mean.fill_(t.mean())
+        self.sd.fill_(t.std(correction=0).clamp_min(1e-8))
+
+    def to_scale(self, age: torch.Tensor) -> torch.Tensor:
+        """Standardised ages as float32; NaN stays NaN."""
+        return ((self._forward_transform(age.double()) - self.mean) / self.sd).float()
+
+    def to_age(self, z: torch.Tensor) -> torch.Tensor:
+        """Ages in the user's unit as float32."""
+        t = z.double() * self.sd + self.mean
+        return (torch.exp(t) + self.min_age - 1 if self.transform == "log" else t).float()
+
+
+class AgeHead(nn.Module):
+    """Standardised age from the latent mean: blocks as in :class:`~agevi.nn.blocks.Stack`, then one linear unit."""
+
+    def __init__(self, n_latent: int, widths: list[int], *, dropout_rate: float) -> None:
+        super().__init__()
+        self.stack = Stack(n_latent, widths, dropout_rate=dropout_rate)
+        self.output = nn.Linear(self.stack.n_output, 1)
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        """Map (n, n_latent) to (n,)."""
+        out: torch.Tensor = self.output(self.stack(latent))
+        return out.squeeze(-1)
+
+
+def masked_age_loss(
+    predicted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None, *, kind: str = "huber"
+) -> torch.Tensor:
+    """Mean loss over the rows that have an age, on the standardised scale.
+
+    Parameters
+    ----------
+    predicted, target
+        Standardised ages, (n,); rows with a NaN target count nothing.
+    weight
+        Weight of each row, (n,).
+    kind
+        ``"huber"`` (delta 1), ``"mse"`` or ``"mae"``.
+
+    Returns
+    -------
+    0-d tensor; 0 with a gradient of 0 when no row has an age.
+    """
+    labelled = torch.isfinite(target)
+    target = torch.where(labelled, target, predicted.detach())  # before the difference: NaN * 0 is NaN in gradients
+    loss_of = {"huber": F.huber_loss, "mse": F.mse_loss, "mae": F.l1_loss}[kind]
+    loss = loss_of(predicted, target, reduction="none") * labelled
+    if weight is not None:
+        loss = loss * weight
+    return loss.sum() / labelled.sum().clamp_min(1)

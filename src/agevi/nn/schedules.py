@@ -1,0 +1,89 @@
+"""Schedules of the KL weight and the learning rate, as functions of the epoch."""
+
+from __future__ import annotations
+
+import math
+
+
+def cyclical_kl(
+    epoch: int, *, n_off: int = 20, n_rise: int = 10, n_full: int = 10, steepness: float = 5.0, max_weight: float = 1.0
+) -> float:
+    """KL weight of one epoch under cyclical annealing, in [0, max_weight].
+
+    The weight is 0 for ``n_off`` epochs, rises exponentially over ``n_rise``, stays at ``max_weight`` for
+    ``n_full`` and starts again. Su & Mukundan describe the cycle without a formula for the rise; here, with
+    :math:`t` the share of the rise that has passed, it is :math:`(e^{st} - 1) / (e^{s} - 1)`.
+
+    Parameters
+    ----------
+    epoch
+        Epoch, counted from 0.
+    n_off, n_rise, n_full
+        Epochs of each phase.
+    steepness
+        The constant :math:`s`.
+    max_weight
+        Weight in the last phase.
+
+    Returns
+    -------
+    The weight.
+
+    Examples
+    --------
+    >>> [round(cyclical_kl(e), 3) for e in (0, 19, 25, 30, 39, 40)]
+    [0.0, 0.0, 0.076, 1.0, 1.0, 0.0]
+    """
+    t = (epoch % (n_off + n_rise + n_full) - n_off) / max(n_rise, 1)
+    if t < 0:
+        return 0.0
+    if t >= 1:
+        return max_weight
+    return max_weight * math.expm1(steepness * t) / math.expm1(steepness)
+
+
+def linear_kl(epoch: int, *, n_rise: int = 20, max_weight: float = 1.0) -> float:
+    """KL weight that rises in a straight line over ``n_rise`` epochs and stays at ``max_weight``."""
+    return max_weight * min(1.0, epoch / n_rise) if n_rise else max_weight
+
+
+def constant_kl(epoch: int, *, max_weight: float = 1.0) -> float:
+    """KL weight that is ``max_weight`` in every epoch."""
+    return max_weight
+
+
+def cosine_restarts(epoch: int, *, t_0: int = 20, t_mult: int = 1, eta_min: float = 0.0) -> float:
+    """Learning rate of one epoch as a share of the first, cosine annealing with warm restarts (SGDR).
+
+    Equals :class:`torch.optim.lr_scheduler.CosineAnnealingWarmRestarts` at base rate 1: Loshchilov & Hutter
+    2017, equation 5.
+
+    Parameters
+    ----------
+    epoch
+        Epoch, counted from 0.
+    t_0
+        Epochs of the first cycle.
+    t_mult
+        Factor by which each cycle is longer than the last.
+    eta_min
+        Lowest share.
+
+    Returns
+    -------
+    The share, in [eta_min, 1].
+    """
+    length = t_0
+    while epoch >= length:
+        epoch -= length
+        length *= t_mult
+    return eta_min + (1 - eta_min) * (1 + math.cos(math.pi * epoch / length)) / 2
+
+
+def constant_lr(epoch: int) -> float:
+    """Learning rate that never changes."""
+    return 1.0
+
+
+KL_SCHEDULES = {"cyclical": cyclical_kl, "linear": linear_kl, "constant": constant_kl}
+LR_SCHEDULES = {"cosine_restarts": cosine_restarts, "constant": constant_lr}

@@ -1,0 +1,137 @@
+"""Predicted ages of cells."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+import agevi
+from agevi import _checks, _keys
+from agevi.model._clock import is_clock
+
+logger = logging.getLogger(__name__)
+
+
+def predict_age(
+    adata: AnnData,
+    model: Any,
+    *,
+    key_added: str = _keys.DEFAULT_KEY,
+    batch_size: int | None = None,
+    min_gene_coverage: float = 0.8,
+    overwrite: bool = False,
+    copy: bool = False,
+) -> AnnData | None:
+    """Predicted age of every cell, in the unit of the age column the clock was trained on.
+
+    Runs the clock on the cells and writes its predictions beside the role that each cell's subject had in
+    training. The true age is never read. Single cells say little about age: average them per subject with
+    :func:`agevi.tl.aggregate_subjects`, and judge a clock by roles other than ``train`` and ``validation``.
+
+    Parameters
+    ----------
+    adata
+        Cells with the clock's genes, in any order and any matrix format.
+    model
+        A trained clock.
+    key_added
+        Prefix of the slots.
+    batch_size
+        Cells per step.
+    min_gene_coverage
+        Share of the clock's genes that must be present. Absent genes enter at their training mean.
+    overwrite
+        Replace out-of-fold predictions that :func:`agevi.tl.cross_validate` wrote under the same key.
+    copy
+        Return a copy of ``adata`` with the slots instead of writing to ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    ``adata.obs[f"{key_added}_predicted"]``
+        Predicted age, float32, in the clock's age unit.
+    ``adata.obs[f"{key_added}_role"]``
+        Categorical: ``train``, ``validation``, ``test`` or ``new``.
+    ``adata.obsm[f"X_{key_added}"]``
+        Latent representation, float32 (n_cells, n_latent), when the clock has one.
+    ``adata.uns[key_added]``
+        Parameters, model class, version, gene coverage, keys and age unit.
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is no clock.
+    RuntimeError
+        If the clock is not trained.
+    ValueError
+        If genes are missing, values are of the wrong kind, or out-of-fold predictions would be lost.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort()
+    >>> agevi.model.PoissonVAE.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> model = agevi.model.PoissonVAE(adata)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> agevi.tl.predict_age(adata, model)
+    >>> adata.obs["agevi_predicted"].dtype
+    dtype('float32')
+    """
+    if not is_clock(model):
+        raise TypeError(f"model is a {type(model).__name__}; pass a trained clock, for example agevi.model.PoissonVAE.")
+    _checks.anndata(adata)
+    keys = _keys.Keys(key_added)
+    _keep_out_of_fold(adata, keys, overwrite)
+    prediction = model._predict(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
+    roles = _roles(adata, model)
+    adata = adata.copy() if copy else adata
+    adata.obs[keys.predicted] = prediction.age
+    adata.obs[keys.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
+    if prediction.latent is not None:
+        adata.obsm[keys.latent] = prediction.latent
+    setup = model.setup_args
+    adata.uns[keys.uns] = _keys.to_uns(
+        {
+            "params": {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage, "key_added": key_added},
+            "model": type(model).__name__,
+            "version": agevi.__version__,
+            "gene_coverage": prediction.gene_coverage,
+            "subject_key": setup["subject_key"],
+            "sample_key": setup["sample_key"] or setup["subject_key"],
+            "age_key": setup["age_key"],
+            "age_unit": setup["age_unit"],
+        }
+    )
+    return adata if copy else None
+
+
+def _keep_out_of_fold(adata: AnnData, keys: _keys.Keys, overwrite: bool) -> None:
+    """Refuse to replace out-of-fold predictions in silence."""
+    if not overwrite and keys.role in adata.obs and (adata.obs[keys.role] == _keys.OUT_OF_FOLD).any():
+        raise ValueError(
+            f"adata.obs[{keys.predicted!r}] holds out-of-fold predictions of tl.cross_validate; pass another key_added, "
+            "or overwrite=True to replace them."
+        )
+
+
+def _roles(adata: AnnData, model: Any) -> np.ndarray:
+    """Role of every cell; ``new`` throughout where the data do not name subjects."""
+    subject_key = model.setup_args["subject_key"]
+    if subject_key not in adata.obs:
+        warnings.warn(
+            f"adata.obs has no {subject_key!r}, so cells of training subjects cannot be told; all roles are 'new'.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return np.full(adata.n_obs, _keys.NEW, dtype=object)
+    roles: np.ndarray = model.roles(adata)
+    n_train = int((roles == _keys.TRAIN).sum())
+    if n_train:
+        logger.info("%d of %d cells belong to subjects that trained the clock (role 'train').", n_train, adata.n_obs)
+    return roles
