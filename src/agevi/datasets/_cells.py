@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,7 @@ def sample_cells(
     dispersion = _parameters.number(dispersion, "dispersion")
     generator = _parameters.generator(rng)
 
-    x = profiles.X
+    x = profiles.to_memory().X if profiles.isbacked else profiles.X
     _check_log_cpm(x)
     blocks = [_cells_of_one(_row(x, i), n_cells, library_size, dispersion, generator) for i in range(profiles.n_obs)]
     obs = profiles.obs.iloc[np.repeat(np.arange(profiles.n_obs), n_cells)].copy()
@@ -140,12 +141,13 @@ def benchmark_folds(
     return (_parameters.generator(rng).permutation(len(names)) % n_folds)[inverse]
 
 
-def _row(x: np.ndarray | sp.spmatrix, i: int) -> np.ndarray:
+def _row(x: Any, i: int) -> np.ndarray:
     """Row ``i`` as a dense vector (n_genes,)."""
-    return x[[i]].toarray().ravel() if sp.issparse(x) else np.asarray(x[i])
+    row = x[[i]]
+    return (row.toarray() if sp.issparse(row) else np.asarray(row)).ravel()
 
 
-def _check_log_cpm(x: np.ndarray | sp.spmatrix | None) -> None:
+def _check_log_cpm(x: Any) -> None:
     """Refuse what cannot be log1p of counts per million."""
     if x is None:
         raise ValueError("profiles.X is absent; it must hold log1p(counts per million), one row per subject.")
@@ -162,7 +164,7 @@ def _check_log_cpm(x: np.ndarray | sp.spmatrix | None) -> None:
         )
 
 
-def _total(x: np.ndarray | sp.spmatrix, i: int) -> float:
+def _total(x: Any, i: int) -> float:
     """Sum of counts per million in row ``i``."""
     return float(np.expm1(_row(x, i), dtype=np.float64).sum())
 

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Nonzeros per row (n_rows,), column of each, value of each."""
 
-BLOCK_SIZE = 1 << 21  # entries of the dense block that one thread works on
+BLOCK_SIZE = 1 << 20  # entries of the dense block that one thread works on
 _SLACK = 1.05
 _WALK_UP_TO = 3.0  # means up to this are drawn by inverting the distribution function, larger ones as gamma-Poisson
 _LONGEST_WALK = 10_000
@@ -117,7 +117,7 @@ def stack(blocks: Iterable[Block], n_rows: int, n_genes: int) -> sp.csr_matrix:
 
 def in_threads(tasks: list[Callable[[], Block]], n_jobs: int | None) -> Iterator[Block]:
     """Results of the tasks in their order, a few of them in work at a time."""
-    n_threads = n_jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    n_threads = n_jobs or _processors()
     if n_threads == 1 or len(tasks) == 1:
         yield from (task() for task in tasks)
         return
@@ -129,3 +129,8 @@ def in_threads(tasks: list[Callable[[], Block]], n_jobs: int | None) -> Iterator
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

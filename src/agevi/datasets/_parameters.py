@@ -12,21 +12,23 @@ def count(value: Any, argument: str, *, low: int = 1, high: int | None = None) -
     """``value`` as an int between ``low`` and ``high``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{argument}={value!r} is a {type(value).__name__}; pass a whole number.")
-    if value < low or (high is not None and value > high):
+    given = int(value)
+    if given < low or (high is not None and given > high):
         wanted = f"{low} or more" if high is None else f"between {low:,} and {high:,}"
-        raise ValueError(f"{argument}={value} is out of range; pass a whole number, {wanted}.")
-    return int(value)
+        raise ValueError(f"{argument}={given} is out of range; pass a whole number, {wanted}.")
+    return given
 
 
 def number(value: Any, argument: str, *, low: float = 0.0, high: float = np.inf, open_low: bool = False) -> float:
     """``value`` as a finite float between ``low`` and ``high`` (``open_low``: ``low`` itself is refused)."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument}={value!r} is a {type(value).__name__}; pass a number.")
-    if not np.isfinite(value) or value < low or value > high or (open_low and value == low):
+    given = float(value)
+    if not np.isfinite(given) or given < low or given > high or (open_low and given == low):
         bounds = f"above {low:g}" if open_low else f"{low:g} or more"
         bounds += "" if np.isinf(high) else f", at most {high:g}"
-        raise ValueError(f"{argument}={value:g} is out of range; pass a finite number, {bounds}.")
-    return float(value)
+        raise ValueError(f"{argument}={given:g} is out of range; pass a finite number, {bounds}.")
+    return given
 
 
 def interval(value: Any, argument: str) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from agevi.datasets._truth import (
     draw_samples,
 )
 
+_LABELS = ["donor", "sample", "sex", "condition", "batch", "cell_type"]
 _SMALL = 1 << 25  # entries below which threads do not pay
 
 
@@ -53,7 +54,112 @@ def simulate_cohort(  # noqa: PLR0913
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = None,
 ) -> AnnData:
-    """Counts of a simulated cohort whose ages, age genes and confounders are known."""
+    r"""Counts of a simulated cohort whose ages (years), age genes and confounders are known.
+
+    Every count is negative binomial (gamma-Poisson) with mean ``baseline_mean * size_factor * exp(effects)`` and variance
+    ``mean + dispersion * mean**2``. The effects, all on the log scale, add up: age (linear, saturating, or in one cell
+    type), cell type, module, sex, batch and subject. So whatever a clock or an attribution claims on these cells can be
+    compared with what was planted. It is no replacement for real data: effects are additive on the log scale, genes
+    outside a module are independent given the cell's columns, and ages are uniform.
+
+    Parameters
+    ----------
+    n_subjects
+        Subjects, at least 2.
+    n_cells
+        Cells of each visit: one number, or one per subject.
+    n_genes
+        Genes.
+    n_age_genes
+        Genes whose mean changes with age, among the better expressed half where that is enough; a third each linear,
+        saturating and in one cell type only (with one cell type: half linear, half saturating).
+    effect_range
+        Smallest and largest size of an age effect: log fold change per 20 years, for saturating genes over the
+        20 years that follow the lowest age of ``age_range``. Signs are drawn at random.
+    age_range
+        Years between which ages at the first visit are uniform. Age effects are zero in the middle of it.
+    n_cell_types
+        Cell types. Each shifts about 15 % of the genes (sd of the log fold change 0.8).
+    composition_shift
+        How fast the composition changes with age: log weight that the last type gains and the first loses in 20 years;
+        the others lie between.
+    n_modules
+        Latent programs. Each moves its own 10 % of the genes up or down together; half of the variance of its
+        activity lies between subjects, half between cells.
+    subject_sd
+        Standard deviation of each subject's own log fold change of each gene.
+    n_batches
+        Batches of equal size; all cells of a visit are in one.
+    batch_sd
+        Standard deviation of a batch's log fold change, in 30 % of the genes.
+    batch_age_correlation
+        Correlation of batch number with age over visits, between -0.85 and 0.85, reached as closely as the number of
+        visits allows; ``uns["truth"]`` has the one that was reached.
+    case_fraction
+        Share of subjects that are cases.
+    acceleration
+        Years that cases are biologically older than their age; gene expression and composition follow the biological age.
+    missing_age
+        Share of subjects without age.
+    n_visits
+        Visits of each subject, 1 to 5 years apart; with 2 or more there is a column ``"sample"``.
+    library_size
+        Sum of the baseline means: expected counts of a cell in which all effects are zero.
+    library_sd
+        Standard deviation of the log of the cells' size factors, whose mean is 1.
+    dispersion
+        Variance of the gamma factor of each count; 0 gives Poisson counts.
+    dropout
+        Probability with which a count is lost (set to zero), whatever its size.
+    rng
+        Seed or generator.
+    n_jobs
+        Threads for large cohorts; all processors by default. The result does not depend on it.
+
+    Returns
+    -------
+    AnnData of shape ``(n_subjects * n_visits * n_cells, n_genes)``, cells of a visit together
+
+        - ``X``: CSR matrix of counts, float32.
+        - ``obs``: ``donor`` (the subject), ``sample`` (the visit, with 2 visits or more), ``age`` (years, NaN where
+          missing), ``biological_age`` (years, never missing), ``sex``, ``condition`` (``"case"``, ``"control"``), ``batch``,
+          ``cell_type``, ``size_factor``.
+        - ``obsm["module_activity"]``: float32 ``(n_cells, n_modules)``, variance 1.
+        - ``var``: ``baseline_mean`` (counts per cell), ``kind`` of age effect (``"none"``, ``"linear"``, ``"saturating"``,
+          ``"cell_type"``), ``effect``, ``effect_cell_type``, ``module``, ``loading`` (log fold change per unit of the
+          module's activity), ``sex_effect`` (log fold change of males).
+        - ``varm["cell_type_effect"]``, ``varm["batch_effect"]``: log fold changes, float32.
+        - ``uns["truth"]``: dict of the remaining numbers: ``reference_age``, ``effect_years``, ``saturation_start``,
+          ``batch_age_correlation``, ``dispersion``, ``dropout``, the composition and, by visit, ``samples``,
+          ``sample_age`` (not masked) and ``sample_composition``.
+
+    Raises
+    ------
+    TypeError
+        When a parameter is of the wrong type.
+    ValueError
+        When a parameter is out of range, or ``n_cells`` has not one number per subject.
+
+    Notes
+    -----
+    With biological age :math:`a`, reference age :math:`r`, and :math:`a_0` the lowest age of ``age_range``, an effect
+    :math:`\beta` adds :math:`\beta (a - r) / 20` (linear, and ``"cell_type"`` in its type) or
+    :math:`\beta (s(a) - s(r))`, :math:`s(a) = (1 - e^{-(a - a_0) / 20}) / (1 - e^{-1})` (saturating) to the log mean.
+    A count is drawn in two steps: one uniform number decides whether it is zero, and only the others get a value, so
+    that time and memory follow the number of nonzero counts.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=10, n_cells=20, n_genes=100, n_age_genes=30, acceleration=8)
+    >>> adata.shape
+    (200, 100)
+    >>> adata.var["kind"].value_counts().to_dict()
+    {'none': 70, 'cell_type': 10, 'linear': 10, 'saturating': 10}
+    >>> cases = adata.obs["condition"] == "case"
+    >>> float((adata.obs["biological_age"] - adata.obs["age"])[cases].mean())
+    8.0
+    """
     settings = Settings(
         n_subjects=n_subjects,
         n_cells=n_cells,
@@ -129,7 +235,7 @@ class _Rates:
         self.baseline = np.log(table["baseline_mean"].to_numpy()) + genes.cell_type_effect.T
         self.batch, self.sex = genes.batch_effect.T, table["sex_effect"].to_numpy()
         modules = [f"module{k}" for k in range(settings.n_modules)]
-        self.module = pd.Index(modules).get_indexer(table["module"].astype(str))  # -1: in none
+        self.module = pd.Index(modules).get_indexer(pd.Index(table["module"].astype(str)))  # -1: in none
         self.loading = table["loading"].to_numpy().astype(np.float32)
 
     def __call__(self, sample: int) -> np.ndarray:
@@ -164,7 +270,7 @@ def _obs(settings: Settings, samples: pd.DataFrame, cells: Cells) -> pd.DataFram
         obs.insert(1, "sample", obs.index)
     obs["cell_type"] = settings.cell_types[cells.cell_type]
     obs["size_factor"] = cells.size_factor
-    for key in obs.columns[obs.dtypes == object]:
+    for key in obs.columns.intersection(_LABELS):
         obs[key] = obs[key].astype("category")
     obs.index = pd.Index([f"cell{i}" for i in range(len(obs))])
     return obs
