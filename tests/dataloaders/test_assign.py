@@ -62,7 +62,7 @@ def test_held_out_ages_span_the_range(n):
     """With two of each role, one test subject is in the lower half of ages and one in the upper, in every draw."""
     age = np.random.default_rng(0).permutation(np.linspace(20, 90, n))
     for seed in range(100):
-        roles = _assign.assign_roles(age, n_test=2, n_validation=2, rng=seed)
+        roles = _assign.assign_roles(age, None, n_test=2, n_validation=2, rng=seed)
         for role in ("test", "validation"):
             assert sorted(age[roles == role] > 55) == [False, True]
 
@@ -72,7 +72,7 @@ def test_age_balance_is_far_better_than_at_random():
     age = rng.uniform(20, 90, 40)
     gap, random_gap = [], []
     for seed in range(100):
-        roles = _assign.assign_roles(age, n_test=6, n_validation=6, rng=seed)
+        roles = _assign.assign_roles(age, None, n_test=6, n_validation=6, rng=seed)
         gap.append(abs(age[roles == "test"].mean() - age.mean()))
         random_gap.append(abs(rng.choice(age, 6, replace=False).mean() - age.mean()))
     assert np.mean(gap) < 0.4 * np.mean(random_gap)
@@ -110,7 +110,7 @@ def test_every_subject_is_as_likely_to_be_held_out(n_strata):
 def test_unlabelled_subjects_train():
     age = np.array([20.0, np.nan, 40.0, 60.0, np.nan, 80.0])
     for seed in range(20):
-        roles = _assign.assign_roles(age, n_test=1, n_validation=1, rng=seed)
+        roles = _assign.assign_roles(age, None, n_test=1, n_validation=1, rng=seed)
         assert (roles[np.isnan(age)] == "train").all()
         assert counts(roles) == (4, 1, 1)
 
@@ -118,19 +118,20 @@ def test_unlabelled_subjects_train():
 def test_training_keeps_two_ages_where_possible():
     age = np.array([20.0, 20.0, 20.0, 80.0])
     for seed in range(50):
-        roles = _assign.assign_roles(age, n_test=1, n_validation=1, rng=seed)
+        roles = _assign.assign_roles(age, None, n_test=1, n_validation=1, rng=seed)
         assert len(set(age[roles == "train"])) == 2
         assert counts(roles) == (2, 1, 1)
 
 
 def test_one_age_for_all_still_splits():
-    assert counts(_assign.assign_roles(np.full(6, 50.0), n_test=1, n_validation=1)) == (4, 1, 1)
+    assert counts(_assign.assign_roles(np.full(6, 50.0), None, n_test=1, n_validation=1)) == (4, 1, 1)
 
 
 def test_equal_seeds_give_equal_roles_and_other_seeds_do_not():
     age = np.random.default_rng(0).integers(20, 30, 50).astype(float)
     draws = [
-        _assign.assign_roles(age, n_test=8, n_validation=8, rng=rng) for rng in (1, 1, np.random.default_rng(1), 2)
+        _assign.assign_roles(age, None, n_test=8, n_validation=8, rng=rng)
+        for rng in (1, 1, np.random.default_rng(1), 2)
     ]
     assert (draws[0] == draws[1]).all()
     assert (draws[0] == draws[2]).all()
@@ -139,7 +140,7 @@ def test_equal_seeds_give_equal_roles_and_other_seeds_do_not():
 
 def test_too_many_held_out_is_refused():
     with pytest.raises(ValueError, match=r"2 \+ 1 of 3 labelled subjects leave none to train on"):
-        _assign.assign_roles(np.array([1.0, 2.0, 3.0, np.nan]), n_test=2, n_validation=1)
+        _assign.assign_roles(np.array([1.0, 2.0, 3.0, np.nan]), None, n_test=2, n_validation=1)
 
 
 def test_subject_ages_average_labelled_samples():

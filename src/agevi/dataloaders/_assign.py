@@ -72,8 +72,7 @@ def _count(n_labelled: int, size: Any, argument: str) -> int:
 
 def assign_roles(
     age: np.ndarray,
-    strata: np.ndarray | None = None,
-    *,
+    strata: np.ndarray | None,
     n_test: int,
     n_validation: int,
     rng: int | np.random.Generator | None = 0,
@@ -91,7 +90,7 @@ def assign_roles(
         Age of every subject, (n_subjects,), NaN where unlabelled. Pass subjects in the order of their names, so that
         the result does not depend on the order of cells.
     strata
-        Label of every subject's stratum, (n_subjects,).
+        Label of every subject's stratum, (n_subjects,), or None.
     n_test, n_validation
         Numbers of subjects to hold out, from :func:`role_counts`.
     rng
