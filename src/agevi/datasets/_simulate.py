@@ -33,7 +33,7 @@ def simulate_cohort(  # noqa: PLR0913
     n_cells: int | Sequence[int] = 50,
     n_genes: int = 500,
     *,
-    n_age_genes: int = 100,
+    n_age_genes: int | None = None,
     effect_range: tuple[float, float] = (0.03, 0.15),
     age_range: tuple[float, float] = (20.0, 90.0),
     n_cell_types: int = 3,
@@ -71,8 +71,8 @@ def simulate_cohort(  # noqa: PLR0913
     n_genes
         Genes.
     n_age_genes
-        Genes whose mean changes with age, among the better expressed half where that is enough; a third each linear,
-        saturating and in one cell type only (with one cell type: half linear, half saturating).
+        Genes whose mean changes with age, a fifth of all by default, from the better expressed half where that is
+        enough; a third each linear, saturating and in one cell type only (one cell type: half linear, half saturating).
     effect_range
         Smallest and largest size of an age effect: log fold change per 20 years, for saturating genes over the
         20 years that follow the lowest age of ``age_range``. Signs are drawn at random.
@@ -164,7 +164,7 @@ def simulate_cohort(  # noqa: PLR0913
         n_subjects=n_subjects,
         n_cells=n_cells,
         n_genes=n_genes,
-        n_age_genes=n_age_genes,
+        n_age_genes=_parameters.count(n_genes, "n_genes", low=2) // 5 if n_age_genes is None else n_age_genes,
         effect_range=effect_range,
         age_range=age_range,
         n_cell_types=n_cell_types,
