@@ -73,7 +73,9 @@ def read(path: Path, size: int | None = None) -> bytes:
         try:
             data = file.read(there + 1)
         except (OSError, MemoryError) as error:
-            raise BundleError(f"{path} cannot be read: {str(error) or 'not enough memory'} ({there:,} bytes).") from error
+            raise BundleError(
+                f"{path} cannot be read: {str(error) or 'not enough memory'} ({there:,} bytes)."
+            ) from error
     if len(data) != there:
         raise BundleError(f"{path} changed while it was read; try again.")
     return data
