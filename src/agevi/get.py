@@ -1,0 +1,250 @@
+"""Tidy DataFrames from what the tools wrote and the models recorded. Nothing is computed twice and nothing is changed."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _keys, metrics
+
+__all__ = ["history_df", "metrics_df", "subjects_df"]
+
+_METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "rmse", "mdae", "mad", "r2", "pearson"]
+_METRICS += ["spearman", "slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"]
+
+
+def subjects_df(
+    adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, roles: str | Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Predicted and actual age of every sample, in the unit of the age column.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.aggregate_subjects`.
+    key_added
+        Prefix of the slots.
+    roles
+        Keep samples of these roles: ``"train"``, ``"validation"``, ``"test"``, ``"out_of_fold"``, ``"new"``. All by
+        default.
+
+    Returns
+    -------
+    A copy with the columns ``sample``, ``subject``, ``age``, ``predicted``, ``n_cells``, ``sd_cells``, ``role`` and
+    what other tools added to the table.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.aggregate_subjects` was not run.
+    ValueError
+        A role is unknown.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=4, n_cells=5, n_genes=50)
+    >>> adata.obs["agevi_predicted"] = 50.0  # stands for tl.predict_age(adata, model)
+    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
+    >>> agevi.get.subjects_df(adata).columns.tolist()
+    ['sample', 'subject', 'age', 'predicted', 'n_cells', 'sd_cells', 'role']
+    """
+    wanted = _roles(roles)
+    call = "agevi.tl.aggregate_subjects(adata)"
+    if key_added != _keys.DEFAULT_KEY:
+        call = f"agevi.tl.aggregate_subjects(adata, key_added={key_added!r})"
+    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).subjects, "uns", call)
+    out = table.rename_axis("sample").reset_index()
+    return out if wanted is None else out[out["role"].isin(wanted)].reset_index(drop=True)
+
+
+def _roles(roles: str | Sequence[str] | None) -> list[str] | None:
+    """Known roles as a list, None for all."""
+    if roles is None:
+        return None
+    return [_checks.choice(role, _keys.ROLES, "roles") for role in ([roles] if isinstance(roles, str) else roles)]
+
+
+def metrics_df(
+    adata: AnnData,
+    *,
+    key_added: str = _keys.DEFAULT_KEY,
+    groupby: str = "role",
+    roles: str | Sequence[str] | None = None,
+    level: float = 0.95,
+    n_boot: int = 2000,
+    rng: int | np.random.Generator | None = 0,
+) -> pd.DataFrame:
+    """Accuracy of predicted ages per role, over samples; errors in the unit of the age column.
+
+    Read ``mae`` beside ``mae_median``, the error of predicting for everyone the median age of the training samples. A
+    clock without signal does not beat it. Only the roles test, out_of_fold and new say how well new subjects are
+    predicted: train is what was fitted, and validation chose when to stop.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.aggregate_subjects`.
+    key_added
+        Prefix of the slots.
+    groupby
+        Column of :func:`subjects_df` that makes the rows, such as ``"role"`` or ``"fold"``.
+    roles
+        Use samples of these roles only; all by default. Naming ``"train"`` warns.
+    level
+        Coverage of the bootstrap interval of the MAE.
+    n_boot
+        Draws of the bootstrap, of whole subjects.
+    rng
+        Seed or generator of the bootstrap.
+
+    Returns
+    -------
+    DataFrame indexed by group, with ``n`` (samples with age and prediction), ``n_subjects``, ``mae``, ``mae_low``,
+    ``mae_high``, ``mae_median`` and the other values of :func:`agevi.metrics.regression_metrics`. Values that are not
+    defined are NaN: all metrics of fewer than 2 samples, and ``mae_median`` where no training ages are known. For
+    out-of-fold predictions those are the ages of the other folds.
+
+    Raises
+    ------
+    KeyError
+        The table or the column is absent.
+    ValueError
+        No sample has an age and a prediction.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50)
+    >>> agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", test_size=4)
+    >>> adata.obs["agevi_predicted"] = adata.obs["age"] + 2  # stands for tl.predict_age(adata, model)
+    >>> adata.obs["agevi_role"] = adata.obs["agevi_split"]
+    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
+    >>> agevi.get.metrics_df(adata)[["n", "mae"]].round(3)
+                n  mae
+    role
+    train       6  2.0
+    validation  2  2.0
+    test        4  2.0
+    """
+    table = subjects_df(adata, key_added=key_added)
+    if groupby not in table:
+        raise KeyError(
+            f"groupby={groupby!r} is not a column of the subject table; choose one of {_checks.listed(table)}."
+        )
+    reference = _reference_ages(table)
+    wanted = _roles(roles)
+    keep = table["age"].notna() & table["predicted"].notna()
+    if wanted is not None:
+        keep &= table["role"].isin(wanted)
+    if not keep.any():
+        raise ValueError(
+            f"no sample{f' of the roles {_checks.listed(wanted)}' if wanted else ''} has an age and a prediction in "
+            f"adata.uns[{_keys.Keys(key_added).subjects!r}]; metrics need both. Pass age_key to "
+            "agevi.tl.aggregate_subjects."
+        )
+    if wanted is not None and _keys.TRAIN in wanted:
+        warnings.warn(
+            "metrics on role 'train' show how well these subjects were fitted, not how well new ones are predicted; "
+            "use roles='test'.",
+            UserWarning,
+            stacklevel=2,
+        )
+    kept = table[keep].assign(reference=reference[keep])
+    rows = {group: _metrics_row(part, level, n_boot, rng) for group, part in kept.groupby(groupby, sort=True)}
+    order = sorted(rows, key=_keys.ROLES.index) if set(rows) <= set(_keys.ROLES) else list(rows)
+    return pd.DataFrame([rows[group] for group in order], index=pd.Index(order, name=groupby), columns=_METRICS)
+
+
+def _metrics_row(part: pd.DataFrame, level: float, n_boot: int, rng: Any) -> dict[str, float]:
+    """Metrics of one group of samples."""
+    age, predicted = part["age"].to_numpy(), part["predicted"].to_numpy()
+    row: dict[str, float] = {"n_subjects": part["subject"].nunique(), "n": len(part)}
+    if len(part) < 2:
+        return row
+    low, high = metrics.bootstrap_interval(
+        metrics.mae, age, predicted, groups=part["subject"].to_numpy(), level=level, n_boot=n_boot, rng=rng
+    )
+    median = float(np.mean(np.abs(part["reference"].to_numpy() - age)))
+    return {**row, **metrics.regression_metrics(age, predicted), "mae_low": low, "mae_high": high, "mae_median": median}
+
+
+def _reference_ages(table: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Median training age that each sample is compared with, (n_samples,), NaN where training ages are unknown."""
+    age, role = table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy()
+    held_out = role == _keys.OUT_OF_FOLD
+    reference = np.where(held_out, np.nan, _median(age[role == _keys.TRAIN]))
+    if "fold" in table:
+        folds = table["fold"].to_numpy()
+        for fold in pd.unique(folds[held_out]):
+            reference[held_out & (folds == fold)] = _median(age[held_out & (folds != fold)])
+    return reference
+
+
+def _median(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """Median of the values that are not NaN, NaN where there are none."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def history_df(model: Any) -> pd.DataFrame:
+    """What a model recorded during training, one row per epoch and metric.
+
+    Parameters
+    ----------
+    model
+        A model after ``train()``.
+
+    Returns
+    -------
+    DataFrame with the columns ``epoch`` (from 1, as in ``model.best_epoch_``), ``metric`` (the name in
+    ``model.history``), ``value``, ``quantity`` (the metric without the role, such as ``"age_mae"``) and ``role``
+    (``"train"``, ``"validation"`` or empty). Values that were recorded per step come with the epoch of the step.
+
+    Raises
+    ------
+    RuntimeError
+        The model was not trained.
+    TypeError
+        ``model`` keeps no history.
+
+    Examples
+    --------
+    >>> import agevi, pandas as pd
+    >>> class Trained:  # stands for a model after train()
+    ...     history = {"age_mae_train": pd.DataFrame({"age_mae_train": [9.0, 7.5]})}
+    >>> agevi.get.history_df(Trained()).iloc[-1].to_dict()
+    {'epoch': 2, 'metric': 'age_mae_train', 'value': 7.5, 'quantity': 'age_mae', 'role': 'train'}
+    """
+    if not hasattr(model, "history"):
+        raise TypeError(f"model is a {type(model).__name__}, which keeps no history; pass a model of agevi.model.")
+    history: dict[str, pd.DataFrame] = model.history or {}
+    if not history:
+        raise RuntimeError(f"this {type(model).__name__} has no history; call model.train() first.")
+    by_epoch = [frame.index.max() + 1 for frame in history.values() if frame.index.name != "step"]
+    n_epochs = int(max(by_epoch, default=0))
+    return pd.concat([_tidy(name, frame, n_epochs) for name, frame in history.items()], ignore_index=True)
+
+
+def _tidy(name: str, frame: pd.DataFrame, n_epochs: int) -> pd.DataFrame:
+    """One metric of a history in long form."""
+    time = frame.index.to_numpy(dtype=np.int64)
+    if frame.index.name == "step" and n_epochs and len(time):
+        time = time * n_epochs // (time.max() + 1)
+    role = re.search(r"(?:^|_)(train|validation)(?:_|$)", name)
+    quantity = (name[: role.start()] + "_" + name[role.end() :]).strip("_") if role else name
+    return pd.DataFrame(
+        {
+            "epoch": time + 1,
+            "metric": name,
+            "value": frame.iloc[:, 0].to_numpy(dtype=np.float64),
+            "quantity": quantity,
+            "role": role[1] if role else "",
+        }
+    )
