@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 
 import torch
+from lightning.pytorch import Callback
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import (
@@ -36,6 +37,7 @@ __all__ = [
     "AnnDataManager",
     "BaseModelClass",
     "BaseModuleClass",
+    "Callback",
     "CategoricalJointObsField",
     "CategoricalObsField",
     "LayerField",

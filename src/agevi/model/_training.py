@@ -105,6 +105,7 @@ class SubjectTrainingMixin:
             trainer_kwargs.setdefault("early_stopping_monitor", _MONITOR)
             trainer_kwargs.setdefault("early_stopping_patience", max(20, max_epochs // 4))
             trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", ()), best]
+        trainer_kwargs.setdefault("log_every_n_steps", 1)
         if validates:
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         self._run(
@@ -251,6 +252,7 @@ class SubjectTrainingMixin:
             runner = TrainRunner(
                 self, training_plan=plan, data_splitter=splitter, max_epochs=max_epochs, **trainer_kwargs
             )
+            self.module.train()  # type: ignore[attr-defined]
             self.is_trained_, self._touched = False, True  # scvi-tools would drop metrics that are new in this run
             runner()
         later = {name: frame.astype(float) for name, frame in (self.history_ or {}).items()}

@@ -13,9 +13,9 @@ AGE_LOSSES = ("huber", "mse", "mae")
 
 
 class AgeScale(nn.Module):
-    """Ages in the user's unit to and from the standardised scale of the head.
+    r"""Ages in the user's unit to and from the standardised scale of the head.
 
-    With :math:`T` the identity (``"none"``) or :math:`T(a) = \\log(a - a_{min} + 1)` (``"log"``), the scale is
+    With :math:`T` the identity (``"none"``) or :math:`T(a) = \log(a - a_{min} + 1)` (``"log"``), the scale is
     :math:`(T(a) - m) / s` with mean and standard deviation over training samples, each sample once.
     """
 

@@ -11,7 +11,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from agevi import _checks
-from agevi._compat import LossOutput, TrainingPlan
+from agevi._compat import Callback, LossOutput, TrainingPlan
 from agevi.dataloaders._fields import SAMPLE
 from agevi.nn.schedules import KL_SCHEDULES, LR_SCHEDULES
 
@@ -154,7 +154,7 @@ class ClockTrainingPlan(TrainingPlan):
         self._log_epoch("validation")
 
 
-class BestWeights(pl.Callback):
+class BestWeights(Callback):
     """Keeps the weights of the best epoch in memory and puts them back when training ends."""
 
     def __init__(self, monitor: str = "age_mae_validation") -> None:

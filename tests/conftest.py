@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+import agevi
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets."""
+    return Path(os.environ.get("AGEVI_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def _cohort():
+    adata = agevi.datasets.simulate_cohort(n_subjects=24, n_cells=20, n_genes=60, n_age_genes=20, rng=1)
+    agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", rng=0)
+    return adata
+
+
+@pytest.fixture
+def cohort(_cohort):
+    """24 subjects x 20 cells x 60 genes with a split, not registered."""
+    return _cohort.copy()
+
+
+@pytest.fixture(scope="session")
+def _trained(_cohort):
+    adata = _cohort.copy()
+    agevi.model.PoissonVAE.setup_anndata(adata, age_key="age", subject_key="donor", batch_key="batch")
+    model = agevi.model.PoissonVAE(adata, n_hidden=[16], n_latent=5, n_head=[8])
+    model.train(max_epochs=3, **QUIET)
+    return model
+
+
+@pytest.fixture
+def trained(_trained):
+    """A PoissonVAE trained for three epochs on the cohort; tests must not change it."""
+    return _trained

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from agevi.dataloaders._splitter import EvenBatchSampler, roles_from_column
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"),
+    [
+        pytest.param(1025, 1024, [513, 512], id="remainder of one"),
+        pytest.param(10, 5, [5, 5], id="exact"),
+        pytest.param(7, 100, [7], id="one batch"),
+        pytest.param(7, 3, [3, 2, 2], id="spread"),
+    ],
+)
+def test_batches_are_even_and_cover_all(n, batch_size, sizes):
+    sampler = EvenBatchSampler(n, batch_size, shuffle=True)
+    batches = list(sampler)
+    assert [len(b) for b in batches] == sizes
+    assert len(sampler) == len(sizes)
+    assert sorted(i for b in batches for i in b) == list(range(n))
+    assert [i for b in EvenBatchSampler(n, batch_size, shuffle=False) for i in b] == list(range(n))
+
+
+def test_roles_from_column(cohort):
+    roles = roles_from_column(cohort, "agevi_split", cohort.obs["donor"].astype(str))
+    expected = cohort.obs.groupby("donor", observed=True)["agevi_split"].first()
+    assert roles.to_dict() == expected.astype(str).to_dict()
+
+
+def test_subject_on_two_sides_is_refused(cohort):
+    cohort.obs["agevi_split"] = ["train", *["test"] * (cohort.n_obs - 1)]
+    with pytest.raises(ValueError, match="is in 'train' and 'test'.*held out as a whole"):
+        roles_from_column(cohort, "agevi_split", cohort.obs["donor"].astype(str))
+
+
+def test_unknown_role_is_refused(cohort):
+    cohort.obs["mine"] = "holdout"
+    with pytest.raises(ValueError, match="holds 'holdout'; the roles of a split are"):
+        roles_from_column(cohort, "mine", cohort.obs["donor"].astype(str))

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal, Poisson, kl_divergence
+
+from agevi._compat import REGISTRY_KEYS
+from agevi.dataloaders._fields import AGE, SUBJECT
+from agevi.model.vae._module import ClockVAEModule
+
+N, G = 8, 12
+
+
+def make(**kwargs) -> ClockVAEModule:
+    torch.manual_seed(0)
+    sizes = {"n_latent": 3, "n_hidden": [6], "n_head": [4], "dropout_rate": 0.0}
+    return ClockVAEModule(G, **(sizes | kwargs)).eval()
+
+
+def batch(**extra) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.poisson(torch.full((N, G), 2.0), generator=generator)
+    return {REGISTRY_KEYS.X_KEY: x, REGISTRY_KEYS.BATCH_KEY: torch.zeros(N, 1), **extra}
+
+
+def reconstruction(output) -> torch.Tensor:
+    return sum(output.reconstruction_loss.values())
+
+
+@pytest.mark.parametrize("rate", ["softmax", "softplus"])
+def test_reconstruction_is_the_poisson_likelihood_of_px(rate):
+    module, tensors = make(rate=rate).double(), {k: v.double() for k, v in batch().items()}
+    inference, generative, output = module(tensors)
+    px, x = generative["px"], tensors[REGISTRY_KEYS.X_KEY]
+    expected = -Poisson(px.rate).log_prob(x).sum(-1)
+    assert torch.allclose(reconstruction(output), expected, rtol=0, atol=1e-6)
+    kl = kl_divergence(inference["qz"], Normal(0.0, 1.0)).sum(-1)
+    assert torch.allclose(output.kl_local["kl_divergence_z"], kl)
+    assert output.loss.item() == pytest.approx((expected + kl).mean().item())
+    assert torch.allclose(px.scale.sum(-1), torch.ones(N, dtype=torch.float64))
+
+
+def test_softmax_rate_sums_to_the_library():
+    module, tensors = make(), batch()
+    _, generative, _ = module(tensors)
+    assert torch.allclose(generative["px"].rate.sum(-1), tensors[REGISTRY_KEYS.X_KEY].sum(-1), rtol=1e-4)
+
+
+def test_encoder_input_is_log1p_cp10k_and_does_not_depend_on_depth():
+    module, x = make(), batch()[REGISTRY_KEYS.X_KEY]
+    got = module.encoder_input(x, module.library_size(x))
+    np.testing.assert_allclose(got.numpy(), np.log1p(x.numpy() / x.numpy().sum(-1, keepdims=True) * 1e4), rtol=1e-5)
+    assert torch.allclose(module.encoder_input(3 * x, module.library_size(3 * x)), got, atol=1e-5)
+    assert (make(normalize="none").encoder_input(x, module.library_size(x)) == x).all()
+
+
+def test_absent_genes_enter_at_their_training_mean():
+    module, x = make(), batch()[REGISTRY_KEYS.X_KEY]
+    module.input_mean.copy_(torch.arange(G))
+    module.gene_share.fill_(1 / G)
+    present = torch.arange(G) >= 3
+    library = module.library_size(x * present, present)
+    assert torch.allclose(library, (x * present).sum(-1, keepdim=True) * G / (G - 3))
+    got = module.encoder_input(x * present, library, present)
+    assert (got[:, :3] == torch.arange(3.0)).all()
+
+
+def test_empty_cells_are_finite():
+    module, tensors = make(), batch()
+    tensors[REGISTRY_KEYS.X_KEY][0] = 0
+    _, _, output = module(tensors)
+    assert torch.isfinite(output.loss)
+    assert torch.isfinite(module.age(module.latent_mean(**module._get_inference_input(tensors)))).all()
+
+
+def test_age_term_weighs_subjects_and_skips_unlabelled_cells():
+    module = make(age_weight=0.5, age_loss="mse")
+    module.mean_library.fill_(24.0)
+    ages = torch.tensor([[1.0], [2.0], [3.0], [float("nan")], *[[0.0]] * 4])
+    tensors = batch(**{AGE: ages, SUBJECT: torch.arange(N).unsqueeze(-1)})
+    weights = torch.linspace(0.5, 2, N)
+    inference, _, output = module(tensors, loss_kwargs={"subject_weights": weights, "kl_weight": 0.0})
+    error = (module.head(inference["qz"].loc) - ages.squeeze(-1)) ** 2 * weights
+    expected = reconstruction(output).mean() + 0.5 * 24 * error.nansum() / 7
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("encode", "changes"), [(False, False), (True, True)], ids=["decoder only", "encoder too"])
+def test_covariates_reach_the_encoder_only_on_request(encode, changes):
+    module = make(n_batch=2, n_cats_per_cov=[3], n_continuous_cov=1, encode_covariates=encode)
+    x = batch()[REGISTRY_KEYS.X_KEY]
+
+    def latent(batch_index):
+        return module.latent_mean(x, torch.full((N, 1), batch_index), torch.ones(N, 1), torch.zeros(N, 1))
+
+    assert bool((latent(0) - latent(1)).abs().max() > 1e-4) == changes
+
+
+def test_decoder_conditions_on_the_batch():
+    module = make(n_batch=2)
+    z, library = torch.zeros(N, 3), torch.ones(N, 1)
+    index = torch.zeros(N, 1)
+    first = module.generative(z, library, index)["px"].rate
+    second = module.generative(z, library, index, transform_batch=1)["px"].rate
+    assert (first - second).abs().max() > 1e-4
+
+
+def test_marginal_likelihood_equals_brute_force_for_a_flat_decoder():
+    module = make()
+    torch.nn.init.zeros_(module.logits.weight)
+    torch.nn.init.zeros_(module.encoder.log_variance.weight)  # a posterior near the prior, so that weights vary little
+    torch.nn.init.zeros_(module.encoder.mean.weight)
+    tensors = batch()
+    x = tensors[REGISTRY_KEYS.X_KEY]
+    rate = torch.softmax(module.logits.bias, 0) * x.sum(-1, keepdim=True)
+    exact = Poisson(rate).log_prob(x).sum(-1)  # z does not matter, so the integral over it is 1
+    got = module.marginal_ll(tensors, n_mc_samples=4000, n_mc_samples_per_pass=500)
+    assert torch.allclose(got, exact, atol=0.05)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from agevi.nn.heads import AgeScale, masked_age_loss
+
+AGES = np.array([-0.4, 21.0, 40.0, 66.0, 91.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("transform", "reference"),
+    [pytest.param("none", lambda a: a, id="none"), pytest.param("log", lambda a: np.log(a + 1 + 1), id="log")],
+)
+def test_scale_standardises_and_inverts(transform, reference):
+    scale = AgeScale(transform, min_age=-1.0)
+    scale.fit(torch.from_numpy(AGES))
+    t = reference(AGES)
+    z = scale.to_scale(torch.from_numpy(AGES))
+    np.testing.assert_allclose(z, (t - np.nanmean(t)) / np.nanstd(t), atol=1e-6)
+    np.testing.assert_allclose(scale.to_age(z), AGES, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reference"),
+    [
+        pytest.param("huber", F.huber_loss, id="huber"),
+        pytest.param("mse", F.mse_loss, id="mse"),
+        pytest.param("mae", F.l1_loss, id="mae"),
+    ],
+)
+def test_masked_loss_is_the_mean_over_labelled_rows(kind, reference):
+    predicted = torch.tensor([0.0, 3.0, -1.0], requires_grad=True)
+    target = torch.tensor([0.5, 0.0, float("nan")])
+    loss = masked_age_loss(predicted, target, kind=kind)
+    assert torch.allclose(loss, reference(predicted[:2], target[:2]))
+    loss.backward()
+    assert predicted.grad[2] == 0
+    assert torch.isfinite(predicted.grad).all()
+
+
+def test_masked_loss_weights_rows():
+    predicted, target = torch.zeros(3), torch.tensor([1.0, 2.0, float("nan")])
+    loss = masked_age_loss(predicted, target, torch.tensor([2.0, 0.5, 9.0]), kind="mse")
+    assert loss == pytest.approx((2 * 1 + 0.5 * 4) / 2)
+
+
+def test_masked_loss_without_labels_is_zero_with_zero_gradient():
+    predicted = torch.ones(2, requires_grad=True)
+    loss = masked_age_loss(predicted, torch.full((2,), float("nan")))
+    loss.backward()
+    assert loss == 0
+    assert (predicted.grad == 0).all()
