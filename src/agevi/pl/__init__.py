@@ -1,0 +1,9 @@
+"""One figure per function, drawn from what :mod:`agevi.get` returns. Every function takes and returns Axes."""
+
+from __future__ import annotations
+
+from agevi.pl._age_distribution import age_distribution
+from agevi.pl._predicted_vs_actual import predicted_vs_actual
+from agevi.pl._training import training
+
+__all__ = ["age_distribution", "predicted_vs_actual", "training"]

@@ -1,0 +1,98 @@
+"""What happened during training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from agevi import _checks, _keys, get
+from agevi.pl import _base
+
+_LABELS = {"age_mae": "Mean absolute error of subjects ({unit})"}
+
+
+def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True, ax: Axes | None = None) -> Axes:
+    """A metric per epoch on training and validation subjects, by default the error of predicted age.
+
+    The dotted line is the epoch whose weights the model kept. A validation curve that rises while the training curve
+    falls means overfitting. The best validation error was chosen among many and is therefore too good; the test
+    subjects tell the error to expect.
+
+    Parameters
+    ----------
+    model
+        A model after ``train()``.
+    metric
+        Quantity of :func:`agevi.get.history_df`: ``"age_mae"``, ``"elbo"``, ``"reconstruction_loss"``, ...
+    show_kl_weight
+        Draw the weight of the KL term, if it was recorded and changed, as a grey background with its own scale.
+    ax
+        Axes to draw on; a new figure by default.
+
+    Returns
+    -------
+    The axes of the metric.
+
+    Raises
+    ------
+    RuntimeError
+        The model was not trained.
+    KeyError
+        The metric was not recorded.
+
+    Examples
+    --------
+    >>> import agevi, pandas as pd
+    >>> class Trained:  # stands for a model after train()
+    ...     history = {"age_mae_train": pd.DataFrame({"age_mae_train": [9.0, 7.5]})}
+    >>> ax = agevi.pl.training(Trained())
+    >>> ax.get_ylabel()
+    'Mean absolute error of subjects (years)'
+    """
+    history = get.history_df(model)
+    curves = history[history["quantity"] == metric]
+    if curves.empty:
+        there = history["quantity"].unique()
+        raise KeyError(f"metric={metric!r} was not recorded; choose one of {_checks.listed(there, len(there))}.")
+    ax = _base.axes(ax, width=5.2, height=3.4)
+    for role in [r for r in ("", _keys.TRAIN, _keys.VALIDATION) if r in set(curves["role"])]:
+        part = curves[curves["role"] == role]
+        color = _base.ROLE_COLORS[role] if role else _base.LINE_COLOR
+        ax.plot(part["epoch"], part["value"], color=color, linewidth=1.6, label=role or metric, zorder=3)
+    _mark_best(ax, curves, getattr(model, "best_epoch_", None))
+    weight = history[history["quantity"] == "kl_weight"]
+    if show_kl_weight and weight["value"].nunique() > 1 and metric != "kl_weight":
+        _draw_weight(ax, weight)
+    unit = getattr(model, "setup_args", {}).get("age_unit", "years")
+    ax.set(xlabel="Epoch", ylabel=_LABELS.get(metric, metric).format(unit=unit))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    _base.tidy(ax)
+    _base.legend(ax, loc="upper right", frameon=False)
+    return ax
+
+
+def _mark_best(ax: Axes, curves: pd.DataFrame, epoch: int | None) -> None:
+    """A line at the epoch whose weights were kept, and its value on validation subjects."""
+    validation = curves[curves["role"] == _keys.VALIDATION]
+    if epoch is None or validation.empty:
+        return
+    value = validation.loc[validation["epoch"] == epoch, "value"]
+    label = f"best epoch {epoch}" + (f": {value.iloc[0]:.2f}" if len(value) else "")
+    ax.axvline(epoch, color=_base.LINE_COLOR, linewidth=1, linestyle=":", label=label, zorder=2)
+    if len(value):
+        ax.plot(epoch, value.iloc[0], "o", color=_base.ROLE_COLORS[_keys.VALIDATION], markersize=6, zorder=4)
+
+
+def _draw_weight(ax: Axes, weight: pd.DataFrame) -> None:
+    """The KL weight behind everything, on a scale of its own."""
+    behind = ax.twinx()
+    behind.fill_between(weight["epoch"], weight["value"], step="mid", color="#ececec", linewidth=0)
+    behind.set(ylim=(0, 1.05 * weight["value"].max()))
+    behind.set_ylabel("KL weight", color="#8c8c8c")
+    behind.tick_params(axis="y", colors="#8c8c8c", labelsize="small")
+    behind.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    behind.set_zorder(ax.get_zorder() - 1)
+    ax.patch.set_visible(False)  # else the axes hide what is behind them
