@@ -1,5 +1,7 @@
 """Ageing clocks from single cells, on scvi-tools."""
 
+from __future__ import annotations
+
 from agevi import datasets, get, io, metrics, model, pl, pp, tl
 
 __version__ = "0.1.0"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback
@@ -33,6 +34,7 @@ from scvi.train import TrainingPlan, TrainRunner
 
 __all__ = [
     "REGISTRY_KEYS",
+    "Absent",
     "AnnDataLoader",
     "AnnDataManager",
     "BaseModelClass",
@@ -40,6 +42,7 @@ __all__ = [
     "Callback",
     "CategoricalJointObsField",
     "CategoricalObsField",
+    "Host",
     "LayerField",
     "LossOutput",
     "NumericalJointObsField",
@@ -53,6 +56,23 @@ __all__ = [
     "parse_device",
     "version",
 ]
+
+
+Host: Any = object
+"""Base of mixins whose other half is scvi-tools' base class; a type checker lets them use its attributes."""
+
+
+class Absent:
+    """Takes the place of an inherited verb that a clock cannot honour, so that ``hasattr`` is False."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type) -> None:
+        raise AttributeError(f"{owner.__name__} has no {self.name}: {self.reason}")
 
 
 def parse_device(accelerator: str, device: int | str) -> torch.device:

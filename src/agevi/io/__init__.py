@@ -1,5 +1,7 @@
 """Safe storage of clocks."""
 
+from __future__ import annotations
+
 from agevi.io._load import load_clock
 
 __all__ = ["load_clock"]

@@ -1,4 +1,5 @@
 """Ageing clocks."""
+
 from __future__ import annotations
 
 from agevi.model.vae import PoissonVAE

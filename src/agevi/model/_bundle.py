@@ -59,7 +59,7 @@ def meta_of(model: Any) -> dict[str, Any]:
 def save(model: ClockMixin, path: str | Path, *, overwrite: bool) -> None:
     """Write a trained clock."""
     meta = meta_of(model)
-    _format.write_bundle(path, meta, model.module.state_dict(), clock_card(meta), overwrite=overwrite)  # type: ignore[attr-defined]
+    _format.write_bundle(path, meta, model.module.state_dict(), clock_card(meta), overwrite=overwrite)
 
 
 def _template(meta: dict[str, Any]) -> AnnData:

@@ -13,7 +13,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import REGISTRY_KEYS, BaseModelClass
+from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, Host
 from agevi.dataloaders._query import match_genes, query_shell
 from agevi.dataloaders._register import check_covariate, check_setup, covariate_columns, make_manager, where
 from agevi.model import _bundle
@@ -31,7 +31,7 @@ class Prediction(NamedTuple):
     gene_coverage: float
 
 
-class ClockMixin:
+class ClockMixin(Host):
     """Verbs shared by all clocks, to be mixed in before scvi-tools' base class."""
 
     expects: ClassVar[str] = "any"
@@ -44,6 +44,12 @@ class ClockMixin:
 
     split_: dict[str, str]
     best_epoch_: int | None
+    registry_: Any
+
+    convert_legacy_save = Absent("clocks are saved as safetensors and JSON, never as scvi-tools' pickles.")
+    load_registry = Absent("it reads scvi-tools' pickles; look into clock.json of a saved clock.")
+    view_setup_args = Absent("it reads scvi-tools' pickles; look into clock.json of a saved clock.")
+    setup_annbatch = Absent("its splits do not keep subjects together.")
 
     @classmethod
     def setup_anndata(
@@ -112,7 +118,7 @@ class ClockMixin:
         >>> adata = agevi.datasets.simulate_cohort()
         >>> agevi.model.PoissonVAE.setup_anndata(adata, age_key="age", subject_key="donor")
         """
-        method_args = cls._get_setup_method_args(**locals())  # type: ignore[attr-defined]
+        method_args = cls._get_setup_method_args(**locals())
         setup = method_args["setup_args"]
         check_setup(
             adata,
@@ -123,20 +129,20 @@ class ClockMixin:
         )
         manager = make_manager(setup, method_args)
         manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)  # type: ignore[attr-defined]
+        cls.register_manager(manager)
 
     # --- what was registered ---------------------------------------------------------------------------------
 
     @property
     def setup_args(self) -> dict[str, Any]:
         """Arguments of ``setup_anndata``."""
-        args: dict[str, Any] = self.registry_["setup_args"]  # type: ignore[attr-defined]
+        args: dict[str, Any] = self.registry_["setup_args"]
         return args
 
     @property
     def genes(self) -> np.ndarray:
         """The clock's genes in order, (n_genes,)."""
-        names = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]  # type: ignore[attr-defined]
+        names = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
         return np.asarray(names)
 
     @property
@@ -201,10 +207,10 @@ class ClockMixin:
         """Ages and latent representation in one pass over the cells."""
         self._check_trained("predict_age")
         shell, match = self._shell(self._data(adata), min_gene_coverage=min_gene_coverage, conditioned=False)
-        self._register_manager_for_instance(self.adata_manager.transfer_fields(shell))  # type: ignore[attr-defined]
-        present = None if match.present.all() else torch.from_numpy(match.present).to(self.device)  # type: ignore[attr-defined]
+        self._register_manager_for_instance(self.adata_manager.transfer_fields(shell))
+        present = None if match.present.all() else torch.from_numpy(match.present).to(self.device)
         try:
-            loader = self._make_data_loader(shell, indices=indices, batch_size=batch_size or _PREDICT_BATCH)  # type: ignore[attr-defined]
+            loader = self._make_data_loader(shell, indices=indices, batch_size=batch_size or _PREDICT_BATCH)
             age, latent = self._predict_batches(loader, present)
         finally:
             self._forget(shell)
@@ -214,7 +220,7 @@ class ClockMixin:
         raise NotImplementedError  # pragma: no cover - abstract
 
     def _check_trained(self, verb: str) -> None:
-        if not self.is_trained_:  # type: ignore[attr-defined]
+        if not self.is_trained_:
             name = type(self).__name__
             raise RuntimeError(f"tl.{verb} needs a trained model; call model.train() or {name}.load(...) first.")
 
@@ -222,9 +228,9 @@ class ClockMixin:
         """``adata``, or the data of the model."""
         if adata is not None:
             return _checks.anndata(adata)
-        if self.adata is None:  # type: ignore[attr-defined]
+        if self.adata is None:
             raise RuntimeError("this clock was loaded without data; pass adata=... to say which cells it should see.")
-        data: AnnData = self.adata  # type: ignore[attr-defined]
+        data: AnnData = self.adata
         return data
 
     def roles(self, adata: AnnData) -> np.ndarray:
@@ -247,7 +253,7 @@ class ClockMixin:
         setup = self.setup_args
         _checks.unique_names(adata)
         match = match_genes(self.genes, adata.var_names, min_coverage=min_gene_coverage)
-        obs = self._conditions(adata, conditioned or getattr(self.module, "encode_covariates", False))  # type: ignore[attr-defined]
+        obs = self._conditions(adata, conditioned or getattr(self.module, "encode_covariates", False))
         shell = query_shell(adata, match, self.genes, layer=setup["layer"], obs=obs)
         x = _checks.matrix(shell, setup["layer"])
         if self.expects == "counts":
@@ -259,15 +265,15 @@ class ClockMixin:
     def _conditions(self, adata: AnnData, required: bool) -> pd.DataFrame:
         """Batch and covariate columns of ``adata``, or a stand-in where they are not read."""
         obs = pd.DataFrame(index=adata.obs_names)
-        categories = _bundle.categories(self.registry_)  # type: ignore[attr-defined]
+        categories = _bundle.categories(self.registry_)
         for argument, keys in covariate_columns(self.setup_args):
             for key in keys:
                 known = categories.get(key)
                 if required:
                     check_covariate(adata, key, argument)
                     obs[key] = adata.obs[key].to_numpy()
-                    new = set() if known is None else set(obs[key]) - set(known)
-                    if new:
+                    new = set(obs[key]) - set(known or obs[key])
+                    if new and known:
                         raise ValueError(
                             f"adata.obs[{key!r}] holds {_checks.listed(sorted(map(str, new)))}, which the clock never saw; "
                             f"it knows {_checks.listed(known)}. Map the column to known values, or train with these cells."
@@ -279,23 +285,23 @@ class ClockMixin:
     def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
         """Hook of every scvi-tools verb: foreign data pass through a shell, so that they are never written to."""
         data = self._data(adata)
-        if data is self.adata or self.get_anndata_manager(data) is not None:  # type: ignore[attr-defined]
-            return super()._validate_anndata(data, copy_if_view)  # type: ignore[misc, no-any-return]
-        self.deregister_manager()  # type: ignore[attr-defined]
+        if data is self.adata or self.get_anndata_manager(data) is not None:
+            return super()._validate_anndata(data, copy_if_view)
+        self.deregister_manager()
         shell, _ = self._shell(data, min_gene_coverage=1.0, conditioned=True)
-        self._register_manager_for_instance(self.adata_manager.transfer_fields(shell))  # type: ignore[attr-defined]
+        self._register_manager_for_instance(self.adata_manager.transfer_fields(shell))
         return shell
 
     @classmethod
     def _from_template(cls, template: AnnData, setup: dict[str, Any], init: dict[str, Any]) -> Any:
         """An untrained model on a stand-in for its training data."""
-        args = cls._get_setup_method_args(cls=cls, adata=template, **setup)  # type: ignore[attr-defined]
+        args = cls._get_setup_method_args(cls=cls, adata=template, **setup)
         manager = make_manager(setup, args)
         manager.register_fields(template)
-        cls.register_manager(manager)  # type: ignore[attr-defined]
-        model = cls(template, **init)  # type: ignore[call-arg]
-        del cls._setup_adata_manager_store[manager.adata_uuid]  # type: ignore[attr-defined]
-        model._adata = None  # type: ignore[attr-defined]
+        cls.register_manager(manager)
+        model = cls(template, **init)
+        del cls._setup_adata_manager_store[manager.adata_uuid]
+        model._adata = None
         return model
 
     def _attach(self, adata: AnnData) -> None:
@@ -306,16 +312,16 @@ class ClockMixin:
                 "adata has other genes, or another order, than the clock; pass adata[:, clock.genes].copy()."
             )
         self._conditions(adata, True)
-        type(self).setup_anndata(adata, source_registry=self.registry_, **self.setup_args)  # type: ignore[attr-defined]
+        type(self).setup_anndata(adata, source_registry=self.registry_, **self.setup_args)
         self._adata = adata
-        self._adata_manager = self._get_most_recent_anndata_manager(adata, required=True)  # type: ignore[attr-defined]
-        self._register_manager_for_instance(self._adata_manager)  # type: ignore[attr-defined]
+        self._adata_manager = self._get_most_recent_anndata_manager(adata, required=True)
+        self._register_manager_for_instance(self._adata_manager)
         self.registry_ = self._adata_manager.registry
         self.summary_stats = self._adata_manager.summary_stats
 
     def _forget(self, shell: AnnData) -> None:
         """Drop the manager of a shell, which would keep its data alive."""
-        store = self._per_instance_manager_store.get(self.id, {})  # type: ignore[attr-defined]
+        store = self._per_instance_manager_store.get(self.id, {})
         store.pop(shell.uns.get("_scvi_uuid"), None)
 
     # --- saving and loading ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from agevi import _checks, _keys
-from agevi._compat import TrainRunner
+from agevi._compat import Host, TrainRunner
 from agevi.dataloaders._assign import assign_roles
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import SubjectSplitter, roles_from_column
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _MONITOR = "age_mae_validation"
 
 
-class SubjectTrainingMixin:
+class SubjectTrainingMixin(Host):
     """``train`` for clocks that are torch modules."""
 
     _data_splitter_cls = SubjectSplitter
@@ -30,6 +30,9 @@ class SubjectTrainingMixin:
     default_steps = 2400
     default_batch_size = 512
     default_plan_kwargs: dict[str, Any] = {}
+    split_: dict[str, str]
+    best_epoch_: int | None
+    history_: Any
 
     def train(
         self,
@@ -88,13 +91,13 @@ class SubjectTrainingMixin:
         RuntimeError
             If the clock was loaded without data, or the loss becomes infinite.
         """
-        self._data(None)  # type: ignore[attr-defined]
+        self._data(None)
         roles = self._split(split_key, train_roles)
         cell_roles = self._unit_names(SUBJECT).map(roles).to_numpy()
         if not self._starts_from(roles):
             self._reset()
-        if not self.is_trained_:  # type: ignore[attr-defined]
-            self._fit_buffers(cell_roles == _keys.TRAIN)  # type: ignore[attr-defined]
+        if not self.is_trained_:
+            self._fit_buffers(cell_roles == _keys.TRAIN)
             self.age_summary_ = self._summarise_ages(cell_roles == _keys.TRAIN)
         n_train = int((cell_roles == _keys.TRAIN).sum())
         batch_size = batch_size or int(np.clip(n_train // 16, 64, self.default_batch_size))
@@ -118,8 +121,8 @@ class SubjectTrainingMixin:
             early_stopping=best is not None,
             **trainer_kwargs,
         )
-        self.split_ = roles.to_dict()
-        n_run = int(self.trainer.current_epoch)  # type: ignore[attr-defined]
+        self.split_ = {str(subject): str(role) for subject, role in roles.items()}
+        n_run = int(self.trainer.current_epoch)
         self.best_epoch_ = best.best_epoch if best is not None else n_run
         self.n_trainings_ += 1
 
@@ -127,12 +130,12 @@ class SubjectTrainingMixin:
 
     def _unit_names(self, field: str) -> pd.Series:
         """Subject or sample of every registered cell, as text."""
-        state = self.adata_manager.get_state_registry(field)  # type: ignore[attr-defined]
-        codes = self.adata_manager.get_from_registry(field).ravel().astype(int)  # type: ignore[attr-defined]
+        state = self.adata_manager.get_state_registry(field)
+        codes = self.adata_manager.get_from_registry(field).ravel().astype(int)
         return pd.Series(np.asarray(state["names"])[codes], dtype=object)
 
     def _cell_ages(self) -> np.ndarray:
-        ages: np.ndarray = self.adata_manager.get_from_registry(AGE).ravel()  # type: ignore[attr-defined]
+        ages: np.ndarray = self.adata_manager.get_from_registry(AGE).ravel()
         return ages
 
     def _split(self, split_key: str, train_roles: tuple[str, ...]) -> pd.Series:
@@ -140,7 +143,7 @@ class SubjectTrainingMixin:
         for role in [train_roles] if isinstance(train_roles, str) else train_roles:
             _checks.choice(role, _keys.SPLIT_ROLES, "train_roles")
         train_roles = (train_roles,) if isinstance(train_roles, str) else tuple(train_roles)
-        adata, subject = self.adata, self._unit_names(SUBJECT)  # type: ignore[attr-defined]
+        adata, subject = self.adata, self._unit_names(SUBJECT)
         if split_key in adata.obs or split_key != _keys.SPLIT:
             roles = roles_from_column(adata, split_key, subject)
         else:
@@ -166,7 +169,7 @@ class SubjectTrainingMixin:
             np.zeros(len(known), dtype=int),
             n,
             n,
-            np.random.default_rng(self.init_params_["non_kwargs"]["rng"]),  # type: ignore[attr-defined]
+            np.random.default_rng(self.init_params_["non_kwargs"]["rng"]),
         )
         logger.info(
             "adata.obs has no %r; %d subjects train, %d validate and %d test (model.split_). Make your own split with "
@@ -180,16 +183,16 @@ class SubjectTrainingMixin:
 
     def _starts_from(self, roles: pd.Series) -> bool:
         """Whether the current weights may be trained on: they are new, or every subject keeps its role."""
-        if not self.is_trained_:  # type: ignore[attr-defined]
+        if not self.is_trained_:
             return not self._touched
-        same = self.split_ == roles.to_dict()  # type: ignore[has-type]
+        same = self.split_ == roles.to_dict()
         if not same:
             logger.info("The roles of subjects differ from the last training; training starts from new weights.")
         return same
 
     def _reset(self) -> None:
         """New weights, as the constructor made them."""
-        self.module = self._make_module()  # type: ignore[attr-defined]
+        self.module = self._make_module()
         self.is_trained_, self.history_, self.split_, self.best_epoch_ = False, None, {}, None
         self.n_trainings_ = 0
         self._touched = False
@@ -198,10 +201,10 @@ class SubjectTrainingMixin:
 
     def _sample_ages(self, cells: np.ndarray | None = None) -> torch.Tensor:
         """Age of every sample by code, (n_samples,), NaN where unlabelled or without any of ``cells``."""
-        codes = self.adata_manager.get_from_registry(SAMPLE).ravel().astype(int)  # type: ignore[attr-defined]
-        cells = slice(None) if cells is None else cells
+        codes = self.adata_manager.get_from_registry(SAMPLE).ravel().astype(int)
+        chosen = np.ones(len(codes), dtype=bool) if cells is None else cells
         out = np.full(codes.max() + 1, np.nan)
-        out[codes[cells]] = self._cell_ages()[cells]
+        out[codes[chosen]] = self._cell_ages()[chosen]
         return torch.from_numpy(out)
 
     def _summarise_ages(self, train: np.ndarray) -> dict[str, Any]:
@@ -210,8 +213,8 @@ class SubjectTrainingMixin:
         ages = ages[torch.isfinite(ages)]
         labelled = train & np.isfinite(self._cell_ages())
         return {
-            "unit": self.setup_args["age_unit"],  # type: ignore[attr-defined]
-            "transform": self.age_transform,  # type: ignore[attr-defined]
+            "unit": self.setup_args["age_unit"],
+            "transform": self.age_transform,
             "min": float(ages.min()),
             "max": float(ages.max()),
             "n_subjects": int(self._unit_names(SUBJECT)[labelled].nunique()),
@@ -221,9 +224,9 @@ class SubjectTrainingMixin:
 
     def _subject_weights(self, train: np.ndarray) -> torch.Tensor:
         """Weight of a cell by its subject's code: every subject sums to the same, mean 1 over training cells."""
-        codes = self.adata_manager.get_from_registry(SUBJECT).ravel().astype(int)  # type: ignore[attr-defined]
+        codes = self.adata_manager.get_from_registry(SUBJECT).ravel().astype(int)
         labelled, n_codes = np.isfinite(self._cell_ages()), codes.max() + 1
-        if self.subject_weight == "cells":  # type: ignore[attr-defined]
+        if self.subject_weight == "cells":
             return torch.ones(n_codes)
         cells = np.bincount(codes[labelled], minlength=n_codes)
         trained = np.unique(codes[labelled & train])
@@ -239,10 +242,10 @@ class SubjectTrainingMixin:
         **trainer_kwargs: Any,
     ) -> None:
         """One run of scvi-tools' runner, seeded, with its history joined to that of earlier runs."""
-        seed = self.init_params_["non_kwargs"]["rng"] + self.n_trainings_  # type: ignore[attr-defined]
+        seed = self.init_params_["non_kwargs"]["rng"] + self.n_trainings_
         was_trained, earlier = self.is_trained_, self.history_
         with seeded(seed):
-            splitter = self._data_splitter_cls(self.adata_manager, cell_roles, batch_size=batch_size)  # type: ignore[attr-defined]
+            splitter = self._data_splitter_cls(self.adata_manager, cell_roles, batch_size=batch_size)
             plan = self._training_plan_cls(
                 self.module,
                 sample_ages=self._sample_ages(),
@@ -252,10 +255,10 @@ class SubjectTrainingMixin:
             runner = TrainRunner(
                 self, training_plan=plan, data_splitter=splitter, max_epochs=max_epochs, **trainer_kwargs
             )
-            self.module.train()  # type: ignore[attr-defined]
+            self.module.train()
             self.is_trained_, self._touched = False, True  # scvi-tools would drop metrics that are new in this run
             runner()
-        later = {name: frame.astype(float) for name, frame in (self.history_ or {}).items()}
+        later = {name: frame.astype(float) for name, frame in self.history_.items()}
         self.history_ = _joined(earlier, later) if was_trained and earlier else later
 
 
@@ -264,6 +267,6 @@ def _joined(earlier: dict[str, pd.DataFrame], later: dict[str, pd.DataFrame]) ->
     offset = max((len(frame) for frame in earlier.values()), default=0)
     out = dict(earlier)
     for name, frame in later.items():
-        moved = frame.set_axis(frame.index + offset).rename_axis(frame.index.name)
+        moved = frame.set_axis(pd.RangeIndex(offset, offset + len(frame), name=frame.index.name))
         out[name] = pd.concat([earlier[name], moved]) if name in earlier else moved
     return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -9,7 +11,8 @@ from torch.nn import functional as F
 from agevi.nn.blocks import Stack
 
 AGE_TRANSFORMS = ("none", "log")
-AGE_LOSSES = ("huber", "mse", "mae")
+_LOSSES: dict[str, Callable[..., torch.Tensor]] = {"huber": F.huber_loss, "mse": F.mse_loss, "mae": F.l1_loss}
+AGE_LOSSES = tuple(_LOSSES)
 
 
 class AgeScale(nn.Module):
@@ -81,8 +84,7 @@ def masked_age_loss(
     """
     labelled = torch.isfinite(target)
     target = torch.where(labelled, target, predicted.detach())  # before the difference: NaN * 0 is NaN in gradients
-    loss_of = {"huber": F.huber_loss, "mse": F.mse_loss, "mae": F.l1_loss}[kind]
-    loss = loss_of(predicted, target, reduction="none") * labelled
+    loss = _LOSSES[kind](predicted, target, reduction="none") * labelled
     if weight is not None:
         loss = loss * weight
     return loss.sum() / labelled.sum().clamp_min(1)

@@ -1,5 +1,7 @@
 """Tools: run a clock and write what it says to AnnData."""
 
+from __future__ import annotations
+
 from agevi.tl._aggregate_subjects import aggregate_subjects
 from agevi.tl._predict_age import predict_age
 

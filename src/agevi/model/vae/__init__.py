@@ -1,4 +1,5 @@
 """Variational autoencoders with an age head."""
+
 from __future__ import annotations
 
 from agevi.model.vae._model import PoissonVAE

@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import REGISTRY_KEYS, BaseModelClass, RNASeqMixin, VAEMixin
+from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, RNASeqMixin, VAEMixin
 from agevi.dataloaders._stats import gene_stats
 from agevi.model._clock import ClockMixin
 from agevi.model._seed import as_seed, seeded
@@ -78,6 +78,15 @@ class PoissonVAE(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMo
     _module_cls = ClockVAEModule
     _training_plan_cls = ClockTrainingPlan
     _best_weights_cls = BestWeights
+
+    get_latent_library_size = Absent("the library size is observed, not latent.")
+    get_feature_correlation_matrix = Absent(
+        "a Poisson has no dispersion to sample from; use posterior_predictive_sample."
+    )
+    get_likelihood_parameters = Absent("a Poisson has one, its mean: get_normalized_expression(library_size='latent').")
+    get_importance_weights = Absent("scvi-tools computes them for models with a latent library size.")
+    get_aggregated_posterior = Absent("scvi-tools 1.4 takes variances for standard deviations in it.")
+    differential_abundance = Absent("it rests on get_aggregated_posterior, which is wrong in scvi-tools 1.4.")
 
     def __init__(
         self,

@@ -159,17 +159,18 @@ class BestWeights(Callback):
 
     def __init__(self, monitor: str = "age_mae_validation") -> None:
         self.monitor = monitor
-        self.best_value, self.best_epoch = float("inf"), None
+        self.best_value = float("inf")
+        self.best_epoch: int | None = None
         self._weights: dict[str, torch.Tensor] = {}
 
-    def on_validation_end(self, trainer: pl.Trainer, plan: ClockTrainingPlan) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, plan: Any) -> None:
         """Keep the weights when the monitored value fell."""
         value = float(trainer.callback_metrics[self.monitor])
         if value < self.best_value:
             self.best_value, self.best_epoch = value, trainer.current_epoch + 1
             self._weights = {k: v.detach().clone() for k, v in plan.module.state_dict().items()}
 
-    def on_train_end(self, trainer: pl.Trainer, plan: ClockTrainingPlan) -> None:
+    def on_train_end(self, trainer: pl.Trainer, plan: Any) -> None:
         """Put the best weights back."""
         if self._weights:
             plan.module.load_state_dict(self._weights)

@@ -1,0 +1,50 @@
+"""Canaries for the hooks of scvi-tools that agevi relies on: each names the hook when it breaks."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from agevi import _compat
+
+
+@pytest.mark.parametrize(
+    ("owner", "hook"),
+    [
+        (_compat.BaseModelClass, "_get_setup_method_args"),
+        (_compat.BaseModelClass, "_get_init_params"),
+        (_compat.BaseModelClass, "_make_data_loader"),
+        (_compat.BaseModelClass, "_validate_anndata"),
+        (_compat.BaseModelClass, "_get_most_recent_anndata_manager"),
+        (_compat.BaseModelClass, "_register_manager_for_instance"),
+        (_compat.TrainRunner, "_update_history"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else v.__name__,
+)
+def test_hook_exists(owner, hook):
+    assert callable(getattr(owner, hook, None)), f"scvi-tools no longer has {owner.__name__}.{hook}"
+
+
+def test_every_verb_validates_through_the_hook():
+    for verb in ("get_elbo", "get_latent_representation", "get_normalized_expression", "posterior_predictive_sample"):
+        mixin = _compat.VAEMixin if hasattr(_compat.VAEMixin, verb) else _compat.RNASeqMixin
+        source = inspect.getsource(inspect.unwrap(getattr(mixin, verb)))
+        assert "self._validate_anndata(" in source or "_validate_adata_dataloader_input" in source, verb
+
+
+def test_model_keeps_its_data_where_agevi_looks(trained):
+    assert trained._adata is trained.adata
+    assert trained._adata_manager is trained.adata_manager
+    assert trained.id in trained._per_instance_manager_store
+    assert isinstance(trained._setup_adata_manager_store, dict)
+    assert trained.registry_["setup_args"]["subject_key"] == "donor"
+
+
+def test_plan_reads_the_kl_weight_property():
+    assert isinstance(_compat.TrainingPlan.kl_weight, property)
+
+
+def test_version_of_what_is_not_installed():
+    assert _compat.version("no-such-package") == ""
+    assert _compat.version("scvi-tools")

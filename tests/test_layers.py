@@ -1,0 +1,88 @@
+"""The map of the package: imports point one way, and files stay short."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import agevi
+
+SRC = Path(agevi.__file__).parent
+LAYERS = [
+    {"_keys", "_checks", "_compat"},
+    {"nn", "metrics", "io._format"},
+    {"dataloaders"},
+    {"model"},
+    {"pp", "datasets", "tl"},
+    {"get"},
+    {"pl"},
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+FILES = sorted(SRC.rglob("*.py"))
+
+
+def layer_of(module: str) -> str | None:
+    """``"model"`` for ``agevi.model.vae._module``; None for ``agevi`` itself and what stands outside the layers."""
+    parts = module.split(".")[1:]
+    if parts[:1] == ["io"]:
+        return "io._format" if len(parts) > 1 and parts[1].startswith(("_format", "_card")) else None
+    return parts[0] if parts and parts[0] in RANK else None
+
+
+def module_of(path: Path) -> str:
+    relative = path.relative_to(SRC.parent).with_suffix("")
+    return ".".join(relative.parts).removesuffix(".__init__")
+
+
+def imported(path: Path) -> list[str]:
+    """Modules of agevi that a file imports when it is loaded, or for types."""
+    out = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agevi"):
+            out += [
+                f"{node.module}.{a.name}" if layer_of(f"{node.module}.{a.name}") else node.module for a in node.names
+            ]
+        elif isinstance(node, ast.Import):
+            out += [a.name for a in node.names if a.name.startswith("agevi.")]
+    return out
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_point_one_way(path):
+    own = layer_of(module_of(path))
+    if own is None:
+        return
+    for target in map(layer_of, imported(path)):
+        assert target is None or RANK[target] <= RANK[own], f"{module_of(path)} imports {target}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_the_map_names_every_folder():
+    folders = {p.name for p in SRC.iterdir() if p.is_dir() and (p / "__init__.py").exists()}
+    assert folders == {name for name in RANK if "." not in name and (SRC / name).is_dir()} | {"io"}
+
+
+def test_only_compat_imports_scvi():
+    users = [module_of(p) for p in FILES if "scvi" in {n.split(".")[0] for n in _third_party(p)}]
+    assert users == ["agevi._compat"]
+
+
+def test_nn_never_sees_anndata():
+    for path in (SRC / "nn").rglob("*.py"):
+        assert not {"anndata", "scvi", "scanpy"} & {n.split(".")[0] for n in _third_party(path)}
+
+
+def _third_party(path: Path) -> list[str]:
+    out = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            out.append(node.module or "")
+        elif isinstance(node, ast.Import):
+            out += [a.name for a in node.names]
+    return out

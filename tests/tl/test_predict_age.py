@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import logging
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import agevi
+
+
+def test_slots(cohort, trained):
+    assert agevi.tl.predict_age(cohort, trained) is None
+    np.testing.assert_allclose(cohort.obs["agevi_predicted"], trained.predict_age(cohort))
+    assert cohort.obs["agevi_predicted"].dtype == np.float32
+    assert (cohort.obs["agevi_role"].astype(str) == cohort.obs["agevi_split"].astype(str)).all()
+    assert cohort.obsm["X_agevi"].shape == (480, 5)
+    assert cohort.obsm["X_agevi"].dtype == np.float32
+    info = cohort.uns["agevi"]
+    assert info["model"] == "PoissonVAE"
+    assert info["version"] == agevi.__version__
+    assert info["gene_coverage"] == 1
+    assert (info["subject_key"], info["sample_key"], info["age_key"]) == ("donor", "donor", "age")
+    assert info["age_unit"] == "years"
+
+
+def test_roles_of_new_and_known_subjects(cohort, trained, caplog):
+    names = cohort.obs["donor"].astype(str)
+    cohort.obs["donor"] = np.where(np.arange(cohort.n_obs) < 100, "new " + names, names)
+    with caplog.at_level(logging.INFO, "agevi"):
+        agevi.tl.predict_age(cohort, trained, key_added="mine")
+    roles = cohort.obs["mine_role"].astype(str).to_numpy()
+    assert (roles[:100] == "new").all()
+    assert (roles[100:] == cohort.obs["agevi_split"].astype(str).to_numpy()[100:]).all()
+    assert f"{(roles == 'train').sum()} of 480 cells belong to subjects that trained the clock" in caplog.text
+
+
+def test_without_subjects_all_roles_are_new_with_a_warning(cohort, trained):
+    del cohort.obs["donor"]
+    with pytest.warns(UserWarning, match="cells of training subjects cannot be told"):
+        agevi.tl.predict_age(cohort, trained)
+    assert (cohort.obs["agevi_role"] == "new").all()
+
+
+def test_copy(cohort, trained):
+    out = agevi.tl.predict_age(cohort, trained, copy=True)
+    assert "agevi_predicted" in out.obs
+    assert "agevi_predicted" not in cohort.obs
+
+
+def test_out_of_fold_predictions_are_kept(cohort, trained):
+    cohort.obs["agevi_role"] = "out_of_fold"
+    cohort.obs["agevi_predicted"] = 1.0
+    with pytest.raises(ValueError, match="pass another key_added, or overwrite=True"):
+        agevi.tl.predict_age(cohort, trained)
+    assert (cohort.obs["agevi_predicted"] == 1).all()
+    agevi.tl.predict_age(cohort, trained, key_added="mine")
+    agevi.tl.predict_age(cohort, trained, overwrite=True)
+    assert "out_of_fold" not in set(cohort.obs["agevi_role"])
+
+
+def test_something_else_than_a_clock_is_refused(cohort):
+    with pytest.raises(TypeError, match="model is a str; pass a trained clock"):
+        agevi.tl.predict_age(cohort, "clock")
+
+
+def test_coverage_is_logged_and_stored(cohort, trained, caplog):
+    part = cohort[:, 3:].copy()
+    with caplog.at_level(logging.INFO, "agevi"):
+        agevi.tl.predict_age(part, trained)
+    assert part.uns["agevi"]["gene_coverage"] == pytest.approx(57 / 60)
+    assert "3 of the clock's 60 genes are absent (coverage 95.0 %)" in caplog.text
+    with pytest.raises(ValueError, match="needs 99% of its genes"):
+        agevi.tl.predict_age(part, trained, min_gene_coverage=0.99)
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+@pytest.mark.filterwarnings("ignore")
+def test_everything_written_survives_a_file(cohort, trained, tmp_path, form):
+    cohort.obs["cell type"] = np.where(np.arange(cohort.n_obs) % 2, "CD4/CD8", "a b")
+    agevi.tl.predict_age(cohort, trained)
+    agevi.tl.aggregate_subjects(cohort)
+    path = tmp_path / f"x.{form}"
+    getattr(cohort, f"write_{form}")(path)
+    back = getattr(ad, f"read_{form}")(path)
+    np.testing.assert_array_equal(back.obs["agevi_predicted"], cohort.obs["agevi_predicted"])
+    np.testing.assert_array_equal(back.obs["agevi_role"].astype(str), cohort.obs["agevi_role"].astype(str))
+    np.testing.assert_array_equal(back.obsm["X_agevi"], cohort.obsm["X_agevi"])
+    table, expected = back.uns["agevi_subjects"], cohort.uns["agevi_subjects"]
+    assert list(table.columns) == list(expected.columns)
+    np.testing.assert_allclose(table["predicted"], expected["predicted"])
+    assert back.uns["agevi"]["model"] == "PoissonVAE"
+    agevi.tl.aggregate_subjects(back)
+    np.testing.assert_allclose(back.uns["agevi_subjects"]["predicted"], expected["predicted"])
