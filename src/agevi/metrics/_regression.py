@@ -336,7 +336,7 @@ def regression_metrics(age: ArrayLike, predicted: ArrayLike) -> dict[str, float]
     >>> from agevi import metrics
     >>> found = metrics.regression_metrics([30, 50, 70, float("nan")], [33, 49, 65, 40])
     >>> found["n"], found["mae"], round(found["pearson"], 3)
-    (3, 3.0, 0.999)
+    (3, 3.0, 1.0)
     """
     x, y = paired(age, predicted, drop_unlabelled=True)
     return {

@@ -117,7 +117,7 @@ def margins(values: np.ndarray, share: float = 0.05) -> tuple[float, float]:
 
 def legend(ax: Axes, **arguments: Any) -> None:
     """A legend without a box that hides points."""
-    ax.legend(**{"frameon": True, "framealpha": 0.85, "edgecolor": "none", "fontsize": "small", **arguments})
+    ax.legend(**{"frameon": True, "framealpha": 0.9, "edgecolor": "none", "fontsize": "small", **arguments})
 
 
 def tidy(ax: Axes) -> None:

@@ -70,7 +70,7 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
     ax.set(xlabel="Epoch", ylabel=_LABELS.get(metric, metric).format(unit=unit))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     _base.tidy(ax)
-    _base.legend(ax, loc="upper right", frameon=False)
+    _base.legend(ax, loc="best")
     return ax
 
 
