@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import QUIET
 
 import agevi
 from agevi.model import PoissonVAE
+from tests.conftest import QUIET
 
 
 @pytest.fixture

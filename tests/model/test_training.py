@@ -5,11 +5,11 @@ import logging
 import numpy as np
 import pytest
 import torch
-from tests.conftest import QUIET
 
 import agevi
 from agevi.model import PoissonVAE
 from agevi.nn.schedules import cosine_restarts, cyclical_kl
+from tests.conftest import QUIET
 
 SMALL = {"n_hidden": [16], "n_latent": 4, "n_head": [8]}
 
