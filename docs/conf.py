@@ -47,7 +47,7 @@ napoleon_use_rtype = False
 
 html_theme = "sphinx_book_theme"
 html_title = "agevi"
-html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False}
+html_theme_options = {"navbar_persistent": [], "use_download_button": False, "use_fullscreen_button": False}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
@@ -62,10 +62,11 @@ def _copy_tutorials() -> None:
 
 
 def _written_in_agevi(class_name: str, members: list[str]) -> list[str]:
-    """Members of a class that it or one of its bases in agevi defines, so not those of scvi-tools."""
+    """Members of a class that it or one of its bases in agevi defines: neither those of scvi-tools nor absent ones."""
     module, _, name = class_name.rpartition(".")
-    bases = [base for base in getattr(import_module(module), name).__mro__ if base.__module__.startswith("agevi")]
-    return [member for member in members if any(member in vars(base) for base in bases)]
+    documented = getattr(import_module(module), name)
+    bases = [base for base in documented.__mro__ if base.__module__.startswith("agevi")]
+    return [member for member in members if hasattr(documented, member) and any(member in vars(base) for base in bases)]
 
 
 def _check_api_page(app) -> None:
