@@ -61,7 +61,8 @@ format: $(VENV)/.installed-lint  ## Format the code and mend what ruff can mend
 	$(bin)/ruff format
 
 docs: $(VENV)/.installed-doc  ## Build the site into docs/_build/html
-	$(bin)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+	$(bin)/python -m sphinx --quiet --no-color --fail-on-warning -b html docs docs/_build/html
+	@echo "The site is in docs/_build/html/index.html."
 
 tutorials: $(VENV)/.installed-tutorial  ## Execute the notebooks in place, with their outputs
 	$(if $(NOTEBOOKS),,$(error No notebook in tutorials/))

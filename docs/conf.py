@@ -25,8 +25,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
-# The function in autosummary_context cannot be pickled, and need not be; a part of the site may have no page yet.
-suppress_warnings = ["config.cache", "toc.empty_glob"]
+# The function in autosummary_context cannot be pickled, and need not be.
+suppress_warnings = ["config.cache"]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 
 # Pages: the notebooks are stored with their outputs and are not run again here.
