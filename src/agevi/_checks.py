@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from anndata.abc import CSCDataset, CSRDataset
 
 _BLOCK = 1 << 22  # values looked at in one step, so that no gate copies X
 MIN_LABELLED_SUBJECTS = 3
@@ -171,13 +173,37 @@ def matrix(adata: ad.AnnData, layer: str | None) -> Any:
     if layer is None:
         if adata.X is None:
             raise ValueError(f"adata.X is absent; pass layer=..., one of {listed(names) or 'none'}.")
-        return adata.X
+        return _readable(adata.X, "adata.X")
     if layer not in adata.layers:
         close = difflib.get_close_matches(str(layer), names, n=1)
         hint = f"; closest: {close[0]!r}" if close else ""
         there = listed(names) or "none"
         raise KeyError(f"layer={layer!r} is not in adata.layers{hint}. Available: {there}.")
-    return adata.layers[layer]
+    return _readable(adata.layers[layer], f"adata.layers[{layer!r}]")
+
+
+def _readable(x: Any, where: str) -> Any:
+    """``x`` when it is a matrix that blocks of rows can be read from."""
+    if isinstance(x, np.ndarray) or (sp.issparse(x) and x.format in ("csr", "csc")) or is_backed(x):
+        return x
+    raise TypeError(
+        f"{where} is a {type(x).__module__}.{type(x).__name__}; agevi reads numpy arrays and scipy's csr and csc "
+        "matrices. Convert it first, for example with adata.to_memory()."
+    )
+
+
+def is_backed(x: Any) -> bool:
+    """Whether ``x`` is a matrix on disk, as in an AnnData opened with ``backed="r"``."""
+    return isinstance(x, CSRDataset | CSCDataset | h5py.Dataset)
+
+
+def in_memory(adata: ad.AnnData) -> None:
+    """Refuse an AnnData whose matrix is on disk."""
+    if adata.isbacked:
+        raise ValueError(
+            f"adata is backed by {str(adata.filename)!r}; training and scvi-tools' verbs read cells at random, which "
+            "needs them in memory. Call adata = adata.to_memory() first (tl.predict_age works on backed data)."
+        )
 
 
 def _value_blocks(x: Any) -> Iterator[np.ndarray]:
@@ -188,7 +214,8 @@ def _value_blocks(x: Any) -> Iterator[np.ndarray]:
     else:
         step = max(1, _BLOCK // max(1, x.shape[1]))
         for start in range(0, x.shape[0], step):
-            yield np.asarray(x[start : start + step])
+            block = x[start : start + step]
+            yield block.data if sp.issparse(block) else np.asarray(block)
 
 
 def finite(x: Any, where: str) -> None:
@@ -199,8 +226,8 @@ def finite(x: Any, where: str) -> None:
             raise ValueError(f"{where} has missing or infinite values (first: {bad}); remove or fill them first.")
 
 
-def counts(x: Any, where: str, model: str) -> None:
-    """Refuse what is not raw counts: NaN, infinite, negative, non-integer or all zero."""
+def counts(x: Any, where: str, model: str, *, empty_ok: bool = False) -> None:
+    """Refuse what is not raw counts: NaN, infinite, negative, non-integer or, unless ``empty_ok``, all zero."""
     use_layer = "Pass them with setup_anndata(adata, layer=...)."
     finite(x, where)
     total = 0.0
@@ -217,5 +244,5 @@ def counts(x: Any, where: str, model: str) -> None:
                     f"{where} has non-integer values (first: {first:.3g}); {model} is fitted to raw counts. {use_layer}"
                 )
         total += float(block.sum(dtype=np.float64))
-    if total == 0:
+    if total == 0 and not empty_ok:
         raise ValueError(f"{where} holds only zeros; {model} is fitted to raw counts. {use_layer}")

@@ -139,3 +139,24 @@ def test_an_existing_clock_is_replaced_only_on_request(trained, bundle):
         trained.save(bundle)
     trained.save(bundle, overwrite=True)
     assert agevi.io.load_clock(bundle).is_trained
+
+
+def test_a_pickle_of_scvi_tools_is_opened_only_when_trusted(cohort, tmp_path):
+    PoissonVAE.setup_anndata(cohort, age_key="age", subject_key="donor")
+    model = PoissonVAE(cohort, n_hidden=[8], n_latent=3, n_head=[4])
+    model.train(max_epochs=1, **QUIET)
+    agevi._compat.BaseModelClass.save(model, str(tmp_path / "pickled"))
+    for load in (PoissonVAE.load, agevi.io.load_clock):
+        with pytest.raises(ValueError, match="pickle"):
+            load(tmp_path / "pickled")
+    with pytest.raises(TypeError, match="adata is a NoneType"):
+        PoissonVAE.load(tmp_path / "pickled", trusted=True)
+    clock = PoissonVAE.load(tmp_path / "pickled", adata=cohort, trusted=True)
+    np.testing.assert_allclose(clock.predict_age(cohort), model.predict_age(cohort), rtol=1e-6)
+    clock.save(tmp_path / "clock")
+    np.testing.assert_allclose(agevi.io.load_clock(tmp_path / "clock").predict_age(cohort), model.predict_age(cohort))
+
+
+def test_trusted_changes_nothing_for_a_bundle(trained, bundle, cohort):
+    clock = PoissonVAE.load(bundle, trusted=True)
+    np.testing.assert_array_equal(clock.predict_age(cohort), trained.predict_age(cohort))

@@ -170,6 +170,7 @@ def test_schedules_can_be_switched(cohort):
         pytest.param({"split_key": "mine"}, KeyError, "split_key='mine' is not a column", id="no column"),
         pytest.param({"train_roles": ("tain",)}, ValueError, "train_roles='tain' is not known", id="role"),
         pytest.param({"train_roles": ("validation",), "split_key": "none"}, ValueError, "two or more", id="nobody"),
+        pytest.param({"enable_checkpointing": True}, ValueError, "would write scvi-tools' pickles", id="checkpoints"),
         pytest.param({"plan_kwargs": {"kl_schedule": "cycle"}}, ValueError, "kl_schedule='cycle'.*'cyclical'", id="kl"),
     ],
 )

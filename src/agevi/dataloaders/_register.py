@@ -47,6 +47,7 @@ def check_setup(
         Whether the ages must be enough to train on.
     """
     _checks.anndata(adata)
+    _checks.in_memory(adata)
     _checks.choice(setup["normalize"], NORMALIZE, "normalize")
     _checks.choice(setup["age_transform"], ("auto", *AGE_TRANSFORMS), "age_transform")
     _checks.unique_names(adata)

@@ -65,7 +65,7 @@ def save(model: ClockMixin, path: str | Path, *, overwrite: bool) -> None:
 def _template(meta: dict[str, Any]) -> AnnData:
     """An AnnData without counts that registers to the categories a clock was trained with."""
     setup, known = meta["setup"], meta["categories"]
-    n = max([3, *(len(v) for v in known.values())])
+    n = 3 * max([1, *(len(v) for v in known.values())])  # scvi-tools warns of fewer than 3 cells a category
     genes = pd.Index(meta["genes"], dtype=object)
     obs = pd.DataFrame(index=[f"cell{i}" for i in range(n)])
     for key in setup["continuous_covariate_keys"] or []:
@@ -81,6 +81,12 @@ def _template(meta: dict[str, Any]) -> AnnData:
         var=pd.DataFrame(index=genes),
         shape=(n, len(genes)) if layer is not None else None,
     )
+
+
+def is_pickled(path: str | Path) -> bool:
+    """Whether scvi-tools' own ``save`` wrote the directory."""
+    directory = Path(path).expanduser()
+    return (directory / "model.pt").is_file() and not (directory / "clock.json").exists()
 
 
 def load(

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, Host
-from agevi.dataloaders._query import match_genes, query_shell
-from agevi.dataloaders._register import check_covariate, check_setup, covariate_columns, make_manager, where
+from agevi._compat import Absent, BaseModelClass
+from agevi.dataloaders._register import check_setup, make_manager
+from agevi.dataloaders._views import stand_in_for
 from agevi.model import _bundle
+from agevi.model._shells import ShellMixin
 
 logger = logging.getLogger(__name__)
 
 _PREDICT_BATCH = 2048
+_BACKED_BLOCK = 16384  # cells read from disk at a time
 
 
 class Prediction(NamedTuple):
@@ -31,7 +32,7 @@ class Prediction(NamedTuple):
     gene_coverage: float
 
 
-class ClockMixin(Host):
+class ClockMixin(ShellMixin):
     """Verbs shared by all clocks, to be mixed in before scvi-tools' base class."""
 
     expects: ClassVar[str] = "any"
@@ -44,7 +45,6 @@ class ClockMixin(Host):
 
     split_: dict[str, str]
     best_epoch_: int | None
-    registry_: Any
 
     convert_legacy_save = Absent("clocks are saved as safetensors and JSON, never as scvi-tools' pickles.")
     load_registry = Absent("it reads scvi-tools' pickles; look into clock.json of a saved clock.")
@@ -72,7 +72,8 @@ class ClockMixin(Host):
         """Register an AnnData for this clock.
 
         Checks everything first and writes nothing unless all is well; then scvi-tools' own columns
-        (``_scvi_...``) are added. The user's columns and matrix are never changed.
+        (``_scvi_...``) are added. The user's columns and matrix are never changed. A view stays a view: a copy of it
+        is registered in its place.
 
         Parameters
         ----------
@@ -128,22 +129,8 @@ class ClockMixin(Host):
             require_ages="source_registry" not in kwargs,
         )
         manager = make_manager(setup, method_args)
-        manager.register_fields(adata, **kwargs)
+        manager.register_fields(stand_in_for(adata) if adata.is_view else adata, **kwargs)
         cls.register_manager(manager)
-
-    # --- what was registered ---------------------------------------------------------------------------------
-
-    @property
-    def setup_args(self) -> dict[str, Any]:
-        """Arguments of ``setup_anndata``."""
-        args: dict[str, Any] = self.registry_["setup_args"]
-        return args
-
-    @property
-    def genes(self) -> np.ndarray:
-        """The clock's genes in order, (n_genes,)."""
-        names = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
-        return np.asarray(names)
 
     @property
     def age_transform(self) -> str:
@@ -206,8 +193,27 @@ class ClockMixin(Host):
     ) -> Prediction:
         """Ages and latent representation in one pass over the cells."""
         self._check_trained("predict_age")
-        shell, match = self._shell(self._data(adata), min_gene_coverage=min_gene_coverage, conditioned=False)
-        self._register_manager_for_instance(self.adata_manager.transfer_fields(shell))
+        data = self._data(adata)
+        if data.isbacked:
+            rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
+            blocks = np.array_split(rows, max(1, -(-len(rows) // _BACKED_BLOCK)))
+            parts = [
+                self._predict_block(data[block].to_memory(), None, batch_size, min_gene_coverage) for block in blocks
+            ]
+            latents = [part.latent for part in parts if part.latent is not None]
+            return Prediction(
+                np.concatenate([part.age for part in parts]),
+                np.concatenate(latents) if latents else None,
+                parts[0].gene_coverage,
+            )
+        return self._predict_block(data, indices, batch_size, min_gene_coverage)
+
+    def _predict_block(
+        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None, min_gene_coverage: float
+    ) -> Prediction:
+        """The same for cells in memory."""
+        shell, match = self._shell(adata, min_gene_coverage=min_gene_coverage, conditioned=False)
+        self._remember(shell)
         present = None if match.present.all() else torch.from_numpy(match.present).to(self.device)
         try:
             loader = self._make_data_loader(shell, indices=indices, batch_size=batch_size or _PREDICT_BATCH)
@@ -224,15 +230,6 @@ class ClockMixin(Host):
             name = type(self).__name__
             raise RuntimeError(f"tl.{verb} needs a trained model; call model.train() or {name}.load(...) first.")
 
-    def _data(self, adata: AnnData | None) -> AnnData:
-        """``adata``, or the data of the model."""
-        if adata is not None:
-            return _checks.anndata(adata)
-        if self.adata is None:
-            raise RuntimeError("this clock was loaded without data; pass adata=... to say which cells it should see.")
-        data: AnnData = self.adata
-        return data
-
     def roles(self, adata: AnnData) -> np.ndarray:
         """How the fitted weights used the subject of each cell, (n_cells,) of text.
 
@@ -241,88 +238,6 @@ class ClockMixin(Host):
         """
         subject = _checks.labels(adata, self.setup_args["subject_key"], "subject_key")
         return subject.map(self.split_).fillna(_keys.NEW).to_numpy(dtype=object)
-
-    # --- new data for scvi-tools' verbs ----------------------------------------------------------------------
-
-    def _shell(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, Any]:
-        """A registered-to-be AnnData with the clock's genes; ``adata`` is only read.
-
-        With ``conditioned`` every batch and covariate column must be there and known, because the decoder reads
-        them; without, they may be absent unless the encoder reads them.
-        """
-        setup = self.setup_args
-        _checks.unique_names(adata)
-        match = match_genes(self.genes, adata.var_names, min_coverage=min_gene_coverage)
-        obs = self._conditions(adata, conditioned or getattr(self.module, "encode_covariates", False))
-        shell = query_shell(adata, match, self.genes, layer=setup["layer"], obs=obs)
-        x = _checks.matrix(shell, setup["layer"])
-        if self.expects == "counts":
-            _checks.counts(x, where(setup["layer"]), type(self).__name__)
-        else:
-            _checks.finite(x, where(setup["layer"]))
-        return shell, match
-
-    def _conditions(self, adata: AnnData, required: bool) -> pd.DataFrame:
-        """Batch and covariate columns of ``adata``, or a stand-in where they are not read."""
-        obs = pd.DataFrame(index=adata.obs_names)
-        categories = _bundle.categories(self.registry_)
-        for argument, keys in covariate_columns(self.setup_args):
-            for key in keys:
-                known = categories.get(key)
-                if required:
-                    check_covariate(adata, key, argument)
-                    obs[key] = adata.obs[key].to_numpy()
-                    new = set(obs[key]) - set(known or obs[key])
-                    if new and known:
-                        raise ValueError(
-                            f"adata.obs[{key!r}] holds {_checks.listed(sorted(map(str, new)))}, which the clock never saw; "
-                            f"it knows {_checks.listed(known)}. Map the column to known values, or train with these cells."
-                        )
-                else:
-                    obs[key] = 0.0 if known is None else known[0]
-        return obs
-
-    def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
-        """Hook of every scvi-tools verb: foreign data pass through a shell, so that they are never written to."""
-        data = self._data(adata)
-        if data is self.adata or self.get_anndata_manager(data) is not None:
-            return super()._validate_anndata(data, copy_if_view)
-        self.deregister_manager()
-        shell, _ = self._shell(data, min_gene_coverage=1.0, conditioned=True)
-        self._register_manager_for_instance(self.adata_manager.transfer_fields(shell))
-        return shell
-
-    @classmethod
-    def _from_template(cls, template: AnnData, setup: dict[str, Any], init: dict[str, Any]) -> Any:
-        """An untrained model on a stand-in for its training data."""
-        args = cls._get_setup_method_args(cls=cls, adata=template, **setup)
-        manager = make_manager(setup, args)
-        manager.register_fields(template)
-        cls.register_manager(manager)
-        model = cls(template, **init)
-        del cls._setup_adata_manager_store[manager.adata_uuid]
-        model._adata = None
-        return model
-
-    def _attach(self, adata: AnnData) -> None:
-        """Register ``adata`` with the categories of this clock and make it the model's data."""
-        _checks.anndata(adata)
-        if not match_genes(self.genes, adata.var_names, min_coverage=1.0).identical:
-            raise ValueError(
-                "adata has other genes, or another order, than the clock; pass adata[:, clock.genes].copy()."
-            )
-        self._conditions(adata, True)
-        type(self).setup_anndata(adata, source_registry=self.registry_, **self.setup_args)
-        self._adata = adata
-        self._adata_manager = self._get_most_recent_anndata_manager(adata, required=True)
-        self._register_manager_for_instance(self._adata_manager)
-        self.registry_ = self._adata_manager.registry
-        self.summary_stats = self._adata_manager.summary_stats
-
-    def _forget(self, shell: AnnData) -> None:
-        """Drop the manager of a shell, which would keep its data alive."""
-        store = self._per_instance_manager_store.get(self.id, {})
-        store.pop(shell.uns.get("_scvi_uuid"), None)
 
     # --- saving and loading ----------------------------------------------------------------------------------
 
@@ -353,6 +268,8 @@ class ClockMixin(Host):
         adata: AnnData | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
+        *,
+        trusted: bool = False,
     ) -> Any:
         """Load a clock that :meth:`save` wrote.
 
@@ -364,6 +281,10 @@ class ClockMixin(Host):
             Data to attach, for example to train on; prediction needs none.
         accelerator, device
             As in scvi-tools.
+        trusted
+            Also open a ``model.pt`` that scvi-tools' own ``save`` wrote. Such a file is a pickle and can run any
+            code, so do this only with files that you made yourself; ``adata`` is needed then. Save the clock again
+            to get a bundle.
 
         Returns
         -------
@@ -374,8 +295,10 @@ class ClockMixin(Host):
         FileNotFoundError
             If there is nothing at ``path``.
         ValueError
-            If the bundle is damaged, was edited, or holds another class.
+            If the bundle is damaged, was edited, or holds another class, or is a pickle and not ``trusted``.
         """
+        if trusted and _bundle.is_pickled(path):
+            return super().load(str(path), adata=_checks.anndata(adata), accelerator=accelerator, device=device)
         return _bundle.load(cls, path, adata, accelerator=accelerator, device=device)
 
 

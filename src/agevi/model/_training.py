@@ -11,7 +11,7 @@ import torch
 
 from agevi import _checks, _keys
 from agevi._compat import Host, TrainRunner
-from agevi.dataloaders._assign import assign_roles
+from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import SubjectSplitter, roles_from_column
 from agevi.model._seed import seeded
@@ -92,6 +92,11 @@ class SubjectTrainingMixin(Host):
             If the clock was loaded without data, or the loss becomes infinite.
         """
         self._data(None)
+        if trainer_kwargs.get("enable_checkpointing"):
+            raise ValueError(
+                "enable_checkpointing=True would write scvi-tools' pickles; the best weights are kept in memory. "
+                "Leave it out, and save the clock with model.save(path)."
+            )
         roles = self._split(split_key, train_roles)
         cell_roles = self._unit_names(SUBJECT).map(roles).to_numpy()
         if not self._starts_from(roles):
@@ -163,12 +168,12 @@ class SubjectTrainingMixin(Host):
         age = pd.Series(self._cell_ages()).groupby(subject.to_numpy()).mean().sort_index()
         roles = pd.Series(_keys.TRAIN, index=age.index, dtype=object)
         known = age.dropna()
-        n = max(1, round(0.15 * len(known)))
+        n_test, n_validation = role_counts(len(known), 0.15, 0.15)
         roles[known.index] = assign_roles(
             known.to_numpy(),
             np.zeros(len(known), dtype=int),
-            n,
-            n,
+            n_test,
+            n_validation,
             np.random.default_rng(self.init_params_["non_kwargs"]["rng"]),
         )
         logger.info(

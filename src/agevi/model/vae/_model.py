@@ -12,6 +12,7 @@ from anndata import AnnData
 from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, RNASeqMixin, VAEMixin
 from agevi.dataloaders._stats import gene_stats
+from agevi.dataloaders._views import registered
 from agevi.model._clock import ClockMixin
 from agevi.model._seed import as_seed, seeded
 from agevi.model._training import SubjectTrainingMixin
@@ -114,7 +115,7 @@ class PoissonVAE(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMo
         _checks.choice(age_loss, AGE_LOSSES, "age_loss")
         _checks.choice(subject_weight, SUBJECT_WEIGHTS, "subject_weight")
         n_hidden, n_head, rng = [int(n) for n in n_hidden], [int(n) for n in n_head], as_seed(rng)
-        super().__init__(adata)
+        super().__init__(registered(_checks.anndata(adata)))
         self.subject_weight = subject_weight
         self.init_params_ = self._get_init_params(locals())
         self.split_, self.best_epoch_, self.n_trainings_, self.age_summary_ = {}, None, 0, {}

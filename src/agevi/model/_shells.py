@@ -1,0 +1,132 @@
+"""New data behind scvi-tools' back: a shell of the clock's genes is registered, never the user's AnnData."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks
+from agevi._compat import REGISTRY_KEYS, Host
+from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
+from agevi.dataloaders._register import check_covariate, covariate_columns, make_manager, where
+from agevi.dataloaders._views import registered
+from agevi.model import _bundle
+
+
+class ShellMixin(Host):
+    """How a clock looks at data other than those it was made with."""
+
+    expects: ClassVar[str]
+    registry_: Any
+
+    @property
+    def setup_args(self) -> dict[str, Any]:
+        """Arguments of ``setup_anndata``."""
+        args: dict[str, Any] = self.registry_["setup_args"]
+        return args
+
+    @property
+    def genes(self) -> np.ndarray:
+        """The clock's genes in order, (n_genes,)."""
+        names = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
+        return np.asarray(names)
+
+    def _shell(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
+        """A registered-to-be AnnData with the clock's genes; ``adata`` is only read.
+
+        With ``conditioned`` every batch and covariate column must be there and known, because the decoder reads
+        them; without, they may be absent unless the encoder reads them.
+        """
+        setup = self.setup_args
+        _checks.unique_names(adata)
+        match = match_genes(self.genes, adata.var_names, min_coverage=min_gene_coverage)
+        obs = self._conditions(adata, conditioned or getattr(self.module, "encode_covariates", False))
+        shell = query_shell(adata, match, self.genes, layer=setup["layer"], obs=obs)
+        x = _checks.matrix(shell, setup["layer"])
+        if self.expects == "counts":
+            _checks.counts(x, where(setup["layer"]), type(self).__name__, empty_ok=True)
+        else:
+            _checks.finite(x, where(setup["layer"]))
+        return shell, match
+
+    def _conditions(self, adata: AnnData, required: bool) -> pd.DataFrame:
+        """Batch and covariate columns of ``adata``, or a stand-in where they are not read."""
+        obs = pd.DataFrame(index=adata.obs_names)
+        categories = _bundle.categories(self.registry_)
+        for argument, keys in covariate_columns(self.setup_args):
+            for key in keys:
+                known = categories.get(key)
+                if required:
+                    check_covariate(adata, key, argument)
+                    obs[key] = adata.obs[key].to_numpy()
+                    new = set(obs[key]) - set(known or obs[key])
+                    if new and known:
+                        raise ValueError(
+                            f"adata.obs[{key!r}] holds {_checks.listed(sorted(map(str, new)))}, which the clock never saw; "
+                            f"it knows {_checks.listed(known)}. Map the column to known values, or train with these cells."
+                        )
+                else:
+                    obs[key] = 0.0 if known is None else known[0]
+        return obs
+
+    def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
+        """Hook of every scvi-tools verb: foreign data pass through a shell, so that they are never written to."""
+        data = registered(self._data(adata))
+        if data is self.adata or self.get_anndata_manager(data) is not None:
+            return super()._validate_anndata(data, copy_if_view)
+        _checks.in_memory(data)
+        self.deregister_manager()
+        shell, _ = self._shell(data, min_gene_coverage=1.0, conditioned=True)
+        self._remember(shell)
+        return shell
+
+    @classmethod
+    def _from_template(cls, template: AnnData, setup: dict[str, Any], init: dict[str, Any]) -> Any:
+        """An untrained model on a stand-in for its training data."""
+        args = cls._get_setup_method_args(cls=cls, adata=template, **setup)
+        manager = make_manager(setup, args)
+        manager.register_fields(template)
+        cls.register_manager(manager)
+        model = cls(template, **init)
+        del cls._setup_adata_manager_store[manager.adata_uuid]
+        model._adata = None
+        return model
+
+    def _attach(self, adata: AnnData) -> None:
+        """Register ``adata`` with the categories of this clock and make it the model's data."""
+        _checks.anndata(adata)
+        if not match_genes(self.genes, adata.var_names, min_coverage=1.0).identical:
+            raise ValueError(
+                "adata has other genes, or another order, than the clock; pass adata[:, clock.genes].copy()."
+            )
+        self._conditions(adata, True)
+        type(self).setup_anndata(adata, source_registry=self.registry_, **self.setup_args)
+        self._adata = adata
+        self._adata_manager = self._get_most_recent_anndata_manager(adata, required=True)
+        self._register_manager_for_instance(self._adata_manager)
+        self.registry_ = self._adata_manager.registry
+        self.summary_stats = self._adata_manager.summary_stats
+
+    def _remember(self, shell: AnnData) -> None:
+        """Register a shell, without scvi-tools' advice on training with few cells."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)
+            self._register_manager_for_instance(self.adata_manager.transfer_fields(shell))
+
+    def _forget(self, shell: AnnData) -> None:
+        """Drop the manager of a shell, which would keep its data alive."""
+        store = self._per_instance_manager_store.get(self.id, {})
+        store.pop(shell.uns.get("_scvi_uuid"), None)
+
+    def _data(self, adata: AnnData | None) -> AnnData:
+        """``adata``, or the data of the model."""
+        if adata is not None:
+            return _checks.anndata(adata)
+        if self.adata is None:
+            raise RuntimeError("this clock was loaded without data; pass adata=... to say which cells it should see.")
+        data: AnnData = self.adata
+        return data

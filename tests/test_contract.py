@@ -1,0 +1,177 @@
+"""What every clock promises, run over ``model.MODELS``."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import agevi
+from tests.conftest import QUIET
+
+SMALL = {"PoissonVAE": {"n_hidden": [16], "n_latent": 4, "n_head": [8]}}
+EPOCHS = {"PoissonVAE": {"max_epochs": 2, **QUIET}}
+SETUP = {"age_key": "age", "subject_key": "donor"}
+
+pytestmark = pytest.mark.parametrize(
+    "cls", [m for m in agevi.model.MODELS if m.trainable], ids=lambda c: c.__name__
+)  # fmt: skip
+
+
+def make(cls, adata, **setup):
+    cls.setup_anndata(adata, **SETUP, **setup)
+    return cls(adata, **SMALL[cls.__name__])
+
+
+def fit(cls, adata, **setup):
+    model = make(cls, adata, **setup)
+    model.train(**EPOCHS[cls.__name__])
+    return model
+
+
+def test_shapes_and_determinism(cls, cohort):
+    first, second = fit(cls, cohort.copy()), fit(cls, cohort.copy())
+    ages = first.predict_age(cohort)
+    assert ages.shape == (cohort.n_obs,)
+    assert ages.dtype == np.float32
+    assert np.isfinite(ages).all()
+    np.testing.assert_array_equal(ages, second.predict_age(cohort))
+    assert first.is_trained
+    assert isinstance(first.best_epoch_, int)
+
+
+def test_roles_follow_the_split(cls, cohort):
+    model = fit(cls, cohort)
+    expected = cohort.obs.groupby("donor", observed=True)["agevi_split"].first().astype(str)
+    assert model.split_ == expected.to_dict()
+    agevi.tl.predict_age(cohort, model)
+    assert (cohort.obs["agevi_role"].astype(str) == cohort.obs["agevi_split"].astype(str)).all()
+
+
+def test_new_subjects_without_ages(cls, cohort):
+    model = fit(cls, cohort)
+    new = cohort.copy()
+    new.obs["donor"] = "new " + new.obs["donor"].astype(str)
+    del new.obs["age"]
+    agevi.tl.predict_age(new, model)
+    assert (new.obs["agevi_role"] == "new").all()
+    np.testing.assert_allclose(new.obs["agevi_predicted"], model.predict_age(cohort), rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, sp.csr_array, lambda x: x.toarray()], ids=["csr", "csc", "csr_array", "dense"])  # fmt: skip
+def test_the_same_clock_from_every_form_of_matrix(cls, cohort, form):
+    other = cohort.copy()
+    other.X = form(sp.csr_matrix(cohort.X))
+    expected, got = fit(cls, cohort), fit(cls, other)
+    np.testing.assert_allclose(got.predict_age(other), expected.predict_age(cohort), rtol=1e-4)
+    assert type(other.X) is type(form(sp.csr_matrix(cohort.X)))
+
+
+def test_gene_order_does_not_matter(cls, cohort):
+    model = fit(cls, cohort)
+    np.testing.assert_allclose(model.predict_age(cohort[:, ::-1].copy()), model.predict_age(cohort), rtol=1e-5)
+
+
+def test_views_stay_views(cls, cohort):
+    view = cohort[cohort.obs["donor"] != cohort.obs["donor"].iloc[0]]
+    whole = fit(cls, view.copy())
+    model = fit(cls, view)
+    assert view.is_view
+    assert not any(c.startswith("_scvi") for c in [*view.obs, *view.uns])
+    np.testing.assert_array_equal(model.predict_age(view), whole.predict_age(view))
+    np.testing.assert_array_equal(model.predict_age(), whole.predict_age())
+
+
+def test_backed_data_are_predicted_but_not_trained_on(cls, cohort, tmp_path):
+    model = fit(cls, cohort.copy())
+    cohort.write_h5ad(tmp_path / "x.h5ad")
+    backed = ad.read_h5ad(tmp_path / "x.h5ad", backed="r")
+    np.testing.assert_allclose(model.predict_age(backed), model.predict_age(cohort), rtol=1e-6)
+    np.testing.assert_allclose(model.predict_age(backed, indices=[7, 3]), model.predict_age(cohort)[[7, 3]], rtol=1e-5)
+    agevi.tl.predict_age(backed, model)
+    assert backed.isbacked
+    with pytest.raises(ValueError, match=r"is backed by .*adata.to_memory\(\)"):
+        cls.setup_anndata(backed, **SETUP)
+    backed.file.close()
+
+
+def test_backed_blocks_join(cls, cohort, tmp_path, monkeypatch):
+    model = fit(cls, cohort.copy())
+    cohort.write_h5ad(tmp_path / "x.h5ad")
+    backed = ad.read_h5ad(tmp_path / "x.h5ad", backed="r")
+    monkeypatch.setattr(agevi.model._clock, "_BACKED_BLOCK", 7)
+    np.testing.assert_allclose(model.predict_age(backed), model.predict_age(cohort), rtol=1e-5)
+    backed.file.close()
+
+
+def test_missing_ages_are_unlabelled(cls, cohort):
+    unlabelled = cohort.obs["donor"].isin(cohort.obs["donor"].unique()[:5]).to_numpy()
+    cohort.obs.loc[unlabelled, "age"] = np.nan
+    model = fit(cls, cohort)
+    assert np.isfinite(model.predict_age()).all()
+    agevi.tl.predict_age(cohort, model)
+    agevi.tl.aggregate_subjects(cohort)
+    assert cohort.uns["agevi_subjects"]["age"].isna().sum() == 5
+
+
+def test_training_goes_on(cls, cohort):
+    model = fit(cls, cohort)
+    before = model.predict_age()
+    model.train(**EPOCHS[cls.__name__])
+    assert not np.array_equal(model.predict_age(), before)
+
+
+def test_odd_cells_and_genes(cls, cohort):
+    x = sp.csr_matrix(cohort.X).toarray()
+    x[3], x[:, 5] = 0, 0
+    cohort.X = x
+    model = fit(cls, cohort)
+    assert np.isfinite(model.predict_age()).all()
+    assert model.predict_age(cohort[3].copy()).shape == (1,)
+
+
+def test_a_layer(cls, cohort):
+    expected = fit(cls, cohort.copy()).predict_age(cohort)
+    cohort.layers["counts"] = cohort.X.copy()
+    cohort.X = np.log1p(sp.csr_matrix(cohort.X))
+    model = fit(cls, cohort, layer="counts")
+    np.testing.assert_allclose(model.predict_age(), expected, rtol=1e-5)
+    del cohort.layers["counts"]
+    with pytest.raises(KeyError, match="layer='counts' is not in adata.layers"):
+        model.predict_age(cohort)
+
+
+def test_save_and_load(cls, cohort, tmp_path):
+    model = fit(cls, cohort)
+    model.save(tmp_path / "clock")
+    for clock in (cls.load(tmp_path / "clock"), agevi.io.load_clock(tmp_path / "clock")):
+        np.testing.assert_array_equal(clock.predict_age(cohort), model.predict_age(cohort))
+        assert clock.split_ == model.split_
+        assert type(clock) is cls
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_written_survives_a_file(cls, cohort, tmp_path, form):
+    model = fit(cls, cohort)
+    for key in ("agevi", "second"):
+        agevi.tl.predict_age(cohort, model, key_added=key)
+        agevi.tl.aggregate_subjects(cohort, key_added=key)
+    getattr(cohort, f"write_{form}")(tmp_path / "x")
+    back = getattr(ad, f"read_{form}")(tmp_path / "x")
+    for key in ("agevi", "second"):
+        np.testing.assert_array_equal(back.obs[f"{key}_predicted"], cohort.obs[f"{key}_predicted"])
+        np.testing.assert_allclose(back.uns[f"{key}_subjects"]["predicted"], cohort.uns[f"{key}_subjects"]["predicted"])
+
+
+def test_untrained_clocks_refuse(cls, cohort):
+    with pytest.raises(RuntimeError, match=f"call model.train\\(\\) or {cls.__name__}.load"):
+        make(cls, cohort).predict_age()
+
+
+def test_wrong_values_are_refused(cls, cohort):
+    cohort.X = np.log1p(sp.csr_matrix(cohort.X))
+    if cls.expects == "counts":
+        with pytest.raises(ValueError, match="raw counts"):
+            make(cls, cohort)
