@@ -1,0 +1,54 @@
+"""The calls of the README on real cells."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+import scanpy as sc
+
+import agevi
+from tests.conftest import QUIET
+
+pytestmark = pytest.mark.realdata
+
+
+def run(adata, max_epochs: int, **keys):
+    """Split, register, train, predict, aggregate."""
+    agevi.pp.split_subjects(adata, **keys)
+    agevi.model.PoissonVAE.setup_anndata(adata, **keys)
+    model = agevi.model.PoissonVAE(adata)
+    model.train(max_epochs=max_epochs, **QUIET)
+    agevi.tl.predict_age(adata, model)
+    agevi.tl.aggregate_subjects(adata)
+    return model
+
+
+def test_cortex_from_end_to_end(data_dir, tmp_path):
+    adata = ad.read_h5ad(data_dir / "sc_darmanis_cortex" / "darmanis_adult.h5ad")
+    model = run(adata, 3, subject_key="donor", age_key="age")
+    table = agevi.get.subjects_df(adata)
+    assert len(table) == adata.obs["donor"].nunique() == 8
+    assert set(table["role"]) == {"train", "validation", "test"}
+    assert np.isfinite(table["predicted"]).all()
+    agevi.pl.predicted_vs_actual(adata)
+    sc.pp.neighbors(adata, use_rep="X_agevi", n_neighbors=5)
+    model.save(tmp_path / "clock")
+    np.testing.assert_array_equal(
+        agevi.io.load_clock(tmp_path / "clock").predict_age(adata), adata.obs["agevi_predicted"]
+    )
+
+
+def test_prenatal_ages_are_taken(data_dir):
+    adata = ad.read_h5ad(data_dir / "sc_darmanis_cortex" / "darmanis_adult_fetal.h5ad")
+    adata = adata[:, :3000].copy()
+    run(adata, 2, subject_key="donor", age_key="age")
+    assert agevi.get.subjects_df(adata)["age"].min() == pytest.approx(-0.441, abs=0.01)
+
+
+def test_many_donors_of_umi_counts(data_dir):
+    adata = ad.read_h5ad(data_dir / "sc_onek1k_bcells_100donors" / "sc_onek1k_bcells_100donors.h5ad")
+    run(adata, 2, subject_key="donor", age_key="age")
+    table = agevi.get.subjects_df(adata)
+    assert len(table) == 100
+    assert (table["role"] == "test").sum() == 15
