@@ -34,7 +34,9 @@ def save(folder: Path) -> None:
     sim = agevi.datasets.simulate_cohort(n_subjects=24, n_cells=20, n_genes=200, rng=0)
     plain = {key: sim.obs[key].astype(str).to_numpy(dtype=str) for key in ("donor", "batch")}
     genes = sim.var_names.to_numpy(dtype=str)
-    np.savez(folder / "cells.npz", x=sp.csr_matrix(sim.X).toarray(), age=sim.obs["age"].to_numpy(), genes=genes, **plain)
+    np.savez(
+        folder / "cells.npz", x=sp.csr_matrix(sim.X).toarray(), age=sim.obs["age"].to_numpy(), genes=genes, **plain
+    )
     adata = cells(folder)
     agevi.model.PoissonVAE.setup_anndata(adata, age_key="age", subject_key="donor", batch_key="batch")
     model = agevi.model.PoissonVAE(adata, encode_covariates=True)
@@ -47,7 +49,9 @@ def check(folder: Path) -> None:
     """Load the clock and compare its predictions with those of the stack that saved it."""
     clock = agevi.io.load_clock(folder / "clock")
     difference = np.abs(clock.predict_age(cells(folder)) / np.load(folder / "ages.npy") - 1).max()
-    print(f"scvi-tools {agevi._compat.version('scvi-tools')} reads the clock; largest relative difference {difference:.1e}")
+    print(
+        f"scvi-tools {agevi._compat.version('scvi-tools')} reads the clock; largest relative difference {difference:.1e}"
+    )
     if not difference <= TOLERANCE:
         raise SystemExit(f"predictions differ by more than {TOLERANCE:g}")
 
