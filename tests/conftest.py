@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 import agevi
 
+torch.set_num_threads(1)  # the networks are small, and on a busy machine threads wait for one another
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
