@@ -60,5 +60,5 @@ def test_a_clock_says_its_genes(cohort, trained):
 def test_refusals():
     with pytest.raises(ValueError, match="none of the clock's 2 genes .'A', 'B'. is found in adata.*pass mapping="):
         agevi.pp.align_genes(make(), ["A", "B"])
-    with pytest.raises(KeyError, match="mapping='symbl' is not a column of adata.var. Available: 'symbol'"):
-        agevi.pp.align_genes(make(symbol=SYMBOLS), ["A"], mapping="symbl")
+    with pytest.raises(KeyError, match="mapping='symbols' is not a column of adata.var. Available: 'symbol'"):
+        agevi.pp.align_genes(make(symbol=SYMBOLS), ["A"], mapping="symbols")
