@@ -92,6 +92,13 @@ def test_second_training_continues_in_training_mode(cohort):
     assert not torch.equal(before[key], after[key])
     assert len(model.history["age_mae_train"]) == 5
     assert list(model.history["age_mae_train"].index) == list(range(5))
+    assert model.best_epoch_ == 5
+    model.train(max_epochs=4, **QUIET)
+    curve = model.history["age_mae_validation"].iloc[:, 0].to_numpy()
+    assert model.best_epoch_ == 5 + curve[5:].argmin() + 1
+    assert per_subject_mae(cohort, model.predict_age(), "validation") == pytest.approx(
+        curve[model.best_epoch_ - 1], rel=1e-4
+    )
 
 
 def test_changed_roles_start_from_new_weights(cohort, caplog):

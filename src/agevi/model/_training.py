@@ -52,9 +52,9 @@ class SubjectTrainingMixin(Host):
         ``history`` holds, per epoch, the ELBO and ``age_mae_train`` and ``age_mae_validation``: mean absolute
         error over samples, each the mean over its cells. The training figure is taken while weights move and
         dropout is on. With ``early_stopping`` the weights of the best epoch on validation subjects are kept
-        (``best_epoch_``, counted from 1). A second call goes on from the current weights if every subject
-        keeps its role; if any role differs, training starts anew from the initial weights, so that no subject
-        that once trained the clock can later count as held out.
+        (``best_epoch_``, counted from 1 through all of ``history``). A second call goes on from the current
+        weights if every subject keeps its role; if any role differs, training starts anew from the initial
+        weights, so that no subject that once trained the clock can later count as held out.
 
         Parameters
         ----------
@@ -126,9 +126,10 @@ class SubjectTrainingMixin(Host):
             early_stopping=best is not None,
             **trainer_kwargs,
         )
-        self.split_ = {str(subject): str(role) for subject, role in roles.items()}
         n_run = int(self.trainer.current_epoch)
-        self.best_epoch_ = best.best_epoch if best is not None else n_run
+        n_before = _n_epochs(self.history_) - n_run
+        self.best_epoch_ = n_before + (best.best_epoch if best is not None and best.best_epoch else n_run)
+        self.split_ = {str(subject): str(role) for subject, role in roles.items()}
         self.n_trainings_ += 1
 
     # --- who trains ------------------------------------------------------------------------------------------
@@ -267,9 +268,14 @@ class SubjectTrainingMixin(Host):
         self.history_ = _joined(earlier, later) if was_trained and earlier else later
 
 
+def _n_epochs(history: dict[str, pd.DataFrame]) -> int:
+    """Epochs in a history."""
+    return max((len(frame) for frame in history.values()), default=0)
+
+
 def _joined(earlier: dict[str, pd.DataFrame], later: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Histories of two trainings, epochs counted through; metrics of one alone are kept."""
-    offset = max((len(frame) for frame in earlier.values()), default=0)
+    offset = _n_epochs(earlier)
     out = dict(earlier)
     for name, frame in later.items():
         moved = frame.set_axis(pd.RangeIndex(offset, offset + len(frame), name=frame.index.name))
