@@ -141,7 +141,7 @@ def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: b
             else "If these are visits, pass sample_key='<visit column>'; the subject stays the unit that is held out."
         )
         raise ValueError(
-            f"{kind} {two[0]!r} has two ages ({low[two[0]]}, {high[two[0]]}) in adata.obs[{age_key!r}]. {fix}"
+            f"{kind} {two[0]!r} has two ages ({low[two[0]].round(2)}, {high[two[0]].round(2)}) in adata.obs[{age_key!r}]. {fix}"
         )
     part = known.index[((known > 0) & (known < size)).to_numpy()]
     if len(part):
@@ -228,7 +228,8 @@ def finite(x: Any, where: str) -> None:
 
 def counts(x: Any, where: str, model: str, *, empty_ok: bool = False) -> None:
     """Refuse what is not raw counts: NaN, infinite, negative, non-integer or, unless ``empty_ok``, all zero."""
-    use_layer = "Pass them with setup_anndata(adata, layer=...)."
+    at_prediction = "Predict from the counts that the clock was trained on, in the same place."
+    use_layer = at_prediction if empty_ok else "Pass them with setup_anndata(adata, layer=...)."
     finite(x, where)
     total = 0.0
     for block in _value_blocks(x):

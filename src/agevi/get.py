@@ -146,8 +146,8 @@ def metrics_df(
     if not keep.any():
         raise ValueError(
             f"no sample{f' of the roles {_checks.listed(wanted)}' if wanted else ''} has an age and a prediction in "
-            f"adata.uns[{_keys.Keys(key_added).subjects!r}]; metrics need both. Pass age_key to "
-            "agevi.tl.aggregate_subjects."
+            f"adata.uns[{_keys.Keys(key_added).subjects!r}]; metrics need both (roles there: "
+            f"{_checks.listed(sorted(set(table['role'])))}). Pass other roles, or age_key to agevi.tl.aggregate_subjects."
         )
     if wanted is not None and _keys.TRAIN in wanted:
         warnings.warn(

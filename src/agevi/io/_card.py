@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_MIN_SUBJECTS = 5
+
 
 def clock_card(meta: dict[str, Any]) -> str:
     """README.md of a bundle: what it predicts, on whom it was trained, how well, how to use it."""
@@ -47,8 +49,11 @@ def _validation_error(meta: dict[str, Any]) -> str:
     curve = meta["history"].get("age_mae_validation")
     if not curve or meta["best_epoch"] is None or meta["best_epoch"] > len(curve):
         return "no validation subjects were held out in the last training."
+    n = list(meta["split"].values()).count("validation")
+    if n < _MIN_SUBJECTS:
+        return f"{n} validation subjects chose the epoch ({meta['best_epoch']}), too few to state an error."
     value = curve[meta["best_epoch"] - 1]
     return (
-        f"mean absolute error {value:.2f} {meta['age']['unit']} over validation subjects, which chose the epoch "
+        f"mean absolute error {value:.2f} {meta['age']['unit']} over {n} validation subjects, which chose the epoch "
         f"({meta['best_epoch']}), so expect somewhat more on new ones."
     )

@@ -192,7 +192,7 @@ class ClockMixin(ShellMixin):
         min_gene_coverage: float = 0.8,
     ) -> Prediction:
         """Ages and latent representation in one pass over the cells."""
-        self._check_trained("predict_age")
+        self._check_trained("tl.predict_age")
         data = self._data(adata)
         if data.isbacked:
             rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
@@ -228,7 +228,7 @@ class ClockMixin(ShellMixin):
     def _check_trained(self, verb: str) -> None:
         if not self.is_trained_:
             name = type(self).__name__
-            raise RuntimeError(f"tl.{verb} needs a trained model; call model.train() or {name}.load(...) first.")
+            raise RuntimeError(f"{verb} needs a trained model; call model.train() or {name}.load(...) first.")
 
     def roles(self, adata: AnnData) -> np.ndarray:
         """How the fitted weights used the subject of each cell, (n_cells,) of text.
@@ -258,7 +258,7 @@ class ClockMixin(ShellMixin):
         FileExistsError
             If ``path`` exists and ``overwrite`` is False.
         """
-        self._check_trained("save")
+        self._check_trained("model.save")
         _bundle.save(self, path, overwrite=overwrite)
 
     @classmethod

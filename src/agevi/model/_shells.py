@@ -127,6 +127,8 @@ class ShellMixin(Host):
         if adata is not None:
             return _checks.anndata(adata)
         if self.adata is None:
-            raise RuntimeError("this clock was loaded without data; pass adata=... to say which cells it should see.")
+            raise RuntimeError(
+                "this clock was loaded without data; pass adata=... to predict, or agevi.io.load_clock(path, adata) to train on."
+            )
         data: AnnData = self.adata
         return data

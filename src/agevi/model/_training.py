@@ -14,6 +14,7 @@ from agevi._compat import Host, TrainRunner
 from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import SubjectSplitter, roles_from_column
+from agevi.model._quiet import quiet
 from agevi.model._seed import seeded
 
 logger = logging.getLogger(__name__)
@@ -250,7 +251,7 @@ class SubjectTrainingMixin(Host):
         """One run of scvi-tools' runner, seeded, with its history joined to that of earlier runs."""
         seed = self.init_params_["non_kwargs"]["rng"] + self.n_trainings_
         was_trained, earlier = self.is_trained_, self.history_
-        with seeded(seed):
+        with seeded(seed), quiet():
             splitter = self._data_splitter_cls(self.adata_manager, cell_roles, batch_size=batch_size)
             plan = self._training_plan_cls(
                 self.module,

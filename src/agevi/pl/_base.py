@@ -121,5 +121,6 @@ def legend(ax: Axes, **arguments: Any) -> None:
 
 
 def tidy(ax: Axes) -> None:
-    """Take away the lines above and to the right."""
+    """Take away the lines above and to the right, and keep a grid behind the data."""
     ax.spines[["top", "right"]].set_visible(False)
+    ax.set_axisbelow(True)  # a grid, where the style has one, stays behind the data

@@ -61,7 +61,8 @@ class PoissonVAE(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMo
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
-        Seed of the initial weights and of training. The same seed gives the same clock bit for bit on a CPU.
+        Seed of the initial weights and of training. The same seed gives the same clock bit for bit on a CPU
+        with the same number of threads.
 
     Examples
     --------
