@@ -9,6 +9,9 @@ AGEVI_DATA    ?= ../shared/data
 PYTEST_ARGS   ?=
 NOTEBOOKS     ?= $(sort $(wildcard tutorials/*.ipynb))
 
+# Threads that wait asleep: on a busy machine, waiting in a loop makes training several times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 bin := $(VENV)/bin
 # Everything at once, so that a later group never moves what an earlier one installed.
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .

@@ -7,9 +7,7 @@ Runs offline on the bundled T cells, in a few minutes on two cores, and writes i
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
 from pathlib import Path
 
 import matplotlib
@@ -19,8 +17,6 @@ import scanpy as sc
 import agevi
 
 matplotlib.use("Agg")  # figures go to files, so no screen is needed
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # no notes on hardware
-warnings.filterwarnings("ignore", module="lightning")
 
 output = Path("demo_output")
 output.mkdir(exist_ok=True)
@@ -66,8 +62,8 @@ print(f"  ratio             {judged['mae'] / judged['mae_median']:5.2f}")
 print(f"Pearson r {judged['pearson']:.2f}, slope of predicted on actual age {judged['slope']:.2f}\n")
 save(agevi.pl.predicted_vs_actual(adata).figure, "predicted_vs_actual")
 
-# The latent space is an ordinary scanpy representation. (Exact neighbours, which take a second for so few cells.)
-sc.pp.neighbors(adata, use_rep="X_agevi", transformer="sklearn")
+# The latent space is an ordinary scanpy representation.
+sc.pp.neighbors(adata, use_rep="X_agevi")
 sc.tl.umap(adata)
 titles = ["Predicted age (years)", "Study"]
 save(sc.pl.umap(adata, color=["agevi_predicted", "dataset"], title=titles, frameon=False, return_fig=True), "umap")

@@ -31,7 +31,8 @@ class PoissonVAE(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMo
     The encoder maps a cell's counts to a Gaussian posterior over a latent space with an N(0, I) prior; the decoder
     maps back to Poisson rates; a small network on the posterior mean predicts the standardised age. A donor's age is
     the mean over its cells (:func:`agevi.tl.aggregate_subjects`). Do not trust predictions on another tissue, assay
-    or species than the training data's. After the Poisson VAE of Su & Mukundan, *A single cell RNA-Seq based aging
+    or species than the training data's. After training, ``history`` holds the metrics of every epoch, ``split_`` the
+    role of every subject and ``best_epoch_`` the epoch whose weights are kept. After the Poisson VAE of Su & Mukundan, *A single cell RNA-Seq based aging
     clock for human neurons*.
 
     Parameters
