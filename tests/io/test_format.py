@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -12,31 +11,11 @@ import safetensors.torch
 import torch
 
 from agevi.io import _format
+from tests.io.bundles import every_file, names, number_in, save
 
 META = {"class": "PoissonVAE", "genes": ["CD3E", "LEF1"], "arguments": {"n_hidden": [20, 20], "age": 61.25, "x": None}}
 TENSORS = {"weight": torch.arange(6, dtype=torch.float32).reshape(2, 3), "age_mean": torch.tensor(43.5)}
 CARD = "# A clock\n\nFür Menschen.\n"
-
-
-def save(path, number=0, **kwargs) -> Path:
-    """A bundle in which every part says ``number``."""
-    _format.write_bundle(path, {"number": number}, {"w": torch.full((3,), float(number))}, f"# {number}", **kwargs)
-    return Path(path)
-
-
-def number_in(path) -> int:
-    bundle = _format.read_bundle(path)
-    assert bundle.tensors["w"].tolist() == [float(bundle.meta["number"])] * 3
-    assert bundle.card == f"# {bundle.meta['number']}"
-    return bundle.meta["number"]
-
-
-def names(directory: Path) -> list[str]:
-    return sorted(os.listdir(directory))
-
-
-def every_file(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 # what is written is what is read

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import io
-import json
 import lzma
 import os
 import pickle
@@ -20,8 +18,7 @@ import pytest
 import torch
 
 from agevi.io import _format, _format_files
-
-FILES = ("clock.json", "weights.safetensors", "README.md")
+from tests.io.bundles import FILES, refused, sign
 
 
 class Evil:
@@ -61,27 +58,6 @@ def clock(tmp_path) -> Path:
     meta = {"genes": ["CD3E", "LEF1"], "epochs": 12}
     _format.write_bundle(tmp_path / "clock", meta, {"w": torch.ones(2, 3), "flag": torch.tensor([True])}, "# A clock\n")
     return tmp_path / "clock"
-
-
-def sign(directory: Path, **changes) -> None:
-    """Make sizes, checksums and digest of ``clock.json`` right after ``changes`` to it (None removes a key)."""
-    document = json.loads((directory / "clock.json").read_text("utf-8"))
-    for name in document["files"]:
-        data = (directory / name).read_bytes()
-        document["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    document = {key: value for key, value in (document | changes).items() if value is not None and key != "digest"}
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    document["digest"] = hashlib.sha256(canonical).hexdigest()
-    (directory / "clock.json").write_text(json.dumps(document), "utf-8")
-
-
-def refused(directory: Path, message: str, error: type[Exception] = _format.BundleError) -> str:
-    with pytest.raises(error, match=message) as caught:
-        _format.read_bundle(directory)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert str(directory) in text
-    return text
 
 
 # planted and damaged files

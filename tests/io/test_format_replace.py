@@ -4,34 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 import pytest
-import torch
 
 from agevi.io import _format, _format_replace
-
-
-def save(path, number=0, **kwargs) -> Path:
-    """A bundle in which every part says ``number``."""
-    _format.write_bundle(path, {"number": number}, {"w": torch.full((3,), float(number))}, f"# {number}", **kwargs)
-    return Path(path)
-
-
-def number_in(path) -> int:
-    bundle = _format.read_bundle(path)
-    assert bundle.tensors["w"].tolist() == [float(bundle.meta["number"])] * 3
-    assert bundle.card == f"# {bundle.meta['number']}"
-    return bundle.meta["number"]
-
-
-def names(directory: Path) -> list[str]:
-    return sorted(os.listdir(directory))
-
-
-def every_file(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
+from tests.io.bundles import every_file, names, number_in, save
 
 # what is not replaced
 
@@ -139,10 +116,10 @@ def test_leftover_old_beside_a_whole_bundle(tmp_path):
 def test_old_alone_is_read_with_a_warning(tmp_path):
     save(tmp_path / "clock.old", 1)
     with pytest.warns(UserWarning, match=r"clock does not exist.*Read .*clock\.old instead.*interrupted") as caught:
-        assert number_in(tmp_path / "clock") == 1
+        assert _format.read_bundle(tmp_path / "clock").path.name == "clock.old"
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="interrupted"):
-        assert _format.read_bundle(tmp_path / "clock").path.name == "clock.old"
+        assert number_in(tmp_path / "clock") == 1
 
 
 def test_old_alone_is_not_replaced_unasked(tmp_path):

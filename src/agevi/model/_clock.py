@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -222,8 +223,9 @@ class ClockMixin(ShellMixin):
             self._forget(shell)
         return Prediction(age, latent, match.coverage)
 
+    @abstractmethod
     def _predict_batches(self, loader: Any, present: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray | None]:
-        raise NotImplementedError  # pragma: no cover - abstract
+        """Ages and latent means of the cells in ``loader``; ``present`` masks the genes that the data have."""
 
     def _check_trained(self, verb: str) -> None:
         if not self.is_trained_:
