@@ -257,8 +257,9 @@ def test_elbo_means_what_scvi_means(trained):
     assert elbo == pytest.approx(-(abs(recon) + kl), rel=0.01)
 
 
-def test_differential_expression(cohort, trained):
-    table = trained.differential_expression(groupby="cell_type", silent=True)
+@pytest.mark.parametrize("foreign", [False, True], ids=["own data", "new data"])
+def test_differential_expression(cohort, trained, foreign):
+    table = trained.differential_expression(cohort if foreign else None, groupby="cell_type", silent=True)
     assert set(table["comparison"].str.split(" vs ").str[0]) == set(cohort.obs["cell_type"].astype(str))
     assert len(table) == 60 * cohort.obs["cell_type"].nunique()
 
@@ -276,3 +277,28 @@ def test_verbs_that_would_not_work_are_not_there(trained, verb):
     assert not hasattr(PoissonVAE, verb)
     with pytest.raises(AttributeError, match=f"PoissonVAE has no {verb}: "):
         getattr(trained, verb)
+
+
+def test_verbs_do_not_write_to_a_copy_of_the_training_data(trained):
+    copy = trained.adata.copy()
+    before, uuid = fingerprint(copy), copy.uns["_scvi_uuid"]
+    np.testing.assert_allclose(trained.get_latent_representation(copy), trained.get_latent_representation(), atol=1e-6)
+    assert fingerprint(copy) == before
+    assert copy.uns["_scvi_uuid"] == uuid
+
+
+def test_verbs_forget_nothing_that_was_set_up(cohort, trained):
+    PoissonVAE.setup_anndata(cohort, **SETUP)
+    trained.get_latent_representation(trained.adata[:50].copy())
+    assert not PoissonVAE(cohort, n_hidden=[8], n_latent=3, n_head=[]).is_trained
+
+
+def test_verbs_keep_one_foreign_data_set_at_most(cohort, trained):
+    for start in (0, 100, 200):
+        trained.get_latent_representation(cohort[start : start + 50].copy())
+    assert len(trained._per_instance_manager_store[trained.id]) <= 2
+
+
+def test_verbs_need_no_ages(cohort, trained):
+    cohort.obs["age"] = "unknown"
+    assert trained.get_latent_representation(cohort).shape == (480, 5)

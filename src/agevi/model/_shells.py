@@ -22,6 +22,7 @@ class ShellMixin(Host):
 
     expects: ClassVar[str]
     registry_: Any
+    _verb_shell: AnnData | None = None  # the last foreign data that a verb of scvi-tools was given
 
     @property
     def setup_args(self) -> dict[str, Any]:
@@ -44,7 +45,8 @@ class ShellMixin(Host):
         setup = self.setup_args
         _checks.unique_names(adata)
         match = match_genes(self.genes, adata.var_names, min_coverage=min_gene_coverage)
-        obs = self._conditions(adata, conditioned or getattr(self.module, "encode_covariates", False))
+        required = conditioned or getattr(self.module, "encode_covariates", False)
+        obs = self._conditions(adata, required, conditioned=conditioned)
         shell = query_shell(adata, match, self.genes, layer=setup["layer"], obs=obs)
         x = _checks.matrix(shell, setup["layer"])
         if self.expects == "counts":
@@ -53,9 +55,14 @@ class ShellMixin(Host):
             _checks.finite(x, where(setup["layer"]))
         return shell, match
 
-    def _conditions(self, adata: AnnData, required: bool) -> pd.DataFrame:
+    def _columns_for_verbs(self, adata: AnnData) -> pd.DataFrame:
+        """Columns that a verb may group by: all but the ages, which no verb needs, and scvi-tools' own."""
+        kept = [c for c in adata.obs if c != self.setup_args["age_key"] and not str(c).startswith("_scvi")]
+        return adata.obs[kept].copy()
+
+    def _conditions(self, adata: AnnData, required: bool, *, conditioned: bool = False) -> pd.DataFrame:
         """Batch and covariate columns of ``adata``, or a stand-in where they are not read."""
-        obs = pd.DataFrame(index=adata.obs_names)
+        obs = self._columns_for_verbs(adata) if conditioned else pd.DataFrame(index=adata.obs_names)
         categories = _bundle.categories(self.registry_)
         for argument, keys in covariate_columns(self.setup_args):
             for key in keys:
@@ -76,12 +83,16 @@ class ShellMixin(Host):
     def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
         """Hook of every scvi-tools verb: foreign data pass through a shell, so that they are never written to."""
         data = registered(self._data(adata))
-        if data is self.adata or self.get_anndata_manager(data) is not None:
+        if data is self.adata:
             return super()._validate_anndata(data, copy_if_view)
+        if data is self._verb_shell:
+            return data
         _checks.in_memory(data)
-        self.deregister_manager()
         shell, _ = self._shell(data, min_gene_coverage=1.0, conditioned=True)
+        if self._verb_shell is not None:
+            self._forget(self._verb_shell)
         self._remember(shell)
+        self._verb_shell = shell
         return shell
 
     @classmethod
@@ -128,7 +139,8 @@ class ShellMixin(Host):
             return _checks.anndata(adata)
         if self.adata is None:
             raise RuntimeError(
-                "this clock was loaded without data; pass adata=... to predict, or agevi.io.load_clock(path, adata) to train on."
+                "this clock was loaded without data; pass adata=... to predict, or load it with "
+                "agevi.io.load_clock(path, adata) to train on."
             )
         data: AnnData = self.adata
         return data
