@@ -174,6 +174,22 @@ def matrix(adata: ad.AnnData, layer: str | None) -> Any:
         if adata.X is None:
             raise ValueError(f"adata.X is absent; pass layer=..., one of {listed(names) or 'none'}.")
         return _readable(adata.X, "adata.X")
+def one_per_unit(values: pd.Series, unit: pd.Series, key: str, advice: str) -> pd.Series:
+    """The one value of every unit in a column, indexed by unit in the order of their names, in the column's dtype."""
+    codes = pd.factorize(values.astype(object))[0]  # -1 where missing
+    grouped = pd.Series(codes).groupby(unit.to_numpy(), sort=True)
+    several = (grouped.min() < grouped.max()).to_numpy()
+    if several.any():
+        name = grouped.min().index[int(several.argmax())]
+        found = values[(unit == name).to_numpy()].unique()
+        raise ValueError(
+            f"adata.obs[{key!r}] has {len(found)} values ({listed(found, 3)}) in sample {name!r} and several in "
+            f"{several.sum()} of {len(several)} samples; {advice}"
+        )
+    first = pd.Series(np.arange(len(codes))).groupby(unit.to_numpy(), sort=True).first()
+    return values.iloc[first.to_numpy()].set_axis(first.index)
+
+
     if layer not in adata.layers:
         close = difflib.get_close_matches(str(layer), names, n=1)
         hint = f"; closest: {close[0]!r}" if close else ""

@@ -58,6 +58,14 @@ class Keys:
     def subjects(self) -> str:
         return f"{self.key_added}_subjects"
 
+    def table(self, noun: str) -> str:
+        """Slot of ``uns`` with the table of a tool, such as ``"metrics"``."""
+        return f"{self.key_added}_{noun}"
+
+    def table_params(self, noun: str) -> str:
+        """Slot of ``uns`` with the parameters of that table."""
+        return f"{self.key_added}_{noun}_params"
+
 
 def to_uns(value: Any) -> Any:
     """The same value in types that both h5ad and zarr can store.

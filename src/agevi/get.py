@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, metrics
+from agevi import _checks, _keys
+from agevi.metrics._rows import metrics_row, reference_ages
 
-__all__ = ["history_df", "metrics_df", "subjects_df"]
+__all__ = ["correlation_df", "history_df", "metrics_by_df", "metrics_df", "subjects_df"]
 
 _METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "rmse", "mdae", "mad", "r2", "pearson"]
 _METRICS += ["spearman", "slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"]
@@ -138,7 +139,8 @@ def metrics_df(
         raise KeyError(
             f"groupby={groupby!r} is not a column of the subject table; choose one of {_checks.listed(table)}."
         )
-    reference = _reference_ages(table)
+    fold = table["fold"].to_numpy() if "fold" in table else None
+    reference = reference_ages(table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy(), fold)
     wanted = _roles(roles)
     keep = table["age"].notna() & table["predicted"].notna()
     if wanted is not None:
@@ -157,40 +159,88 @@ def metrics_df(
             stacklevel=2,
         )
     kept = table[keep].assign(reference=reference[keep])
-    rows = {group: _metrics_row(part, level, n_boot, rng) for group, part in kept.groupby(groupby, sort=True)}
+    rows = {
+        group: metrics_row(
+            part["age"].to_numpy(),
+            part["predicted"].to_numpy(),
+            subject=part["subject"].to_numpy(),
+            reference=part["reference"].to_numpy(),
+            level=level,
+            n_boot=n_boot,
+            rng=rng,
+        )
+        for group, part in kept.groupby(groupby, sort=True)
+    }
     order = sorted(rows, key=_keys.ROLES.index) if set(rows) <= set(_keys.ROLES) else list(rows)
     return pd.DataFrame([rows[group] for group in order], index=pd.Index(order, name=groupby), columns=_METRICS)
 
 
-def _metrics_row(part: pd.DataFrame, level: float, n_boot: int, rng: Any) -> dict[str, float]:
-    """Metrics of one group of samples."""
-    age, predicted = part["age"].to_numpy(), part["predicted"].to_numpy()
-    row: dict[str, float] = {"n_subjects": part["subject"].nunique(), "n": len(part)}
-    if len(part) < 2:
-        return row
-    low, high = metrics.bootstrap_interval(
-        metrics.mae, age, predicted, groups=part["subject"].to_numpy(), level=level, n_boot=n_boot, rng=rng
-    )
-    median = float(np.mean(np.abs(part["reference"].to_numpy() - age)))
-    return {**row, **metrics.regression_metrics(age, predicted), "mae_low": low, "mae_high": high, "mae_median": median}
+def metrics_by_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Accuracy overall and per group of samples, errors in the unit of the age column.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.evaluate_by`.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A copy of the table, one row per group: ``groupby``, ``group``, ``n``, ``n_subjects`` and the metrics.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.evaluate_by` was not run.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50)
+    >>> adata.obs["agevi_predicted"] = adata.obs["age"] + 2  # stands for tl.predict_age(adata, model)
+    >>> adata.obs["agevi_role"] = "new"
+    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
+    >>> agevi.tl.evaluate_by(adata, age_bins=[20, 90])
+    >>> agevi.get.metrics_by_df(adata)["group"].tolist()
+    ['', '20 to 90']
+    """
+    call = "agevi.tl.evaluate_by(adata, groupby=[...])"
+    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("metrics"), "uns", call)
+    return table.reset_index(drop=True)
 
 
-def _reference_ages(table: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Median training age that each sample is compared with, (n_samples,), NaN where training ages are unknown."""
-    age, role = table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy()
-    held_out = role == _keys.OUT_OF_FOLD
-    reference = np.where(held_out, np.nan, _median(age[role == _keys.TRAIN]))
-    if "fold" in table:
-        folds = table["fold"].to_numpy()
-        for fold in pd.unique(folds[held_out]):
-            reference[held_out & (folds == fold)] = _median(age[held_out & (folds != fold)])
-    return reference
+def correlation_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Correlation of every component of a representation with age, without unit.
 
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.age_correlation`.
+    key_added
+        Prefix of the slots.
 
-def _median(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """Median of the values that are not NaN, NaN where there are none."""
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else float("nan")
+    Returns
+    -------
+    A copy with the columns ``component``, ``r``, ``spearman`` and ``p``, one row per component in the order of the
+    representation.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.age_correlation` was not run.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50)
+    >>> agevi.tl.age_correlation(adata, age_key="age", subject_key="donor", use_rep="module_activity")
+    >>> agevi.get.correlation_df(adata)["component"].tolist()
+    ['0', '1', '2']
+    """
+    call = "agevi.tl.age_correlation(adata, age_key=..., subject_key=...)"
+    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("correlation"), "uns", call)
+    return table.rename_axis("component").reset_index()
 
 
 def history_df(model: Any) -> pd.DataFrame:

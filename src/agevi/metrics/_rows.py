@@ -1,0 +1,76 @@
+"""The metrics of one group of samples as one row of a table, and the guess that they are read beside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agevi import _keys
+from agevi.metrics._bootstrap import bootstrap_interval
+from agevi.metrics._kernels import Array
+from agevi.metrics._regression import mae, regression_metrics
+
+
+def metrics_row(
+    age: Array,
+    predicted: Array,
+    *,
+    subject: NDArray[Any],
+    reference: Array,
+    level: float = 0.95,
+    n_boot: int = 2000,
+    rng: int | np.random.Generator | None = 0,
+) -> dict[str, float]:
+    """Every metric of one group of samples; only ``n`` and ``n_subjects`` where there are fewer than 2.
+
+    Parameters
+    ----------
+    age, predicted
+        Actual and predicted ages without missing values, (n_samples,).
+    subject
+        Subject of every sample, (n_samples,).
+    reference
+        Age that a guess without genes gives every sample, (n_samples,), from :func:`reference_ages`.
+    level, n_boot, rng
+        Of the bootstrap interval of the mean absolute error.
+
+    Returns
+    -------
+    ``n_subjects``, ``mae_low``, ``mae_high``, ``mae_median``, ``mse`` and the values of :func:`regression_metrics`.
+    """
+    row: dict[str, float] = {"n_subjects": len(set(subject.tolist())), "n": len(age)}
+    if len(age) < 2:
+        return row
+    low, high = bootstrap_interval(mae, age, predicted, groups=subject, level=level, n_boot=n_boot, rng=rng)
+    row |= regression_metrics(age, predicted)
+    median = float(np.mean(np.abs(reference - age)))
+    return {**row, "mse": row["rmse"] ** 2, "mae_low": low, "mae_high": high, "mae_median": median}
+
+
+def reference_ages(age: Array, role: NDArray[Any], fold: NDArray[Any] | None = None) -> Array:
+    """Median training age that each sample is compared with, (n_samples,), NaN where training ages are unknown.
+
+    Parameters
+    ----------
+    age
+        Actual ages, (n_samples,), NaN where unlabelled.
+    role
+        Role of every sample, (n_samples,).
+    fold
+        Fold in which every sample was held out, (n_samples,): the training ages of an out-of-fold sample are those
+        of the other folds.
+    """
+    held_out = role == _keys.OUT_OF_FOLD
+    reference = np.where(held_out, np.nan, _median(age[role == _keys.TRAIN]))
+    if fold is not None:
+        for label in set(fold[held_out].tolist()):
+            reference[held_out & (fold == label)] = _median(age[held_out & (fold != label)])
+    return reference
+
+
+def _median(values: Array) -> float:
+    """Median of the values that are not NaN, NaN where there are none."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else float("nan")
