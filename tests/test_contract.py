@@ -10,8 +10,10 @@ import scipy.sparse as sp
 import agevi
 from tests.conftest import QUIET
 
-SMALL = {"PoissonVAE": {"n_hidden": [16], "n_latent": 4, "n_head": [8]}}
-EPOCHS = {"PoissonVAE": {"max_epochs": 2, **QUIET}}
+VAE = {"n_hidden": [16], "n_latent": 4, "n_head": [8]}
+SMALL = {"PoissonVAE": VAE, "GaussianVAE": VAE, "DenoisingVAE": VAE}
+EPOCHS = {name: {"max_epochs": 2, **QUIET} for name in SMALL}
+CONTINUOUS = {"DenoisingVAE": {"gene_likelihood": "normal", "noise": "gaussian"}}
 SETUP = {"age_key": "age", "subject_key": "donor"}
 
 pytestmark = pytest.mark.parametrize(
@@ -172,6 +174,21 @@ def test_untrained_clocks_refuse(cls, cohort):
 
 def test_wrong_values_are_refused(cls, cohort):
     cohort.X = np.log1p(sp.csr_matrix(cohort.X))
+    with pytest.raises(ValueError, match="raw counts"):
+        make(cls, cohort)
+
+
+def test_values_that_are_normalised_already(cls, cohort, tmp_path):
+    x = np.log1p(sp.csr_matrix(cohort.X).toarray())
+    cohort.X = (x - x.mean(0)).astype(np.float32)
     if cls.expects == "counts":
         with pytest.raises(ValueError, match="raw counts"):
-            make(cls, cohort)
+            make(cls, cohort, normalize="none")
+        return
+    cls.setup_anndata(cohort, **SETUP, normalize="none")
+    model = cls(cohort, **SMALL[cls.__name__], **CONTINUOUS.get(cls.__name__, {}))
+    model.train(**EPOCHS[cls.__name__])
+    ages = model.predict_age(cohort)
+    assert np.isfinite(ages).all()
+    model.save(tmp_path / "clock")
+    np.testing.assert_array_equal(agevi.io.load_clock(tmp_path / "clock").predict_age(cohort), ages)

@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import agevi
-from agevi.model import PoissonVAE
+from agevi.model import DenoisingVAE, GaussianVAE, PoissonVAE
 from tests.conftest import QUIET
 
 PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "errors.md"
@@ -183,6 +183,48 @@ def test_setup(cohort, case):
         PoissonVAE.setup_anndata(adata, **(SETUP | arguments))
     check_message(raised, words)
     assert snapshot(adata) == before
+
+
+@pytest.mark.parametrize("values", [lambda x: x.log1p(), lambda x: -x], ids=["logarithms", "negative"])
+def test_setup_of_a_clock_that_normalises(cohort, values):
+    set_x(values)(cohort)
+    before = snapshot(cohort)
+    with pytest.raises(ValueError) as raised:
+        GaussianVAE.setup_anndata(cohort, **SETUP)
+    check_message(raised, "or set normalize='none' for values that are normalised already")
+    assert snapshot(cohort) == before
+
+
+CONSTRUCTORS = {
+    "unknown noise": (
+        {"noise": "uniform"},
+        "noise='uniform' is not known; choose one of 'gaussian', 'binomial', 'poisson'",
+    ),
+    "unknown unit of noise": ({"noise_relative_to": "mean"}, "choose one of 'input_sd', 'max'"),
+    "all counts lost": ({"noise_level": 1.0}, "the share of counts that are lost, at least 0 and below 1"),
+    "negative noise": (
+        {"noise": "gaussian", "noise_level": -1},
+        "noise_level=-1 with noise='gaussian'; it is 0 or more",
+    ),
+    "no likelihood": ({"gene_likelihood": "gamma"}, "'poisson', 'zip', 'nb', 'zinb', 'normal'"),
+}
+
+
+@pytest.mark.parametrize("case", CONSTRUCTORS)
+def test_constructor(cohort, case):
+    arguments, words = CONSTRUCTORS[case]
+    DenoisingVAE.setup_anndata(cohort, **SETUP)
+    with pytest.raises(ValueError) as raised:
+        DenoisingVAE(cohort, **arguments)
+    check_message(raised, words)
+
+
+def test_constructor_needs_counts_for_noise_on_counts(cohort):
+    set_x(lambda x: x.log1p())(cohort)
+    DenoisingVAE.setup_anndata(cohort, **SETUP, normalize="none")
+    with pytest.raises(ValueError) as raised:
+        DenoisingVAE(cohort)
+    check_message(raised, "DenoisingVAE is fitted to raw counts")
 
 
 @pytest.mark.parametrize("case", PREDICT_CASES)

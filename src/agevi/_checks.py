@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,27 @@ def choice(value: Any, options: Sequence[str], argument: str) -> str:
     if value not in options:
         raise ValueError(f"{argument}={value!r} is not known; choose one of {', '.join(map(repr, options))}.")
     return str(value)
+
+
+def count(value: Any, argument: str, *, low: int = 1, high: int | None = None) -> int:
+    """``value`` as an int between ``low`` and ``high``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{argument}={value!r} is a {type(value).__name__}; pass a whole number.")
+    given = int(value)
+    if given < low or (high is not None and given > high):
+        wanted = f"{low} or more" if high is None else f"between {low:,} and {high:,}"
+        raise ValueError(f"{argument}={given} is out of range; pass a whole number, {wanted}.")
+    return given
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """The generator that ``rng`` (a seed, a generator or None) stands for."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"rng={rng!r} is a {type(rng).__name__}; pass a non-negative integer seed, a numpy.random.Generator or None."
+        ) from None
 
 
 def anndata(adata: Any, argument: str = "adata") -> ad.AnnData:
@@ -152,6 +174,22 @@ def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: b
     return low
 
 
+def one_per_unit(values: pd.Series, unit: pd.Series, key: str, advice: str) -> pd.Series:
+    """The one value of every unit in a column, indexed by unit in the order of their names, in the column's dtype."""
+    codes = pd.factorize(values.astype(object))[0]  # -1 where missing
+    grouped = pd.Series(codes).groupby(unit.to_numpy(), sort=True)
+    several = (grouped.min() < grouped.max()).to_numpy()
+    if several.any():
+        name = grouped.min().index[int(several.argmax())]
+        found = values[(unit == name).to_numpy()].unique()
+        raise ValueError(
+            f"adata.obs[{key!r}] has {len(found)} values ({listed(found, 3)}) in sample {name!r} and several in "
+            f"{several.sum()} of {len(several)} samples; {advice}"
+        )
+    first = pd.Series(np.arange(len(codes))).groupby(unit.to_numpy(), sort=True).first()
+    return values.iloc[first.to_numpy()].set_axis(first.index)
+
+
 def learnable(age_by_unit: pd.Series, subject_of: pd.Series, age_key: str) -> None:
     """Refuse ages that no clock can be trained on: too few subjects, or one age for all."""
     known = age_by_unit.dropna()
@@ -174,28 +212,32 @@ def matrix(adata: ad.AnnData, layer: str | None) -> Any:
         if adata.X is None:
             raise ValueError(f"adata.X is absent; pass layer=..., one of {listed(names) or 'none'}.")
         return _readable(adata.X, "adata.X")
-def one_per_unit(values: pd.Series, unit: pd.Series, key: str, advice: str) -> pd.Series:
-    """The one value of every unit in a column, indexed by unit in the order of their names, in the column's dtype."""
-    codes = pd.factorize(values.astype(object))[0]  # -1 where missing
-    grouped = pd.Series(codes).groupby(unit.to_numpy(), sort=True)
-    several = (grouped.min() < grouped.max()).to_numpy()
-    if several.any():
-        name = grouped.min().index[int(several.argmax())]
-        found = values[(unit == name).to_numpy()].unique()
-        raise ValueError(
-            f"adata.obs[{key!r}] has {len(found)} values ({listed(found, 3)}) in sample {name!r} and several in "
-            f"{several.sum()} of {len(several)} samples; {advice}"
-        )
-    first = pd.Series(np.arange(len(codes))).groupby(unit.to_numpy(), sort=True).first()
-    return values.iloc[first.to_numpy()].set_axis(first.index)
-
-
     if layer not in adata.layers:
         close = difflib.get_close_matches(str(layer), names, n=1)
         hint = f"; closest: {close[0]!r}" if close else ""
         there = listed(names) or "none"
         raise KeyError(f"layer={layer!r} is not in adata.layers{hint}. Available: {there}.")
     return _readable(adata.layers[layer], f"adata.layers[{layer!r}]")
+
+
+def representation(adata: ad.AnnData, use_rep: str) -> tuple[Any, list[str]]:
+    """``adata.obsm[use_rep]`` as a finite array or sparse matrix (n_cells, n_components), and its components' names."""
+    if use_rep not in adata.obsm:
+        names = list(adata.obsm.keys())
+        close = difflib.get_close_matches(str(use_rep), names, n=1)
+        hint = f"; closest: {close[0]!r}" if close else ""
+        there = f"Available: {listed(names)}." if names else "adata.obsm is empty; run sc.pp.pca(adata) first."
+        raise KeyError(f"use_rep={use_rep!r} is not in adata.obsm{hint}. {there}")
+    values, where = adata.obsm[use_rep], f"adata.obsm[{use_rep!r}]"
+    names = [str(i) for i in range(values.shape[1])] if np.ndim(values) == 2 else []
+    if isinstance(values, pd.DataFrame):
+        names, values = [str(c) for c in values.columns], values.to_numpy()
+    known = sp.issparse(values) or isinstance(values, np.ndarray)
+    if not names or not known or values.dtype.kind not in "fiub":
+        kind = f"{values.dtype} values" if known else type(values).__name__
+        raise TypeError(f"{where} holds {kind} of shape {values.shape}; pass a table of numbers, cells x components.")
+    finite(values, where)
+    return values, names
 
 
 def _readable(x: Any, where: str) -> Any:
@@ -242,24 +284,21 @@ def finite(x: Any, where: str) -> None:
             raise ValueError(f"{where} has missing or infinite values (first: {bad}); remove or fill them first.")
 
 
-def counts(x: Any, where: str, model: str, *, empty_ok: bool = False) -> None:
-    """Refuse what is not raw counts: NaN, infinite, negative, non-integer or, unless ``empty_ok``, all zero."""
-    at_prediction = "Predict from the counts that the clock was trained on, in the same place."
-    use_layer = at_prediction if empty_ok else "Pass them with setup_anndata(adata, layer=...)."
+def counts(x: Any, where: str, why: str, *, advice: str, empty_ok: bool = False) -> None:
+    """Refuse what is not raw counts: NaN, infinite, negative, non-integer or, unless ``empty_ok``, all zero.
+
+    ``why`` says who needs counts ("PoissonVAE is fitted to raw counts"), ``advice`` what to do.
+    """
     finite(x, where)
     total = 0.0
     for block in _value_blocks(x):
         if block.size and block.min() < 0:
-            raise ValueError(
-                f"{where} has negative values (lowest: {block.min():g}); {model} is fitted to raw counts. {use_layer}"
-            )
+            raise ValueError(f"{where} has negative values (lowest: {block.min():g}); {why}. {advice}")
         if block.dtype.kind == "f":
             fraction = block != np.floor(block)
             if fraction.any():
                 first = block[fraction].flat[0]
-                raise ValueError(
-                    f"{where} has non-integer values (first: {first:.3g}); {model} is fitted to raw counts. {use_layer}"
-                )
+                raise ValueError(f"{where} has non-integer values (first: {first:.3g}); {why}. {advice}")
         total += float(block.sum(dtype=np.float64))
     if total == 0 and not empty_ok:
-        raise ValueError(f"{where} holds only zeros; {model} is fitted to raw counts. {use_layer}")
+        raise ValueError(f"{where} holds only zeros; {why}. {advice}")

@@ -26,7 +26,7 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 from scvi.dataloaders import AnnDataLoader
-from scvi.distributions import Poisson
+from scvi.distributions import NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass, RNASeqMixin, VAEMixin
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
@@ -45,6 +45,8 @@ __all__ = [
     "Host",
     "LayerField",
     "LossOutput",
+    "NegativeBinomial",
+    "Normal",
     "NumericalJointObsField",
     "NumericalObsField",
     "Poisson",
@@ -52,6 +54,7 @@ __all__ = [
     "TrainRunner",
     "TrainingPlan",
     "VAEMixin",
+    "ZeroInflatedNegativeBinomial",
     "auto_move_data",
     "parse_device",
     "version",

@@ -92,7 +92,6 @@ def test_visits_have_their_own_ages():
     ("kwargs", "message"),
     [
         pytest.param({"gene_likelihood": "negbin"}, "'poisson', 'zip', 'nb', 'zinb'", id="unknown likelihood"),
-        pytest.param({"gene_likelihood": "nb"}, "'nb' is not built yet", id="later likelihood"),
         pytest.param({"rate": "exp"}, "'softmax', 'softplus'", id="rate"),
         pytest.param({"age_loss": "l2"}, "'huber', 'mse', 'mae'", id="age loss"),
         pytest.param({"subject_weight": "none"}, "'equal', 'cells'", id="subject weight"),
@@ -268,7 +267,7 @@ def test_differential_expression(cohort, trained, foreign):
     "verb",
     [
         "convert_legacy_save", "differential_abundance", "get_aggregated_posterior", "get_feature_correlation_matrix",
-        "get_importance_weights", "get_latent_library_size", "get_likelihood_parameters", "load_registry",
+        "get_importance_weights", "get_latent_library_size", "load_registry",
         "setup_annbatch", "view_setup_args",
     ],
 )  # fmt: skip

@@ -49,18 +49,18 @@ def test_softmax_rate_sums_to_the_library():
 
 def test_encoder_input_is_log1p_cp10k_and_does_not_depend_on_depth():
     module, x = make(), batch()[REGISTRY_KEYS.X_KEY]
-    got = module.encoder_input(x, module.library_size(x))
+    got = module.encoder_input(x, module.input.library_size(x))
     np.testing.assert_allclose(got.numpy(), np.log1p(x.numpy() / x.numpy().sum(-1, keepdims=True) * 1e4), rtol=1e-5)
-    assert torch.allclose(module.encoder_input(3 * x, module.library_size(3 * x)), got, atol=1e-5)
-    assert (make(normalize="none").encoder_input(x, module.library_size(x)) == x).all()
+    assert torch.allclose(module.encoder_input(3 * x, module.input.library_size(3 * x)), got, atol=1e-5)
+    assert (make(normalize="none").encoder_input(x, module.input.library_size(x)) == x).all()
 
 
 def test_absent_genes_enter_at_their_training_mean():
     module, x = make(), batch()[REGISTRY_KEYS.X_KEY]
-    module.input_mean.copy_(torch.arange(G))
-    module.gene_share.fill_(1 / G)
+    module.input.mean.copy_(torch.arange(G))
+    module.input.share.fill_(1 / G)
     present = torch.arange(G) >= 3
-    library = module.library_size(x * present, present)
+    library = module.input.library_size(x * present, present)
     assert torch.allclose(library, (x * present).sum(-1, keepdim=True) * G / (G - 3))
     got = module.encoder_input(x * present, library, present)
     assert (got[:, :3] == torch.arange(3.0)).all()
@@ -76,7 +76,7 @@ def test_empty_cells_are_finite():
 
 def test_age_term_weighs_subjects_and_skips_unlabelled_cells():
     module = make(age_weight=0.5, age_loss="mse")
-    module.mean_library.fill_(24.0)
+    module.input.mean_library.fill_(24.0)
     ages = torch.tensor([[1.0], [2.0], [3.0], [float("nan")], *[[0.0]] * 4])
     tensors = batch(**{AGE: ages, SUBJECT: torch.arange(N).unsqueeze(-1)})
     weights = torch.linspace(0.5, 2, N)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from scipy.optimize import linear_sum_assignment
 
-from agevi import _keys
+from agevi import _checks, _keys
 
 MAX_MATCHED = 1500
 """Held-out subjects up to which strata are matched exactly (the matching takes the cube of this number)."""
@@ -25,6 +27,33 @@ def subject_ages(age_by_sample: pd.Series, subject_of: pd.Series) -> pd.Series:
         Subject of every sample, indexed by sample.
     """
     return age_by_sample.groupby(subject_of.loc[age_by_sample.index].to_numpy(), sort=True).mean()
+
+
+def subject_strata(adata: AnnData, columns: Sequence[str], subject: pd.Series) -> pd.Series | None:
+    """Stratum of every subject, indexed by subject: its most common value in each column, joined; None without columns.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    columns
+        Columns of ``adata.obs``, as the argument ``stratify_by`` names them.
+    subject
+        Subject of every cell.
+    """
+    if not columns:
+        return None
+    parts = [_most_common(_checks.column(adata, key, "stratify_by"), subject) for key in columns]
+    return pd.concat(parts, axis=1).agg("\x1f".join, axis=1)  # a separator that no label has
+
+
+def _most_common(values: pd.Series, subject: pd.Series) -> pd.Series:
+    """Most common value of every subject as text, the first in order among equals."""
+    text = values.astype(object).where(values.notna(), "").astype(str)
+    frame = pd.DataFrame({"subject": subject.to_numpy(), "value": text.to_numpy()})
+    counts = frame.value_counts().rename("n").reset_index()
+    counts = counts.sort_values(["subject", "n", "value"], ascending=[True, False, True])
+    return counts.drop_duplicates("subject").set_index("subject")["value"]
 
 
 def role_counts(n_labelled: int, test_size: float, validation_size: float) -> tuple[int, int]:

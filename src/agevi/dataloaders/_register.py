@@ -57,12 +57,42 @@ def check_setup(
     for argument, keys in covariate_columns(setup):
         for key in keys:
             check_covariate(adata, key, argument)
-    x = _checks.matrix(adata, setup["layer"])
-    if counts:
-        _checks.counts(x, where(setup["layer"]), model)
-    else:
-        _checks.finite(x, where(setup["layer"]))
+    check_values(_checks.matrix(adata, setup["layer"]), setup, counts=counts, model=model)
     return adata
+
+
+def check_values(
+    x: Any, setup: dict[str, Any], *, counts: bool, model: str, new: bool = False, empty_ok: bool = False
+) -> None:
+    """Refuse values that a clock cannot read.
+
+    Parameters
+    ----------
+    x
+        The matrix.
+    setup
+        Arguments of ``setup_anndata`` by name.
+    counts
+        Whether the model is fitted to raw counts.
+    model
+        Class name, for messages.
+    new
+        Whether a trained clock is given new data, which may be empty.
+    empty_ok
+        Whether only zeros may pass.
+    """
+    place = where(setup["layer"])
+    if not counts and setup["normalize"] == "none":
+        _checks.finite(x, place)
+        return
+    why = f"{model} is fitted to raw counts" if counts else f"{model} normalises raw counts itself"
+    if new:
+        advice = "Predict from the counts that the clock was trained on, in the same place."
+    else:
+        advice = "Pass them with setup_anndata(adata, layer=...)."
+        if not counts:
+            advice = advice[:-1] + ", or set normalize='none' for values that are normalised already."
+    _checks.counts(x, place, why, advice=advice, empty_ok=new or empty_ok)
 
 
 def check_ages(adata: AnnData, setup: dict[str, Any], subject: pd.Series, sample: pd.Series) -> None:

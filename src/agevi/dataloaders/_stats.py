@@ -7,33 +7,80 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
+
+from agevi.nn.inputs import CP10K, GeneInput
 
 _ROWS = 4096
 
 
 @dataclass(frozen=True)
 class GeneStats:
-    """Means over training cells."""
+    """Moments over training cells."""
 
-    input_mean: np.ndarray  # (n_genes,) mean of the encoder's input
-    share: np.ndarray  # (n_genes,) share of all counts
+    input_mean: np.ndarray  # (n_genes,) mean of the normalised values
+    input_sd: np.ndarray  # (n_genes,) their standard deviation, 1 for genes that do not vary
+    input_max: float  # the largest normalised value
+    mean: np.ndarray  # (n_genes,) mean of the values
+    mean_square: np.ndarray  # (n_genes,) mean of their squares
+    zero_share: np.ndarray  # (n_genes,) share of zeros
     library: float  # mean counts of a cell
+    library_square: float  # mean of their squares
+
+    @property
+    def share(self) -> np.ndarray:
+        """Share of every gene in all counts, (n_genes,)."""
+        return self.mean / max(self.mean.sum(), 1e-12)
+
+    def fill(self, module: GeneInput) -> None:
+        """Set the buffers of a network's input."""
+        module.mean.copy_(torch.from_numpy(self.input_mean))
+        module.sd.copy_(torch.from_numpy(self.input_sd))
+        module.share.copy_(torch.from_numpy(self.share))
+        module.mean_library.fill_(max(self.library, 1.0))
 
 
-def gene_stats(x: Any, rows: np.ndarray, *, log1p_cp10k: bool) -> GeneStats:
-    """Means over the cells ``rows`` of ``x`` (n_cells, n_genes), read in blocks of rows."""
-    n_genes = x.shape[1]
-    total_input, total_counts = np.zeros(n_genes), np.zeros(n_genes)
+def log1p_cp10k(x: sp.csr_matrix) -> sp.csr_matrix:
+    """log(1 + counts per 10,000) of every row, float64, as a new matrix."""
+    x = sp.csr_matrix(x, dtype=np.float64, copy=True)
+    library = np.asarray(x.sum(axis=1)).ravel()
+    x.data = np.log1p(x.data * np.repeat(CP10K / np.maximum(library, 1.0), np.diff(x.indptr)))
+    return x
+
+
+def gene_stats(x: Any, rows: np.ndarray, *, normalize: str) -> GeneStats:
+    """Moments over the cells ``rows`` of ``x`` (n_cells, n_genes), read in blocks of rows.
+
+    Parameters
+    ----------
+    x
+        Values, dense or CSR.
+    rows
+        Positions of the cells.
+    normalize
+        As in :class:`agevi.nn.inputs.GeneInput`.
+    """
+    n, n_genes = max(len(rows), 1), x.shape[1]
+    sums = np.zeros((5, n_genes))  # values, squares, normalised values, their squares, non-zeros
+    largest, library_square = -np.inf, 0.0
     for start in range(0, len(rows), _ROWS):
         block = sp.csr_matrix(x[rows[start : start + _ROWS]], dtype=np.float64)
-        library = np.asarray(block.sum(axis=1)).ravel()
-        total_counts += np.asarray(block.sum(axis=0)).ravel()
-        if log1p_cp10k:
-            per_value = np.repeat(1e4 / np.maximum(library, 1.0), np.diff(block.indptr))
-            block.data = np.log1p(block.data * per_value)
-        total_input += np.asarray(block.sum(axis=0)).ravel()
+        block.eliminate_zeros()
+        scaled = log1p_cp10k(block) if normalize == "log1p_cp10k" else block
+        parts = (block, block.power(2), scaled, scaled.power(2), block.astype(bool))
+        sums += [np.asarray(p.sum(axis=0)).ravel() for p in parts]
+        library_square += float((np.asarray(block.sum(axis=1)) ** 2).sum())
+        largest = max(largest, float(scaled.max()))
+    mean, mean_square, input_mean, input_square, filled = sums / n
+    variance = input_square - input_mean**2
+    varies = variance > 1e-10 * np.maximum(input_square, 1e-12)
     return GeneStats(
-        input_mean=total_input / len(rows),
-        share=total_counts / max(total_counts.sum(), 1.0),
-        library=float(total_counts.sum() / len(rows)),
+        input_mean=input_mean,
+        input_sd=np.sqrt(np.where(varies, variance, 1.0)),
+        input_max=largest,
+        mean=mean,
+        mean_square=mean_square,
+        zero_share=1 - filled,
+        library=float(mean.sum()),
+        library_square=library_square / n,
     )

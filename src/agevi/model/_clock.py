@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pandas as pd
+import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import Absent, BaseModelClass
+from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import check_setup, make_manager
+from agevi.dataloaders._sums import sum_rows
 from agevi.dataloaders._views import stand_in_for
 from agevi.model import _bundle
+from agevi.model._roles import RoleMixin
 from agevi.model._shells import ShellMixin
 
 logger = logging.getLogger(__name__)
@@ -33,19 +38,18 @@ class Prediction(NamedTuple):
     gene_coverage: float
 
 
-class ClockMixin(ShellMixin):
+class ClockMixin(RoleMixin, ShellMixin):
     """Verbs shared by all clocks, to be mixed in before scvi-tools' base class."""
 
-    expects: ClassVar[str] = "any"
+    expects: str = "any"
     """``"counts"``, ``"continuous"`` or ``"any"``."""
     trainable: ClassVar[bool] = True
     """Whether the class can be built from an AnnData and trained on ages."""
-    predicts_sums: ClassVar[bool] = False
-    """Whether the clock predicts from the summed counts of a sample."""
+    selects_epochs: ClassVar[bool] = True
+    """Whether training chooses an epoch on validation subjects, so that the final clock is a refit on all of them."""
+    predicts_sums: bool = False
+    """Whether the clock also predicts from the summed counts of a sample, because it was trained on sums."""
     default_age_transform: ClassVar[str] = "none"
-
-    split_: dict[str, str]
-    best_epoch_: int | None
 
     convert_legacy_save = Absent("clocks are saved as safetensors and JSON, never as scvi-tools' pickles.")
     load_registry = Absent("it reads scvi-tools' pickles; look into clock.json of a saved clock.")
@@ -161,7 +165,9 @@ class ClockMixin(ShellMixin):
         indices
             Positions of the cells to predict; default all.
         level
-            ``"cell"``. ``"sample"`` (from the summed counts of a sample) needs a clock trained on sums.
+            ``"cell"``, or ``"sample"``: from the summed counts of each sample's cells, the same value for all of them,
+            which needs a clock that was trained on sums. Values that are not normalised inside (``normalize="none"``)
+            are averaged instead.
         batch_size
             Cells per step.
 
@@ -171,6 +177,8 @@ class ClockMixin(ShellMixin):
 
         Raises
         ------
+        KeyError
+            If ``level="sample"`` and the column of the samples is missing.
         RuntimeError
             If the clock is not trained, or was loaded without data and ``adata`` is missing.
         ValueError
@@ -182,6 +190,8 @@ class ClockMixin(ShellMixin):
                 f"level='sample' needs a clock that was trained on sums of cells; this {type(self).__name__} was trained "
                 "on single cells. Predict cells and average them with agevi.tl.aggregate_subjects."
             )
+        if level == "sample":
+            return self._predict_samples(adata, indices=indices, batch_size=batch_size)
         return self._predict(adata, indices=indices, batch_size=batch_size).age
 
     def _predict(
@@ -195,37 +205,86 @@ class ClockMixin(ShellMixin):
         """Ages and latent representation in one pass over the cells."""
         self._check_trained("tl.predict_age")
         data = self._data(adata)
-        if data.isbacked:
-            rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
-            blocks = np.array_split(rows, max(1, -(-len(rows) // _BACKED_BLOCK)))
-            parts = [
-                self._predict_block(data[block].to_memory(), None, batch_size, min_gene_coverage) for block in blocks
-            ]
-            latents = [part.latent for part in parts if part.latent is not None]
-            return Prediction(
-                np.concatenate([part.age for part in parts]),
-                np.concatenate(latents) if latents else None,
-                parts[0].gene_coverage,
-            )
-        return self._predict_block(data, indices, batch_size, min_gene_coverage)
+        parts = [
+            self._predict_block(block, None if data.isbacked else indices, batch_size, min_gene_coverage)
+            for block in _blocks(data, indices)
+        ]
+        latents = [part.latent for part in parts if part.latent is not None]
+        return Prediction(
+            np.concatenate([part.age for part in parts]),
+            np.concatenate(latents) if latents else None,
+            parts[0].gene_coverage,
+        )
 
     def _predict_block(
         self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None, min_gene_coverage: float
     ) -> Prediction:
         """The same for cells in memory."""
         shell, match = self._shell(adata, min_gene_coverage=min_gene_coverage, conditioned=False)
+        age, latent = self._predict_shell(shell, match, indices=indices, batch_size=batch_size)
+        return Prediction(age, latent, match.coverage)
+
+    def _predict_shell(
+        self,
+        shell: AnnData,
+        match: GeneMatch,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        summed: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Ages and latent means of the rows of a shell."""
         self._remember(shell)
         present = None if match.present.all() else torch.from_numpy(match.present).to(self.device)
         try:
             loader = self._make_data_loader(shell, indices=indices, batch_size=batch_size or _PREDICT_BATCH)
-            age, latent = self._predict_batches(loader, present)
+            return self._predict_batches(loader, present, summed=summed)
         finally:
             self._forget(shell)
-        return Prediction(age, latent, match.coverage)
+
+    def _predict_samples(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        min_gene_coverage: float = 0.8,
+    ) -> np.ndarray:
+        """Ages from the sum of each sample's cells, one value per cell, (n_cells,)."""
+        self._check_trained("tl.predict_age")
+        data, setup = self._data(adata), self.setup_args
+        rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
+        sample = _checks.labels(data, setup["sample_key"] or setup["subject_key"], "sample_key").to_numpy()[rows]
+        codes, names = pd.factorize(sample, sort=True)
+        sums, start = None, 0
+        for block in _blocks(data, rows):
+            shell, match = self._shell(block, min_gene_coverage=min_gene_coverage, conditioned=False)
+            x = _checks.matrix(shell, setup["layer"])
+            used = codes[start : start + block.n_obs] if data.isbacked else np.full(block.n_obs, -1)
+            if not data.isbacked:
+                used[rows] = codes
+            part = sum_rows(x, used, len(names))
+            sums, start = part if sums is None else sums + part, start + block.n_obs
+        if setup["normalize"] == "none":
+            sums = sp.diags(1 / np.bincount(codes)) @ sums
+        first = np.unique(codes, return_index=True)[1]
+        obs = self._conditions(data[rows[first]], getattr(self.module, "encode_covariates", False))
+        units = AnnData(obs=obs, var=shell.var.copy(), shape=(len(names), len(self.genes)))
+        if setup["layer"] is None:
+            units.X = sums
+        else:
+            units.layers[setup["layer"]] = sums
+        age, _ = self._predict_shell(units, match, batch_size=batch_size, summed=True)
+        return age[codes]
 
     @abstractmethod
-    def _predict_batches(self, loader: Any, present: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Ages and latent means of the cells in ``loader``; ``present`` masks the genes that the data have."""
+    def _predict_batches(
+        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Ages and latent means of the rows in ``loader``.
+
+        ``present`` masks the genes that the data have; ``summed`` says that rows are sums of a sample's cells.
+        """
 
     def _check_trained(self, verb: str) -> None:
         if not self.is_trained_:
@@ -302,6 +361,16 @@ class ClockMixin(ShellMixin):
         if trusted and _bundle.is_pickled(path):
             return super().load(str(path), adata=_checks.anndata(adata), accelerator=accelerator, device=device)
         return _bundle.load(cls, path, adata, accelerator=accelerator, device=device)
+
+
+def _blocks(adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> Iterator[AnnData]:
+    """``adata`` itself, or the chosen cells of backed data, some at a time."""
+    if not adata.isbacked:
+        yield adata
+        return
+    rows = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
+    for part in np.array_split(rows, max(1, -(-len(rows) // _BACKED_BLOCK))):
+        yield adata[part].to_memory()
 
 
 def is_clock(model: Any) -> bool:

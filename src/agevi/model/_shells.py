@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from anndata import AnnData
 from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, Host
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
-from agevi.dataloaders._register import check_covariate, covariate_columns, make_manager, where
+from agevi.dataloaders._register import check_covariate, check_values, covariate_columns, make_manager
 from agevi.dataloaders._views import registered
 from agevi.model import _bundle
 
@@ -20,7 +20,7 @@ from agevi.model import _bundle
 class ShellMixin(Host):
     """How a clock looks at data other than those it was made with."""
 
-    expects: ClassVar[str]
+    expects: str
     registry_: Any
     _verb_shell: AnnData | None = None  # the last foreign data that a verb of scvi-tools was given
 
@@ -49,10 +49,7 @@ class ShellMixin(Host):
         obs = self._conditions(adata, required, conditioned=conditioned)
         shell = query_shell(adata, match, self.genes, layer=setup["layer"], obs=obs)
         x = _checks.matrix(shell, setup["layer"])
-        if self.expects == "counts":
-            _checks.counts(x, where(setup["layer"]), type(self).__name__, empty_ok=True)
-        else:
-            _checks.finite(x, where(setup["layer"]))
+        check_values(x, setup, counts=self.expects == "counts", model=type(self).__name__, new=True)
         return shell, match
 
     def _columns_for_verbs(self, adata: AnnData) -> pd.DataFrame:

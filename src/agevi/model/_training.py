@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from agevi import _checks, _keys
-from agevi._compat import Host, TrainRunner
-from agevi.dataloaders._assign import assign_roles, role_counts
-from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
-from agevi.dataloaders._splitter import SubjectSplitter, roles_from_column
+from agevi import _keys
+from agevi._compat import TrainRunner
+from agevi.dataloaders._fields import SUBJECT
+from agevi.dataloaders._splitter import SubjectSplitter
+from agevi.model._plan import AgeTrainingPlan, BestWeights
 from agevi.model._quiet import quiet
+from agevi.model._roles import RoleMixin
 from agevi.model._seed import seeded
-
-logger = logging.getLogger(__name__)
 
 _MONITOR = "age_mae_validation"
 
 
-class SubjectTrainingMixin(Host):
+class SubjectTrainingMixin(RoleMixin):
     """``train`` for clocks that are torch modules."""
 
     _data_splitter_cls = SubjectSplitter
-    _training_plan_cls: Any
-    _best_weights_cls: Any
+    _training_plan_cls: Any = AgeTrainingPlan
     default_steps = 2400
     default_batch_size = 512
     default_plan_kwargs: dict[str, Any] = {}
-    split_: dict[str, str]
-    best_epoch_: int | None
-    history_: Any
 
     def train(
         self,
@@ -109,7 +102,7 @@ class SubjectTrainingMixin(Host):
         batch_size = batch_size or int(np.clip(n_train // 16, 64, self.default_batch_size))
         max_epochs = max_epochs or int(np.clip(self.default_steps * batch_size / n_train, 40, 400))
         validates = self._has_labelled(cell_roles == _keys.VALIDATION)
-        best = self._best_weights_cls(_MONITOR) if early_stopping and validates else None
+        best = BestWeights(_MONITOR) if early_stopping and validates else None
         if best is not None:
             trainer_kwargs.setdefault("early_stopping_monitor", _MONITOR)
             trainer_kwargs.setdefault("early_stopping_patience", max(20, max_epochs // 4))
@@ -133,111 +126,12 @@ class SubjectTrainingMixin(Host):
         self.split_ = {str(subject): str(role) for subject, role in roles.items()}
         self.n_trainings_ += 1
 
-    # --- who trains ------------------------------------------------------------------------------------------
-
-    def _unit_names(self, field: str) -> pd.Series:
-        """Subject or sample of every registered cell, as text."""
-        state = self.adata_manager.get_state_registry(field)
-        codes = self.adata_manager.get_from_registry(field).ravel().astype(int)
-        return pd.Series(np.asarray(state["names"])[codes], dtype=object)
-
-    def _cell_ages(self) -> np.ndarray:
-        ages: np.ndarray = self.adata_manager.get_from_registry(AGE).ravel()
-        return ages
-
-    def _split(self, split_key: str, train_roles: tuple[str, ...]) -> pd.Series:
-        """Role of every subject in this training, indexed by subject."""
-        for role in [train_roles] if isinstance(train_roles, str) else train_roles:
-            _checks.choice(role, _keys.SPLIT_ROLES, "train_roles")
-        train_roles = (train_roles,) if isinstance(train_roles, str) else tuple(train_roles)
-        adata, subject = self.adata, self._unit_names(SUBJECT)
-        if split_key in adata.obs or split_key != _keys.SPLIT:
-            roles = roles_from_column(adata, split_key, subject)
-        else:
-            roles = self._own_split(subject)
-        roles = roles.where(~roles.isin(train_roles), _keys.TRAIN)
-        ages = pd.Series(self._cell_ages()).groupby(subject.to_numpy()).mean()
-        trained = ages[roles.index[roles == _keys.TRAIN]].dropna()
-        if trained.nunique() < 2:
-            raise ValueError(
-                f"{len(trained)} subjects with an age have a role in train_roles={train_roles} (column {split_key!r}: "
-                f"{roles.value_counts().to_dict()}); a clock needs two or more, of different ages."
-            )
-        return roles
-
-    def _own_split(self, subject: pd.Series) -> pd.Series:
-        """A 70/15/15 split of the labelled subjects, the same in every call."""
-        age = pd.Series(self._cell_ages()).groupby(subject.to_numpy()).mean().sort_index()
-        roles = pd.Series(_keys.TRAIN, index=age.index, dtype=object)
-        known = age.dropna()
-        n_test, n_validation = role_counts(len(known), 0.15, 0.15)
-        roles[known.index] = assign_roles(
-            known.to_numpy(),
-            np.zeros(len(known), dtype=int),
-            n_test,
-            n_validation,
-            np.random.default_rng(self.init_params_["non_kwargs"]["rng"]),
-        )
-        logger.info(
-            "adata.obs has no %r; %d subjects train, %d validate and %d test (model.split_). Make your own split with "
-            "agevi.pp.split_subjects.",
-            _keys.SPLIT, *((roles == r).sum() for r in _keys.SPLIT_ROLES),
-        )  # fmt: skip
-        return roles
-
-    def _has_labelled(self, cells: np.ndarray) -> bool:
-        return bool(np.isfinite(self._cell_ages()[cells]).any())
-
-    def _starts_from(self, roles: pd.Series) -> bool:
-        """Whether the current weights may be trained on: they are new, or every subject keeps its role."""
-        if not self.is_trained_:
-            return not self._touched
-        same = self.split_ == roles.to_dict()
-        if not same:
-            logger.info("The roles of subjects differ from the last training; training starts from new weights.")
-        return same
-
     def _reset(self) -> None:
         """New weights, as the constructor made them."""
         self.module = self._make_module()
-        self.is_trained_, self.history_, self.split_, self.best_epoch_ = False, None, {}, None
-        self.n_trainings_ = 0
-        self._touched = False
+        self._start()
 
     # --- the fit ---------------------------------------------------------------------------------------------
-
-    def _sample_ages(self, cells: np.ndarray | None = None) -> torch.Tensor:
-        """Age of every sample by code, (n_samples,), NaN where unlabelled or without any of ``cells``."""
-        codes = self.adata_manager.get_from_registry(SAMPLE).ravel().astype(int)
-        chosen = np.ones(len(codes), dtype=bool) if cells is None else cells
-        out = np.full(codes.max() + 1, np.nan)
-        out[codes[chosen]] = self._cell_ages()[chosen]
-        return torch.from_numpy(out)
-
-    def _summarise_ages(self, train: np.ndarray) -> dict[str, Any]:
-        """On whom the clock is trained, for its card."""
-        ages = self._sample_ages(train)
-        ages = ages[torch.isfinite(ages)]
-        labelled = train & np.isfinite(self._cell_ages())
-        return {
-            "unit": self.setup_args["age_unit"],
-            "transform": self.age_transform,
-            "min": float(ages.min()),
-            "max": float(ages.max()),
-            "n_subjects": int(self._unit_names(SUBJECT)[labelled].nunique()),
-            "n_samples": len(ages),
-            "n_cells": int(train.sum()),
-        }
-
-    def _subject_weights(self, train: np.ndarray) -> torch.Tensor:
-        """Weight of a cell by its subject's code: every subject sums to the same, mean 1 over training cells."""
-        codes = self.adata_manager.get_from_registry(SUBJECT).ravel().astype(int)
-        labelled, n_codes = np.isfinite(self._cell_ages()), codes.max() + 1
-        if self.subject_weight == "cells":
-            return torch.ones(n_codes)
-        cells = np.bincount(codes[labelled], minlength=n_codes)
-        trained = np.unique(codes[labelled & train])
-        return torch.from_numpy(cells[trained].mean() / np.maximum(cells, 1)).float()
 
     def _run(
         self,

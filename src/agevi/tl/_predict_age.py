@@ -56,6 +56,9 @@ def predict_age(
 
     ``adata.obs[f"{key_added}_predicted"]``
         Predicted age, float32, in the clock's age unit.
+    ``adata.obs[f"{key_added}_predicted_sample"]``
+        Age predicted from the summed counts of the cell's sample, float32, the same for all its cells; from clocks that
+        were trained on sums, where ``adata.obs`` names the samples.
     ``adata.obs[f"{key_added}_role"]``
         Categorical: ``train``, ``validation``, ``test`` or ``new``.
     ``adata.obsm[f"X_{key_added}"]``
@@ -89,9 +92,13 @@ def predict_age(
     keys = _keys.Keys(key_added)
     _keep_out_of_fold(adata, keys, overwrite)
     prediction = model._predict(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
+    sample_ages = _sample_ages(adata, model, batch_size, min_gene_coverage)
     roles = _roles(adata, model)
     adata = adata.copy() if copy else adata
     adata.obs[keys.predicted] = prediction.age
+    adata.obs.drop(columns=keys.predicted_sample, errors="ignore", inplace=True)
+    if sample_ages is not None:
+        adata.obs[keys.predicted_sample] = sample_ages
     adata.obs[keys.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
     if prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
@@ -118,6 +125,17 @@ def _keep_out_of_fold(adata: AnnData, keys: _keys.Keys, overwrite: bool) -> None
             f"adata.obs[{keys.predicted!r}] holds out-of-fold predictions of tl.cross_validate; pass another key_added, "
             "or overwrite=True to replace them."
         )
+
+
+def _sample_ages(
+    adata: AnnData, model: Any, batch_size: int | None, min_gene_coverage: float
+) -> np.ndarray | None:
+    """Ages from summed counts, (n_cells,); None for clocks of single cells and data that do not name samples."""
+    setup = model.setup_args
+    if not model.predicts_sums or (setup["sample_key"] or setup["subject_key"]) not in adata.obs:
+        return None
+    ages: np.ndarray = model._predict_samples(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
+    return ages
 
 
 def _roles(adata: AnnData, model: Any) -> np.ndarray:

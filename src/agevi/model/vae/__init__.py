@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from agevi.model.vae._model import PoissonVAE
+from agevi.model.vae._model import DenoisingVAE, GaussianVAE, PoissonVAE
 
-__all__ = ["PoissonVAE"]
+__all__ = ["DenoisingVAE", "GaussianVAE", "PoissonVAE"]

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, RNASeqMixin, VAEMixin
-from agevi.dataloaders._stats import gene_stats
-from agevi.dataloaders._views import registered
-from agevi.model._clock import ClockMixin
-from agevi.model._seed import as_seed, seeded
-from agevi.model._training import SubjectTrainingMixin
-from agevi.model.vae._module import ClockVAEModule
-from agevi.model.vae._plan import BestWeights, ClockTrainingPlan
-from agevi.nn.heads import AGE_LOSSES
-
-GENE_LIKELIHOODS = ("poisson", "zip", "nb", "zinb")
-RATES = ("softmax", "softplus")
-SUBJECT_WEIGHTS = ("equal", "cells")
+from agevi._compat import REGISTRY_KEYS
+from agevi.dataloaders._register import check_values
+from agevi.model._seed import as_seed
+from agevi.model.vae._base import RATES, VAEClock, whole_numbers
+from agevi.nn.likelihoods import GENE_LIKELIHOODS
+from agevi.nn.noise import NOISE_SCALES, NOISES
 
 
-class PoissonVAE(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseModelClass):
+class PoissonVAE(VAEClock):
     """Ageing clock: variational autoencoder of raw counts with an age head on its latent mean.
 
     The encoder maps a cell's counts to a Gaussian posterior over a latent space with an N(0, I) prior; the decoder
     maps back to Poisson rates; a small network on the posterior mean predicts the standardised age. A donor's age is
     the mean over its cells (:func:`agevi.tl.aggregate_subjects`). Do not trust predictions on another tissue, assay
     or species than the training data's. After training, ``history`` holds the metrics of every epoch, ``split_`` the
-    role of every subject and ``best_epoch_`` the epoch whose weights are kept. After the Poisson VAE of Su & Mukundan, *A single cell RNA-Seq based aging
-    clock for human neurons*.
+    role of every subject and ``best_epoch_`` the epoch whose weights are kept. After the Poisson VAE of Su &
+    Mukundan, *A single cell RNA-Seq based aging clock for human neurons*.
 
     Parameters
     ----------
@@ -48,7 +39,8 @@ class PoissonVAE(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMo
     dropout_rate
         Dropout of encoder and head while training.
     gene_likelihood
-        ``"poisson"``.
+        ``"poisson"``, ``"nb"`` (negative binomial, one inverse dispersion per gene), ``"zip"`` or ``"zinb"`` (the same
+        with one probability per gene that a count is lost).
     rate
         ``"softmax"``: expected counts are library size times a softmax over genes, so that depth is no signal;
         ``"softplus"``: softplus of the decoder's output, as published.
@@ -77,19 +69,7 @@ class PoissonVAE(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMo
     True
     """
 
-    expects: ClassVar[str] = "counts"
-    _module_cls = ClockVAEModule
-    _training_plan_cls = ClockTrainingPlan
-    _best_weights_cls = BestWeights
-
-    get_latent_library_size = Absent("the library size is observed, not latent.")
-    get_feature_correlation_matrix = Absent(
-        "a Poisson has no dispersion to sample from; use posterior_predictive_sample."
-    )
-    get_likelihood_parameters = Absent("a Poisson has one, its mean: get_normalized_expression(library_size='latent').")
-    get_importance_weights = Absent("scvi-tools computes them for models with a latent library size.")
-    get_aggregated_posterior = Absent("scvi-tools 1.4 takes variances for standard deviations in it.")
-    differential_abundance = Absent("it rests on get_aggregated_posterior, which is wrong in scvi-tools 1.4.")
+    expects = "counts"
 
     def __init__(
         self,
@@ -108,63 +88,178 @@ class PoissonVAE(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMo
         rng: int | np.random.Generator | None = 0,
     ) -> None:
         _checks.choice(gene_likelihood, GENE_LIKELIHOODS, "gene_likelihood")
-        if gene_likelihood != "poisson":
-            raise ValueError(
-                f"gene_likelihood={gene_likelihood!r} is not built yet; this version fits 'poisson'. "
-                "'zip', 'nb' and 'zinb' come with a later release."
-            )
         _checks.choice(rate, RATES, "rate")
-        _checks.choice(age_loss, AGE_LOSSES, "age_loss")
-        _checks.choice(subject_weight, SUBJECT_WEIGHTS, "subject_weight")
-        n_hidden, n_head, rng = [int(n) for n in n_hidden], [int(n) for n in n_head], as_seed(rng)
-        super().__init__(registered(_checks.anndata(adata)))
-        self.subject_weight = subject_weight
-        self.init_params_ = self._get_init_params(locals())
-        self.split_, self.best_epoch_, self.n_trainings_, self.age_summary_ = {}, None, 0, {}
-        self._touched = False
-        self.module = self._make_module()
-        self._model_summary_string = (
-            f"{type(self).__name__} clock: {len(self.genes):,} genes, n_latent: {n_latent}, n_hidden: {n_hidden}, "
-            f"n_head: {n_head}, likelihood: {gene_likelihood} ({rate})"
-        )
+        n_hidden, n_head, rng = whole_numbers(n_hidden), whole_numbers(n_head), as_seed(rng)
+        super().__init__(adata, age_loss=age_loss, subject_weight=subject_weight)
+        self._build(self._get_init_params(locals()))
 
-    def _make_module(self) -> ClockVAEModule:
-        """A module with fresh weights that depend on the seed alone."""
-        init = dict(self.init_params_["non_kwargs"])
-        seed = init.pop("rng")
-        del init["subject_weight"], init["gene_likelihood"]
-        stats, setup = self.summary_stats, self.setup_args
-        cat_covs = setup["categorical_covariate_keys"]
-        state = self.registry_["field_registries"][REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"]
-        with seeded(seed):
-            return self._module_cls(
-                stats.n_vars,
-                n_batch=stats.n_batch,
-                n_cats_per_cov=list(state["n_cats_per_key"]) if cat_covs else [],
-                n_continuous_cov=len(setup["continuous_covariate_keys"] or []),
-                normalize=setup["normalize"],
-                age_transform=self.age_transform,
-                min_age=setup["min_age"],
-                **init,
-            )
 
-    def _fit_buffers(self, train: np.ndarray) -> None:
-        """Everything that is estimated before the first step, from training cells alone."""
-        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        stats = gene_stats(x, np.flatnonzero(train), log1p_cp10k=self.module.normalize == "log1p_cp10k")
-        self.module.age_scale.fit(self._sample_ages(train))
-        self.module.input_mean.copy_(torch.from_numpy(stats.input_mean))
-        self.module.gene_share.copy_(torch.from_numpy(stats.share))
-        self.module.mean_library.fill_(max(stats.library, 1.0))
+class GaussianVAE(VAEClock):
+    """Ageing clock: variational autoencoder of normalised values with an age head on its latent mean.
 
-    @torch.inference_mode()
-    def _predict_batches(self, loader: Any, present: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Ages and latent means of the cells in ``loader``."""
-        self.module.eval()
-        ages, latents = [], []
-        for tensors in loader:
-            inputs = self.module._get_inference_input(tensors)
-            mean = self.module.latent_mean(**inputs, present=present)
-            ages.append(self.module.age(mean).cpu())
-            latents.append(mean.cpu())
-        return torch.cat(ages).numpy(), torch.cat(latents).numpy()
+    As :class:`PoissonVAE`, but the decoder gives the mean of a normal distribution, without a constraint, and every
+    gene has one standard deviation. It takes counts, which it normalises itself, or any continuous values with
+    ``setup_anndata(adata, normalize="none")``. Means and standard deviations of its scaler come from training cells
+    only. After the Gaussian VAE of Su & Mukundan, *A single cell RNA-Seq based aging clock for human neurons*.
+    ``get_normalized_expression`` gives expected shares of counts (values, with ``normalize="none"``), and with
+    ``library_size="latent"`` the expected normalised values.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata`.
+    n_latent
+        Latent dimensions.
+    n_hidden
+        Widths of the encoder's layers; the decoder mirrors them.
+    n_head
+        Widths of the age head's layers.
+    dropout_rate
+        Dropout of encoder and head while training.
+    standardize
+        Z-score every gene with mean and standard deviation of the training cells; otherwise the normalised values are
+        taken as they are.
+    age_loss
+        ``"huber"``, ``"mse"`` or ``"mae"`` on the standardised age.
+    age_weight
+        Weight of the age loss, in units of the number of genes: at 1 an error of one standard deviation weighs as
+        much as one standard deviation in every gene.
+    subject_weight
+        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does.
+    encode_covariates
+        Whether the encoder sees batch and covariates too; then new cells need known values of them.
+    rng
+        Seed of the initial weights and of training.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort()
+    >>> agevi.model.GaussianVAE.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> model = agevi.model.GaussianVAE(adata)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> model.predict_age().shape == (adata.n_obs,)
+    True
+    """
+
+    fixed = {"gene_likelihood": "normal"}
+
+    def __init__(
+        self,
+        adata: AnnData,
+        *,
+        n_latent: int = 32,
+        n_hidden: Sequence[int] = (128, 128),
+        n_head: Sequence[int] = (20, 20),
+        dropout_rate: float = 0.2,
+        standardize: bool = True,
+        age_loss: str = "huber",
+        age_weight: float = 0.1,
+        subject_weight: str = "equal",
+        encode_covariates: bool = False,
+        rng: int | np.random.Generator | None = 0,
+    ) -> None:
+        n_hidden, n_head, rng = whole_numbers(n_hidden), whole_numbers(n_head), as_seed(rng)
+        super().__init__(adata, age_loss=age_loss, subject_weight=subject_weight)
+        self._build(self._get_init_params(locals()))
+
+
+class DenoisingVAE(VAEClock):
+    """Ageing clock: variational autoencoder whose encoder sees noisy cells while it is trained.
+
+    As :class:`PoissonVAE` or :class:`GaussianVAE`, by ``gene_likelihood``, but noise is added to what the encoder
+    sees, in training only. The loss compares the reconstruction with the clean cell, whose library size the decoder
+    gets too; predictions see no noise. After the denoising VAE of Su & Mukundan, *A single cell RNA-Seq based aging
+    clock for human neurons*, with noise and likelihoods that suit counts, which they left for later.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata`: counts, or any values with ``gene_likelihood="normal"`` and
+        Gaussian noise.
+    n_latent
+        Latent dimensions.
+    n_hidden
+        Widths of the encoder's layers; the decoder mirrors them.
+    n_head
+        Widths of the age head's layers.
+    dropout_rate
+        Dropout of encoder and head while training.
+    gene_likelihood
+        ``"poisson"``, ``"nb"``, ``"zip"``, ``"zinb"``, or ``"normal"`` for normalised values.
+    noise
+        ``"binomial"``: every single count is lost with probability ``noise_level``. ``"poisson"``: a count x becomes
+        ``noise_level`` times a Poisson draw of mean x / ``noise_level``, which has mean x and variance
+        ``noise_level`` x. ``"gaussian"``: normal noise on the encoder's input, after normalisation.
+    noise_level
+        What it means depends on ``noise``, see there; for Gaussian noise the standard deviation in units of
+        ``noise_relative_to``. 0 is no noise.
+    noise_relative_to
+        Unit of Gaussian noise: ``"input_sd"``, the standard deviation of each gene's input over training cells, or
+        ``"max"``, the largest normalised value of the training cells.
+    standardize
+        Z-score the encoder's input, and with ``"normal"`` the values that are reconstructed, by training cells.
+    rate
+        Of counts, as in :class:`PoissonVAE`.
+    age_loss
+        ``"huber"``, ``"mse"`` or ``"mae"`` on the standardised age.
+    age_weight
+        Weight of the age loss, in the units of :class:`PoissonVAE`, or with ``"normal"`` of :class:`GaussianVAE`.
+    subject_weight
+        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does.
+    encode_covariates
+        Whether the encoder sees batch and covariates too; then new cells need known values of them.
+    rng
+        Seed of the initial weights and of training.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort()
+    >>> agevi.model.DenoisingVAE.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> model = agevi.model.DenoisingVAE(adata, noise="binomial", noise_level=0.3)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> model.predict_age().shape == (adata.n_obs,)
+    True
+    """
+
+    def __init__(
+        self,
+        adata: AnnData,
+        *,
+        n_latent: int = 32,
+        n_hidden: Sequence[int] = (128, 128),
+        n_head: Sequence[int] = (20, 20),
+        dropout_rate: float = 0.2,
+        gene_likelihood: str = "poisson",
+        noise: str = "binomial",
+        noise_level: float = 0.3,
+        noise_relative_to: str = "input_sd",
+        standardize: bool = True,
+        rate: str = "softmax",
+        age_loss: str = "huber",
+        age_weight: float = 0.1,
+        subject_weight: str = "equal",
+        encode_covariates: bool = False,
+        rng: int | np.random.Generator | None = 0,
+    ) -> None:
+        _checks.choice(gene_likelihood, (*GENE_LIKELIHOODS, "normal"), "gene_likelihood")
+        _checks.choice(noise, NOISES, "noise")
+        _checks.choice(noise_relative_to, NOISE_SCALES, "noise_relative_to")
+        _checks.choice(rate, RATES, "rate")
+        _check_level(noise, noise_level)
+        n_hidden, n_head, rng = whole_numbers(n_hidden), whole_numbers(n_head), as_seed(rng)
+        super().__init__(adata, age_loss=age_loss, subject_weight=subject_weight)
+        if gene_likelihood != "normal" or noise != "gaussian":
+            self.expects = "counts"
+            x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+            check_values(x, self.setup_args, counts=True, model=type(self).__name__, empty_ok=True)
+        self._build(self._get_init_params(locals()))
+
+
+def _check_level(noise: str, level: float) -> None:
+    """Refuse a level that the noise does not have."""
+    highest = 1.0 if noise == "binomial" else np.inf
+    if not 0 <= level < highest:
+        what = "the share of counts that are lost, at least 0 and below 1" if noise == "binomial" else "0 or more"
+        raise ValueError(f"noise_level={level} with noise={noise!r}; it is {what}.")

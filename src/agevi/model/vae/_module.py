@@ -10,13 +10,14 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from agevi._compat import REGISTRY_KEYS, BaseModuleClass, LossOutput, Poisson, auto_move_data
+from agevi._compat import REGISTRY_KEYS, BaseModuleClass, LossOutput, auto_move_data
 from agevi.dataloaders._fields import AGE, SUBJECT
+from agevi.dataloaders._stats import GeneStats
+from agevi.model.vae._observation import Continuous, Counts
 from agevi.nn.blocks import GaussianEncoder, Stack
 from agevi.nn.heads import AgeHead, AgeScale, masked_age_loss
-from agevi.nn.likelihoods import poisson_nll
-
-_CP10K = 1e4
+from agevi.nn.inputs import CP10K, GeneInput
+from agevi.nn.noise import InputNoise
 
 
 class ClockVAEModule(BaseModuleClass):
@@ -31,19 +32,20 @@ class ClockVAEModule(BaseModuleClass):
         sees them; the encoder does only with ``encode_covariates``.
     n_latent, n_hidden, n_head, dropout_rate
         Latent dimensions, widths of the encoder (the decoder mirrors them) and of the age head, dropout of all.
+    gene_likelihood
+        ``"poisson"``, ``"zip"``, ``"nb"``, ``"zinb"`` for counts, ``"normal"`` for normalised values.
     rate
         ``"softmax"``: library size times a softmax over genes; ``"softplus"``: softplus of the decoder's output.
     age_loss, age_weight
-        Loss on the standardised age, and its weight relative to the counts of an average training cell.
-    normalize
-        Input of the encoder: ``"log1p_cp10k"`` or the counts as they are (``"none"``).
+        Loss on the standardised age, and its weight relative to the counts of an average training cell (for
+        ``"normal"``: relative to the number of genes).
+    normalize, standardize
+        Input of the encoder, see :class:`agevi.nn.inputs.GeneInput`; ``"normal"`` models the normalised values.
+    noise, noise_level
+        Noise on the encoder's input while training, see :class:`agevi.nn.noise.InputNoise`.
     age_transform, min_age
         See :class:`agevi.nn.heads.AgeScale`.
     """
-
-    input_mean: torch.Tensor
-    gene_share: torch.Tensor
-    mean_library: torch.Tensor
 
     def __init__(
         self,
@@ -56,11 +58,15 @@ class ClockVAEModule(BaseModuleClass):
         n_hidden: Sequence[int],
         n_head: Sequence[int],
         dropout_rate: float,
+        gene_likelihood: str = "poisson",
         rate: str = "softmax",
         age_loss: str = "huber",
         age_weight: float = 1.0,
         encode_covariates: bool = False,
         normalize: str = "log1p_cp10k",
+        standardize: bool = False,
+        noise: str | None = None,
+        noise_level: float = 0.0,
         age_transform: str = "none",
         min_age: float = -1.0,
     ) -> None:
@@ -68,9 +74,9 @@ class ClockVAEModule(BaseModuleClass):
         self.n_input, self.n_latent = n_input, n_latent
         self.category_sizes = [n for n in (n_batch, *n_cats_per_cov) if n > 1]
         self.n_batch, self.n_cats_per_cov = n_batch, list(n_cats_per_cov)
-        self.gene_likelihood, self.rate = "poisson", rate
+        self.gene_likelihood, self.rate = gene_likelihood, rate
         self.age_loss, self.age_weight = age_loss, age_weight
-        self.encode_covariates, self.normalize = encode_covariates, normalize
+        self.encode_covariates = encode_covariates
         n_covariates = sum(self.category_sizes) + n_continuous_cov
         encoder = Stack(
             n_input, n_hidden, dropout_rate=dropout_rate, n_covariates=n_covariates if encode_covariates else 0
@@ -80,25 +86,32 @@ class ClockVAEModule(BaseModuleClass):
         self.logits = nn.Linear(self.decoder.n_output, n_input)
         self.head = AgeHead(n_latent, list(n_head), dropout_rate=dropout_rate)
         self.age_scale = AgeScale(age_transform, min_age)
-        self.register_buffer("input_mean", torch.zeros(n_input))
-        self.register_buffer("gene_share", torch.full((n_input,), 1.0 / n_input))
-        self.register_buffer("mean_library", torch.ones(()))
+        self.input = GeneInput(n_input, normalize=normalize, standardize=standardize)
+        self.noise = InputNoise(n_input, kind=noise, level=noise_level) if noise else None
+        self.observation = Continuous(n_input) if gene_likelihood == "normal" else Counts(gene_likelihood, n_input)
+
+    def fit_buffers(self, stats: GeneStats, *, noise_relative_to: str = "input_sd") -> None:
+        """Everything that is estimated before the first step, from the moments of training cells."""
+        stats.fill(self.input)
+        self.observation.fit(stats)
+        if self.noise is not None:
+            unit = self.input.sd if noise_relative_to == "input_sd" else torch.full_like(self.input.sd, stats.input_max)
+            self.noise.scale.copy_(unit / self.input.sd if self.input.standardize else unit)
 
     # --- from counts to latent space -------------------------------------------------------------------------
 
     def encoder_input(
         self, x: torch.Tensor, library: torch.Tensor, present: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Normalised counts, (n, n_genes); genes that the data lack enter at their training mean."""
-        out = torch.log1p(x * (_CP10K / library)) if self.normalize == "log1p_cp10k" else x
-        return out if present is None else torch.where(present, out, self.input_mean)
-
-    def library_size(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Counts per cell, (n, 1), at least 1; scaled up by the share of counts that absent genes would hold."""
-        library = x.sum(-1, keepdim=True)
-        if present is not None:
-            library = library / self.gene_share[present].sum().clamp_min(1e-6)
-        return library.clamp_min(1.0)
+        """What the encoder sees of counts with sums ``library``, (n, n_genes); noisy in training with noise."""
+        if self.noise is None:
+            out: torch.Tensor = self.input(x, library, present)
+            return out
+        noisy = self.noise.on_counts(x)
+        if noisy is not x:  # its own sum keeps the mean of the input as it is without noise
+            library = self.input.library_size(noisy, present)
+        noised: torch.Tensor = self.noise.on_input(self.input(noisy, library, present))
+        return noised
 
     def covariates(
         self,
@@ -119,7 +132,7 @@ class ClockVAEModule(BaseModuleClass):
         self, x: torch.Tensor, covariates: torch.Tensor | None = None, present: torch.Tensor | None = None
     ) -> tuple[Normal, torch.Tensor]:
         """Posterior over the latent space, (n, n_latent), and library size, (n, 1)."""
-        library = self.library_size(x, present)
+        library = self.input.library_size(x, present)
         mean, sd = self.encoder(self.encoder_input(x, library, present), covariates if self.encode_covariates else None)
         return Normal(mean, sd, validate_args=False), library
 
@@ -189,10 +202,13 @@ class ClockVAEModule(BaseModuleClass):
         cont_covs: torch.Tensor | None = None,
         transform_batch: int | None = None,
     ) -> dict[str, Any]:
-        """Distribution of the counts, ``px``, (..., n, n_genes), and the prior."""
+        """Distribution of the values, ``px``, (..., n, n_genes), and the prior."""
         if transform_batch is not None:
             batch_index = torch.full_like(batch_index, transform_batch)
         logits = self.logits(self.decoder(z, self.covariates(batch_index, cat_covs, cont_covs)))
+        pz = Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)
+        if isinstance(self.observation, Continuous):
+            return {"px": self._continuous(logits, self.observation), "pz": pz}
         if self.rate == "softmax":
             log_scale = F.log_softmax(logits, dim=-1)
             log_rate = log_scale + library
@@ -200,9 +216,23 @@ class ClockVAEModule(BaseModuleClass):
         else:
             rate = F.softplus(logits) + 1e-8
             log_rate, scale = rate.log(), rate / rate.sum(-1, keepdim=True)
-        px = Poisson(rate=rate, scale=scale, validate_args=False)
-        pz = Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)
-        return {"px": px, "pz": pz, "log_rate": log_rate}
+        return {"px": self.observation.distribution(rate, scale), "pz": pz, "log_rate": log_rate, "rate": rate}
+
+    def _continuous(self, standardized: torch.Tensor, observation: Continuous) -> Any:
+        """Distribution of normalised values from the decoder's output."""
+        mean, sd = standardized, observation.sd
+        if self.input.standardize:
+            mean, sd = self.input.mean + self.input.sd * mean, self.input.sd * sd
+        shares = torch.expm1(mean).clamp_min(0) / CP10K if self.input.normalize == "log1p_cp10k" else mean
+        return observation.distribution(mean, sd, shares)
+
+    def reconstruction_loss(self, x: torch.Tensor, generative_outputs: dict[str, Any]) -> torch.Tensor:
+        """Negative log-likelihood of every cell, (...), in nats."""
+        if isinstance(self.observation, Continuous):
+            px = generative_outputs["px"]
+            return self.observation.nll(self.input.normalized(x).expand_as(px.loc), px.loc, px.scale)
+        log_rate, rate = generative_outputs["log_rate"], generative_outputs["rate"]
+        return self.observation.nll(x.expand_as(rate), log_rate, rate)
 
     def loss(
         self,
@@ -226,7 +256,7 @@ class ClockVAEModule(BaseModuleClass):
             Weight of a cell in the age term by the code of its subject, (n_subjects,).
         """
         x, qz = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"]
-        reconstruction = poisson_nll(x, generative_outputs["log_rate"], generative_outputs["px"].rate)
+        reconstruction = self.reconstruction_loss(x, generative_outputs)
         kl = kl_divergence(qz, Normal(torch.zeros_like(qz.loc), torch.ones_like(qz.scale))).sum(-1)
         loss = (reconstruction + kl_weight * kl).mean()
         predicted = self.head(qz.loc)
@@ -234,7 +264,8 @@ class ClockVAEModule(BaseModuleClass):
             weight = None if subject_weights is None else subject_weights[tensors[SUBJECT].squeeze(-1).long()]
             target = self.age_scale.to_scale(tensors[AGE].squeeze(-1))
             age = masked_age_loss(predicted, target, weight, kind=self.age_loss)
-            loss = loss + self.age_weight * self.mean_library * age
+            size = self.n_input if self.gene_likelihood == "normal" else self.input.mean_library
+            loss = loss + self.age_weight * size * age
         return LossOutput(
             loss=loss,
             reconstruction_loss=reconstruction,
@@ -276,9 +307,7 @@ class ClockVAEModule(BaseModuleClass):
             inference = self.inference(**inputs, n_samples=n)
             generative = self.generative(**self._get_generative_input(tensors, inference))
             z, qz, pz = inference["z"], inference["qz"], generative["pz"]
-            log_ratio = (pz.log_prob(z) - qz.log_prob(z)).sum(-1) - poisson_nll(
-                x.expand_as(generative["log_rate"]), generative["log_rate"], generative["px"].rate
-            )
+            log_ratio = (pz.log_prob(z) - qz.log_prob(z)).sum(-1) - self.reconstruction_loss(x, generative)
             parts.append(log_ratio.reshape(n, -1))
         log_lik = torch.logsumexp(torch.cat(parts), dim=0) - torch.log(torch.tensor(float(n_mc_samples)))
         return float(log_lik.mean()) if return_mean else log_lik.cpu()

@@ -1,188 +1,63 @@
-"""Training plan: annealed KL weight, learning-rate schedule, metrics once per epoch at the level of subjects."""
+"""Training plan of the autoencoders: annealed KL weight and the parts of the ELBO."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
-import lightning.pytorch as pl
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 
-from agevi import _checks
-from agevi._compat import Callback, LossOutput, TrainingPlan
-from agevi.dataloaders._fields import SAMPLE
-from agevi.nn.schedules import KL_SCHEDULES, LR_SCHEDULES
-
-_SUMS = ("loss", "reconstruction_loss", "kl_local")
+from agevi.model._plan import AgeTrainingPlan, schedule_of
+from agevi.nn.schedules import KL_SCHEDULES
 
 
-class _EpochSums:
-    """Sums over one pass, kept on the device so that no step waits for it."""
-
-    def __init__(self, age: torch.Tensor) -> None:
-        self.age = age  # (n_samples,), NaN where unlabelled
-        self.reset()
-
-    def reset(self) -> None:
-        self.sums = torch.zeros(len(_SUMS) + 1, dtype=torch.float64, device=self.age.device)
-        self.predicted = torch.zeros(2, len(self.age), dtype=torch.float64, device=self.age.device)
-
-    def add(self, output: LossOutput, sample: torch.Tensor) -> None:
-        n = output.n_obs_minibatch
-        parts = (output.loss.detach() * n, output.reconstruction_loss_sum.detach(), output.kl_local_sum.detach())
-        self.sums += torch.stack([*(p.double() for p in parts), torch.tensor(float(n), device=self.age.device)])
-        predicted = output.extra_metrics["predicted_age"].double()
-        self.predicted.index_add_(1, sample, torch.stack([predicted, torch.ones_like(predicted)]))
-
-    def means(self) -> dict[str, torch.Tensor]:
-        loss, reconstruction, kl = self.sums[:-1] / self.sums[-1].clamp_min(1)
-        seen = (self.predicted[1] > 0) & torch.isfinite(self.age)
-        error = self.predicted[0, seen] / self.predicted[1, seen] - self.age[seen]
-        return {"loss": loss, "reconstruction_loss": reconstruction, "kl_local": kl, "age_mae": error.abs().mean()}
-
-
-class ClockTrainingPlan(TrainingPlan):
-    """scvi-tools' plan with the schedules of the neuron clock and subject-level metrics.
+class ClockTrainingPlan(AgeTrainingPlan):
+    """The plan of every network clock, with the KL weight of the neuron clock.
 
     Parameters
     ----------
     module
         The module.
-    sample_ages
-        Age of every sample by code in the user's unit, (n_samples,), NaN where unlabelled.
-    subject_weights
-        Weight of a cell in the age term by the code of its subject, (n_subjects,).
-    kl_schedule, lr_schedule
-        Names in :mod:`agevi.nn.schedules` or functions of the epoch.
-    kl_kwargs, lr_kwargs
-        Arguments of the named schedules.
-    optimizer, lr, weight_decay, eps
-        As in scvi-tools; ``eps`` is torch's default here, since scvi-tools' 0.01 damps the age head.
+    kl_schedule
+        Name in :mod:`agevi.nn.schedules` or a function of the epoch.
+    kl_kwargs
+        Arguments of the named schedule.
+    **kwargs
+        See :class:`agevi.model._plan.AgeTrainingPlan`.
     """
+
+    terms: ClassVar[tuple[str, ...]] = ("reconstruction_loss", "kl_local")
 
     def __init__(
         self,
         module: Any,
         *,
-        sample_ages: torch.Tensor,
-        subject_weights: torch.Tensor,
         kl_schedule: str | Callable[[int], float] = "cyclical",
-        lr_schedule: str | Callable[[int], float] = "cosine_restarts",
         kl_kwargs: dict[str, Any] | None = None,
-        lr_kwargs: dict[str, Any] | None = None,
-        optimizer: str = "Adam",
-        lr: float = 1e-3,
-        weight_decay: float = 1e-6,
-        eps: float = 1e-8,
-        **loss_kwargs: Any,
+        **kwargs: Any,
     ) -> None:
-        self.kl_at = _schedule(kl_schedule, KL_SCHEDULES, "kl_schedule", kl_kwargs)
-        self.lr_at = _schedule(lr_schedule, LR_SCHEDULES, "lr_schedule", lr_kwargs)
-        super().__init__(
-            module, optimizer=optimizer, lr=lr, weight_decay=weight_decay, eps=eps, **loss_kwargs
-        )  # fmt: skip
-        self.sample_ages, self.subject_weights = sample_ages, subject_weights
+        self.kl_at = schedule_of(kl_schedule, KL_SCHEDULES, "kl_schedule", kl_kwargs)
+        super().__init__(module, **kwargs)
 
     @property
     def kl_weight(self) -> float:
         """KL weight of the current epoch."""
         return self.kl_at(self.current_epoch)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Optimizer with the schedule of the learning rate, stepped once per epoch."""
-        config = super().configure_optimizers()
-        config["lr_scheduler"] = {"scheduler": LambdaLR(config["optimizer"], self.lr_at), "interval": "epoch"}
-        return config
-
-    def on_fit_start(self) -> None:
-        """Move what the metrics need to the device."""
-        ages = self.sample_ages.to(self.device)
-        self._sums = {"train": _EpochSums(ages), "validation": _EpochSums(ages)}
-        self.loss_kwargs["subject_weights"] = self.subject_weights.to(self.device)
-
-    def on_train_epoch_start(self) -> None:
-        """Switch to training mode: scvi-tools and Lightning leave a module of an earlier fit in evaluation mode."""
-        self.module.train()
-        self._sums["train"].reset()
-
-    def on_validation_epoch_start(self) -> None:
-        """Start the sums of a validation pass."""
-        self._sums["validation"].reset()
-
     def _step(self, batch: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
         self.loss_kwargs["kl_weight"] = self.kl_weight
-        _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
-        self._sums[mode].add(output, batch[SAMPLE].squeeze(-1).long())
-        return output.loss
+        return super()._step(batch, mode)
 
-    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Loss of a training batch."""
-        return self._step(batch, "train")
-
-    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Loss of a validation batch."""
-        return self._step(batch, "validation")
-
-    def _log_epoch(self, mode: str) -> None:
-        m = self._sums[mode].means()
-        metrics = {
-            f"{mode}_loss": m["loss"],
-            f"elbo_{mode}": m["reconstruction_loss"] + m["kl_local"],
-            f"reconstruction_loss_{mode}": m["reconstruction_loss"],
-            f"kl_local_{mode}": m["kl_local"],
-            f"age_mae_{mode}": m["age_mae"],
+    def epoch_metrics(self, means: dict[str, torch.Tensor], mode: str) -> dict[str, torch.Tensor]:
+        """The parts of the ELBO beside what every plan logs."""
+        reconstruction, kl = means["reconstruction_loss"], means["kl_local"]
+        return super().epoch_metrics(means, mode) | {
+            f"elbo_{mode}": reconstruction + kl,
+            f"reconstruction_loss_{mode}": reconstruction,
+            f"kl_local_{mode}": kl,
         }
-        shown = f"age_mae_{mode}"
-        for name, value in metrics.items():
-            self.log(name, value.float(), prog_bar=name == shown, sync_dist=self.use_sync_dist)
 
     def on_train_epoch_end(self) -> None:
-        """Log the means of the epoch; stop when the loss is no number."""
-        loss = self._sums["train"].means()["loss"]
-        if not torch.isfinite(loss):
-            raise RuntimeError(
-                f"the training loss became {loss.item()} in epoch {self.current_epoch}; lower the learning rate with "
-                "train(plan_kwargs={'lr': 1e-4}), or look for extreme counts in the data."
-            )
+        """Log the weight of the epoch beside its means."""
+        super().on_train_epoch_end()
         self.log("kl_weight", float(self.kl_weight))
-        self._log_epoch("train")
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the means of the validation pass."""
-        self._log_epoch("validation")
-
-
-class BestWeights(Callback):
-    """Keeps the weights of the best epoch in memory and puts them back when training ends."""
-
-    def __init__(self, monitor: str = "age_mae_validation") -> None:
-        self.monitor = monitor
-        self.best_value = float("inf")
-        self.best_epoch: int | None = None
-        self._weights: dict[str, torch.Tensor] = {}
-
-    def on_validation_end(self, trainer: pl.Trainer, plan: Any) -> None:
-        """Keep the weights when the monitored value fell."""
-        value = float(trainer.callback_metrics[self.monitor])
-        if value < self.best_value:
-            self.best_value, self.best_epoch = value, trainer.current_epoch + 1
-            self._weights = {k: v.detach().clone() for k, v in plan.module.state_dict().items()}
-
-    def on_train_end(self, trainer: pl.Trainer, plan: Any) -> None:
-        """Put the best weights back."""
-        if self._weights:
-            plan.module.load_state_dict(self._weights)
-
-
-def _schedule(
-    schedule: str | Callable[[int], float],
-    known: dict[str, Callable[..., float]],
-    argument: str,
-    kwargs: dict[str, Any] | None,
-) -> Callable[[int], float]:
-    """The function that a name stands for."""
-    if callable(schedule):
-        return schedule
-    return partial(known[_checks.choice(schedule, list(known), argument)], **(kwargs or {}))

@@ -1,0 +1,93 @@
+"""Folds of whole subjects: spread over ages and strata, or those of a column."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.optimize import linear_sum_assignment
+
+from agevi import _checks
+
+MIN_FOLDS = 2
+
+
+def assign_folds(
+    age: np.ndarray,
+    trains: np.ndarray,
+    strata: np.ndarray | None,
+    n_folds: int,
+    rng: int | np.random.Generator | None = 0,
+) -> np.ndarray:
+    """Fold of every subject, (n_subjects,), from 0; sizes differ by one subject at most.
+
+    Subjects in the order of age are cut into blocks of ``n_folds``, and each block gives one to every fold, so that all
+    folds span the range of all ages. Within a block, a subject goes to the fold that has the fewest of its stratum.
+    Subjects with an age that may train are dealt out first, then those that may not, then those without an age, each
+    kind on its own, so that every fold holds out its share of each.
+
+    Parameters
+    ----------
+    age
+        Age of every subject, (n_subjects,), NaN where unlabelled. Pass subjects in the order of their names, so that
+        the result does not depend on the order of cells.
+    trains
+        Whether a subject may train at all, (n_subjects,).
+    strata
+        Label of every subject's stratum, (n_subjects,), or None.
+    n_folds
+        Number of folds.
+    rng
+        Seed or generator.
+    """
+    rng = np.random.default_rng(rng)
+    codes = np.zeros(len(age), dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
+    known = ~np.isnan(age)
+    folds, size = np.full(len(age), -1), np.zeros(n_folds)
+    for kind in (trains & known, ~trains & known, ~known):
+        order = rng.permutation(np.flatnonzero(kind))
+        order = order[np.argsort(age[order], kind="stable")]  # ties in age are in random order
+        filled = np.zeros((n_folds, codes.max(initial=0) + 1))
+        for block in np.split(order, range(n_folds, len(order), n_folds)):
+            # Equal sizes come before equal strata; the jitter is below 1 in total and only breaks ties.
+            cost = filled[:, codes[block]].T + len(age) * n_folds * size
+            chosen = linear_sum_assignment(cost + rng.random(cost.shape) / (2 * n_folds))[1]
+            folds[block] = chosen
+            size[chosen] += 1
+            filled[chosen, codes[block]] += 1
+    return folds
+
+
+def folds_from_column(adata: AnnData, fold_key: str, subject: pd.Series) -> pd.Series:
+    """Fold of every subject from a column, as text, indexed by subject.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    fold_key
+        Column with the fold of every cell, one for all cells of a subject.
+    subject
+        Subject of every cell.
+    """
+    column = _checks.labels(adata, fold_key, "fold_key")
+    pairs = pd.DataFrame({"subject": subject.to_numpy(), "fold": column.to_numpy()}).drop_duplicates()
+    twice = pairs.loc[pairs["subject"].duplicated(), "subject"]
+    if len(twice):
+        found = pairs.loc[pairs["subject"] == twice.iloc[0], "fold"]
+        raise ValueError(
+            f"subject {twice.iloc[0]!r} is in folds {' and '.join(map(repr, found))} of adata.obs[{fold_key!r}]; a "
+            "subject is held out as a whole. Give all its cells one fold, or leave fold_key out."
+        )
+    if pairs["fold"].nunique() < MIN_FOLDS:
+        raise ValueError(
+            f"adata.obs[{fold_key!r}] has one fold, {pairs['fold'].iloc[0]!r}; cross-validation needs two or more."
+        )
+    return pairs.set_index("subject")["fold"].sort_index()
+
+
+def fold_order(names: pd.Series) -> list[str]:
+    """Folds in order: by number where all are numbers, else by name."""
+    unique = sorted(set(names))
+    numbers = pd.to_numeric(pd.Series(unique, dtype=object), errors="coerce")
+    return unique if numbers.isna().any() else [unique[i] for i in np.argsort(numbers.to_numpy(), kind="stable")]

@@ -1,0 +1,145 @@
+"""What the autoencoder clocks share on the side of AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from agevi import _checks
+from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, RNASeqMixin, VAEMixin
+from agevi.dataloaders._stats import gene_stats
+from agevi.dataloaders._views import registered
+from agevi.model._clock import ClockMixin
+from agevi.model._seed import seeded
+from agevi.model._training import SubjectTrainingMixin
+from agevi.model.vae._module import ClockVAEModule
+from agevi.model.vae._plan import ClockTrainingPlan
+from agevi.nn.heads import AGE_LOSSES
+
+RATES = ("softmax", "softplus")
+SUBJECT_WEIGHTS = ("equal", "cells")
+_OF_THE_MODEL = ("rng", "subject_weight", "noise_relative_to")
+"""Arguments of the constructors that the module does not take."""
+
+
+class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseModelClass):
+    """A clock whose module is a :class:`ClockVAEModule`; classes differ in what they hand to it."""
+
+    _module_cls = ClockVAEModule
+    _training_plan_cls = ClockTrainingPlan
+    fixed: dict[str, Any] = {}
+    """Arguments of the module that the class sets."""
+
+    get_latent_library_size = Absent("the library size is observed, not latent.")
+    get_feature_correlation_matrix = Absent("use posterior_predictive_sample and correlate its genes.")
+    get_importance_weights = Absent("scvi-tools computes them for models with a latent library size.")
+    get_aggregated_posterior = Absent("scvi-tools 1.4 takes variances for standard deviations in it.")
+    differential_abundance = Absent("it rests on get_aggregated_posterior, which is wrong in scvi-tools 1.4.")
+
+    def __init__(self, adata: AnnData, *, age_loss: str, subject_weight: str) -> None:
+        _checks.choice(age_loss, AGE_LOSSES, "age_loss")
+        _checks.choice(subject_weight, SUBJECT_WEIGHTS, "subject_weight")
+        super().__init__(registered(_checks.anndata(adata)))
+        self.subject_weight = subject_weight
+        self._start()
+
+    def _build(self, init_params: dict[str, Any]) -> None:
+        """The module and the summary, once all arguments are known."""
+        self.init_params_ = init_params
+        self.module = self._make_module()
+        init = init_params["non_kwargs"]
+        self._model_summary_string = (
+            f"{type(self).__name__} clock: {len(self.genes):,} genes, n_latent: {init['n_latent']}, "
+            f"n_hidden: {init['n_hidden']}, n_head: {init['n_head']}, likelihood: {self.module.gene_likelihood}"
+        )
+
+    def _make_module(self) -> ClockVAEModule:
+        """A module with fresh weights that depend on the seed alone."""
+        init = dict(self.init_params_["non_kwargs"])
+        seed = init["rng"]
+        stats, setup = self.summary_stats, self.setup_args
+        cat_covs = setup["categorical_covariate_keys"]
+        state = self.registry_["field_registries"][REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"]
+        with seeded(seed):
+            return self._module_cls(
+                stats.n_vars,
+                n_batch=stats.n_batch,
+                n_cats_per_cov=list(state["n_cats_per_key"]) if cat_covs else [],
+                n_continuous_cov=len(setup["continuous_covariate_keys"] or []),
+                normalize=setup["normalize"],
+                age_transform=self.age_transform,
+                min_age=setup["min_age"],
+                **self.fixed,
+                **{name: value for name, value in init.items() if name not in _OF_THE_MODEL},
+            )
+
+    def _fit_buffers(self, train: np.ndarray) -> None:
+        """Everything that is estimated before the first step, from training cells alone."""
+        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        stats = gene_stats(x, np.flatnonzero(train), normalize=self.setup_args["normalize"])
+        relative_to = self.init_params_["non_kwargs"].get("noise_relative_to", "input_sd")
+        self.module.age_scale.fit(self._sample_ages(train))
+        self.module.fit_buffers(stats, noise_relative_to=relative_to)
+
+    @torch.inference_mode()
+    def _predict_batches(
+        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Ages and latent means of the cells in ``loader``."""
+        self.module.eval()
+        ages, latents = [], []
+        for tensors in loader:
+            inputs = self.module._get_inference_input(tensors)
+            mean = self.module.latent_mean(**inputs, present=present)
+            ages.append(self.module.age(mean).cpu())
+            latents.append(mean.cpu())
+        return torch.cat(ages).numpy(), torch.cat(latents).numpy()
+
+    @torch.inference_mode()
+    def get_likelihood_parameters(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        n_samples: int = 1,
+        give_mean: bool = False,
+        batch_size: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Parameters of the distribution of every value, under scvi-tools' names.
+
+        Parameters
+        ----------
+        adata
+            Cells; default: the data of the model.
+        indices
+            Positions of the cells; default all.
+        n_samples
+            Draws from the posterior.
+        give_mean
+            Mean over the draws.
+        batch_size
+            Cells per step.
+
+        Returns
+        -------
+        Arrays of shape (n_cells, n_genes), or (n_samples, n_cells, n_genes) for several draws: ``mean`` (for
+        zero-inflated counts that of the counts before any is lost), ``dispersions`` (inverse dispersion of negative
+        binomials), ``dropout`` (probability that a count is lost), ``sd`` (normal values).
+        """
+        adata = self._validate_anndata(adata)
+        loader = self._make_data_loader(adata=adata, indices=indices, batch_size=batch_size)
+        parts: dict[str, list[np.ndarray]] = {}
+        for tensors in loader:
+            _, outputs = self.module.forward(tensors, inference_kwargs={"n_samples": n_samples}, compute_loss=False)
+            for name, value in self.module.observation.described(outputs["px"]).items():
+                parts.setdefault(name, []).append(value.cpu().numpy())
+        joined = {name: np.concatenate(values, axis=-2) for name, values in parts.items()}
+        return {name: v.mean(0) for name, v in joined.items()} if give_mean and n_samples > 1 else joined
+
+
+def whole_numbers(values: Sequence[int]) -> list[int]:
+    """Widths as plain integers, which can be stored."""
+    return [int(n) for n in values]

@@ -1,0 +1,78 @@
+"""Distributions that neither torch nor scvi-tools has."""
+
+from __future__ import annotations
+
+import torch
+from torch.distributions import Distribution, constraints
+
+from agevi.nn.likelihoods import zip_nll
+
+
+class ZeroInflatedPoisson(Distribution):
+    """Poisson counts of which a share is lost; the interface of scvi-tools' distributions.
+
+    Parameters
+    ----------
+    rate
+        Rate of the Poisson.
+    zi_logits
+        Logit of the probability that a count is lost, with a shape that expands to that of ``rate``.
+    scale
+        Normalised rate, only stored.
+    """
+
+    arg_constraints = {"rate": constraints.nonnegative, "zi_logits": constraints.real, "scale": constraints.nonnegative}
+    support = constraints.nonnegative_integer
+
+    def __init__(
+        self,
+        rate: torch.Tensor,
+        zi_logits: torch.Tensor,
+        scale: torch.Tensor | None = None,
+        validate_args: bool | None = False,
+    ) -> None:
+        self.rate, self.zi_logits = rate, zi_logits.expand_as(rate)
+        self.scale = scale
+        super().__init__(self.rate.shape, validate_args=validate_args)
+
+    @property
+    def mu(self) -> torch.Tensor:
+        """Rate of the Poisson."""
+        return self.rate
+
+    @property
+    def zi_probs(self) -> torch.Tensor:
+        """Probability that a count is lost."""
+        return torch.sigmoid(self.zi_logits)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """Mean of the counts that are seen."""
+        mean: torch.Tensor = (1 - self.zi_probs) * self.rate
+        return mean
+
+    @property
+    def variance(self) -> torch.Tensor:
+        """Variance of the counts that are seen."""
+        variance: torch.Tensor = self.mean * (1 + self.rate * self.zi_probs)
+        return variance
+
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> torch.Tensor:
+        """Counts, ``sample_shape`` before the shape of the rates."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        with torch.no_grad():
+            counts = torch.poisson(self.rate.expand(shape))
+            kept: torch.Tensor = counts * (torch.rand(shape, device=counts.device) >= self.zi_probs)
+            return kept
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Log-probability of every count."""
+        value = value.expand_as(self.rate) if value.dim() <= self.rate.dim() else value
+        rate = self.rate.expand_as(value).unsqueeze(-1)
+        return -zip_nll(value.unsqueeze(-1), rate.log(), rate, self.zi_logits.expand_as(value).unsqueeze(-1))
+
+    def get_normalized(self, key: str) -> torch.Tensor | None:
+        """Rate (``"mu"``) or normalised rate (``"scale"``), as scvi-tools asks for them."""
+        if key not in ("mu", "scale"):
+            raise ValueError(f"normalized key {key} not recognized")
+        return self.rate if key == "mu" else self.scale

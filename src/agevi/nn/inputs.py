@@ -1,0 +1,71 @@
+"""What a network sees of a cell: normalised values, standardised on request, with absent genes filled in."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+CP10K = 1e4
+
+
+class GeneInput(nn.Module):
+    """Values of genes on the scale on which a clock reads them.
+
+    Parameters
+    ----------
+    n_genes
+        Genes.
+    normalize
+        ``"log1p_cp10k"``: log(1 + counts per 10,000); ``"none"``: the values as they are.
+    standardize
+        Subtract the mean and divide by the standard deviation of the training cells.
+    """
+
+    mean: torch.Tensor
+    sd: torch.Tensor
+    share: torch.Tensor
+    mean_library: torch.Tensor
+
+    def __init__(self, n_genes: int, *, normalize: str = "log1p_cp10k", standardize: bool = False) -> None:
+        super().__init__()
+        self.normalize, self.standardize = normalize, standardize
+        self.register_buffer("mean", torch.zeros(n_genes))
+        self.register_buffer("sd", torch.ones(n_genes))
+        self.register_buffer("share", torch.full((n_genes,), 1.0 / n_genes))
+        self.register_buffer("mean_library", torch.ones(()))
+
+    def library_size(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """Counts per cell, (n, 1), at least 1; scaled up by the share of counts that absent genes would hold."""
+        library = x.sum(-1, keepdim=True)
+        if present is not None:
+            library = library / self.share[present].sum().clamp_min(1e-6)
+        return library.clamp_min(1.0)
+
+    def normalized(
+        self, x: torch.Tensor, library: torch.Tensor | None = None, present: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Normalised values, (n, n_genes); genes that the data lack enter at their training mean."""
+        if self.normalize == "log1p_cp10k":
+            library = self.library_size(x, present) if library is None else library
+            x = torch.log1p(x * (CP10K / library))
+        return x if present is None else torch.where(present, x, self.mean)
+
+    def standardized(self, values: torch.Tensor) -> torch.Tensor:
+        """Normalised values on the scale of the network."""
+        return (values - self.mean) / self.sd if self.standardize else values
+
+    def forward(
+        self, x: torch.Tensor, library: torch.Tensor | None = None, present: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What the network sees, (n, n_genes).
+
+        Parameters
+        ----------
+        x
+            Values as they are in the data, (n, n_genes).
+        library
+            Counts per cell, (n, 1); default: from ``x``.
+        present
+            Mask of the genes that the data have, (n_genes,).
+        """
+        return self.standardized(self.normalized(x, library, present))

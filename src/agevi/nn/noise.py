@@ -1,0 +1,54 @@
+"""Noise on the input of an encoder while it is trained (denoising)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+NOISES = ("gaussian", "binomial", "poisson")
+NOISE_SCALES = ("input_sd", "max")
+
+
+def thin(x: torch.Tensor, level: float) -> torch.Tensor:
+    """Counts of which each single one is lost with probability ``level`` (binomial thinning)."""
+    return torch.binomial(x, torch.full_like(x, 1.0 - level))
+
+
+def resample(x: torch.Tensor, level: float) -> torch.Tensor:
+    """Counts with Poisson noise of mean 0 and variance ``level`` times the count, never negative."""
+    return level * torch.poisson(x / level)
+
+
+class InputNoise(nn.Module):
+    """Noise of one kind and level, in training mode only.
+
+    Parameters
+    ----------
+    n_genes
+        Genes.
+    kind
+        ``"gaussian"`` on the values that the encoder sees; ``"binomial"`` (:func:`thin`) or ``"poisson"``
+        (:func:`resample`) on the counts before they are normalised.
+    level
+        Standard deviation in units of ``scale`` (Gaussian), share of counts lost (binomial), variance as a multiple of
+        the count (Poisson). 0 is no noise.
+    """
+
+    scale: torch.Tensor
+
+    def __init__(self, n_genes: int, *, kind: str, level: float) -> None:
+        super().__init__()
+        self.kind, self.level = kind, float(level)
+        self.register_buffer("scale", torch.ones(n_genes))
+
+    def on_counts(self, x: torch.Tensor) -> torch.Tensor:
+        """Noisy counts, (n, n_genes)."""
+        if not self.training or self.level == 0 or self.kind == "gaussian":
+            return x
+        return thin(x, self.level) if self.kind == "binomial" else resample(x, self.level)
+
+    def on_input(self, values: torch.Tensor) -> torch.Tensor:
+        """Noisy values of the encoder's input, (n, n_genes)."""
+        if not self.training or self.level == 0 or self.kind != "gaussian":
+            return values
+        return values + self.level * self.scale * torch.randn_like(values)
