@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from matplotlib.colors import to_hex
@@ -179,3 +180,109 @@ def test_refuses_without_ages(cohort):
     cohort.uns["agevi_subjects"]["age"] = np.nan
     with pytest.raises(ValueError, match="no sample has an age and a prediction, so nothing can be drawn.*age_key"):
         pl.predicted_vs_actual(cohort)
+
+
+def test_panels_are_the_groups(cohort):
+    drawn = pl.predicted_vs_actual(cohort, groupby="tissue")
+    assert list(drawn) == ["skin", "blood"]  # the order of the categories
+    of_sample = cohort.obs.drop_duplicates("donor").set_index("donor")["tissue"]
+    table = cohort.uns["agevi_subjects"]
+    for name, ax in drawn.items():
+        part = table[of_sample[table.index].to_numpy() == name]
+        assert ax.get_title() == name
+        for role, xy in points(ax).items():
+            np.testing.assert_allclose(xy, part.loc[part["role"] == role, ["age", "predicted"]])
+        test = part[part["role"] == "test"]
+        fit = scipy.stats.linregress(test["age"], test["predicted"])
+        expected = ["test (n = 4)", f"MAE {metrics.mae(test['age'], test['predicted']):.2f} years"]
+        assert printed(ax).split("\n") == [*expected, f"r {fit.rvalue:.2f}", f"slope {fit.slope:.2f}"]
+    assert len({ax.get_xlim() + ax.get_ylim() for ax in drawn.values()}) == 1
+    assert len({ax.figure for ax in drawn.values()}) == 1
+    keys = [t.get_text() for t in drawn["skin"].get_legend().get_texts()]
+    assert keys == ["train", "validation", "test"]
+    assert drawn["blood"].get_legend() is None
+
+
+def test_panels_of_the_subject_table(cohort):
+    cohort.uns["agevi_subjects"]["fold"] = np.arange(40) % 10
+    drawn = pl.predicted_vs_actual(cohort, groupby="fold", roles="train", n_cols=3)
+    assert list(drawn) == [str(i) for i in range(10)]
+    grid = drawn["0"].get_gridspec()
+    assert (grid.nrows, grid.ncols) == (4, 3)
+    assert len(drawn["0"].figure.axes) == 10
+    labelled = {name for name, ax in drawn.items() if ax.get_xlabel()}
+    assert labelled == {"7", "8", "9"}  # the lowest of each column
+    assert {name for name, ax in drawn.items() if ax.get_ylabel()} == {"0", "3", "6", "9"}
+    assert drawn["0"].get_legend() is None  # one colour
+
+
+def test_samples_without_group_have_a_panel(cohort):
+    cohort.obs.loc[cohort.obs["donor"] == "d39", "tissue"] = None
+    drawn = pl.predicted_vs_actual(cohort, groupby="tissue")
+    assert list(drawn) == ["skin", "blood", ""]
+    assert drawn[""].get_title() == "not named"
+    assert printed(drawn[""]) == "test (n = 1)\ntoo few to judge"
+
+
+def test_panels_of_clocks_per_cell_type(cohort):
+    """A column that varies between cells is drawn where a cross-validation made a clock per value of it."""
+    cohort.obs["cell_type"] = np.where(np.arange(200) % 2, "B", "T")
+    with pytest.raises(ValueError, match=r"adata.obs\['cell_type'\] has 2 values .*agevi.tl.cross_validate"):
+        pl.predicted_vs_actual(cohort, groupby="cell_type")
+    subjects = cohort.uns["agevi_subjects"]
+    long = pd.concat([subjects.assign(group=g, predicted=subjects["predicted"] + d) for g, d in [("B", 0), ("T", 9)]])
+    long = long.rename_axis("sample").reset_index()[["sample", "group", "subject", "age", "predicted", "n_cells"]]
+    long.loc[0, "predicted"] = np.nan
+    cohort.uns["agevi_by_group"] = long
+    cohort.uns["agevi"]["params"] = {"groupby": "cell_type"}
+    drawn = pl.predicted_vs_actual(cohort, groupby="cell_type")
+    assert list(drawn) == ["B", "T"]
+    np.testing.assert_allclose(points(drawn["T"])["out_of_fold"], long.loc[long["group"] == "T", ["age", "predicted"]])
+    assert len(points(drawn["B"])["out_of_fold"]) == 39
+    assert [printed(ax).split("\n")[0] for ax in drawn.values()] == ["out_of_fold (n = 39)", "out_of_fold (n = 40)"]
+    assert list(pl.predicted_vs_actual(cohort, groupby="tissue")) == ["skin", "blood"]
+    with pytest.raises(ValueError, match="no sample of roles='test' has an age"):
+        pl.predicted_vs_actual(cohort, groupby="cell_type", roles="test")
+
+
+@pytest.mark.parametrize(
+    "form", [lambda axes: axes, lambda axes: list(axes), lambda axes: {"a": axes[0], "b": axes[1]}]
+)
+def test_panels_take_axes(cohort, form):
+    _, axes = plt.subplots(1, 2)
+    drawn = pl.predicted_vs_actual(cohort, groupby="tissue", ax=form(axes))
+    assert list(drawn.values()) == list(axes)
+    assert [ax.get_ylabel() for ax in axes] == ["Predicted age (years)"] * 2
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        pytest.param({"groupby": "tisue"}, KeyError, "groupby='tisue' is not a column.*closest: 'tissue'", id="column"),
+        pytest.param(
+            {"groupby": "tissue", "n_cols": 0}, ValueError, "n_cols=0 is not a number of panels; pass 1", id="n_cols"
+        ),
+        pytest.param(
+            {"groupby": "subject"},
+            ValueError,
+            "groupby='subject' has 40 values; at most 30 panels are drawn",
+            id="many",
+        ),
+        pytest.param(
+            {"groupby": "tissue", "ax": ["here"]},
+            TypeError,
+            "ax holds a str; with groupby pass one matplotlib",
+            id="ax",
+        ),
+    ],
+)
+def test_panels_refuse(cohort, arguments, error, message):
+    with pytest.raises(error, match=message):
+        pl.predicted_vs_actual(cohort, **arguments)
+    assert not plt.get_fignums()
+
+
+def test_panels_refuse_another_number_of_axes(cohort):
+    with pytest.raises(ValueError, match="ax has 1 Axes and groupby='tissue' has 2 values; pass one Axes per panel"):
+        pl.predicted_vs_actual(cohort, groupby="tissue", ax=plt.subplots()[1])

@@ -115,6 +115,11 @@ def margins(values: np.ndarray, share: float = 0.05) -> tuple[float, float]:
     return low - pad, high + pad
 
 
+def point_size(n: int) -> float:
+    """Area of a point in square points that keeps ``n`` of them apart."""
+    return float(np.clip(1500 / n, 12, 50))
+
+
 def legend(ax: Axes, **arguments: Any) -> None:
     """A legend without a box that hides points."""
     ax.legend(**{"frameon": True, "framealpha": 0.9, "edgecolor": "none", "fontsize": "small", **arguments})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,12 @@ from matplotlib.ticker import MaxNLocator
 
 from agevi import _checks, _keys, get, metrics
 from agevi.pl import _base
+from agevi.pl._panels import label_outer, panels
+from agevi.tl._evaluate_by import sample_values
 
 MAX_GROUPS = 20
+PANEL = "panel"
+"""Column with the panel of every row, text."""
 
 
 def predicted_vs_actual(
@@ -22,15 +27,19 @@ def predicted_vs_actual(
     key_added: str = _keys.DEFAULT_KEY,
     roles: str | Sequence[str] | None = None,
     color_by: str = "role",
+    groupby: str | None = None,
+    n_cols: int = 4,
     palette: Mapping[str, str] | Sequence[str] | None = None,
     size: float | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+    ax: Any = None,
+) -> Axes | dict[str, Axes]:
     """Predicted against actual age of every sample, in the unit of the age column.
 
     One point is one sample, never a cell. The dashed line is where predictions are exact, the solid one the
     least-squares fit; both the fit and the printed accuracy are of the held-out samples (roles test, out_of_fold, new) and
-    fall back on all samples where none is held out. Training samples lie close to the line in any large model.
+    fall back on all samples where none is held out. Training samples lie close to the line in any large model. With
+    ``groupby`` there is a panel per cohort, tissue or cell type, all with the same limits; the fit and the accuracy
+    are then those of the panel.
 
     Parameters
     ----------
@@ -42,24 +51,33 @@ def predicted_vs_actual(
         Draw samples of these roles; all by default.
     color_by
         Column of :func:`agevi.get.subjects_df`, or of ``adata.obs`` (a sample has its most common value).
+    groupby
+        Column that makes panels: the one that clocks per cell type were trained by with
+        ``tl.cross_validate(groupby=...)``, whose predictions are drawn then, else a column of
+        :func:`agevi.get.subjects_df`, or of ``adata.obs`` with one value per sample.
+    n_cols
+        Panels in a row of a new figure.
     palette
         Colour by group, or colours in the order of the groups. Default: ``adata.uns[f"{color_by}_colors"]``, else fixed
         colours for roles and scanpy's palette for other columns.
     size
         Area of a point in square points; by number of samples by default.
     ax
-        Axes to draw on; a new figure by default.
+        Axes to draw on, one per panel with ``groupby``; a new figure by default.
 
     Returns
     -------
-    The axes.
+    The axes; with ``groupby`` a dict of them by group, in the order of drawing.
 
     Raises
     ------
     KeyError
-        The subject table or ``color_by`` is absent.
+        The subject table, ``color_by`` or ``groupby`` is absent.
+    TypeError
+        ``ax`` is not what is drawn on.
     ValueError
-        No sample has an age and a prediction, or ``color_by`` has more values than there are colours.
+        No sample has an age and a prediction, ``color_by`` has more values than there are colours, or ``groupby`` has
+        several values in a sample or too many for panels.
 
     Examples
     --------
@@ -71,8 +89,8 @@ def predicted_vs_actual(
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('Age (years)', 'Predicted age (years)')
     """
-    table = get.subjects_df(adata, key_added=key_added, roles=roles)
-    table = table[table["age"].notna() & table["predicted"].notna()]
+    table = _by_group(adata, groupby, key_added, roles)
+    table = table[table["age"].notna() & table["predicted"].notna()].reset_index(drop=True)
     if table.empty:
         raise ValueError(
             f"no sample{f' of roles={roles!r}' if roles else ''} has an age and a prediction, so nothing can be drawn. "
@@ -86,25 +104,82 @@ def predicted_vs_actual(
         )
     column = _keys.Keys(key_added).role if color_by == "role" else color_by
     colors = _base.group_colors(adata, column, order, palette)
-    unit = _base.age_unit(adata, key_added)
-    ax = _base.axes(ax)
     limits = _base.margins(table[["age", "predicted"]].to_numpy())
+    unit = _base.age_unit(adata, key_added)
+    if groupby is None:
+        ax = _base.axes(ax)
+        _draw(ax, table, groups, colors, limits, unit, size or _base.point_size(len(table)))
+        _write_accuracy(ax, _accuracy(_judged(table), unit))
+        _base.legend(ax, loc="upper left", handlelength=1.3, handletextpad=0.5, borderaxespad=0.2)
+        return ax
+    drawn = panels(_base.in_order(table[PANEL]), f"groupby={groupby!r}", n_cols=n_cols, ax=ax)
+    size = size or 0.6 * _base.point_size(int(table[PANEL].value_counts().max()))
+    for name, panel in drawn.items():
+        rows = (table[PANEL] == name).to_numpy()
+        _draw(panel, table[rows], groups[rows], colors, limits, unit, size)
+        _write_accuracy(panel, _accuracy_of_panel(_judged(table[rows]), unit))
+        panel.set_title(name or "not named", fontsize="medium")
+    if len(order) > 1:
+        _add_key(next(iter(drawn.values())), colors)
+    if ax is None:
+        label_outer(list(drawn.values()), min(n_cols, len(drawn)))
+    return drawn
+
+
+def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | Sequence[str] | None) -> pd.DataFrame:
+    """One row per sample, or per sample and panel."""
+    table = get.subjects_df(adata, key_added=key_added, roles=roles)
+    if groupby is None:
+        return table
+    keys = _keys.Keys(key_added)
+    by_group = adata.uns.get(keys.table("by_group"))
+    if by_group is not None and adata.uns.get(keys.uns, {}).get("params", {}).get("groupby") == groupby:
+        table = by_group.rename(columns={"group": PANEL}).assign(role=_keys.OUT_OF_FOLD)
+        return table if roles is None or _keys.OUT_OF_FOLD in roles else table[:0]
+    values = sample_values(adata, table.set_index("sample"), groupby, "groupby", keys=keys)
+    text = values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
+    if not isinstance(values.dtype, pd.CategoricalDtype):
+        return table.assign(**{PANEL: text})
+    names = [str(c) for c in values.cat.categories]
+    return table.assign(**{PANEL: pd.Categorical(text, [*names, *({""} - set(names) if values.isna().any() else ())])})
+
+
+def _draw(
+    ax: Axes,
+    table: pd.DataFrame,
+    groups: pd.Series,
+    colors: Mapping[str, Any],
+    limits: tuple[float, float],
+    unit: str,
+    size: float,
+) -> None:
+    """Points, identity and fit of one panel."""
     ax.axline((limits[0], limits[0]), slope=1, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    for i, group in enumerate(order):
+    for i, (group, color) in enumerate(colors.items()):
         part = table[(groups == group).to_numpy()]
+        if part.empty:
+            continue
         ax.scatter(
-            part["age"], part["predicted"], s=size or _size(len(table)), color=colors[group],
+            part["age"], part["predicted"], s=size, color=color,
             alpha=0.5 if group == _keys.TRAIN else 0.9, edgecolor="white", linewidth=0.4,
             label=f"{group or 'role not recorded'} ({len(part)})", zorder=2 + i,
         )  # fmt: skip
     _draw_fit(ax, _judged(table))
-    _write_accuracy(ax, table, unit)
     ax.set(xlim=limits, ylim=limits, xlabel=f"Age ({unit})", ylabel=f"Predicted age ({unit})", aspect="equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     _base.tidy(ax)
-    _base.legend(ax, loc="upper left", handlelength=1.3, handletextpad=0.5, borderaxespad=0.2)
-    return ax
+
+
+def _add_key(ax: Axes, colors: Mapping[str, Any]) -> None:
+    """What the colours mean, in the first panel for all of them."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], linestyle="", marker="o", color=color, markersize=5, label=group or "role not recorded")
+        for group, color in colors.items()
+    ]
+    _base.legend(ax, handles=handles, loc="upper left", handletextpad=0.2, borderaxespad=0.2)
 
 
 def _groups(adata: AnnData, table: pd.DataFrame, color_by: str, key_added: str) -> pd.Series:
@@ -145,27 +220,38 @@ def _draw_fit(ax: Axes, table: pd.DataFrame) -> None:
     ax.plot(x, fit.intercept + fit.slope * x, color=_base.LINE_COLOR, linewidth=1.6, zorder=9, label=label)
 
 
-def _write_accuracy(ax: Axes, table: pd.DataFrame, unit: str) -> None:
-    """MAE and r of every judged role, in the corner where predictions are rare."""
-    lines = []
-    judged = _judged(table)
-    for role in _base.in_order(judged["role"]):
-        part = judged[judged["role"] == role]
-        name = f"{role or 'all'} (n = {len(part)})"
-        if len(part) < 2:
-            lines.append(f"{name}: too few to judge")
-            continue
-        age, predicted = part["age"].to_numpy(), part["predicted"].to_numpy()
-        r = metrics.pearson(age, predicted)
-        lines.append(
-            f"{name}: MAE {metrics.mae(age, predicted):.2f} {unit}, r {'undefined' if np.isnan(r) else f'{r:.2f}'}"
-        )
+def _write_accuracy(ax: Axes, lines: Sequence[str]) -> None:
+    """Accuracy in the corner where predictions are rare."""
     ax.text(
         0.98, 0.02, "\n".join(lines), transform=ax.transAxes, ha="right", va="bottom", fontsize="small", zorder=10,
         bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2},
     )  # fmt: skip
 
 
-def _size(n: int) -> float:
-    """Area of a point that keeps ``n`` of them apart."""
-    return float(np.clip(1500 / n, 12, 50))
+def _accuracy(judged: pd.DataFrame, unit: str) -> list[str]:
+    """MAE and r, a line for every role."""
+    lines = []
+    for role in _base.in_order(judged["role"]):
+        part = judged[judged["role"] == role]
+        found = "too few to judge" if len(part) < 2 else ", ".join(_errors(part, unit))
+        lines.append(f"{role or 'all'} (n = {len(part)}): {found}")
+    return lines
+
+
+def _accuracy_of_panel(judged: pd.DataFrame, unit: str) -> list[str]:
+    """The same over all roles in narrow lines, with the slope, which no legend tells there."""
+    lines = [f"{' and '.join(role or 'all' for role in _base.in_order(judged['role']))} (n = {len(judged)})"]
+    if len(judged) < 2:
+        return [*lines, "too few to judge"]
+    lines += _errors(judged, unit)
+    if judged["age"].nunique() > 1:
+        fit = metrics.slope_intercept(judged["age"].to_numpy(), judged["predicted"].to_numpy())
+        lines.append(f"slope {fit.slope:.2f}")
+    return lines
+
+
+def _errors(part: pd.DataFrame, unit: str) -> list[str]:
+    """MAE and r of some samples."""
+    age, predicted = part["age"].to_numpy(), part["predicted"].to_numpy()
+    r = metrics.pearson(age, predicted)
+    return [f"MAE {metrics.mae(age, predicted):.2f} {unit}", f"r {'undefined' if np.isnan(r) else f'{r:.2f}'}"]
