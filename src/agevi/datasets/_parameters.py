@@ -7,16 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from agevi._checks import count, generator
 
-def count(value: Any, argument: str, *, low: int = 1, high: int | None = None) -> int:
-    """``value`` as an int between ``low`` and ``high``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{argument}={value!r} is a {type(value).__name__}; pass a whole number.")
-    given = int(value)
-    if given < low or (high is not None and given > high):
-        wanted = f"{low} or more" if high is None else f"between {low:,} and {high:,}"
-        raise ValueError(f"{argument}={given} is out of range; pass a whole number, {wanted}.")
-    return given
+__all__ = ["count", "generator", "interval", "number"]
 
 
 def number(value: Any, argument: str, *, low: float = 0.0, high: float = np.inf, open_low: bool = False) -> float:
@@ -42,13 +35,3 @@ def interval(value: Any, argument: str) -> tuple[float, float]:
             f"{argument}=({low:g}, {high:g}) is not a rising pair of finite numbers; pass (lowest, highest)."
         )
     return low, high
-
-
-def generator(rng: Any) -> np.random.Generator:
-    """The generator that ``rng`` (a seed, a generator or None) stands for."""
-    try:
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"rng={rng!r} is a {type(rng).__name__}; pass a non-negative integer seed, a numpy.random.Generator or None."
-        ) from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from agevi.pl._age_correlation import age_correlation
 from agevi.pl._age_distribution import age_distribution
 from agevi.pl._predicted_vs_actual import predicted_vs_actual
 from agevi.pl._training import training
 
-__all__ = ["age_distribution", "predicted_vs_actual", "training"]
+__all__ = ["age_correlation", "age_distribution", "predicted_vs_actual", "training"]
