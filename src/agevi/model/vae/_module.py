@@ -94,11 +94,22 @@ class ClockVAEModule(BaseModuleClass):
         """Everything that is estimated before the first step, from the moments of training cells."""
         stats.fill(self.input)
         self.observation.fit(stats)
+        self._start_at_means(stats)
         if self.noise is not None:
             unit = self.input.sd if noise_relative_to == "input_sd" else torch.full_like(self.input.sd, stats.input_max)
             self.noise.scale.copy_(unit / self.input.sd if self.input.standardize else unit)
 
     # --- from counts to latent space -------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _start_at_means(self, stats: GeneStats) -> None:
+        """Let the decoder start from the mean of every gene, so that dispersions do not have to make up for it."""
+        if isinstance(self.observation, Continuous):
+            start = torch.zeros(self.n_input) if self.input.standardize else torch.from_numpy(stats.input_mean)
+        else:
+            mean = torch.from_numpy(stats.mean).clamp_min(1e-8) / self.observation.kept()
+            start = mean.log() if self.rate == "softmax" else mean + torch.log(-torch.expm1(-mean))
+        self.logits.bias.copy_(start)
 
     def encoder_input(
         self, x: torch.Tensor, library: torch.Tensor, present: torch.Tensor | None = None
@@ -211,8 +222,9 @@ class ClockVAEModule(BaseModuleClass):
             return {"px": self._continuous(logits, self.observation), "pz": pz}
         if self.rate == "softmax":
             log_scale = F.log_softmax(logits, dim=-1)
-            log_rate = log_scale + library
-            scale, rate = log_scale.exp(), log_rate.exp()
+            scale = log_scale.exp()
+            log_rate = log_scale + library - self.observation.log_kept(scale)
+            rate = log_rate.exp()
         else:
             rate = F.softplus(logits) + 1e-8
             log_rate, scale = rate.log(), rate / rate.sum(-1, keepdim=True)

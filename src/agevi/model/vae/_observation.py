@@ -47,18 +47,30 @@ class Counts(nn.Module):
         """Logit of the probability that a count is lost, (n_genes,)."""
         return _GAIN * self.zero
 
+    def kept(self) -> torch.Tensor | float:
+        """Probability that a count is not lost, (n_genes,), or 1."""
+        return (-self.zero_logit).sigmoid() if self.kind in ("zip", "zinb") else 1.0
+
+    def log_kept(self, scale: torch.Tensor) -> torch.Tensor | float:
+        """Logarithm of the share of a cell's counts that is not lost, (..., 1): the library size counts what is left."""
+        return (scale * self.kept()).sum(-1, keepdim=True).log() if self.kind in ("zip", "zinb") else 0.0
+
     @torch.no_grad()
     def fit(self, stats: GeneStats) -> None:
         """Start from the moments of the training cells."""
         ratio = stats.library_square / max(stats.library, 1e-12) ** 2
         pairs = stats.mean_square - stats.mean  # E[x (x - 1)]
         excess = pairs / np.maximum(ratio * stats.mean**2, 1e-12)  # 1 for a Poisson
+        lost = np.zeros_like(excess)
         if self.kind == "zip":
-            kept = np.clip(1 / np.maximum(excess, 1e-6), 0.05, 0.95)
-            self.zero.copy_(torch.from_numpy(np.log(1 / kept - 1) / _GAIN))
-        elif self.kind in ("nb", "zinb"):
-            theta = np.clip(1 / np.maximum(excess - 1, 1e-6), 0.1, 100.0)
-            self.theta.copy_(torch.from_numpy(np.log(theta) / _GAIN))
+            lost = 1 - 1 / np.maximum(excess, 1e-6)
+        elif self.kind == "zinb":
+            lost = _lost_by_moments(stats.mean, excess, stats.zero_share)
+        if self.kind in ("zip", "zinb"):
+            lost = np.clip(lost, 0.02, 0.95)
+            self.zero.copy_(torch.from_numpy(np.log(lost / (1 - lost)) / _GAIN))
+        if self.kind in ("nb", "zinb"):
+            self.theta.copy_(torch.from_numpy(np.log(_theta_by_moments(excess, lost)) / _GAIN))
 
     def distribution(self, rate: torch.Tensor, scale: torch.Tensor) -> Distribution:
         """Distribution of the counts with rate ``rate`` and share ``scale``, (..., n_genes)."""
@@ -89,6 +101,21 @@ class Counts(nn.Module):
         if self.kind in ("zip", "zinb"):
             out["dropout"] = self.zero_logit.sigmoid().expand_as(out["mean"])
         return out
+
+
+def _theta_by_moments(excess: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Inverse dispersion that gives the second moment, where a share ``lost`` of counts is lost."""
+    theta: np.ndarray = np.clip(1 / np.maximum(excess * (1 - lost) - 1, 1e-6), 0.1, 100.0)
+    return theta
+
+
+def _lost_by_moments(mean: np.ndarray, excess: np.ndarray, zero_share: np.ndarray) -> np.ndarray:
+    """Share of counts that must be lost for mean, second moment and zeros to be those of a ZINB, (n_genes,)."""
+    lost = np.linspace(0.0, 0.95, 96)[:, None]
+    theta = _theta_by_moments(excess, lost)
+    zeros = lost + (1 - lost) * (1 + mean / (1 - lost) / theta) ** -theta  # n_lost x n_genes
+    best: np.ndarray = lost[np.abs(zeros - zero_share).argmin(0), 0]
+    return best
 
 
 class Continuous(nn.Module):
