@@ -123,7 +123,7 @@ def _draw_box(ax: Axes, table: pd.DataFrame, params: Mapping[str, Any]) -> Axes:
     ax.annotate(
         f"{best}: r {highest:.2f}, p {table['p'].loc[best]:.2g}", (spread[r.index.get_loc(best)], highest),
         (0, 7 if up else -7), textcoords="offset points", ha="center", va="bottom" if up else "top",
-        fontsize="small", zorder=4,
+        fontsize="small", zorder=4, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
     )  # fmt: skip
     limit = 1.3 * max(high, abs(highest))
     ax.set(
