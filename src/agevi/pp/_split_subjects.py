@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi.dataloaders._assign import assign_roles, role_counts, subject_ages
+from agevi.dataloaders._assign import assign_roles, role_counts, subject_ages, subject_strata
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def split_subjects(  # noqa: PLR0913
     owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()
     _checks.learnable(by_sample, owner, age_key)
     columns = [stratify_by] if isinstance(stratify_by, str) else list(stratify_by or [])
-    strata = _strata(adata, columns, subject)
+    strata = subject_strata(adata, columns, subject)
     if key_added in {subject_key, age_key, sample_key, *columns}:
         raise ValueError(f"key_added={key_added!r} is a column that the split is made from; choose another name.")
     ages = subject_ages(by_sample, owner)
@@ -108,23 +108,6 @@ def split_subjects(  # noqa: PLR0913
     out = adata.copy() if copy else adata
     out.obs[key_added] = pd.Categorical(of_cell, categories=list(_keys.SPLIT_ROLES))
     return out if copy else None
-
-
-def _strata(adata: AnnData, columns: Sequence[str], subject: pd.Series) -> pd.Series | None:
-    """Stratum of every subject, indexed by subject: its most common value in each column, joined."""
-    if not columns:
-        return None
-    parts = [_most_common(_checks.column(adata, key, "stratify_by"), subject) for key in columns]
-    return pd.concat(parts, axis=1).agg("\x1f".join, axis=1)  # a separator that no label has
-
-
-def _most_common(values: pd.Series, subject: pd.Series) -> pd.Series:
-    """Most common value of every subject as text, the first in order among equals."""
-    text = values.astype(object).where(values.notna(), "").astype(str)
-    frame = pd.DataFrame({"subject": subject.to_numpy(), "value": text.to_numpy()})
-    counts = frame.value_counts().rename("n").reset_index()
-    counts = counts.sort_values(["subject", "n", "value"], ascending=[True, False, True])
-    return counts.drop_duplicates("subject").set_index("subject")["value"]
 
 
 def _log(roles: np.ndarray, n_unlabelled: int, key_added: str) -> None:

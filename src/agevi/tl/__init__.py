@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from agevi.tl._age_correlation import age_correlation
 from agevi.tl._aggregate_subjects import aggregate_subjects
+from agevi.tl._cross_validate import cross_validate
 from agevi.tl._evaluate_by import evaluate_by
 from agevi.tl._predict_age import predict_age
 
-__all__ = ["age_correlation", "aggregate_subjects", "evaluate_by", "predict_age"]
+__all__ = ["age_correlation", "aggregate_subjects", "cross_validate", "evaluate_by", "predict_age"]

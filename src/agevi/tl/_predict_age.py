@@ -96,9 +96,10 @@ def predict_age(
     roles = _roles(adata, model)
     adata = adata.copy() if copy else adata
     adata.obs[keys.predicted] = prediction.age
-    adata.obs.drop(columns=keys.predicted_sample, errors="ignore", inplace=True)
     if sample_ages is not None:
         adata.obs[keys.predicted_sample] = sample_ages
+    elif keys.predicted_sample in adata.obs:
+        del adata.obs[keys.predicted_sample]
     adata.obs[keys.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
     if prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
@@ -127,9 +128,7 @@ def _keep_out_of_fold(adata: AnnData, keys: _keys.Keys, overwrite: bool) -> None
         )
 
 
-def _sample_ages(
-    adata: AnnData, model: Any, batch_size: int | None, min_gene_coverage: float
-) -> np.ndarray | None:
+def _sample_ages(adata: AnnData, model: Any, batch_size: int | None, min_gene_coverage: float) -> np.ndarray | None:
     """Ages from summed counts, (n_cells,); None for clocks of single cells and data that do not name samples."""
     setup = model.setup_args
     if not model.predicts_sums or (setup["sample_key"] or setup["subject_key"]) not in adata.obs:

@@ -1,0 +1,166 @@
+"""One fold: fit a clock on the training cells and predict the held-out ones. Runs in any process, on any machine."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from threadpoolctl import threadpool_limits
+
+from agevi import _keys
+from agevi.tl._measure import Watch
+from agevi.tl._recipe import Recipe
+
+_ALONE = threading.Lock()
+"""Folds that share a process take turns, since torch has one random state per process."""
+_SMALL = 1 << 26
+"""Bytes of values below which memory is left to Python's own collection, which costs half a second when it is forced."""
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """What clocks read of an AnnData; shared by all folds and never changed."""
+
+    x: Any  # (n_cells, n_genes)
+    layer: str | None
+    obs: pd.DataFrame
+    genes: pd.Index
+    sample: np.ndarray  # (n_cells,) code
+    age: np.ndarray  # (n_samples,) NaN where unlabelled
+    age_key: str
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the values."""
+        return int(getattr(self.x, "data", self.x).nbytes)
+
+    def cells(self, rows: np.ndarray) -> AnnData:
+        """A new AnnData of these cells without their ages; the only copy of values that a fold makes."""
+        obs = self.obs.iloc[rows].drop(columns=[self.age_key, _keys.SPLIT], errors="ignore")
+        for name in obs.select_dtypes("category"):
+            obs[name] = obs[name].cat.remove_unused_categories()
+        var, x = pd.DataFrame(index=self.genes), self.x[rows]
+        if self.layer is None:
+            return AnnData(X=x, obs=obs, var=var)
+        return AnnData(obs=obs, var=var, layers={self.layer: x}, shape=x.shape)
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """One fit and what it predicts."""
+
+    name: str  # of the checkpoint's file
+    fold: int
+    recipe: Recipe
+    train: np.ndarray  # positions of the training cells
+    validation: np.ndarray  # (n_train,) which of them belong to subjects that choose the epoch
+    test: np.ndarray  # positions of the held-out cells
+    seed: int
+    group: int = -1  # type of the cells
+    weigh: bool = False  # whether the error on validation subjects is wanted
+    age: np.ndarray | None = None  # (n_samples,) ages to train on in place of the true ones
+    catch: bool = False  # whether an error becomes part of the result
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """Predictions of the held-out cells, and what they cost."""
+
+    predicted: np.ndarray  # (n_test,) float32
+    predicted_sample: np.ndarray | None = None  # (n_test,) float32
+    validation_mae: float = np.nan
+    best_epoch: int = -1
+    seconds: float = np.nan
+    peak_memory: float = np.nan  # MiB
+    error: str = ""
+
+
+def run_fold(data: FoldData, job: FoldJob, threads: int = 1) -> FoldResult:
+    """Fit and predict.
+
+    Parameters
+    ----------
+    data
+        All cells.
+    job
+        The fold.
+    threads
+        Threads of torch and of linear algebra; the same number everywhere gives the same result everywhere.
+    """
+    with _ALONE, _threads(threads):
+        watch = Watch()
+        try:
+            result = _fit_and_predict(data, job)
+        except Exception as error:
+            if not job.catch:
+                error.add_note(
+                    f"This happened in {job.name} of the cross-validation of {job.recipe.model_cls.__name__}."
+                )
+                raise
+            return FoldResult(np.full(len(job.test), np.nan, np.float32), error=f"{type(error).__name__}: {error}")
+        finally:
+            if data.n_bytes > _SMALL:
+                gc.collect()  # the fold's AnnData is part of cycles, and the next fold needs the memory
+        return FoldResult(**(vars(result) | {"seconds": watch.seconds, "peak_memory": watch.peak_memory}))
+
+
+@contextlib.contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """``n`` threads inside the block, as many as before after it."""
+    before = torch.get_num_threads()
+    with threadpool_limits(n):
+        torch.set_num_threads(n)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _fit_and_predict(data: FoldData, job: FoldJob) -> FoldResult:
+    """The fold itself; nothing of it stays registered with scvi-tools."""
+    recipe, age = job.recipe, data.age if job.age is None else job.age
+    cls, train = recipe.model_cls, data.cells(job.train)
+    train.obs[data.age_key] = age[data.sample[job.train]]
+    train.obs[_keys.SPLIT] = np.where(job.validation, _keys.VALIDATION, _keys.TRAIN)
+    model = None
+    try:
+        cls.setup_anndata(train, **recipe.setup)
+        model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
+        validation_mae = _fit(model, data, job, age)
+        test = data.cells(job.test)
+        predicted = np.asarray(model.predict_age(test), dtype=np.float32)
+        summed = np.asarray(model.predict_age(test, level="sample"), np.float32) if model.predicts_sums else None
+        return FoldResult(predicted, summed, validation_mae, model.best_epoch_ if recipe.selects_epochs else -1)
+    finally:
+        if model is not None:
+            model.deregister_manager(train)
+        cls._setup_adata_manager_store.pop(train.uns.get("_scvi_uuid"), None)
+
+
+def _fit(model: Any, data: FoldData, job: FoldJob, age: np.ndarray) -> float:
+    """Train in one or two steps; the error on validation subjects where they chose the epoch or it is wanted."""
+    recipe, error = job.recipe, np.nan
+    final = recipe.train_kwargs | {"train_roles": (_keys.TRAIN, _keys.VALIDATION)}
+    if recipe.selects_epochs or job.weigh:
+        model.train(**recipe.train_kwargs)
+        error = _validation_mae(model, data, job, age)
+    if recipe.selects_epochs:
+        final["max_epochs"] = model.best_epoch_
+    model.train(**final)
+    return error
+
+
+def _validation_mae(model: Any, data: FoldData, job: FoldJob, age: np.ndarray) -> float:
+    """Mean absolute error over the samples of the validation subjects."""
+    cells = np.flatnonzero(job.validation)
+    predicted = model.predict_age(indices=cells, level="sample" if model.predicts_sums else "cell")
+    by_sample = pd.Series(predicted, dtype=np.float64).groupby(data.sample[job.train][cells]).mean()
+    return float(np.nanmean(np.abs(by_sample.to_numpy() - age[by_sample.index.to_numpy()])))

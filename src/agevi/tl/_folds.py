@@ -1,0 +1,193 @@
+"""Who trains and who is held out in every fold of a cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks
+from agevi.dataloaders._assign import assign_roles, role_counts, subject_strata
+from agevi.dataloaders._folds import MIN_FOLDS, assign_folds, fold_order, folds_from_column
+
+VALIDATION_SIZE = 0.15
+"""Share of the labelled training subjects that choose the epoch."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Cells by subject, sample and fold, with the ages of the samples."""
+
+    subjects: np.ndarray  # names in order
+    samples: np.ndarray  # names in order
+    subject: np.ndarray  # (n_cells,) position in subjects
+    sample: np.ndarray  # (n_cells,) position in samples
+    age: np.ndarray  # (n_samples,) NaN where unlabelled
+    trains: np.ndarray  # (n_cells,) whether the cell may train
+    folds: list[str]  # names in order
+    fold: np.ndarray  # (n_cells,) position in folds, of the fold in which the cell is held out
+    strata: np.ndarray | None  # (n_subjects,)
+
+    @property
+    def owner(self) -> np.ndarray:
+        """Subject of every sample, (n_samples,)."""
+        out = np.zeros(len(self.samples), dtype=np.int64)
+        out[self.sample] = self.subject
+        return out
+
+    def subject_ages(self, rows: np.ndarray) -> pd.Series:
+        """Mean age of the samples in ``rows`` for each of their subjects, NaN where unlabelled."""
+        samples = np.unique(self.sample[rows])
+        return pd.Series(self.age[samples]).groupby(self.owner[samples]).mean()
+
+    def training(self, fold: int, cells: np.ndarray | None = None) -> np.ndarray:
+        """Positions of the cells that train when ``fold`` is held out, of those in the mask ``cells``."""
+        mask = (self.fold != fold) & self.trains
+        return np.flatnonzero(mask if cells is None else mask & cells)
+
+    def held_out(self, fold: int, cells: np.ndarray | None = None) -> np.ndarray:
+        """Positions of the cells of ``fold``, of those in the mask ``cells``."""
+        mask = self.fold == fold
+        return np.flatnonzero(mask if cells is None else mask & cells)
+
+    def can_train(self, rows: np.ndarray) -> bool:
+        """Whether the labelled subjects of these cells are enough for a clock."""
+        known = self.subject_ages(rows).dropna()
+        return len(known) >= _checks.MIN_LABELLED_SUBJECTS and known.nunique() > 1
+
+    def validation(self, rows: np.ndarray, seed: np.random.SeedSequence) -> np.ndarray:
+        """Which of ``rows`` belong to the subjects that choose the epoch, (n_rows,)."""
+        ages = self.subject_ages(rows).dropna()
+        names = ages.index.to_numpy()
+        _, n_validation = role_counts(len(ages), 0, VALIDATION_SIZE)
+        strata = None if self.strata is None else self.strata[names]
+        roles = assign_roles(ages.to_numpy(), strata, 0, n_validation, np.random.default_rng(seed))
+        return np.isin(self.subject[rows], names[roles == "validation"])
+
+
+def make_cohort(
+    adata: AnnData,
+    setup: dict[str, Any],
+    *,
+    n_folds: int,
+    fold_key: str | None,
+    stratify_by: str | Sequence[str] | None,
+    train_on: str | None,
+    seed: np.random.SeedSequence,
+) -> Cohort:
+    """Units, ages and folds of ``adata``, which is only read.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    setup
+        ``subject_key``, ``sample_key``, ``age_key`` and ``min_age``, as ``setup_anndata`` takes them.
+    n_folds, fold_key, stratify_by, train_on
+        Arguments of :func:`agevi.tl.cross_validate`.
+    seed
+        Source of randomness.
+    """
+    subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    cell_age = _checks.ages(adata, setup["age_key"], min_age=setup["min_age"])
+    age = _checks.age_per_unit(cell_age, sample, setup["age_key"], is_sample=sample is not subject)
+    subjects, samples = pd.Index(np.unique(subject)), age.index
+    trains = _query(adata, train_on)
+    columns = [stratify_by] if isinstance(stratify_by, str) else list(stratify_by or [])
+    strata = subject_strata(adata, columns, subject)
+    cohort = Cohort(
+        subjects=subjects.to_numpy(dtype=object),
+        samples=samples.to_numpy(dtype=object),
+        subject=subjects.get_indexer(pd.Index(subject)),
+        sample=samples.get_indexer(pd.Index(sample)),
+        age=age.to_numpy(dtype=np.float64),
+        trains=trains,
+        folds=[],
+        fold=np.zeros(adata.n_obs, dtype=np.int64),
+        strata=None if strata is None else strata.loc[subjects].to_numpy(),
+    )
+    cohort = _with_folds(cohort, adata, subject, n_folds, fold_key, train_on, seed)
+    _check_folds(cohort, setup["age_key"], train_on)
+    return cohort
+
+
+def _with_folds(
+    cohort: Cohort,
+    adata: AnnData,
+    subject: pd.Series,
+    n_folds: int,
+    fold_key: str | None,
+    train_on: str | None,
+    seed: np.random.SeedSequence,
+) -> Cohort:
+    """The cohort with folds from a column, or dealt out."""
+    if fold_key is not None:
+        column = folds_from_column(adata, fold_key, subject)
+        names = fold_order(column)
+        of_subject = pd.Index(names).get_indexer(pd.Index(column.loc[cohort.subjects]))
+    else:
+        _check_n_folds(n_folds, cohort, train_on)
+        age = pd.Series(np.nan, index=np.arange(len(cohort.subjects)))
+        age.update(cohort.subject_ages(np.arange(adata.n_obs)))
+        may_train = np.isin(age.index, cohort.subject_ages(np.flatnonzero(cohort.trains)).dropna().index)
+        rng = np.random.default_rng(seed)
+        of_subject = assign_folds(age.to_numpy(), may_train, cohort.strata, int(n_folds), rng)
+        names = [str(i) for i in range(int(n_folds))]
+    return Cohort(**(vars(cohort) | {"folds": names, "fold": of_subject[cohort.subject]}))
+
+
+def _check_n_folds(n_folds: Any, cohort: Cohort, train_on: str | None) -> None:
+    """Refuse a number of folds that the subjects cannot fill."""
+    if isinstance(n_folds, bool) or not isinstance(n_folds, int | np.integer):
+        raise TypeError(f"n_folds={n_folds!r} is a {type(n_folds).__name__}; pass a whole number such as 5.")
+    n = cohort.subject_ages(np.flatnonzero(cohort.trains)).notna().sum()
+    if not MIN_FOLDS <= n_folds <= n:
+        of = f" and satisfy train_on={train_on!r}" if train_on else ""
+        raise ValueError(
+            f"n_folds={n_folds} is not between {MIN_FOLDS} and the {n} subjects that have an age{of}; every fold holds "
+            "out one of them at least."
+        )
+
+
+def _check_folds(cohort: Cohort, age_key: str, train_on: str | None) -> None:
+    """Refuse folds of which one leaves too few subjects to train on."""
+    for code, name in enumerate(cohort.folds):
+        if not cohort.can_train(cohort.training(code)):
+            known = cohort.subject_ages(cohort.training(code)).dropna()
+            of = f" and satisfy train_on={train_on!r}" if train_on else ""
+            raise ValueError(
+                f"outside fold {name!r}, {len(known)} subjects with {known.nunique()} different ages have an age in "
+                f"adata.obs[{age_key!r}]{of}; a clock needs {_checks.MIN_LABELLED_SUBJECTS} subjects and 2 ages. Take "
+                "fewer or larger folds."
+            )
+
+
+def _query(adata: AnnData, train_on: str | None) -> np.ndarray:
+    """Which cells may train, (n_cells,)."""
+    if train_on is None:
+        return np.ones(adata.n_obs, dtype=bool)
+    if not isinstance(train_on, str):
+        raise TypeError(
+            f"train_on is a {type(train_on).__name__}; pass a pandas query on adata.obs such as \"condition == 'healthy'\"."
+        )
+    try:
+        found = adata.obs.eval(train_on, engine="python")
+    except pd.errors.UndefinedVariableError as error:
+        name = str(error).split("'")[1]
+        _checks.column(adata, name, "train_on")
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"train_on={train_on!r} is no query that pandas can evaluate on adata.obs ({error}); write it as in "
+            "adata.obs.query(\"condition == 'healthy'\")."
+        ) from error
+    if not isinstance(found, pd.Series) or not pd.api.types.is_bool_dtype(found):
+        raise ValueError(
+            f"train_on={train_on!r} does not say yes or no for every cell; compare a column with a value, as in "
+            "\"condition == 'healthy'\"."
+        )
+    return found.fillna(False).to_numpy(dtype=bool)

@@ -1,0 +1,142 @@
+"""From an AnnData and a recipe to the fits of a cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+import agevi
+from agevi import _checks
+from agevi.dataloaders._register import check_setup, covariate_columns
+from agevi.tl._by_group import Groups
+from agevi.tl._checkpoint import fingerprint
+from agevi.tl._fold_run import FoldData, FoldJob
+from agevi.tl._folds import Cohort
+from agevi.tl._recipe import Recipe, as_text
+
+FOLDS, FITS, NULL = range(3)
+"""What a stream of random numbers is for: its first key."""
+
+
+def stream(seed: int, *key: int) -> np.random.SeedSequence:
+    """Random numbers that depend on the seed and on what they are for, never on the order of use."""
+    return np.random.SeedSequence(seed, spawn_key=key)
+
+
+def check_data(adata: AnnData, recipe: Recipe) -> None:
+    """Every gate of ``setup_anndata`` without registering anything."""
+    cls = recipe.model_cls
+    check_setup(adata, recipe.full_setup, counts=cls.expects == "counts", model=cls.__name__)
+
+
+def check_outputs(inputs: Sequence[str | None], outputs: Sequence[str], key_added: str) -> None:
+    """Refuse to write over a column that is read."""
+    both = [name for name in inputs if name in outputs]
+    if both:
+        raise ValueError(
+            f"key_added={key_added!r} would replace adata.obs[{both[0]!r}], which is read; choose another."
+        )
+
+
+def read_data(adata: AnnData, setup: Mapping[str, Any], cohort: Cohort) -> FoldData:
+    """The parts of ``adata`` that clocks read, without a copy of its values."""
+    kept = [c for c in adata.obs if not str(c).startswith("_scvi")]
+    return FoldData(
+        x=_checks.matrix(adata, setup["layer"]),
+        layer=setup["layer"],
+        obs=adata.obs[kept],
+        genes=adata.var_names,
+        sample=cohort.sample,
+        age=cohort.age,
+        age_key=setup["age_key"],
+    )
+
+
+def make_job(
+    cohort: Cohort,
+    recipe: Recipe,
+    fold: int,
+    *,
+    seed: int,
+    groups: Groups | None = None,
+    group: int = -1,
+    **arguments: Any,
+) -> FoldJob:
+    """The fit of one fold, of all cells or of one type.
+
+    Parameters
+    ----------
+    cohort
+        Units and folds.
+    recipe
+        What is fitted.
+    fold
+        Position of the fold.
+    seed
+        Seed of the whole run.
+    groups, group
+        Types of the cells, and the position of the one that is fitted.
+    **arguments
+        Further fields of the job.
+    """
+    name, train_cells, test_cells = f"fold_{fold:03d}", None, None
+    if groups is not None:
+        name, test_cells = f"{name}_group_{group:03d}", groups.code == group
+        train_cells = test_cells & groups.may_train
+    train, test = cohort.training(fold, train_cells), cohort.held_out(fold, test_cells)
+    for_validation, for_weights = stream(seed, FITS, fold, group + 1).spawn(2)
+    validation = np.zeros(len(train), dtype=bool)
+    if recipe.selects_epochs or groups is not None:
+        validation = cohort.validation(train, for_validation)
+    return FoldJob(
+        **{
+            "name": name,
+            "fold": fold,
+            "recipe": recipe,
+            "train": train,
+            "validation": validation,
+            "test": test,
+            "seed": int(for_weights.generate_state(1)[0] >> 1),  # fits in 31 bits
+            "group": group,
+            "weigh": groups is not None,
+            **arguments,
+        }
+    )
+
+
+def run_fingerprint(
+    data: FoldData,
+    cohort: Cohort,
+    recipe: Recipe,
+    *,
+    seed: int,
+    groups: Groups | None = None,
+    **parts: Any,
+) -> dict[str, Any]:
+    """Everything that the results of a run depend on, by the name that a message gives it."""
+    setup = recipe.full_setup
+    cls = recipe.model_cls
+    arguments = {
+        "version of agevi": agevi.__version__,
+        "model_cls": f"{cls.__module__}.{cls.__qualname__}",
+        "setup_kwargs": as_text(recipe.setup),
+        "model_kwargs": as_text(recipe.model_kwargs),
+        "train_kwargs": as_text(recipe.train_kwargs),
+        "rng": seed,
+        **{name: as_text(value) for name, value in parts.items()},
+    }
+    columns = {
+        f"adata.obs[{setup['subject_key']!r}]": cohort.subjects[cohort.subject],
+        "the samples": cohort.samples[cohort.sample],
+        f"adata.obs[{setup['age_key']!r}]": cohort.age,
+        "the folds": np.asarray(cohort.folds, dtype=object)[cohort.fold],
+        "the cells that train": cohort.trains,
+    }
+    for _, keys in covariate_columns(setup):
+        columns |= {f"adata.obs[{key!r}]": data.obs[key].to_numpy(dtype=object) for key in keys}
+    if groups is not None:
+        columns["the types of the cells"] = np.asarray([*groups.names, ""], dtype=object)[groups.code]
+    return fingerprint(data, arguments, columns)

@@ -1,0 +1,148 @@
+"""A clock class with the arguments of its set-up, constructor and training."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from agevi import _checks
+from agevi.model._clock import ClockMixin
+
+_KEYS = ("age_key", "subject_key", "sample_key")
+_ROLES = ("split_key", "train_roles")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is fitted in every fold."""
+
+    model_cls: Any
+    setup: dict[str, Any]
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    train_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def selects_epochs(self) -> bool:
+        """Whether training chooses an epoch on validation subjects."""
+        cls = self.model_cls
+        of_arguments = getattr(cls, "chooses_epochs", lambda init: True)
+        chooses = getattr(cls, "selects_epochs", True) and of_arguments(self.model_kwargs)
+        return bool(chooses) and bool(self.train_kwargs.get("early_stopping", True))
+
+    @property
+    def full_setup(self) -> dict[str, Any]:
+        """All arguments of ``setup_anndata`` with their defaults."""
+        return _defaults(self.model_cls.setup_anndata) | self.setup
+
+
+def make_recipe(
+    model_cls: Any,
+    keys: Mapping[str, str | None],
+    setup_kwargs: Mapping[str, Any] | None,
+    model_kwargs: Mapping[str, Any] | None,
+    train_kwargs: Mapping[str, Any] | None,
+) -> Recipe:
+    """A recipe whose arguments exist and leave folds and roles to the cross-validation.
+
+    Parameters
+    ----------
+    model_cls
+        Class of :data:`agevi.model.MODELS`, or one of the user's own.
+    keys
+        ``age_key``, ``subject_key`` and ``sample_key``.
+    setup_kwargs, model_kwargs, train_kwargs
+        Further arguments of ``setup_anndata``, the constructor and ``train``.
+    """
+    _check_class(model_cls)
+    name = model_cls.__name__
+    given = {
+        "setup_kwargs": (setup_kwargs, f"{name}.setup_anndata", model_cls.setup_anndata, ("adata", *_KEYS)),
+        "model_kwargs": (model_kwargs, name, model_cls, ("adata",)),
+        "train_kwargs": (train_kwargs, f"{name}.train", model_cls.train, ("self", *_ROLES)),
+    }
+    for argument, (kwargs, call, function, reserved) in given.items():
+        _check_kwargs(argument, kwargs, call, function, reserved)
+    training = dict(train_kwargs or {})
+    if "trainer_kwargs" in inspect.signature(model_cls.train).parameters:
+        training.setdefault("enable_progress_bar", False)
+    return Recipe(model_cls, dict(keys) | dict(setup_kwargs or {}), dict(model_kwargs or {}), training)
+
+
+def _check_class(model_cls: Any) -> None:
+    """Refuse what cannot be trained on ages."""
+    if not isinstance(model_cls, type) or not issubclass(model_cls, ClockMixin):
+        if isinstance(model_cls, ClockMixin):
+            name = type(model_cls).__name__
+            raise TypeError(
+                f"model_cls is a {name} that was made already; pass the class, agevi.model.{name}: each fold makes its own."
+            )
+        what = model_cls.__name__ if isinstance(model_cls, type) else type(model_cls).__name__
+        raise TypeError(f"model_cls is {what}, no clock; pass a class such as agevi.model.PoissonVAE.")
+    if not model_cls.trainable:
+        raise ValueError(
+            f"{model_cls.__name__} is not trained on ages, so there is nothing to cross-validate; predict with it by "
+            "agevi.tl.predict_age."
+        )
+
+
+def _check_kwargs(
+    argument: str, kwargs: Mapping[str, Any] | None, call: str, function: Any, reserved: tuple[str, ...]
+) -> None:
+    """Refuse names that the call does not take, and those that the cross-validation sets."""
+    if kwargs is None:
+        return
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(f"{argument} is a {type(kwargs).__name__}; pass a dictionary of arguments of {call}.")
+    parameters = inspect.signature(function).parameters
+    known = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    # setup_anndata takes further names for scvi-tools alone.
+    takes_more = "setup" not in call and any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+    for name in kwargs:
+        if name in reserved:
+            raise ValueError(f"{argument} holds {name!r}, which the cross-validation sets itself; leave it out.")
+        if name not in known and not takes_more:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; closest: {close[0]!r}" if close else ""
+            there = _checks.listed([n for n in known if n not in reserved])
+            raise TypeError(f"{argument} holds {name!r}, which {call} does not take{hint}. It takes {there}.")
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    """Arguments that have a default, with it."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def plain(value: Any) -> Any:
+    """Arguments in a form that JSON and ``adata.uns`` can hold and that is the same in every process."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, functools.partial):
+        return {"function": plain(value.func), "args": plain(value.args), "kwargs": plain(value.keywords)}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} {hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]}"
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    text = repr(value)
+    return text if " at 0x" not in text else f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def as_text(value: Any) -> str:
+    """One line that is equal for equal arguments."""
+    return json.dumps(plain(value), sort_keys=True)

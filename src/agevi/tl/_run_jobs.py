@@ -1,0 +1,72 @@
+"""Folds side by side through joblib, with finished ones kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
+
+from agevi.tl._checkpoint import Checkpoint
+from agevi.tl._fold_run import FoldData, FoldJob, FoldResult, run_fold
+
+logger = logging.getLogger(__name__)
+
+
+def run_jobs(
+    jobs: Sequence[tuple[FoldData, FoldJob]],
+    *,
+    n_jobs: int | None = 1,
+    checkpoints: Sequence[Checkpoint | None] = (),
+) -> list[FoldResult]:
+    """Results of all jobs in their order.
+
+    Parameters
+    ----------
+    jobs
+        The folds, each with the cells it reads.
+    n_jobs
+        As in joblib. 1 leaves the choice to :func:`joblib.parallel_config`, and runs in this process without one.
+    checkpoints
+        Where the result of each job is kept; none by default.
+    """
+    stores = list(checkpoints) or [None] * len(jobs)
+    results = {i: found for i, (_, job) in enumerate(jobs) if (found := _stored(stores[i], job)) is not None}
+    if results:
+        logger.info("%d of %d folds were finished in an earlier run.", len(results), len(jobs))
+    todo = [i for i in range(len(jobs)) if i not in results]
+    # One thread per fold, wherever it runs, so that results do not depend on where; joblib's setting overrides it.
+    threads = getattr(get_active_backend()[0], "inner_max_num_threads", None) or 1
+    for i, result in _run([(i, *jobs[i]) for i in todo], n_jobs, threads):
+        results[i] = result
+        store, job = stores[i], jobs[i][1]
+        if store is not None:
+            store.write(job, result)
+        logger.info("%s: %.0f s (%d of %d).", job.name, result.seconds, len(results), len(jobs))
+    return [results[i] for i in range(len(jobs))]
+
+
+def _stored(store: Checkpoint | None, job: FoldJob) -> FoldResult | None:
+    """The result of an earlier run."""
+    return None if store is None else store.read(job)
+
+
+def _run(
+    jobs: Sequence[tuple[int, FoldData, FoldJob]], n_jobs: int | None, threads: int
+) -> Iterator[tuple[int, FoldResult]]:
+    """Results with their numbers, each as soon as it is there where the backend can do that."""
+    if not jobs:
+        return
+    parallel = Parallel(n_jobs=None if n_jobs == 1 else n_jobs, return_as=_return_as())
+    yield from parallel(delayed(_numbered)(*job, threads) for job in jobs)
+
+
+def _return_as() -> str:
+    """The quickest way in which the active backend can return results."""
+    return "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
+
+
+def _numbered(number: int, data: FoldData, job: FoldJob, threads: int) -> tuple[int, FoldResult]:
+    """A result that can be told from those of other jobs."""
+    return number, run_fold(data, job, threads)
