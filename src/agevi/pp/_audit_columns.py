@@ -1,0 +1,172 @@
+"""How well ages are guessed from columns that describe samples, without a look at any gene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+N_FOLDS = 5
+_RIDGE = 1.0  # a level seen in one sample is believed half
+_N_BINS = 5
+_MAX_CODES = 10  # whole numbers with fewer values are labels
+_MAX_SHARES = 100
+_PERMUTATIONS_AT_ONCE = 100
+_ENOUGH = 30
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The labelled samples and their folds."""
+
+    age: np.ndarray  # (n,)
+    subject: np.ndarray  # (n,) position of the subject
+    fold: np.ndarray  # (n,) fold of the subject
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects."""
+        return int(self.subject.max()) + 1
+
+
+def make_samples(age: np.ndarray, subject: np.ndarray, rng: np.random.Generator) -> Samples:
+    """Samples with random folds of whole subjects, drawn without a look at ages, so that ages can be permuted.
+
+    Parameters
+    ----------
+    age
+        Age of every sample, without missing values, (n,).
+    subject
+        Position of every sample's subject, from 0 without gaps, (n,).
+    rng
+        Source of randomness.
+    """
+    folds = rng.permutation(np.arange(subject.max() + 1) % N_FOLDS)
+    return Samples(age, subject, folds[subject])
+
+
+@dataclass(frozen=True)
+class Guess:
+    """How well a column alone predicts age in subjects that were held out."""
+
+    mae: float
+    mae_median: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column as numbers per sample."""
+
+    values: np.ndarray  # (n, n_features)
+    is_design: bool  # one value per sample: batch, cohort, sex; False for shares of cells
+    order: np.ndarray | None  # (n,) the numbers themselves where they have an order
+
+
+def features(columns: pd.DataFrame, sample: np.ndarray, names: Iterable[str], n: int) -> Iterator[tuple[str, Feature]]:
+    """What every column says of the samples; columns that name samples or do not vary are passed over.
+
+    Parameters
+    ----------
+    columns
+        Columns of the cells.
+    sample
+        Position of every cell's sample, (n_cells,); -1 for cells that do not count.
+    names
+        Columns to take.
+    n
+        Number of samples.
+    """
+    used = sample >= 0
+    for name in names:
+        values = columns[name][used]
+        feature = _numeric(values, sample[used], n) if _is_number(values) else _labels(values, sample[used], n)
+        if feature is not None:
+            yield name, feature
+
+
+def _is_number(values: pd.Series) -> bool:
+    """Whether a column measures something, other than codes of a few batches."""
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return False
+    known = values.dropna()
+    return not (known.nunique() <= _MAX_CODES and (known % 1 == 0).all())
+
+
+def _numeric(values: pd.Series, sample: np.ndarray, n: int) -> Feature | None:
+    """Mean of the sample's cells: standardised, and in five bins."""
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    known = np.isfinite(numbers)
+    size = np.bincount(sample[known], minlength=n)
+    mean = np.bincount(sample[known], weights=numbers[known], minlength=n) / np.maximum(size, 1)
+    there = size > 0
+    if not there.any() or np.ptp(mean[there]) == 0:
+        return None
+    scaled = np.where(there, (mean - mean[there].mean()) / mean[there].std(), 0.0)
+    edges = np.quantile(mean[there], np.linspace(0, 1, _N_BINS + 1)[1:-1])
+    bins = np.where(there, np.searchsorted(edges, mean, side="right"), _N_BINS)
+    one_hot = np.eye(_N_BINS + 1)[bins]
+    lowest, highest = pd.Series(numbers).groupby(sample).agg(["min", "max"]).to_numpy().T
+    constant = bool(np.nanmax(highest - lowest, initial=0.0) == 0)
+    return Feature(np.column_stack([scaled, one_hot]), constant, np.where(there, mean, np.nan))
+
+
+def _labels(values: pd.Series, sample: np.ndarray, n: int) -> Feature | None:
+    """Share of every label among the sample's cells."""
+    codes, levels = pd.factorize(values.astype(object).where(values.notna(), "").astype(str), sort=True)
+    counts = sp.csr_matrix((np.ones(len(codes)), (sample, codes)), shape=(n, len(levels)))
+    counts.sum_duplicates()
+    is_design = bool((np.diff(counts.indptr) <= 1).all())
+    shared = np.bincount(counts.indices, minlength=len(levels)) > 1  # labels of one sample tell nothing of another
+    too_many = len(levels) > _MAX_SHARES and not is_design
+    if len(levels) < 2 or not shared.any() or too_many:
+        return None
+    total = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
+    return Feature(counts[:, np.flatnonzero(shared)].toarray() / total[:, None], is_design, None)
+
+
+def guess_age(samples: Samples, values: np.ndarray, n_permutations: int, rng: np.random.Generator) -> Guess:
+    """Out-of-fold error of a ridge regression of age on a column, of the median age, and their chance.
+
+    Subjects are held out whole. The p-value is the share of permutations of ages between subjects in which the
+    column does as well; ages within a subject stay together.
+
+    Parameters
+    ----------
+    samples
+        Ages, subjects and folds.
+    values
+        The column as numbers, (n, n_features).
+    n_permutations
+        Number of permutations; fewer are made where the column is no better than chance.
+    rng
+        Source of randomness.
+    """
+    found, median = _errors(samples, values, samples.age[:, None])
+    mean = np.bincount(samples.subject, weights=samples.age) / np.bincount(samples.subject)
+    own = samples.age - mean[samples.subject]
+    as_good = done = 0
+    while done < n_permutations and as_good < _ENOUGH:  # stopping at a number of successes keeps the p-value valid
+        n = min(_PERMUTATIONS_AT_ONCE, n_permutations - done)
+        shuffled = np.stack([rng.permutation(mean)[samples.subject] + own for _ in range(n)], axis=1)
+        as_good += int((_errors(samples, values, shuffled)[0] <= found[0] + 1e-9).sum())
+        done += n
+    return Guess(float(found[0]), float(median[0]), (1 + as_good) / (1 + done))
+
+
+def _errors(samples: Samples, values: np.ndarray, age: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean absolute error of the regression and of the median, for every column of ages (n, k): (k,) each."""
+    error, plain = np.zeros(age.shape), np.zeros(age.shape)
+    for fold in np.unique(samples.fold):
+        test = samples.fold == fold
+        f, y = values[~test], age[~test]
+        centre = y.mean(axis=0)
+        gram = f.T @ f + _RIDGE * np.eye(f.shape[1])
+        slopes = np.linalg.solve(gram, f.T @ (y - centre))  # n_features x k
+        shift = np.median(y - f @ slopes, axis=0)  # the absolute error is least around the median
+        error[test] = age[test] - values[test] @ slopes - shift
+        plain[test] = age[test] - np.median(y, axis=0)
+    return np.abs(error).mean(axis=0), np.abs(plain).mean(axis=0)
