@@ -38,12 +38,12 @@ def cohort(_cohort):
 def _trained(_cohort):
     adata = _cohort.copy()
     agevi.model.PoissonVAE.setup_anndata(adata, age_key="age", subject_key="donor", batch_key="batch")
-    model = agevi.model.PoissonVAE(adata, n_hidden=[16], n_latent=5, n_head=[8])
+    model = agevi.model.PoissonVAE(adata, n_hidden=[16], n_latent=5, n_head=[8], train_unit="cell")
     model.train(max_epochs=3, **QUIET)
     return model
 
 
 @pytest.fixture
 def trained(_trained):
-    """A PoissonVAE trained for three epochs on the cohort; tests must not change it."""
+    """A PoissonVAE trained on single cells for three epochs of the cohort; tests must not change it."""
     return _trained

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from agevi.dataloaders._sums import draw_pseudocells, sum_rows
+from agevi.dataloaders._sums import _halves, draw_pseudocells, sum_rows, sum_stats
 
 X = np.random.default_rng(0).poisson(1.0, (60, 5)).astype(np.float32)
 CODES = np.random.default_rng(1).integers(-1, 4, 60)
@@ -38,3 +38,53 @@ def test_every_cell_is_as_likely_and_draws_differ():
     np.testing.assert_allclose(share, 0.25, atol=5 * np.sqrt(0.25 * 0.75 / 4000))
     again, _ = draw_pseudocells(np.zeros(20, dtype=int), 0.25, 4000, np.random.default_rng(0))
     assert (drawn != again).nnz == 0
+
+
+def two_halves(x: np.ndarray, codes: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Reliability by its definition, one sample at a time."""
+    halves = _halves(codes, np.random.default_rng(seed))
+    a, b = (
+        np.stack([np.log1p(s / s.sum() * 1e4) for s in (x[(codes == i) & (halves == h)].sum(0) for i in range(n))])
+        for h in (0, 1)
+    )
+    a, b = a - a.mean(0), b - b.mean(0)
+    rho = np.clip((a * b).mean(0) / (0.5 * ((a**2).mean(0) + (b**2).mean(0))), 0, 1)
+    return 2 * rho / (1 + rho)
+
+
+def test_moments_and_reliability_of_sums():
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(40), 12)
+    rate = np.full((40, 30), 3.0)
+    rate[:, :10] *= rng.lognormal(0, 1.0, (40, 10))  # ten genes differ between samples
+    x = rng.poisson(rate[codes]).astype(np.float32)
+    stats = sum_stats(sp.csr_matrix(x), codes, 40, normalize="log1p_cp10k", rng=np.random.default_rng(5))
+    sums = np.stack([x[codes == i].sum(0) for i in range(40)])
+    values = np.log1p(sums / sums.sum(1, keepdims=True) * 1e4)
+    np.testing.assert_allclose(stats.mean, values.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(stats.sd, values.std(0), rtol=1e-4)
+    np.testing.assert_allclose(stats.reliability, two_halves(x, codes, 40, 5), atol=1e-4)
+    assert stats.reliability[:10].min() > 0.8
+    assert stats.reliability[10:].mean() < 0.6
+
+
+def test_halves_are_even_within_units():
+    codes = np.random.default_rng(0).integers(0, 7, 200)
+    halves = _halves(codes, np.random.default_rng(1))
+    for i in range(7):
+        assert abs((halves[codes == i] == 0).sum() - (halves[codes == i] == 1).sum()) <= 1
+
+
+def test_few_samples_and_single_cells_have_no_estimate():
+    x = np.random.default_rng(0).poisson(2.0, (12, 4)).astype(np.float32)
+    stats = sum_stats(x, np.arange(12), 12, normalize="none", rng=np.random.default_rng(0))
+    assert (stats.reliability == 1).all()
+    np.testing.assert_allclose(stats.mean, x.mean(0), rtol=1e-6)
+
+
+def test_constant_genes_are_scaled_to_nothing():
+    x = np.random.default_rng(0).poisson(2.0, (200, 4)).astype(np.float32)
+    x[:, 2] = 0
+    stats = sum_stats(x, np.repeat(np.arange(20), 10), 20, normalize="log1p_cp10k", rng=np.random.default_rng(0))
+    assert stats.scale[2] == 0
+    assert np.isfinite(stats.scale).all()

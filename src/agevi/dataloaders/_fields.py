@@ -13,6 +13,8 @@ from agevi._compat import NumericalObsField
 AGE = "agevi_age"
 SUBJECT = "agevi_subject"
 SAMPLE = "agevi_sample"
+SUMMED = "agevi_summed"
+"""Mask of the rows of a batch that are sums of cells."""
 
 
 class AgeField(NumericalObsField):

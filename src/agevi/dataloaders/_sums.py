@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
+
+from agevi.nn.inputs import CP10K, GeneInput
+
+MIN_SAMPLES_FOR_RELIABILITY = 8
+_SD_OFFSET = 1e-3  # keeps genes that hardly differ between samples from being blown up
 
 
 def sum_rows(x: Any, codes: np.ndarray, n_units: int) -> Any:
@@ -24,6 +31,86 @@ def sum_rows(x: Any, codes: np.ndarray, n_units: int) -> Any:
     ones = np.ones(len(used), dtype=np.float64)
     out = sp.csr_matrix((ones, (codes[used], used)), shape=(n_units, len(codes))) @ x
     return out.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SumStats:
+    """Moments over the sums of samples."""
+
+    mean: np.ndarray  # (n_genes,) mean of the normalised sums
+    sd: np.ndarray  # (n_genes,) their standard deviation
+    reliability: np.ndarray  # (n_genes,) share of the variance between samples that halves of their cells agree on
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Factor that a network's input is multiplied by, (n_genes,); 0 where halves do not agree at all."""
+        scale: np.ndarray = self.reliability / (self.sd + _SD_OFFSET)
+        return scale
+
+    def fill(self, module: GeneInput) -> None:
+        """Set the buffers of a network's input."""
+        module.sum_mean.copy_(torch.from_numpy(self.mean))
+        module.sum_scale.copy_(torch.from_numpy(self.scale))
+
+
+def unit_values(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> np.ndarray:
+    """Normalised sums of units (means with ``normalize="none"``), (n_units, n_genes) float64, dense."""
+    sums = sum_rows(x, codes, n_units)
+    dense = np.asarray(sums.todense() if sp.issparse(sums) else sums, dtype=np.float64)
+    if normalize == "none":
+        return dense / np.maximum(np.bincount(codes[codes >= 0], minlength=n_units), 1)[:, None]
+    return np.log1p(dense * (CP10K / np.maximum(dense.sum(axis=1, keepdims=True), 1.0)))
+
+
+def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str, rng: np.random.Generator) -> SumStats:
+    r"""Moments over the sums of samples, and how reliable each gene is.
+
+    Cells of every sample are split into random halves with sums :math:`a` and :math:`b`, normalised and centred per
+    gene over samples. The reliability of the whole is the intraclass correlation of the halves, stepped up to the
+    full length (Spearman 1910, Brown 1910):
+
+    .. math::
+
+        \rho = \frac{\overline{ab}}{\tfrac12 (\overline{a^2} + \overline{b^2})} \text{ within } [0, 1], \qquad
+        r = \frac{2 \rho}{1 + \rho}
+
+    Parameters
+    ----------
+    x
+        Values, (n_cells, n_genes).
+    codes
+        Sample of every cell, (n_cells,); -1 for cells that are not to be used.
+    n_units
+        Number of samples.
+    normalize
+        As in :class:`agevi.nn.inputs.GeneInput`.
+    rng
+        Source of the halves.
+    """
+    n_cells = np.bincount(codes[codes >= 0], minlength=n_units)
+    values = unit_values(x, codes, n_units, normalize=normalize)[n_cells > 0]
+    half = _halves(codes, rng)
+    both = n_cells > 1
+    if both.sum() < MIN_SAMPLES_FOR_RELIABILITY:
+        reliability = np.ones(x.shape[1])
+    else:
+        a, b = (unit_values(x, np.where(half == h, codes, -1), n_units, normalize=normalize)[both] for h in (0, 1))
+        a, b = a - a.mean(0), b - b.mean(0)
+        agreed = (a * b).mean(0) / (0.5 * ((a**2).mean(0) + (b**2).mean(0)) + 1e-12)
+        rho = np.clip(agreed, 0.0, 1.0)
+        reliability = 2 * rho / (1 + rho)
+    return SumStats(mean=values.mean(0), sd=values.std(0), reliability=reliability)
+
+
+def _halves(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """0 or 1 for every cell, at random and as evenly as possible within each unit."""
+    order = np.lexsort((rng.random(len(codes)), codes))
+    of = codes[order]
+    start = np.r_[True, of[1:] != of[:-1]]
+    rank = np.arange(len(of)) - np.maximum.accumulate(np.where(start, np.arange(len(of)), 0))
+    out = np.empty(len(codes), dtype=np.int64)
+    out[order] = rank % 2
+    return out
 
 
 def draw_pseudocells(

@@ -137,6 +137,11 @@ class ClockMixin(RoleMixin, ShellMixin):
         manager.register_fields(stand_in_for(adata) if adata.is_view else adata, **kwargs)
         cls.register_manager(manager)
 
+    @classmethod
+    def chooses_epochs(cls, init: dict[str, Any] | None = None) -> bool:
+        """Whether a clock made with the arguments ``init`` chooses its epoch on validation subjects."""
+        return cls.selects_epochs
+
     @property
     def age_transform(self) -> str:
         """Scale on which ages are trained, with ``"auto"`` resolved."""

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from agevi import _checks
 from agevi._compat import Callback, LossOutput, TrainingPlan
-from agevi.dataloaders._fields import SAMPLE
+from agevi.dataloaders._fields import SAMPLE, SUMMED
 from agevi.nn.schedules import LR_SCHEDULES
 
 
@@ -54,7 +54,8 @@ class AgeTrainingPlan(TrainingPlan):
     subject_weights
         Weight of a cell in the age term by the code of its subject, (n_subjects,).
     lr_schedule
-        Name in :mod:`agevi.nn.schedules` or a function of the epoch.
+        Name in :mod:`agevi.nn.schedules`, a function of the epoch, or ``"one_cycle"`` (Smith & Topin 2019): up to
+        ``lr`` and down again over the whole training.
     lr_kwargs
         Arguments of the named schedule.
     optimizer, lr, weight_decay, eps
@@ -78,15 +79,22 @@ class AgeTrainingPlan(TrainingPlan):
         eps: float = 1e-8,
         **loss_kwargs: Any,
     ) -> None:
-        self.lr_at = schedule_of(lr_schedule, LR_SCHEDULES, "lr_schedule", lr_kwargs)
+        self.one_cycle = lr_schedule == "one_cycle"
+        if not self.one_cycle:
+            self.lr_at = schedule_of(lr_schedule, LR_SCHEDULES, "lr_schedule", lr_kwargs, more=("one_cycle",))
         super().__init__(
             module, optimizer=optimizer, lr=lr, weight_decay=weight_decay, eps=eps, **loss_kwargs
         )  # fmt: skip
         self.sample_ages, self.subject_weights = sample_ages, subject_weights
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Optimizer with the schedule of the learning rate, stepped once per epoch."""
+        """Optimizer with the schedule of the learning rate, stepped once per epoch (one cycle: once per step)."""
         config = super().configure_optimizers()
+        if self.one_cycle:
+            n_steps = int(self.trainer.estimated_stepping_batches)
+            schedule = OneCycleLR(config["optimizer"], max_lr=self.lr, total_steps=n_steps)
+            config["lr_scheduler"] = {"scheduler": schedule, "interval": "step"}
+            return config
         config["lr_scheduler"] = {"scheduler": LambdaLR(config["optimizer"], self.lr_at), "interval": "epoch"}
         return config
 
@@ -107,7 +115,8 @@ class AgeTrainingPlan(TrainingPlan):
 
     def _step(self, batch: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
         _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
-        self._sums[mode].add(output, batch[SAMPLE].squeeze(-1).long())
+        sample = batch[SAMPLE].squeeze(-1).long()
+        self._sums[mode].add(output, sample[batch[SUMMED]] if SUMMED in batch else sample)
         return output.loss
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
@@ -169,8 +178,9 @@ def schedule_of(
     known: dict[str, Callable[..., float]],
     argument: str,
     kwargs: dict[str, Any] | None,
+    more: tuple[str, ...] = (),
 ) -> Callable[[int], float]:
-    """The function that a name stands for."""
+    """The function that a name stands for; ``more`` are names that a message lists beside the known ones."""
     if callable(schedule):
         return schedule
-    return partial(known[_checks.choice(schedule, list(known), argument)], **(kwargs or {}))
+    return partial(known[_checks.choice(schedule, [*known, *more], argument)], **(kwargs or {}))

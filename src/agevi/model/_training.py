@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 
-from agevi import _keys
-from agevi._compat import TrainRunner
-from agevi.dataloaders._fields import SUBJECT
+from agevi import _checks, _keys
+from agevi._compat import REGISTRY_KEYS, TrainRunner
+from agevi.dataloaders._fields import SAMPLE, SUBJECT
+from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, PseudocellSplitter
 from agevi.dataloaders._splitter import SubjectSplitter
+from agevi.dataloaders._sums import sum_stats
 from agevi.model._plan import AgeTrainingPlan, BestWeights
 from agevi.model._quiet import quiet
 from agevi.model._roles import RoleMixin
 from agevi.model._seed import seeded
+from agevi.nn.inputs import GeneInput
 
+TRAIN_UNITS = ("cell", "pseudocell")
 _MONITOR = "age_mae_validation"
 
 
 class SubjectTrainingMixin(RoleMixin):
     """``train`` for clocks that are torch modules."""
 
-    _data_splitter_cls = SubjectSplitter
     _training_plan_cls: Any = AgeTrainingPlan
-    default_steps = 2400
+    train_unit = "cell"
+    pseudocell_size = 0.5
+    reads_cells = True
+    """Whether training on pseudocells reads single cells beside them."""
+    default_steps = {"cell": 2400, "pseudocell": 400}
     default_batch_size = 512
-    default_plan_kwargs: dict[str, Any] = {}
+    plan_kwargs_of_unit: ClassVar[dict[str, dict[str, Any]]] = {
+        "cell": {},
+        "pseudocell": {"optimizer": "AdamW", "lr": 2e-3, "weight_decay": 1e-2, "lr_schedule": "one_cycle"},
+    }
+
+    @classmethod
+    def chooses_epochs(cls, init: dict[str, Any] | None = None) -> bool:
+        """Whether a clock made with the arguments ``init`` chooses its epoch on validation subjects."""
+        default = inspect.signature(cls.__init__).parameters.get("train_unit")
+        unit = (init or {}).get("train_unit", default.default if default else cls.train_unit)
+        return bool(unit == "cell")
+
+    def _set_unit(self, train_unit: str, pseudocell_size: float) -> None:
+        """Take the unit in which ages are learnt."""
+        self.train_unit = _checks.choice(train_unit, TRAIN_UNITS, "train_unit")
+        if not (0 < pseudocell_size < 1 or pseudocell_size == int(pseudocell_size) >= 1):
+            raise ValueError(
+                f"pseudocell_size={pseudocell_size} is neither a share of a sample's cells (above 0 and below 1) nor a "
+                "whole number of cells."
+            )
+        self.pseudocell_size = pseudocell_size
+        self.predicts_sums = train_unit == "pseudocell"
 
     def train(
         self,
@@ -50,11 +80,16 @@ class SubjectTrainingMixin(RoleMixin):
         weights if every subject keeps its role; if any role differs, training starts anew from the initial
         weights, so that no subject that once trained the clock can later count as held out.
 
+        With ``train_unit="pseudocell"`` a step takes two pseudocells or more of each of 64 samples, drawn anew, for the
+        age, and as many single cells for the reconstruction. The learning rate goes through one cycle, so training
+        runs to its end, no epoch is chosen, and validation subjects are only watched: give them to the training with
+        ``train_roles=("train", "validation")``.
+
         Parameters
         ----------
         max_epochs
-            Epochs at most. Default: as many as make about 2,400 steps, between 40 (one cycle of the KL weight) and
-            400.
+            Epochs at most. Default for cells: as many as make about 2,400 steps, between 40 (one cycle of the KL
+            weight) and 400; for pseudocells: 400 steps, or ten passes over the samples if these are more.
         split_key
             Column of ``adata.obs`` with the roles of :func:`agevi.pp.split_subjects`. Where the default column
             is absent, subjects are split 70/15/15, which is logged and kept in ``split_``.
@@ -62,13 +97,13 @@ class SubjectTrainingMixin(RoleMixin):
             Roles that train. For the final clock after selection:
             ``model.train(model.best_epoch_, train_roles=("train", "validation"))``.
         batch_size
-            Cells per step at most. Default: 512, less for fewer than 8,192 training cells.
+            Cells per step at most. Default: 512, less for fewer than 8,192 training cells; 128 pseudocells.
         accelerator, devices
             As in scvi-tools.
         early_stopping
             Stop when validation subjects have not improved for a quarter of the epochs (20 at least; set
-            ``early_stopping_patience`` otherwise), and keep the best weights. Without validation subjects all
-            epochs are run.
+            ``early_stopping_patience`` otherwise), and keep the best weights. Without validation subjects, and with
+            pseudocells, all epochs are run.
         plan_kwargs
             Arguments of the training plan: ``lr``, ``weight_decay``, ``optimizer``, ``kl_schedule``,
             ``lr_schedule``, ...
@@ -98,11 +133,10 @@ class SubjectTrainingMixin(RoleMixin):
         if not self.is_trained_:
             self._fit_buffers(cell_roles == _keys.TRAIN)
             self.age_summary_ = self._summarise_ages(cell_roles == _keys.TRAIN)
-        n_train = int((cell_roles == _keys.TRAIN).sum())
-        batch_size = batch_size or int(np.clip(n_train // 16, 64, self.default_batch_size))
-        max_epochs = max_epochs or int(np.clip(self.default_steps * batch_size / n_train, 40, 400))
+        batch_size = batch_size or self._default_batch_size(cell_roles)
+        max_epochs = max_epochs or self._default_epochs(cell_roles, batch_size)
         validates = self._has_labelled(cell_roles == _keys.VALIDATION)
-        best = BestWeights(_MONITOR) if early_stopping and validates else None
+        best = BestWeights(_MONITOR) if early_stopping and validates and self.train_unit == "cell" else None
         if best is not None:
             trainer_kwargs.setdefault("early_stopping_monitor", _MONITOR)
             trainer_kwargs.setdefault("early_stopping_patience", max(20, max_epochs // 4))
@@ -114,7 +148,7 @@ class SubjectTrainingMixin(RoleMixin):
             cell_roles,
             max_epochs=max_epochs,
             batch_size=batch_size,
-            plan_kwargs={**self.default_plan_kwargs, **(plan_kwargs or {})},
+            plan_kwargs={**self.plan_kwargs_of_unit[self.train_unit], **(plan_kwargs or {})},
             accelerator=accelerator,
             devices=devices,
             early_stopping=best is not None,
@@ -125,6 +159,43 @@ class SubjectTrainingMixin(RoleMixin):
         self.best_epoch_ = n_before + (best.best_epoch if best is not None and best.best_epoch else n_run)
         self.split_ = {str(subject): str(role) for subject, role in roles.items()}
         self.n_trainings_ += 1
+
+    def _default_batch_size(self, cell_roles: np.ndarray) -> int:
+        """Rows of a step."""
+        if self.train_unit == "pseudocell":
+            return ROWS
+        return int(np.clip((cell_roles == _keys.TRAIN).sum() // 16, 64, self.default_batch_size))
+
+    def _default_epochs(self, cell_roles: np.ndarray, batch_size: int) -> int:
+        """Epochs that make the default number of steps."""
+        n_steps = self.default_steps[self.train_unit]
+        train = cell_roles == _keys.TRAIN
+        if self.train_unit == "cell":
+            return int(np.clip(n_steps * batch_size / train.sum(), 40, 400))
+        n_samples = int(torch.isfinite(self._sample_ages(train)).sum())
+        per_pass = -(-n_samples // max(1, batch_size * SAMPLES // ROWS))
+        return int(np.ceil(max(n_steps, 10 * per_pass) / max(MIN_STEPS, per_pass)))
+
+    def _splitter(self, cell_roles: np.ndarray, batch_size: int) -> Any:
+        """Loaders of the unit in which ages are learnt."""
+        if self.train_unit == "cell":
+            return SubjectSplitter(self.adata_manager, cell_roles, batch_size=batch_size)
+        return PseudocellSplitter(
+            self.adata_manager, cell_roles, batch_size=batch_size, size=self.pseudocell_size,
+            averaged=self.setup_args["normalize"] == "none", with_cells=self.reads_cells,
+        )  # fmt: skip
+
+    def _fit_sums(self, train: np.ndarray, module: GeneInput) -> None:
+        """Moments over the sums of training samples."""
+        if self.train_unit == "cell":
+            return
+        codes = self.adata_manager.get_from_registry(SAMPLE).ravel().astype(int)
+        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        rng = np.random.default_rng(self.init_params_["non_kwargs"]["rng"])
+        stats = sum_stats(
+            x, np.where(train, codes, -1), codes.max() + 1, normalize=self.setup_args["normalize"], rng=rng
+        )  # fmt: skip
+        stats.fill(module)
 
     def _reset(self) -> None:
         """New weights, as the constructor made them."""
@@ -146,7 +217,7 @@ class SubjectTrainingMixin(RoleMixin):
         seed = self.init_params_["non_kwargs"]["rng"] + self.n_trainings_
         was_trained, earlier = self.is_trained_, self.history_
         with seeded(seed), quiet():
-            splitter = self._data_splitter_cls(self.adata_manager, cell_roles, batch_size=batch_size)
+            splitter = self._splitter(cell_roles, batch_size)
             plan = self._training_plan_cls(
                 self.module,
                 sample_ages=self._sample_ages(),

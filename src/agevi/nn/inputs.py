@@ -19,20 +19,31 @@ class GeneInput(nn.Module):
         ``"log1p_cp10k"``: log(1 + counts per 10,000); ``"none"``: the values as they are.
     standardize
         Subtract the mean and divide by the standard deviation of the training cells.
+    sums
+        Whether some rows are sums of cells. These are centred and scaled by moments of their own, because the
+        logarithm of a sum varies far less than that of a cell.
     """
 
     mean: torch.Tensor
     sd: torch.Tensor
     share: torch.Tensor
     mean_library: torch.Tensor
+    sum_mean: torch.Tensor
+    sum_scale: torch.Tensor
 
-    def __init__(self, n_genes: int, *, normalize: str = "log1p_cp10k", standardize: bool = False) -> None:
+    def __init__(
+        self, n_genes: int, *, normalize: str = "log1p_cp10k", standardize: bool = False, sums: bool = False
+    ) -> None:
         super().__init__()
         self.normalize, self.standardize = normalize, standardize
         self.register_buffer("mean", torch.zeros(n_genes))
         self.register_buffer("sd", torch.ones(n_genes))
         self.register_buffer("share", torch.full((n_genes,), 1.0 / n_genes))
         self.register_buffer("mean_library", torch.ones(()))
+        self.sums = sums
+        if sums:
+            self.register_buffer("sum_mean", torch.zeros(n_genes))
+            self.register_buffer("sum_scale", torch.ones(n_genes))
 
     def library_size(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Counts per cell, (n, 1), at least 1; scaled up by the share of counts that absent genes would hold."""
@@ -41,23 +52,20 @@ class GeneInput(nn.Module):
             library = library / self.share[present].sum().clamp_min(1e-6)
         return library.clamp_min(1.0)
 
-    def normalized(
-        self, x: torch.Tensor, library: torch.Tensor | None = None, present: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Normalised values, (n, n_genes); genes that the data lack enter at their training mean."""
-        if self.normalize == "log1p_cp10k":
-            library = self.library_size(x, present) if library is None else library
-            x = torch.log1p(x * (CP10K / library))
-        return x if present is None else torch.where(present, x, self.mean)
-
-    def standardized(self, values: torch.Tensor) -> torch.Tensor:
-        """Normalised values on the scale of the network."""
-        return (values - self.mean) / self.sd if self.standardize else values
+    def normalized(self, x: torch.Tensor, library: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalised values, (n, n_genes), before anything is filled in or standardised."""
+        if self.normalize == "none":
+            return x
+        return torch.log1p(x * (CP10K / (self.library_size(x) if library is None else library)))
 
     def forward(
-        self, x: torch.Tensor, library: torch.Tensor | None = None, present: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        library: torch.Tensor | None = None,
+        present: torch.Tensor | None = None,
+        summed: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What the network sees, (n, n_genes).
+        """What the network sees, (n, n_genes); genes that the data lack enter at their training mean.
 
         Parameters
         ----------
@@ -67,5 +75,17 @@ class GeneInput(nn.Module):
             Counts per cell, (n, 1); default: from ``x``.
         present
             Mask of the genes that the data have, (n_genes,).
+        summed
+            Mask of the rows that are sums of cells, (n,); default: none is.
         """
-        return self.standardized(self.normalized(x, library, present))
+        if library is None:
+            library = self.library_size(x, present)
+        values = self.normalized(x, library)
+        if summed is None or not self.sums:
+            values = values if present is None else torch.where(present, values, self.mean)
+            return (values - self.mean) / self.sd if self.standardize else values
+        summed = summed[:, None]
+        mean = torch.where(summed, self.sum_mean, self.mean)
+        values = values if present is None else torch.where(present, values, mean)
+        cells = (values - mean) / self.sd if self.standardize else values
+        return torch.where(summed, (values - mean) * self.sum_scale, cells)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from agevi.nn.heads import AGE_LOSSES
 
 RATES = ("softmax", "softplus")
 SUBJECT_WEIGHTS = ("equal", "cells")
-_OF_THE_MODEL = ("rng", "subject_weight", "noise_relative_to")
+_OF_THE_MODEL = ("rng", "subject_weight", "noise_relative_to", "train_unit", "pseudocell_size")
 """Arguments of the constructors that the module does not take."""
 
 
@@ -31,6 +31,10 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
 
     _module_cls = ClockVAEModule
     _training_plan_cls = ClockTrainingPlan
+    plan_kwargs_of_unit: ClassVar[dict[str, dict[str, Any]]] = {
+        "cell": SubjectTrainingMixin.plan_kwargs_of_unit["cell"],
+        "pseudocell": SubjectTrainingMixin.plan_kwargs_of_unit["pseudocell"] | {"kl_schedule": "constant"},
+    }
     fixed: dict[str, Any] = {}
     """Arguments of the module that the class sets."""
 
@@ -40,9 +44,12 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
     get_aggregated_posterior = Absent("scvi-tools 1.4 takes variances for standard deviations in it.")
     differential_abundance = Absent("it rests on get_aggregated_posterior, which is wrong in scvi-tools 1.4.")
 
-    def __init__(self, adata: AnnData, *, age_loss: str, subject_weight: str) -> None:
+    def __init__(
+        self, adata: AnnData, *, age_loss: str, subject_weight: str, train_unit: str, pseudocell_size: float
+    ) -> None:
         _checks.choice(age_loss, AGE_LOSSES, "age_loss")
         _checks.choice(subject_weight, SUBJECT_WEIGHTS, "subject_weight")
+        self._set_unit(train_unit, pseudocell_size)
         super().__init__(registered(_checks.anndata(adata)))
         self.subject_weight = subject_weight
         self._start()
@@ -73,9 +80,14 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
                 normalize=setup["normalize"],
                 age_transform=self.age_transform,
                 min_age=setup["min_age"],
-                **self.fixed,
-                **{name: value for name, value in init.items() if name not in _OF_THE_MODEL},
+                sums=self.predicts_sums,
+                **self._module_kwargs(init),
             )
+
+    def _module_kwargs(self, init: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the module from those of the constructor."""
+        given = {name: value for name, value in init.items() if name not in _OF_THE_MODEL}
+        return {"standardize": self.predicts_sums} | self.fixed | given
 
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Everything that is estimated before the first step, from training cells alone."""
@@ -84,6 +96,7 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
         relative_to = self.init_params_["non_kwargs"].get("noise_relative_to", "input_sd")
         self.module.age_scale.fit(self._sample_ages(train))
         self.module.fit_buffers(stats, noise_relative_to=relative_to)
+        self._fit_sums(train, self.module.input)
 
     @torch.inference_mode()
     def _predict_batches(
@@ -94,6 +107,8 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
         ages, latents = [], []
         for tensors in loader:
             inputs = self.module._get_inference_input(tensors)
+            if summed:
+                inputs["summed"] = torch.ones(len(inputs["x"]), dtype=torch.bool, device=self.device)
             mean = self.module.latent_mean(**inputs, present=present)
             ages.append(self.module.age(mean).cpu())
             latents.append(mean.cpu())

@@ -35,7 +35,7 @@ class PoissonVAE(VAEClock):
     n_hidden
         Widths of the encoder's layers; the decoder mirrors them.
     n_head
-        Widths of the age head's layers.
+        Widths of the age head's layers; none makes it linear.
     dropout_rate
         Dropout of encoder and head while training.
     gene_likelihood
@@ -51,6 +51,11 @@ class PoissonVAE(VAEClock):
         deviation weighs as much as half a nat per count of the reconstruction.
     subject_weight
         ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does.
+    train_unit
+        ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
+        reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
+    pseudocell_size
+        Cells of a pseudocell: a share of the sample's cells, or a number.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -77,20 +82,28 @@ class PoissonVAE(VAEClock):
         *,
         n_latent: int = 32,
         n_hidden: Sequence[int] = (128, 128),
-        n_head: Sequence[int] = (20, 20),
+        n_head: Sequence[int] = (),
         dropout_rate: float = 0.2,
         gene_likelihood: str = "poisson",
         rate: str = "softmax",
         age_loss: str = "huber",
-        age_weight: float = 0.1,
+        age_weight: float = 1.0,
         subject_weight: str = "equal",
+        train_unit: str = "pseudocell",
+        pseudocell_size: float = 0.5,
         encode_covariates: bool = False,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
         _checks.choice(gene_likelihood, GENE_LIKELIHOODS, "gene_likelihood")
         _checks.choice(rate, RATES, "rate")
         n_hidden, n_head, rng = whole_numbers(n_hidden), whole_numbers(n_head), as_seed(rng)
-        super().__init__(adata, age_loss=age_loss, subject_weight=subject_weight)
+        super().__init__(
+            adata,
+            age_loss=age_loss,
+            subject_weight=subject_weight,
+            train_unit=train_unit,
+            pseudocell_size=pseudocell_size,
+        )
         self._build(self._get_init_params(locals()))
 
 
@@ -113,7 +126,7 @@ class GaussianVAE(VAEClock):
     n_hidden
         Widths of the encoder's layers; the decoder mirrors them.
     n_head
-        Widths of the age head's layers.
+        Widths of the age head's layers; none makes it linear.
     dropout_rate
         Dropout of encoder and head while training.
     standardize
@@ -126,6 +139,11 @@ class GaussianVAE(VAEClock):
         much as one standard deviation in every gene.
     subject_weight
         ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does.
+    train_unit
+        ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
+        reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
+    pseudocell_size
+        Cells of a pseudocell: a share of the sample's cells, or a number.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -150,17 +168,25 @@ class GaussianVAE(VAEClock):
         *,
         n_latent: int = 32,
         n_hidden: Sequence[int] = (128, 128),
-        n_head: Sequence[int] = (20, 20),
+        n_head: Sequence[int] = (),
         dropout_rate: float = 0.2,
         standardize: bool = True,
         age_loss: str = "huber",
-        age_weight: float = 0.1,
+        age_weight: float = 1.0,
         subject_weight: str = "equal",
+        train_unit: str = "pseudocell",
+        pseudocell_size: float = 0.5,
         encode_covariates: bool = False,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
         n_hidden, n_head, rng = whole_numbers(n_hidden), whole_numbers(n_head), as_seed(rng)
-        super().__init__(adata, age_loss=age_loss, subject_weight=subject_weight)
+        super().__init__(
+            adata,
+            age_loss=age_loss,
+            subject_weight=subject_weight,
+            train_unit=train_unit,
+            pseudocell_size=pseudocell_size,
+        )
         self._build(self._get_init_params(locals()))
 
 
@@ -182,7 +208,7 @@ class DenoisingVAE(VAEClock):
     n_hidden
         Widths of the encoder's layers; the decoder mirrors them.
     n_head
-        Widths of the age head's layers.
+        Widths of the age head's layers; none makes it linear.
     dropout_rate
         Dropout of encoder and head while training.
     gene_likelihood
@@ -207,6 +233,11 @@ class DenoisingVAE(VAEClock):
         Weight of the age loss, in the units of :class:`PoissonVAE`, or with ``"normal"`` of :class:`GaussianVAE`.
     subject_weight
         ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does.
+    train_unit
+        ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
+        reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
+    pseudocell_size
+        Cells of a pseudocell: a share of the sample's cells, or a number.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -229,7 +260,7 @@ class DenoisingVAE(VAEClock):
         *,
         n_latent: int = 32,
         n_hidden: Sequence[int] = (128, 128),
-        n_head: Sequence[int] = (20, 20),
+        n_head: Sequence[int] = (),
         dropout_rate: float = 0.2,
         gene_likelihood: str = "poisson",
         noise: str = "binomial",
@@ -238,8 +269,10 @@ class DenoisingVAE(VAEClock):
         standardize: bool = True,
         rate: str = "softmax",
         age_loss: str = "huber",
-        age_weight: float = 0.1,
+        age_weight: float = 1.0,
         subject_weight: str = "equal",
+        train_unit: str = "pseudocell",
+        pseudocell_size: float = 0.5,
         encode_covariates: bool = False,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
@@ -249,7 +282,13 @@ class DenoisingVAE(VAEClock):
         _checks.choice(rate, RATES, "rate")
         _check_level(noise, noise_level)
         n_hidden, n_head, rng = whole_numbers(n_hidden), whole_numbers(n_head), as_seed(rng)
-        super().__init__(adata, age_loss=age_loss, subject_weight=subject_weight)
+        super().__init__(
+            adata,
+            age_loss=age_loss,
+            subject_weight=subject_weight,
+            train_unit=train_unit,
+            pseudocell_size=pseudocell_size,
+        )
         if gene_likelihood != "normal" or noise != "gaussian":
             self.expects = "counts"
             x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)

@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from agevi._compat import REGISTRY_KEYS, BaseModuleClass, LossOutput, auto_move_data
-from agevi.dataloaders._fields import AGE, SUBJECT
+from agevi.dataloaders._fields import AGE, SUBJECT, SUMMED
 from agevi.dataloaders._stats import GeneStats
 from agevi.model.vae._observation import Continuous, Counts
 from agevi.nn.blocks import GaussianEncoder, Stack
@@ -41,6 +41,9 @@ class ClockVAEModule(BaseModuleClass):
         ``"normal"``: relative to the number of genes).
     normalize, standardize
         Input of the encoder, see :class:`agevi.nn.inputs.GeneInput`; ``"normal"`` models the normalised values.
+    sums
+        Whether ages are learnt from sums of cells: rows that :data:`agevi.dataloaders._fields.SUMMED` marks have an age
+        term and are not reconstructed, the others the reverse.
     noise, noise_level
         Noise on the encoder's input while training, see :class:`agevi.nn.noise.InputNoise`.
     age_transform, min_age
@@ -65,6 +68,7 @@ class ClockVAEModule(BaseModuleClass):
         encode_covariates: bool = False,
         normalize: str = "log1p_cp10k",
         standardize: bool = False,
+        sums: bool = False,
         noise: str | None = None,
         noise_level: float = 0.0,
         age_transform: str = "none",
@@ -86,7 +90,7 @@ class ClockVAEModule(BaseModuleClass):
         self.logits = nn.Linear(self.decoder.n_output, n_input)
         self.head = AgeHead(n_latent, list(n_head), dropout_rate=dropout_rate)
         self.age_scale = AgeScale(age_transform, min_age)
-        self.input = GeneInput(n_input, normalize=normalize, standardize=standardize)
+        self.input = GeneInput(n_input, normalize=normalize, standardize=standardize, sums=sums)
         self.noise = InputNoise(n_input, kind=noise, level=noise_level) if noise else None
         self.observation = Continuous(n_input) if gene_likelihood == "normal" else Counts(gene_likelihood, n_input)
 
@@ -112,16 +116,20 @@ class ClockVAEModule(BaseModuleClass):
         self.logits.bias.copy_(start)
 
     def encoder_input(
-        self, x: torch.Tensor, library: torch.Tensor, present: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        library: torch.Tensor,
+        present: torch.Tensor | None = None,
+        summed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the encoder sees of counts with sums ``library``, (n, n_genes); noisy in training with noise."""
         if self.noise is None:
-            out: torch.Tensor = self.input(x, library, present)
+            out: torch.Tensor = self.input(x, library, present, summed)
             return out
         noisy = self.noise.on_counts(x)
         if noisy is not x:  # its own sum keeps the mean of the input as it is without noise
             library = self.input.library_size(noisy, present)
-        noised: torch.Tensor = self.noise.on_input(self.input(noisy, library, present))
+        noised: torch.Tensor = self.noise.on_input(self.input(noisy, library, present, summed))
         return noised
 
     def covariates(
@@ -140,11 +148,16 @@ class ClockVAEModule(BaseModuleClass):
         return torch.cat(parts, dim=-1) if parts else None
 
     def posterior(
-        self, x: torch.Tensor, covariates: torch.Tensor | None = None, present: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        covariates: torch.Tensor | None = None,
+        present: torch.Tensor | None = None,
+        summed: torch.Tensor | None = None,
     ) -> tuple[Normal, torch.Tensor]:
         """Posterior over the latent space, (n, n_latent), and library size, (n, 1)."""
         library = self.input.library_size(x, present)
-        mean, sd = self.encoder(self.encoder_input(x, library, present), covariates if self.encode_covariates else None)
+        values = self.encoder_input(x, library, present, summed)
+        mean, sd = self.encoder(values, covariates if self.encode_covariates else None)
         return Normal(mean, sd, validate_args=False), library
 
     @auto_move_data
@@ -155,9 +168,11 @@ class ClockVAEModule(BaseModuleClass):
         cat_covs: torch.Tensor | None = None,
         cont_covs: torch.Tensor | None = None,
         present: torch.Tensor | None = None,
+        summed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Posterior mean, (n, n_latent), from which ages are predicted."""
-        mean: torch.Tensor = self.posterior(x, self.covariates(batch_index, cat_covs, cont_covs), present)[0].loc
+        covariates = self.covariates(batch_index, cat_covs, cont_covs)
+        mean: torch.Tensor = self.posterior(x, covariates, present, summed)[0].loc
         return mean
 
     def age(self, latent_mean: torch.Tensor) -> torch.Tensor:
@@ -174,6 +189,7 @@ class ClockVAEModule(BaseModuleClass):
             "batch_index": tensors[REGISTRY_KEYS.BATCH_KEY],
             "cat_covs": tensors.get(REGISTRY_KEYS.CAT_COVS_KEY),
             "cont_covs": tensors.get(REGISTRY_KEYS.CONT_COVS_KEY),
+            "summed": tensors.get(SUMMED),
         }
 
     @auto_move_data
@@ -184,13 +200,14 @@ class ClockVAEModule(BaseModuleClass):
         cat_covs: torch.Tensor | None = None,
         cont_covs: torch.Tensor | None = None,
         present: torch.Tensor | None = None,
+        summed: torch.Tensor | None = None,
         n_samples: int = 1,
     ) -> dict[str, Any]:
         """Posterior, a draw from it and the library size.
 
         ``z`` is (n, n_latent), or (n_samples, n, n_latent) for more than one draw.
         """
-        qz, library = self.posterior(x, self.covariates(batch_index, cat_covs, cont_covs), present)
+        qz, library = self.posterior(x, self.covariates(batch_index, cat_covs, cont_covs), present, summed)
         z = qz.rsample() if n_samples == 1 else qz.rsample((n_samples,))
         if n_samples > 1:
             library = library.expand(n_samples, *library.shape)
@@ -200,8 +217,12 @@ class ClockVAEModule(BaseModuleClass):
         self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, Any]
     ) -> dict[str, torch.Tensor | None]:
         inputs = self._get_inference_input(tensors)
+        cells = _single(inputs.pop("summed"))
         del inputs["x"]
-        return {"z": inference_outputs["z"], "library": inference_outputs["library"], **inputs}
+        inputs |= {"z": inference_outputs["z"], "library": inference_outputs["library"]}
+        if cells is None:
+            return inputs
+        return {name: None if value is None else value[..., cells, :] for name, value in inputs.items()}
 
     @auto_move_data
     def generative(
@@ -267,14 +288,16 @@ class ClockVAEModule(BaseModuleClass):
         subject_weights
             Weight of a cell in the age term by the code of its subject, (n_subjects,).
         """
-        x, qz = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"]
-        reconstruction = self.reconstruction_loss(x, generative_outputs)
+        x, qz, summed = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"], tensors.get(SUMMED)
+        cells, aged = _single(summed), slice(None) if summed is None else summed
+        reconstruction = self.reconstruction_loss(x if cells is None else x[cells], generative_outputs)
         kl = kl_divergence(qz, Normal(torch.zeros_like(qz.loc), torch.ones_like(qz.scale))).sum(-1)
-        loss = (reconstruction + kl_weight * kl).mean()
-        predicted = self.head(qz.loc)
+        kl = kl if cells is None else kl[cells]
+        loss = (reconstruction + kl_weight * kl).sum() / max(len(reconstruction), 1)
+        predicted = self.head(qz.loc[aged])
         if AGE in tensors:
-            weight = None if subject_weights is None else subject_weights[tensors[SUBJECT].squeeze(-1).long()]
-            target = self.age_scale.to_scale(tensors[AGE].squeeze(-1))
+            weight = None if subject_weights is None else subject_weights[tensors[SUBJECT][aged].squeeze(-1).long()]
+            target = self.age_scale.to_scale(tensors[AGE][aged].squeeze(-1))
             age = masked_age_loss(predicted, target, weight, kind=self.age_loss)
             size = self.n_input if self.gene_likelihood == "normal" else self.input.mean_library
             loss = loss + self.age_weight * size * age
@@ -323,3 +346,8 @@ class ClockVAEModule(BaseModuleClass):
             parts.append(log_ratio.reshape(n, -1))
         log_lik = torch.logsumexp(torch.cat(parts), dim=0) - torch.log(torch.tensor(float(n_mc_samples)))
         return float(log_lik.mean()) if return_mean else log_lik.cpu()
+
+
+def _single(summed: torch.Tensor | None) -> torch.Tensor | None:
+    """Mask of the rows that are single cells, None where all are."""
+    return None if summed is None else ~summed

@@ -1,0 +1,200 @@
+"""Batches of pseudocells, which carry the age, beside single cells, which are reconstructed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch.utils.data import DataLoader
+
+from agevi import _keys
+from agevi._compat import REGISTRY_KEYS, AnnDataManager
+from agevi.dataloaders._fields import AGE, SAMPLE, SUMMED
+
+Batch = dict[str, torch.Tensor]
+
+ROWS = 128
+"""Pseudocells of a step, and single cells of a step."""
+SAMPLES = 64
+"""Samples of a step, of which each gives two pseudocells or more."""
+MAX_CELLS = 128
+"""Cells of a pseudocell at most: a sum of that many has little noise left, and reading more takes time."""
+MIN_STEPS = 10
+"""Steps of an epoch at least, so that metrics are not taken all the time."""
+_VALIDATION_CELLS = 1024
+
+
+class Rows:
+    """Rows of every registered field, as batches of tensors.
+
+    Parameters
+    ----------
+    manager
+        Manager of the registered AnnData.
+    averaged
+        Whether values of a pseudocell are means of its cells and not their sums.
+    """
+
+    def __init__(self, manager: AnnDataManager, *, averaged: bool) -> None:
+        self.x, self.averaged = manager.get_from_registry(REGISTRY_KEYS.X_KEY), averaged
+        self.fields = {
+            key: np.asarray(manager.get_from_registry(key), dtype=np.float32).reshape(self.x.shape[0], -1)
+            for key in manager.data_registry
+            if key != REGISTRY_KEYS.X_KEY
+        }
+
+    def batch(self, members: list[np.ndarray], cells: np.ndarray) -> Batch:
+        """Sums of ``members``, then the single ``cells``; other fields of a sum are those of its first member."""
+        first = np.array([m[0] for m in members], dtype=np.int64)
+        rows = np.concatenate([first, cells])
+        out = {key: torch.from_numpy(values[rows]) for key, values in self.fields.items()}
+        out[REGISTRY_KEYS.X_KEY] = torch.from_numpy(self._values(members, cells))
+        out[SUMMED] = torch.arange(len(rows)) < len(members)
+        return out
+
+    def _values(self, members: list[np.ndarray], cells: np.ndarray) -> np.ndarray:
+        """Values of sums and cells in one product with the matrix, which reads their rows only."""
+        groups = [*members, *cells[:, None]]
+        sizes = np.array([len(g) for g in groups])
+        columns = np.concatenate(groups)
+        weights = np.repeat(1.0 / sizes if self.averaged else np.ones(len(sizes)), sizes).astype(np.float32)
+        if not sp.issparse(self.x) or self.x.format != "csr":
+            rows, columns = np.unique(columns, return_inverse=True)
+            x = self.x[rows]
+        else:
+            x = self.x
+        indptr = np.concatenate([[0], np.cumsum(sizes)])
+        out = sp.csr_matrix((weights, columns, indptr), shape=(len(groups), x.shape[0])) @ x
+        return np.asarray(out.todense() if sp.issparse(out) else out, dtype=np.float32)
+
+
+class PseudocellLoader:
+    """Steps of training: pseudocells drawn anew each time, beside single cells.
+
+    Parameters
+    ----------
+    rows
+        Source of values.
+    samples
+        Cells of each sample that has an age, positions.
+    cells
+        Training cells, positions; none are drawn when ``n_cells`` is 0.
+    size
+        Cells of a pseudocell, as in :func:`agevi.dataloaders._sums.draw_pseudocells`.
+    n_rows
+        Pseudocells of a step.
+    n_cells
+        Single cells of a step.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        samples: list[np.ndarray],
+        cells: np.ndarray,
+        *,
+        size: float,
+        n_rows: int = ROWS,
+        n_cells: int = ROWS,
+    ) -> None:
+        self.rows, self.samples, self.cells = rows, samples, cells
+        self.size, self.n_cells = size, min(n_cells, len(cells))
+        self.n_samples = min(max(1, n_rows * SAMPLES // ROWS), len(samples))
+        self.n_each = max(1, round(n_rows / self.n_samples))
+        self.rng = np.random.default_rng(int(torch.randint(2**31, (1,))))
+        self._queue = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return max(MIN_STEPS, -(-len(self.samples) // self.n_samples))
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(len(self)):
+            members = [self._draw(self.samples[i]) for i in np.repeat(self._next_samples(), self.n_each)]
+            cells = self.rng.choice(self.cells, self.n_cells, replace=False) if self.n_cells else self.cells[:0]
+            yield self.rows.batch(members, cells)
+
+    def _next_samples(self) -> np.ndarray:
+        """Samples in random order, each once before any comes twice."""
+        if len(self._queue) < self.n_samples:
+            self._queue = np.concatenate([self._queue, self.rng.permutation(len(self.samples))])
+        out, self._queue = self._queue[: self.n_samples], self._queue[self.n_samples :]
+        return out
+
+    def _draw(self, cells: np.ndarray) -> np.ndarray:
+        """Cells of one pseudocell."""
+        wanted = int(np.ceil(self.size * len(cells))) if self.size < 1 else int(self.size)
+        drawn: np.ndarray = self.rng.choice(cells, min(wanted, len(cells), MAX_CELLS), replace=False)
+        return drawn
+
+
+class PseudocellSplitter(pl.LightningDataModule):
+    """Loaders of pseudocells and single cells of the training subjects, and of those that validate.
+
+    Parameters
+    ----------
+    adata_manager
+        Manager of the registered AnnData.
+    roles
+        Role of every cell, (n_cells,), of :data:`agevi._keys.SPLIT_ROLES`.
+    batch_size
+        Pseudocells of a step.
+    size
+        Cells of a pseudocell.
+    averaged
+        Whether pseudocells are means and not sums.
+    with_cells
+        Whether the model reads single cells too.
+    """
+
+    def __init__(
+        self,
+        adata_manager: AnnDataManager,
+        roles: np.ndarray,
+        *,
+        batch_size: int = ROWS,
+        size: float,
+        averaged: bool,
+        with_cells: bool,
+    ) -> None:
+        super().__init__()
+        self.rows = Rows(adata_manager, averaged=averaged)
+        self.size, self.batch_size, self.with_cells = size, batch_size, with_cells
+        self.train_idx, self.val_idx, self.test_idx = (np.flatnonzero(roles == r) for r in _keys.SPLIT_ROLES)
+        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+
+    def samples(self, cells: np.ndarray) -> list[np.ndarray]:
+        """Cells of each sample with an age, positions."""
+        labelled = cells[np.isfinite(self.rows.fields[AGE][cells, 0])]
+        codes = self.rows.fields[SAMPLE][labelled, 0].astype(np.int64)
+        order = np.argsort(codes, kind="stable")
+        starts = np.flatnonzero(np.diff(codes[order])) + 1
+        return np.split(labelled[order], starts) if len(labelled) else []
+
+    def train_dataloader(self) -> PseudocellLoader:
+        """Pseudocells and cells of the training subjects, drawn anew in every step."""
+        n_cells = self.batch_size if self.with_cells else 0
+        return PseudocellLoader(
+            self.rows, self.samples(self.train_idx), self.train_idx, size=self.size, n_rows=self.batch_size,
+            n_cells=n_cells,
+        )  # fmt: skip
+
+    def val_dataloader(self) -> Any:
+        """Whole samples of the subjects that validate, beside some of their cells; always the same."""
+        if not self.n_val:
+            return []
+        samples = self.samples(self.val_idx)
+        cells = self.val_idx[:: -(-self.n_val // _VALIDATION_CELLS)] if self.with_cells else self.val_idx[:0]
+        n_batches = max(1, -(-max(len(samples), len(cells)) // 512))
+        parts = zip(_split(samples, n_batches), np.array_split(cells, n_batches), strict=True)
+        batches = [self.rows.batch(sums, singles) for sums, singles in parts if len(sums) or len(singles)]
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def _split(values: list[np.ndarray], n: int) -> list[list[np.ndarray]]:
+    """A list in ``n`` parts of nearly equal length."""
+    edges = np.linspace(0, len(values), n + 1).round().astype(int)
+    return [values[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
