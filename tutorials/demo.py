@@ -36,15 +36,15 @@ agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", stratify_by="
 ax = agevi.pl.age_distribution(adata, age_key="age", subject_key="donor")
 save(ax.figure, "age_distribution")
 
-# Train. The validation donors choose the epoch whose weights are kept.
+# Train. Ages are learnt from sums of cells of a donor; the validation donors are watched on the way.
 agevi.model.PoissonVAE.setup_anndata(adata, subject_key="donor", age_key="age")
 model = agevi.model.PoissonVAE(adata)
 start = time.perf_counter()
 model.train()
-print(f"\nTrained in {time.perf_counter() - start:.0f} s, weights of epoch {model.best_epoch_} kept.\n")
+print(f"\nTrained in {time.perf_counter() - start:.0f} s.\n")
 save(agevi.pl.training(model).figure, "training")
 
-# Predict cells, and average them per donor.
+# Predict cells and, from the sums of their cells, donors.
 agevi.tl.predict_age(adata, model)
 agevi.tl.aggregate_subjects(adata)
 subjects = agevi.get.subjects_df(adata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -179,3 +180,24 @@ def test_latent_space_still_describes_cells_and_ages_are_better_than_from_cells(
         separation[unit] = silhouette_score(adata.obsm["X_agevi"][test], adata.obs["cell_type"][test])
     assert error["pseudocell"] < error["cell"]
     assert separation["pseudocell"] > separation["cell"] - 0.05
+
+
+@pytest.mark.parametrize("unit", ["cell", "pseudocell"])
+@pytest.mark.parametrize("weight", ["equal", "cells"])
+def test_weights_of_subjects_with_several_samples(cohort, unit, weight):
+    rng = np.random.default_rng(0)
+    cohort = cohort[rng.random(cohort.n_obs) < 0.6].copy()
+    donors = cohort.obs["donor"].astype(str)
+    visit = np.where(donors.isin(donors.unique()[:9]), rng.integers(0, 3, cohort.n_obs), 0)
+    cohort.obs["visit"] = donors.to_numpy() + "-" + visit.astype(str)
+    PoissonVAE.setup_anndata(cohort, **SETUP, sample_key="visit")
+    model = PoissonVAE(cohort, **SMALL, train_unit=unit, subject_weight=weight)
+    train = (cohort.obs["agevi_split"] == "train").to_numpy()
+    weights = model._subject_weights(train).numpy()
+    by_donor = cohort.obs[train].groupby(donors[train])
+    rows = by_donor["visit"].nunique() if unit == "pseudocell" else by_donor.size()
+    names = model.adata_manager.get_state_registry("agevi_subject")["names"]
+    total = pd.Series(weights, index=list(names))[rows.index] * rows
+    expected = by_donor.size() if weight == "cells" else pd.Series(1.0, index=rows.index)
+    np.testing.assert_allclose(total / total.sum(), expected / expected.sum(), rtol=1e-5)
+    assert total.sum() / rows.sum() == pytest.approx(1, rel=1e-5)

@@ -24,6 +24,7 @@ class RoleMixin(Host):
     split_: dict[str, str]
     best_epoch_: int | None
     subject_weight = "equal"
+    predicts_sums: bool
     history_: Any
     age_summary_: dict[str, Any]
 
@@ -119,11 +120,17 @@ class RoleMixin(Host):
         }
 
     def _subject_weights(self, train: np.ndarray) -> torch.Tensor:
-        """Weight of a cell by its subject's code: every subject sums to the same, mean 1 over training cells."""
-        codes = self.adata_manager.get_from_registry(SUBJECT).ravel().astype(int)
-        labelled, n_codes = np.isfinite(self._cell_ages()), codes.max() + 1
-        if self.subject_weight == "cells":
-            return torch.ones(n_codes)
-        cells = np.bincount(codes[labelled], minlength=n_codes)
-        trained = np.unique(codes[labelled & train])
-        return torch.from_numpy(cells[trained].mean() / np.maximum(cells, 1)).float()
+        """Weight of a row by its subject's code, (n_subjects,), mean 1 over training rows.
+
+        Rows are cells, or where the clock learns from sums samples, which are drawn equally often. With
+        ``subject_weight="equal"`` every subject sums to the same, with ``"cells"`` every cell does.
+        """
+        subject, sample = (self.adata_manager.get_from_registry(k).ravel().astype(int) for k in (SUBJECT, SAMPLE))
+        labelled, n_codes = np.isfinite(self._cell_ages()), subject.max() + 1
+        cells = np.bincount(subject[labelled], minlength=n_codes)
+        pairs = np.unique(np.stack([subject[labelled], sample[labelled]]), axis=1)
+        rows = np.bincount(pairs[0], minlength=n_codes) if self.predicts_sums else cells
+        wanted = cells if self.subject_weight == "cells" else np.ones(n_codes)
+        weight = wanted / np.maximum(rows, 1)
+        trained = np.unique(subject[labelled & train])
+        return torch.from_numpy(weight * rows[trained].sum() / (weight * rows)[trained].sum()).float()
