@@ -44,7 +44,7 @@ def test_curves_are_the_history_from_epoch_one(model):
 
 def test_best_epoch_is_marked(model):
     ax = pl.training(model)
-    line = curves(ax)["best epoch 3: 8.50"]
+    line = curves(ax)["kept: epoch 3: 8.50"]
     assert list(line.get_xdata()) == [3, 3]
     marker = next(li for li in ax.lines if li.get_marker() == "o")
     assert (list(marker.get_xdata()), list(marker.get_ydata())) == ([3], [8.5])
@@ -53,7 +53,7 @@ def test_best_epoch_is_marked(model):
 @pytest.mark.parametrize("best_epoch", [None, 9], ids=["not recorded", "beyond the history"])
 def test_best_epoch_may_be_unknown(best_epoch):
     ax = pl.training(Model(best_epoch=best_epoch, age_mae_train=[2.0, 1.0], age_mae_validation=[3.0, 2.5]))
-    assert set(curves(ax)) - {"best epoch 9"} == {"train", "validation"}
+    assert set(curves(ax)) - {"kept: epoch 9"} == {"train", "validation"}
     assert not any(li.get_marker() == "o" for li in ax.lines)
 
 

@@ -41,7 +41,7 @@ Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-
 
 
 def _input(meta: dict[str, Any]) -> str:
-    return "raw counts" if meta["setup"]["normalize"] == "none" else "raw counts, normalised inside"
+    return "values as they are" if meta["setup"]["normalize"] == "none" else "raw counts, normalised inside"
 
 
 def _validation_error(meta: dict[str, Any]) -> str:
@@ -50,10 +50,11 @@ def _validation_error(meta: dict[str, Any]) -> str:
     if not curve or meta["best_epoch"] is None or meta["best_epoch"] > len(curve):
         return "no validation subjects were held out in the last training."
     n = list(meta["split"].values()).count("validation")
+    chose = meta["init"].get("train_unit", "cell") == "cell"
     if n < _MIN_SUBJECTS:
-        return f"{n} validation subjects chose the epoch ({meta['best_epoch']}), too few to state an error."
-    value = curve[meta["best_epoch"] - 1]
-    return (
-        f"mean absolute error {value:.2f} {meta['age']['unit']} over {n} validation subjects, which chose the epoch "
-        f"({meta['best_epoch']}), so expect somewhat more on new ones."
-    )
+        role = f"chose the epoch ({meta['best_epoch']})" if chose else "were watched"
+        return f"{n} validation subjects {role}, too few to state an error."
+    error = f"mean absolute error {curve[meta['best_epoch'] - 1]:.2f} {meta['age']['unit']} over {n} validation subjects"
+    if not chose:
+        return f"{error}, which did not shape it."
+    return f"{error}, which chose the epoch ({meta['best_epoch']}), so expect somewhat more on new ones."

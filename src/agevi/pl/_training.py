@@ -80,7 +80,7 @@ def _mark_best(ax: Axes, curves: pd.DataFrame, epoch: int | None) -> None:
     if epoch is None or validation.empty:
         return
     value = validation.loc[validation["epoch"] == epoch, "value"]
-    label = f"best epoch {epoch}" + (f": {value.iloc[0]:.2f}" if len(value) else "")
+    label = f"kept: epoch {epoch}" + (f": {value.iloc[0]:.2f}" if len(value) else "")
     ax.axvline(epoch, color=_base.LINE_COLOR, linewidth=1, linestyle=":", label=label, zorder=2)
     if len(value):
         ax.plot(epoch, value.iloc[0], "o", color=_base.ROLE_COLORS[_keys.VALIDATION], markersize=6, zorder=4)
