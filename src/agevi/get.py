@@ -14,7 +14,7 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi.metrics._rows import metrics_row, reference_ages
 
-__all__ = ["correlation_df", "history_df", "metrics_by_df", "metrics_df", "subjects_df"]
+__all__ = ["correlation_df", "history_df", "leaderboard_df", "metrics_by_df", "metrics_df", "subjects_df"]
 
 _METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "rmse", "mdae", "mad", "r2", "pearson"]
 _METRICS += ["spearman", "slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"]
@@ -241,6 +241,38 @@ def correlation_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.
     call = "agevi.tl.age_correlation(adata, age_key=..., subject_key=...)"
     table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("correlation"), "uns", call)
     return table.rename_axis("component").reset_index()
+
+
+def leaderboard_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Accuracy of every compared model, the smallest error first; errors in the unit of the age column.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.compare_models`.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A copy of the table with the column ``model`` and those that :func:`agevi.tl.compare_models` lists.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.compare_models` was not run.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=10, n_genes=30)
+    >>> agevi.tl.compare_models(adata, [], age_key="age", subject_key="donor", n_folds=3)
+    >>> agevi.get.leaderboard_df(adata)[["model", "n"]].to_dict("records")
+    [{'model': 'median age', 'n': 12}, {'model': 'pseudobulk ridge', 'n': 12}]
+    """
+    call = f"agevi.tl.compare_models(adata, ..., key_added={key_added!r})"
+    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("leaderboard"), "uns", call)
+    return table.rename_axis("model").reset_index()
 
 
 def history_df(model: Any) -> pd.DataFrame:

@@ -15,6 +15,7 @@ class MeanClock(agevi.model.PoissonVAE):
     calls: ClassVar[list[dict]] = []
     fails_on: ClassVar[frozenset[str]] = frozenset()  # subjects whose absence from training is an error
     best = 7
+    expects = "any"
     selects_epochs = True
     sums = False
     predicts_sums = property(lambda self: self.sums, lambda self, value: None)

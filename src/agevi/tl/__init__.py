@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from agevi.tl._age_correlation import age_correlation
 from agevi.tl._aggregate_subjects import aggregate_subjects
+from agevi.tl._compare_models import compare_models
 from agevi.tl._cross_validate import cross_validate
 from agevi.tl._evaluate_by import evaluate_by
 from agevi.tl._predict_age import predict_age
 
-__all__ = ["age_correlation", "aggregate_subjects", "cross_validate", "evaluate_by", "predict_age"]
+__all__ = ["age_correlation", "aggregate_subjects", "compare_models", "cross_validate", "evaluate_by", "predict_age"]

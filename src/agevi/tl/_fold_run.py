@@ -83,7 +83,7 @@ class FoldResult:
     error: str = ""
 
 
-def run_fold(data: FoldData, job: FoldJob, threads: int = 1) -> FoldResult:
+def run_fold(data: FoldData, job: FoldJob, n_threads: int = 1) -> FoldResult:
     """Fit and predict.
 
     Parameters
@@ -92,10 +92,10 @@ def run_fold(data: FoldData, job: FoldJob, threads: int = 1) -> FoldResult:
         All cells.
     job
         The fold.
-    threads
+    n_threads
         Threads of torch and of linear algebra; the same number everywhere gives the same result everywhere.
     """
-    with _ALONE, _threads(threads):
+    with _ALONE, threads(n_threads):
         watch = Watch()
         try:
             result = _fit_and_predict(data, job)
@@ -113,7 +113,7 @@ def run_fold(data: FoldData, job: FoldJob, threads: int = 1) -> FoldResult:
 
 
 @contextlib.contextmanager
-def _threads(n: int) -> Iterator[None]:
+def threads(n: int) -> Iterator[None]:
     """``n`` threads inside the block, as many as before after it."""
     before = torch.get_num_threads()
     with threadpool_limits(n):

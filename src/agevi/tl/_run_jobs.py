@@ -37,13 +37,14 @@ def run_jobs(
         logger.info("%d of %d folds were finished in an earlier run.", len(results), len(jobs))
     todo = [i for i in range(len(jobs)) if i not in results]
     # One thread per fold, wherever it runs, so that results do not depend on where; joblib's setting overrides it.
-    threads = getattr(get_active_backend()[0], "inner_max_num_threads", None) or 1
-    for i, result in _run([(i, *jobs[i]) for i in todo], n_jobs, threads):
+    n_threads = getattr(get_active_backend()[0], "inner_max_num_threads", None) or 1
+    for i, result in _run([(i, *jobs[i]) for i in todo], n_jobs, n_threads):
         results[i] = result
         store, job = stores[i], jobs[i][1]
         if store is not None:
             store.write(job, result)
-        logger.info("%s: %.0f s (%d of %d).", job.name, result.seconds, len(results), len(jobs))
+        name = job.recipe.model_cls.__name__
+        logger.info("%s, %s: %.0f s (%d of %d).", name, job.name, result.seconds, len(results), len(jobs))
     return [results[i] for i in range(len(jobs))]
 
 
@@ -53,13 +54,13 @@ def _stored(store: Checkpoint | None, job: FoldJob) -> FoldResult | None:
 
 
 def _run(
-    jobs: Sequence[tuple[int, FoldData, FoldJob]], n_jobs: int | None, threads: int
+    jobs: Sequence[tuple[int, FoldData, FoldJob]], n_jobs: int | None, n_threads: int
 ) -> Iterator[tuple[int, FoldResult]]:
     """Results with their numbers, each as soon as it is there where the backend can do that."""
     if not jobs:
         return
     parallel = Parallel(n_jobs=None if n_jobs == 1 else n_jobs, return_as=_return_as())
-    yield from parallel(delayed(_numbered)(*job, threads) for job in jobs)
+    yield from parallel(delayed(_numbered)(*job, n_threads) for job in jobs)
 
 
 def _return_as() -> str:
@@ -67,6 +68,6 @@ def _return_as() -> str:
     return "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
 
 
-def _numbered(number: int, data: FoldData, job: FoldJob, threads: int) -> tuple[int, FoldResult]:
+def _numbered(number: int, data: FoldData, job: FoldJob, n_threads: int) -> tuple[int, FoldResult]:
     """A result that can be told from those of other jobs."""
-    return number, run_fold(data, job, threads)
+    return number, run_fold(data, job, n_threads)
