@@ -248,19 +248,34 @@ def test_counts_refuse(adata, form, value, message):
     x = adata.X.copy()
     x[5, 2] = value
     with pytest.raises(ValueError, match=message):
-        _checks.counts(form(x), "adata.X", "PoissonVAE is fitted to raw counts", advice="Pass setup_anndata(adata, layer=...).")
+        _checks.counts(
+            form(x), "adata.X", "PoissonVAE is fitted to raw counts", advice="Pass setup_anndata(adata, layer=...)."
+        )
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32, np.float64])
 def test_counts_pass(adata, form, dtype):
-    assert _checks.counts(form(adata.X.astype(dtype)), "adata.X", "PoissonVAE is fitted to raw counts", advice="Pass setup_anndata(adata, layer=...).") is None
+    assert (
+        _checks.counts(
+            form(adata.X.astype(dtype)),
+            "adata.X",
+            "PoissonVAE is fitted to raw counts",
+            advice="Pass setup_anndata(adata, layer=...).",
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_counts_refuse_zeros(form):
     with pytest.raises(ValueError, match="adata.X holds only zeros"):
-        _checks.counts(form(np.zeros((3, 2))), "adata.X", "PoissonVAE is fitted to raw counts", advice="Pass setup_anndata(adata, layer=...).")
+        _checks.counts(
+            form(np.zeros((3, 2))),
+            "adata.X",
+            "PoissonVAE is fitted to raw counts",
+            advice="Pass setup_anndata(adata, layer=...).",
+        )
 
 
 def test_blocks_cover_every_value(adata, monkeypatch):
@@ -269,4 +284,6 @@ def test_blocks_cover_every_value(adata, monkeypatch):
     x[-1, -1] = 0.5
     for form in (np.asarray, sp.csr_matrix):
         with pytest.raises(ValueError, match="non-integer"):
-            _checks.counts(form(x), "adata.X", "PoissonVAE is fitted to raw counts", advice="Pass setup_anndata(adata, layer=...).")
+            _checks.counts(
+                form(x), "adata.X", "PoissonVAE is fitted to raw counts", advice="Pass setup_anndata(adata, layer=...)."
+            )

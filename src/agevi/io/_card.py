@@ -54,7 +54,9 @@ def _validation_error(meta: dict[str, Any]) -> str:
     if n < _MIN_SUBJECTS:
         role = f"chose the epoch ({meta['best_epoch']})" if chose else "were watched"
         return f"{n} validation subjects {role}, too few to state an error."
-    error = f"mean absolute error {curve[meta['best_epoch'] - 1]:.2f} {meta['age']['unit']} over {n} validation subjects"
+    error = (
+        f"mean absolute error {curve[meta['best_epoch'] - 1]:.2f} {meta['age']['unit']} over {n} validation subjects"
+    )
     if not chose:
         return f"{error}, which did not shape it."
     return f"{error}, which chose the epoch ({meta['best_epoch']}), so expect somewhat more on new ones."
