@@ -1,0 +1,51 @@
+"""The tensors of a multilayer perceptron clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from agevi.model._regressor import RegressorModule
+from agevi.nn.inputs import GeneInput
+
+
+class MLPModule(RegressorModule):
+    """Blocks on z-scored genes, then one linear unit.
+
+    Parameters
+    ----------
+    n_input
+        Genes.
+    n_hidden
+        Widths of the blocks.
+    normalize, sums
+        See :class:`agevi.nn.inputs.GeneInput`.
+    **kwargs
+        See :class:`agevi.model._regressor.RegressorModule`.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        *,
+        n_hidden: Sequence[int],
+        normalize: str = "log1p_cp10k",
+        sums: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(n_input, n_hidden=n_hidden, **kwargs)
+        self.input = GeneInput(n_input, normalize=normalize, standardize=True, sums=sums)
+
+    def latent(
+        self, x: torch.Tensor, present: torch.Tensor | None = None, summed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Output of the last block, (n, n_hidden[-1]); absent genes enter at their training mean."""
+        hidden: torch.Tensor = self.head.stack(self.input(x, present=present, summed=summed))
+        return hidden
+
+    def standardized_age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
+        """Standardised age, (n,)."""
+        age: torch.Tensor = self.head.output(latent).squeeze(-1)
+        return age

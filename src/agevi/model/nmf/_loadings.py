@@ -1,0 +1,49 @@
+"""Loaders of cells whose loadings are known: each cell is projected once, not once per epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
+from agevi.dataloaders._splitter import EvenBatchSampler, SubjectSplitter
+from agevi.model.nmf._module import LOADINGS
+
+
+class _Cells(Dataset[dict[str, torch.Tensor]]):
+    """Rows of several tensors at the positions of a batch."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors[LOADINGS])
+
+    def __getitem__(self, positions: list[int]) -> dict[str, torch.Tensor]:
+        return {name: values[positions] for name, values in self.tensors.items()}
+
+
+class LoadingSplitter(SubjectSplitter):
+    """:class:`SubjectSplitter` of loadings in the place of counts.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        See there.
+    loadings
+        Loadings of every cell, (n_cells, n_components); those of test cells are not read.
+    """
+
+    def __init__(self, *args: Any, loadings: torch.Tensor, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.loadings = loadings
+
+    def _loader(self, indices: np.ndarray, *, shuffle: bool) -> DataLoader[Any]:
+        fields = {name: self.adata_manager.get_from_registry(name) for name in (AGE, SUBJECT, SAMPLE)}
+        tensors = {name: torch.from_numpy(np.asarray(v)[indices]) for name, v in fields.items()}
+        cells = _Cells(tensors | {LOADINGS: self.loadings[torch.from_numpy(indices)]})
+        sampler = EvenBatchSampler(len(indices), self.batch_size, shuffle=shuffle)
+        return DataLoader(cells, sampler=sampler, batch_size=None, **self.loader_kwargs)
