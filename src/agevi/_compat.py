@@ -30,7 +30,7 @@ from scvi.distributions import NegativeBinomial, Normal, Poisson, ZeroInflatedNe
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass, RNASeqMixin, VAEMixin
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
-from scvi.train import TrainingPlan, TrainRunner
+from scvi.train import Trainer, TrainingPlan, TrainRunner
 
 __all__ = [
     "REGISTRY_KEYS",
@@ -52,6 +52,7 @@ __all__ = [
     "Poisson",
     "RNASeqMixin",
     "TrainRunner",
+    "Trainer",
     "TrainingPlan",
     "VAEMixin",
     "ZeroInflatedNegativeBinomial",

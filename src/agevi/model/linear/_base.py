@@ -1,0 +1,216 @@
+"""What linear clocks share: cells to rows, one fit instead of epochs, and the offset of single cells."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from agevi import _checks, _keys
+from agevi._compat import REGISTRY_KEYS, BaseModelClass, Trainer
+from agevi.dataloaders._fields import SAMPLE, SUBJECT
+from agevi.dataloaders._stats import gene_stats
+from agevi.dataloaders._views import registered
+from agevi.model._clock import ClockMixin
+from agevi.model.linear._cells import TrainingCells, cell_offset
+from agevi.model.linear._module import LinearModule
+from agevi.model.linear._rows import Rows
+
+_OF_NETWORKS = ("devices", "plan_kwargs")  # further arguments of train() that network clocks take
+
+
+class FittedLinearClock(ClockMixin, BaseModelClass):
+    """A linear clock that is fitted exactly; classes differ in how they find the coefficients."""
+
+    selects_epochs: ClassVar[bool] = False
+    default_age_transform: ClassVar[str] = "log"
+    _module_cls = LinearModule
+    module: LinearModule
+
+    def __init__(self, adata: AnnData) -> None:
+        super().__init__(registered(_checks.anndata(adata)))
+        self._start()
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        split_key: str = _keys.SPLIT,
+        train_roles: tuple[str, ...] = (_keys.TRAIN,),
+        batch_size: int | None = None,
+        accelerator: str = "auto",
+        early_stopping: bool = True,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Fit to the labelled subjects of the training roles; no cell of any other subject shapes the clock.
+
+        There are no epochs: the penalty is chosen by cross-validation inside the training subjects, and validation
+        subjects only show the error. ``history`` holds one value of ``age_mae_train`` and ``age_mae_validation``, the
+        mean absolute error over samples, and the errors of the cross-validation. Every call starts anew.
+
+        Parameters
+        ----------
+        max_epochs
+            Not used; taken so that one call serves all clocks.
+        split_key
+            Column of ``adata.obs`` with the roles of :func:`agevi.pp.split_subjects`. Where the default column
+            is absent, subjects are split 70/15/15, which is logged and kept in ``split_``.
+        train_roles
+            Roles that train. A clock that is not tuned on validation subjects can have them from the start:
+            ``model.train(train_roles=("train", "validation"))``.
+        batch_size, accelerator, early_stopping
+            Not used, as above.
+        **trainer_kwargs
+            Arguments that network clocks hand to scvi-tools' trainer. Not used, but their names are checked.
+
+        Raises
+        ------
+        KeyError
+            If ``split_key`` is not a column.
+        TypeError
+            If an argument is not known to any clock.
+        ValueError
+            If the split puts a subject on two sides or leaves nothing to train on.
+        RuntimeError
+            If the clock was loaded without data.
+        """
+        self._data(None)
+        _check_names(f"{type(self).__name__}.train", self.train, trainer_kwargs)
+        roles = self._split(split_key, train_roles)
+        train = (self._unit_names(SUBJECT).map(roles) == _keys.TRAIN).to_numpy()
+        module = self._make_module()
+        module.age_scale.fit(self._sample_ages(train))
+        cells = self._training_cells(train)
+        history = self._fit(module, cells)
+        if self.predicts_sums:
+            _fit_offset(module, cells)
+        self._start()
+        self.module, self.is_trained_ = module.eval(), True
+        self.split_ = {str(subject): str(role) for subject, role in roles.items()}
+        self.best_epoch_, self.age_summary_ = 1, self._summarise_ages(train)
+        self.history_ = {
+            name: pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"), dtype=np.float64)
+            for name, values in (self._errors() | history).items()
+        }
+
+    def coefficients(self) -> pd.Series:
+        """Change of the predicted age, in the unit of the age column, per standard deviation of each gene.
+
+        The standard deviation is that of the gene's normalised values over the training rows. On a log scale of age the
+        change is the one at the middle of the training ages, the geometric mean of ages + 1 - ``min_age``.
+        Coefficients of genes that go together share their effect: a small one does not mean a gene without change.
+
+        Returns
+        -------
+        Series of float64, index gene, largest absolute values first.
+
+        Raises
+        ------
+        RuntimeError
+            If the clock is not trained.
+        """
+        self._check_trained("model.coefficients")
+        values = self.module.coefficients.detach().cpu().numpy() * self.module.age_slope()
+        unit = self.setup_args["age_unit"]
+        out = pd.Series(values, index=pd.Index(self.genes, dtype=object, name="gene"), name=f"{unit} per sd")
+        return out.iloc[np.argsort(-np.abs(values), kind="stable")]
+
+    # --- the fit ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _fit(self, module: LinearModule, cells: TrainingCells) -> dict[str, np.ndarray]:
+        """Set the map of ``module``; what the search for it found, for ``history``."""
+
+    def _make_module(self) -> LinearModule:
+        setup = self.setup_args
+        return self._module_cls(
+            self.summary_stats.n_vars,
+            normalize=setup["normalize"],
+            age_transform=self.age_transform,
+            min_age=setup["min_age"],
+        )
+
+    def _training_cells(self, train: np.ndarray) -> TrainingCells:
+        """Labelled cells of the training subjects."""
+        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        if getattr(x, "format", "csr") != "csr":
+            x = x.tocsr()  # rows of columns are slow to read
+        age = self._cell_ages()
+        index = np.flatnonzero(train & np.isfinite(age))
+        _, first, sample = np.unique(self._codes(SAMPLE)[index], return_index=True, return_inverse=True)
+        subject = np.unique(self._codes(SUBJECT)[index[first]], return_inverse=True)[1]
+        return TrainingCells(x, index, sample, subject, age[index[first]], self.setup_args["normalize"])
+
+    def _codes(self, field: str) -> np.ndarray:
+        codes: np.ndarray = self.adata_manager.get_from_registry(field).ravel().astype(np.int64)
+        return codes
+
+    def _errors(self) -> dict[str, list[float]]:
+        """Mean absolute error over the samples of training and of validation subjects."""
+        role = self._unit_names(SUBJECT).map(self.split_).to_numpy()
+        used = np.flatnonzero((role != _keys.TEST) & np.isfinite(self._cell_ages()))
+        predicted = self.predict_age(indices=used.tolist(), level="sample" if self.predicts_sums else "cell")
+        frame = pd.DataFrame({"predicted": predicted, "age": self._cell_ages()[used], "role": role[used]})
+        means = frame.groupby([self._codes(SAMPLE)[used], "role"])[["predicted", "age"]].mean()
+        error = (means["predicted"] - means["age"]).abs().groupby(level="role").mean()
+        return {f"age_mae_{name}": [float(value)] for name, value in error.items()}
+
+    def _predict_batches(
+        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
+    ) -> tuple[np.ndarray, None]:
+        """Ages of the rows in ``loader``; there is no latent space."""
+        self.module.eval()
+        with torch.inference_mode():
+            ages = [self.module.age(t[REGISTRY_KEYS.X_KEY], present, summed=summed).cpu() for t in loader]
+        return torch.cat(ages).numpy(), None
+
+
+def standardize(module: LinearModule, x: Any, index: np.ndarray, unit: np.ndarray) -> Rows:
+    """Rows of ``x`` on the scale of their own means and standard deviations, which the module keeps."""
+    gene_stats(x, index, normalize=module.input.normalize).fill(module.input)
+    return scaled_rows(module, x, index, unit)
+
+
+def scaled_rows(module: LinearModule, x: Any, index: np.ndarray, unit: np.ndarray) -> Rows:
+    """Rows of ``x`` as the module standardises them."""
+    mean, sd = module.input.mean.numpy(), module.input.sd.numpy()
+    return Rows(x, index, unit, normalize=module.input.normalize, mean=mean, sd=sd)
+
+
+def sample_scores(module: LinearModule, cells: TrainingCells) -> np.ndarray:
+    """Standardised age from the sum of every sample's cells, (n_samples,)."""
+    every = np.arange(len(cells.subject))
+    rows = scaled_rows(module, cells.sums, every, every)
+    return rows.project(module.coefficients.numpy()) + float(module.intercept)
+
+
+def _fit_offset(module: LinearModule, cells: TrainingCells) -> None:
+    """Bring single cells, whose logarithms lie lower than that of their sum, to the level of their samples."""
+    rows = scaled_rows(module, cells.x, cells.index, cells.sample)
+    scores = rows.project(module.coefficients.numpy()) + float(module.intercept)
+
+    def to_age(score: np.ndarray) -> np.ndarray:
+        return module.age_scale.to_age(torch.from_numpy(score)).double().numpy()
+
+    module.cell_offset.fill_(cell_offset(to_age, scores, cells.sample, sample_scores(module, cells)))
+
+
+def _check_names(call: str, train: Any, given: dict[str, Any]) -> None:
+    """Refuse arguments that no clock's ``train`` takes."""
+    own = [name for name in inspect.signature(train).parameters if name != "trainer_kwargs"]
+    known = {*own, *_OF_NETWORKS, *inspect.signature(Trainer).parameters, *inspect.signature(pl.Trainer).parameters}
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f"; closest: {close[0]!r}" if close else ""
+            raise TypeError(
+                f"{call} got {name!r}, which neither a clock nor scvi-tools' trainer takes{hint}. It takes "
+                f"{_checks.listed(own, len(own))}."
+            )

@@ -1,0 +1,84 @@
+"""The cells that a linear clock is fitted to, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.optimize import brentq
+
+from agevi.dataloaders._sums import draw_pseudocells, sum_rows
+
+
+@dataclass(frozen=True)
+class TrainingCells:
+    """Cells of the labelled training samples."""
+
+    x: Any  # (n_all, n_genes), CSR or dense
+    index: np.ndarray  # (n_cells,) positions in x
+    sample: np.ndarray  # (n_cells,) from 0
+    subject: np.ndarray  # (n_samples,) from 0, in the order of names
+    age: np.ndarray  # (n_samples,) in the user's unit
+    normalize: str
+
+    @property
+    def n_cells(self) -> np.ndarray:
+        """Cells of every sample, (n_samples,)."""
+        return np.bincount(self.sample)
+
+    @property
+    def subject_age(self) -> np.ndarray:
+        """Mean age of every subject's samples, (n_subjects,)."""
+        return np.bincount(self.subject, weights=self.age) / np.bincount(self.subject)
+
+    @cached_property
+    def sums(self) -> Any:
+        """Sums of every sample's cells, (n_samples, n_genes); means where values are not normalised inside."""
+        codes = np.full(self.x.shape[0], -1)
+        codes[self.index] = self.sample
+        return self._scaled(sum_rows(self.x, codes, len(self.subject)), self.n_cells)
+
+    def pseudocells(self, size: float, n_draws: int, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
+        """Sums (or means) of cells drawn from each sample, (n_rows, n_genes), and the sample of each."""
+        codes = np.full(self.x.shape[0], -1)
+        codes[self.index] = self.sample
+        drawn, sample = draw_pseudocells(codes, size, n_draws, rng)
+        return self._scaled((drawn @ self.x).astype(np.float32), np.asarray(drawn.sum(axis=1)).ravel()), sample
+
+    def _scaled(self, sums: Any, n_cells: np.ndarray) -> Any:
+        """Sums, or the means that they stand for."""
+        if self.normalize != "none":
+            return sums
+        return sp.csr_matrix(sp.diags(1 / n_cells) @ sums)
+
+
+def cell_offset(
+    to_age: Callable[[np.ndarray], np.ndarray], cells: np.ndarray, sample: np.ndarray, sums: np.ndarray
+) -> float:
+    """What to add to the standardised ages of cells so that their means agree, on average, with those of sums.
+
+    Parameters
+    ----------
+    to_age
+        Standardised ages to ages; rising.
+    cells
+        Standardised age of every cell, (n_cells,).
+    sample
+        Sample of every cell, (n_cells,).
+    sums
+        Standardised age from the sum of every sample's cells, (n_samples,).
+    """
+    weight = 1 / np.bincount(sample)[sample]
+    wanted = float(to_age(sums).mean())
+
+    def excess(offset: float) -> float:
+        return float(weight @ to_age(cells + offset)) / len(sums) - wanted
+
+    reach = 1.0
+    while excess(-reach) > 0 or excess(reach) < 0:
+        reach *= 2
+    return float(brentq(excess, -reach, reach, xtol=1e-9))

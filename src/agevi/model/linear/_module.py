@@ -1,0 +1,78 @@
+"""The tensors of a linear clock."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from agevi._compat import BaseModuleClass, auto_move_data
+from agevi.nn.heads import AgeScale
+from agevi.nn.inputs import GeneInput
+
+
+class LinearModule(BaseModuleClass):
+    """A linear map of standardised genes to the standardised age; every value is set by a fit, none by gradient.
+
+    Parameters
+    ----------
+    n_input
+        Genes.
+    normalize
+        See :class:`agevi.nn.inputs.GeneInput`.
+    age_transform, min_age
+        See :class:`agevi.nn.heads.AgeScale`.
+    """
+
+    intercept: torch.Tensor
+    cell_offset: torch.Tensor
+
+    def __init__(
+        self, n_input: int, *, normalize: str = "log1p_cp10k", age_transform: str = "none", min_age: float = -1.0
+    ) -> None:
+        super().__init__()
+        self.input = GeneInput(n_input, normalize=normalize, standardize=True)
+        self.age_scale = AgeScale(age_transform, min_age)
+        # A parameter, because scvi-tools asks the parameters for their device.
+        self.coefficients = nn.Parameter(torch.zeros(n_input, dtype=torch.float64), requires_grad=False)
+        self.register_buffer("intercept", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("cell_offset", torch.zeros((), dtype=torch.float64))
+
+    @auto_move_data
+    def score(self, x: torch.Tensor, present: torch.Tensor | None = None, *, summed: bool = False) -> torch.Tensor:
+        """Standardised age of every row, (n,).
+
+        Parameters
+        ----------
+        x
+            Values as they are in the data, (n, n_genes).
+        present
+            Mask of the genes that the data have, (n_genes,).
+        summed
+            Whether rows are sums of a sample's cells; then values are taken in float64, since there are few of them.
+        """
+        values = self.input(x.double() if summed else x, present=present).to(self.coefficients.dtype)
+        score: torch.Tensor = values @ self.coefficients + self.intercept
+        return score if summed else score + self.cell_offset
+
+    def age(self, x: torch.Tensor, present: torch.Tensor | None = None, *, summed: bool = False) -> torch.Tensor:
+        """Predicted age in the user's unit, (n,)."""
+        return self.age_scale.to_age(self.score(x, present, summed=summed))
+
+    def set_map(self, coefficients: torch.Tensor, intercept: float) -> None:
+        """Set the linear map.
+
+        Parameters
+        ----------
+        coefficients
+            Change of the standardised age per standard deviation of each gene, (n_genes,).
+        intercept
+            Standardised age where all genes are at their means.
+        """
+        self.coefficients.data.copy_(coefficients)
+        self.intercept.fill_(intercept)
+
+    def age_slope(self) -> float:
+        """Change of the age, in the user's unit, per unit of the standardised age, where that is 0."""
+        at = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        slope = torch.autograd.grad(self.age_scale.to_age(at.to(self.age_scale.mean.device)), at)[0]
+        return float(slope)

@@ -1,0 +1,159 @@
+"""Choice of the penalty of an elastic net by cross-validation over whole subjects."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import ElasticNet, ElasticNetCV
+
+from agevi.model.linear._moments import Fit, MomentProblem
+from agevi.model.linear._rows import Samples
+
+EPS = 1e-3
+"""Smallest over largest alpha of a path, as in scikit-learn."""
+PATIENCE = 10
+"""Alphas without a better error after which an automatic path of 100 ends; in proportion for other lengths."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Mean squared errors of held-out samples, one entry per pair that was tried, in the order of trial."""
+
+    l1_ratio: np.ndarray
+    alpha: np.ndarray
+    mse: np.ndarray
+
+    @property
+    def chosen(self) -> tuple[float, float]:
+        """Alpha and l1_ratio with the least error, the first where several are equal."""
+        best = int(np.argmin(self.mse))
+        return float(self.alpha[best]), float(self.l1_ratio[best])
+
+
+def alpha_grid(largest: float, l1_ratio: float, n_alphas: int) -> np.ndarray:
+    """Penalties from the one that removes all genes down to a thousandth of it, as scikit-learn spaces them.
+
+    Parameters
+    ----------
+    largest
+        Largest absolute covariance of a gene with the target.
+    l1_ratio
+        Share of the l1 penalty.
+    n_alphas
+        Length of the path.
+    """
+    top = max(largest / l1_ratio, np.finfo(np.float64).resolution)
+    return np.geomspace(top, top * EPS, n_alphas)
+
+
+def search(problem: MomentProblem, alphas: int | Sequence[float], l1_ratios: Sequence[float]) -> Search:
+    """Errors of all pairs: for each, the mean over folds of the mean squared error of their samples.
+
+    An automatic path ends early once smaller penalties have stopped to help; given alphas are all tried.
+
+    Parameters
+    ----------
+    problem
+        The data.
+    alphas
+        Number of penalties on a path of its own for each ratio, or the penalties.
+    l1_ratios
+        Shares of the l1 penalty.
+    """
+    tried: list[tuple[float, float, float]] = []
+    for ratio in l1_ratios:
+        grid = _grid(problem.largest(), ratio, alphas)
+        patience = max(PATIENCE * len(grid) / 100, 1) if isinstance(alphas, int) else np.inf
+        errors: list[float] = []
+        problem.begin()
+        for alpha in grid:
+            of_folds = problem.errors(alpha, ratio)
+            if of_folds is None:
+                break
+            errors.append(float(of_folds.mean()))
+            if len(errors) - 1 - int(np.argmin(errors)) >= patience:
+                break
+        tried += [(ratio, alpha, error) for alpha, error in zip(grid, errors, strict=False)]
+    if not tried:
+        raise ValueError(
+            f"alphas={alphas!r}: at the largest, {np.max(alphas):g}, more genes enter than fit into the memory of a fit "
+            "to cells. Pass larger ones, or their number to have them chosen."
+        )
+    return Search(*np.array(tried).T)
+
+
+def search_samples(
+    x: np.ndarray,
+    samples: Samples,
+    alphas: int | Sequence[float],
+    l1_ratios: Sequence[float],
+    *,
+    max_iter: int,
+    tol: float,
+) -> Search:
+    """Errors of all pairs by scikit-learn's ElasticNetCV, over whole paths and at its accuracy.
+
+    Along a flat valley of the errors the accuracy decides which penalty is the best, so only its own solver finds the
+    same.
+
+    Parameters
+    ----------
+    x
+        Standardised values, (n_samples, n_genes).
+    samples
+        What they belong to.
+    alphas, l1_ratios
+        As in :func:`search`.
+    max_iter, tol
+        As in scikit-learn.
+    """
+    weight = _uneven(samples.weight)
+    share = samples.weight / samples.weight.sum()
+    largest = float(np.abs((share * (samples.target - share @ samples.target)) @ x).max())
+    folds = [(np.flatnonzero(samples.fold != k), np.flatnonzero(samples.fold == k)) for k in range(samples.n_folds)]
+    tried = []
+    for ratio in l1_ratios:
+        grid = _grid(largest, ratio, alphas)
+        net = ElasticNetCV(l1_ratio=ratio, alphas=grid, cv=folds, max_iter=max_iter, tol=tol)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # only the final fit has to arrive
+            net.fit(x, samples.target, sample_weight=weight)
+        errors = net.mse_path_.reshape(len(grid), samples.n_folds).mean(axis=1)
+        tried.append((np.full(len(grid), ratio), grid, errors))
+    return Search(*np.concatenate(tried, axis=1))
+
+
+def fit_samples(x: np.ndarray, samples: Samples, alpha: float, l1_ratio: float, *, max_iter: int, tol: float) -> Fit:
+    """The net on all samples by scikit-learn.
+
+    Parameters
+    ----------
+    x
+        Standardised values, (n_samples, n_genes).
+    samples
+        What they belong to.
+    alpha, l1_ratio
+        The penalty.
+    max_iter, tol
+        As in scikit-learn.
+    """
+    net = ElasticNet(alpha=alpha, l1_ratio=l1_ratio, max_iter=max_iter, tol=tol)
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always", ConvergenceWarning)
+        net.fit(x, samples.target, sample_weight=_uneven(samples.weight))
+    converged = not any(issubclass(w.category, ConvergenceWarning) for w in raised)
+    return Fit(net.coef_, float(net.intercept_), converged)
+
+
+def _grid(largest: float, l1_ratio: float, alphas: int | Sequence[float]) -> np.ndarray:
+    """Penalties to try, falling."""
+    return alpha_grid(largest, l1_ratio, alphas) if isinstance(alphas, int) else np.sort(alphas)[::-1]
+
+
+def _uneven(weight: np.ndarray) -> np.ndarray | None:
+    """Weights, or None where they are all equal, since scikit-learn then rounds differently."""
+    return None if np.ptp(weight) == 0 else weight

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.linear_model import Ridge
+
+import agevi
+from agevi.dataloaders._sums import sum_stats
+from agevi.model.linear import PLSClock
+from agevi.model.linear._pls import _maps
+
+SETUP = {"age_key": "age", "subject_key": "donor"}
+
+
+def fit(adata, setup=None, **init):
+    PLSClock.setup_anndata(adata, **SETUP, **(setup or {}))
+    model = PLSClock(adata, **init)
+    model.train()
+    return model
+
+
+def sample_table(adata, role):
+    """log1p CP10K of the sums of the samples in a role, (n, n_genes), and their ages."""
+    cells = (adata.obs["agevi_split"] == role).to_numpy()
+    donors = adata.obs["donor"][cells].astype(str).to_numpy()
+    sums = pd.DataFrame(sp.csr_matrix(adata.X).toarray()[cells]).groupby(donors).sum()
+    ages = adata.obs["age"][cells].groupby(donors).first()
+    values = np.log1p(sums.to_numpy() / sums.to_numpy().sum(1, keepdims=True) * 1e4)
+    return values, ages.to_numpy(dtype=float), ages.index
+
+
+@pytest.mark.parametrize(
+    ("init", "reference"),
+    [
+        pytest.param({"n_components": 3}, PLSRegression(n_components=3, scale=False), id="pls"),
+        pytest.param({"method": "ridge"}, None, id="ridge"),
+    ],
+)
+def test_equals_scikit_learn(cohort, init, reference):
+    model = fit(cohort, {"age_transform": "none"}, weights="zscore", **init)
+    x, y, _ = sample_table(cohort, "train")
+    mean, sd = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1)
+    if reference is None:
+        table = model.cv_results_
+        reference = Ridge(alpha=table["value"][table["mse"].argmin()])
+    reference.fit((x - mean) / sd, y)
+    test, _, names = sample_table(cohort, "test")
+    expected = np.ravel(reference.predict((test - mean) / sd))
+    cells = (cohort.obs["agevi_split"] == "test").to_numpy()
+    donors = cohort.obs["donor"][cells].astype(str).to_numpy()
+    got = pd.Series(model.predict_age(level="sample")[cells]).groupby(donors).first().loc[names]
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+def test_reliable_genes_weigh_more(cohort):
+    model = fit(cohort, n_components=1)
+    plain = fit(cohort.copy(), n_components=1, weights="zscore")
+    codes, _ = pd.factorize(cohort.obs["donor"].astype(str), sort=True)
+    train = (cohort.obs["agevi_split"] == "train").to_numpy()
+    codes = np.unique(np.where(train, codes, -1), return_inverse=True)[1] - 1
+    stats = sum_stats(
+        sp.csr_matrix(cohort.X), codes, codes.max() + 1, normalize="log1p_cp10k", rng=np.random.default_rng(0)
+    )  # fmt: skip
+    # With one component a coefficient is the covariance with age times a constant, and the weight enters twice.
+    ratio = (model.coefficients() / plain.coefficients()).loc[list(cohort.var_names)].to_numpy()
+    weight = (stats.scale * stats.sd) ** 2
+    np.testing.assert_allclose(ratio / ratio.max(), weight / weight.max(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 4, 7])
+def test_components_build_on_one_another(n):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 12)), rng.normal(size=40)
+    coefficients, intercept = _maps(x, y, list(range(1, 9)), "pls")
+    alone = PLSRegression(n_components=n, scale=False).fit(x, y)
+    np.testing.assert_allclose(x @ coefficients[n - 1] + intercept[n - 1], alone.predict(x).ravel(), atol=1e-8)
+
+
+def test_the_search_holds_whole_subjects_out(cohort):
+    donors = cohort.obs["donor"].astype(str)
+    cohort.obs["visit"] = donors + np.where(np.arange(cohort.n_obs) % 2, "a", "b")
+    model = fit(cohort, {"sample_key": "visit"})
+    table = model.cv_results_
+    assert list(table["value"]) == list(range(1, len(table) + 1))
+    assert np.isfinite(table["mse"]).all()
+    assert np.isfinite(model.predict_age(level="sample")).all()
+
+
+def test_cells_agree_with_their_sample_on_average(cohort):
+    model = fit(cohort)
+    train = (cohort.obs["agevi_split"] == "train").to_numpy()
+    frame = cohort.obs.assign(cell=model.predict_age(), whole=model.predict_age(level="sample"))[train]
+    means = frame.groupby("donor", observed=True)[["cell", "whole"]].mean()
+    assert means["cell"].mean() == pytest.approx(means["whole"].mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("init", "error", "message"),
+    [
+        ({"method": "lasso"}, ValueError, "method='lasso' is not known; choose one of 'pls', 'ridge'"),
+        ({"weights": "rank"}, ValueError, "weights='rank' is not known"),
+        ({"n_components": "auto"}, TypeError, "n_components='auto' is a str"),
+        ({"n_components": 0}, ValueError, "n_components=0 is out of range"),
+        ({"n_folds": 1}, ValueError, "n_folds=1 is out of range"),
+    ],
+)
+def test_bad_arguments(cohort, init, error, message):
+    PLSClock.setup_anndata(cohort, **SETUP)
+    with pytest.raises(error, match=message):
+        PLSClock(cohort, **init)
+
+
+def test_more_components_than_samples_are_cut(cohort):
+    assert np.isfinite(fit(cohort, n_components=500).predict_age(level="sample")).all()
+
+
+def test_learns_age_on_held_out_subjects():
+    adata = agevi.datasets.simulate_cohort(n_subjects=80, n_cells=40, n_genes=300, effect_range=(0.1, 0.3), rng=0)
+    agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", test_size=0.3, rng=0)
+    model = fit(adata)
+    agevi.tl.predict_age(adata, model)
+    agevi.tl.aggregate_subjects(adata)
+    metrics = agevi.get.metrics_df(adata).loc["test"]
+    assert metrics["mae"] < 0.5 * metrics["mae_median"]
