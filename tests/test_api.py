@@ -17,7 +17,7 @@ PUBLIC = {
     f"{module}.{name}": getattr(getattr(agevi, module), name)
     for module in MODULES
     for name in getattr(agevi, module).__all__
-    if name != "MODELS"
+    if callable(getattr(getattr(agevi, module), name))
 }
 VERBS = {
     f"model.{cls.__name__}.{name}": getattr(cls, name)
@@ -65,7 +65,7 @@ def test_is_listed_in_the_api_docs(name):
     assert re.search(rf"\b{re.escape(name)}$", API_PAGE.read_text(), flags=re.MULTILINE), f"{name} is not in {API_PAGE}"
 
 
-@pytest.mark.parametrize("name", [n for n in PUBLIC if n.startswith("tl.")])
+@pytest.mark.parametrize("name", [n for n in PUBLIC if n.startswith("tl.") and n != "tl.tune"])  # it writes nothing
 def test_tools_take_the_common_arguments(name):
     parameters = inspect.signature(PUBLIC[name]).parameters
     assert next(iter(parameters)) == "adata"

@@ -8,5 +8,14 @@ from agevi.tl._compare_models import compare_models
 from agevi.tl._cross_validate import cross_validate
 from agevi.tl._evaluate_by import evaluate_by
 from agevi.tl._predict_age import predict_age
+from agevi.tl._tune import tune
 
-__all__ = ["age_correlation", "aggregate_subjects", "compare_models", "cross_validate", "evaluate_by", "predict_age"]
+__all__ = [
+    "age_correlation",
+    "aggregate_subjects",
+    "compare_models",
+    "cross_validate",
+    "evaluate_by",
+    "predict_age",
+    "tune",
+]
