@@ -13,6 +13,7 @@ import agevi
 from agevi.dataloaders._folds import assign_folds
 from agevi.model.linear import ElasticNetClock
 from tests.conftest import QUIET
+from tests.test_gates import check_message, patterns
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 RATIOS = [0.1, 0.9]
@@ -274,8 +275,9 @@ def test_two_samples_with_cells_of_very_different_numbers(donors):
 
 def test_it_warns_where_it_does_not_converge(donors):
     model = make(donors, max_iter=1, tol=1e-12)
-    with pytest.warns(UserWarning, match="did not converge in max_iter=1 iterations; raise max_iter"):
+    with pytest.warns(UserWarning, match="did not converge in max_iter=1 iterations; raise max_iter") as raised:
         model.train()
+    assert any(p.match(str(w.message)) for p in patterns() for w in raised)
 
 
 @pytest.mark.slow
@@ -298,7 +300,7 @@ BAD = {
     "no penalties": ({"alphas": []}, ValueError, "alphas is empty; pass one positive number or more"),
     "negative penalty": ({"alphas": [0.1, -1]}, ValueError, "alphas holds -1; pass positive numbers"),
     "no number of penalties": ({"alphas": 0.5}, TypeError, "alphas=0.5 is a float; pass a whole number"),
-    "penalties as text": ({"alphas": ["a"]}, TypeError, r"alphas=\['a'\] are no numbers"),
+    "penalties as text": ({"alphas": ["a"]}, TypeError, "alphas=['a'] are no numbers"),
     "no ridge": ({"l1_ratios": [0.0, 0.5]}, ValueError, "l1_ratios holds 0; pass positive numbers"),
     "share above 1": ({"l1_ratios": 1.5}, ValueError, "l1_ratios holds 1.5; shares of the l1 penalty are above 0"),
     "one fold": ({"n_folds": 1}, ValueError, "n_folds=1 is out of range; pass a whole number, 2 or more"),
@@ -311,17 +313,21 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_arguments(donors, case):
     kwargs, error, message = BAD[case]
-    with pytest.raises(error, match=message):
+    with pytest.raises(error) as raised:
         make(donors, **kwargs)
+    check_message(raised, message)
 
 
 def test_unknown_arguments_of_train(donors):
     model = make(donors)
-    with pytest.raises(TypeError, match="got 'enable_progres_bar', which neither .*; closest: 'enable_progress_bar'"):
+    with pytest.raises(TypeError) as raised:
         model.train(enable_progres_bar=False)
+    check_message(raised, "got 'enable_progres_bar', which neither")
+    check_message(raised, "; closest: 'enable_progress_bar'")
     assert not model.is_trained
 
 
 def test_coefficients_need_a_fit(donors):
-    with pytest.raises(RuntimeError, match="model.coefficients needs a trained model"):
+    with pytest.raises(RuntimeError) as raised:
         make(donors).coefficients()
+    check_message(raised, "model.coefficients needs a trained model")

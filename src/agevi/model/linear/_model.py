@@ -1,4 +1,4 @@
-"""Linear clocks."""
+"""Elastic net on sums of cells, on pseudocells, or on cells."""
 
 from __future__ import annotations
 
@@ -199,11 +199,9 @@ def _penalties(alphas: Any) -> int | list[float]:
     """A number of penalties, or positive penalties."""
     if alphas is None:
         return 100
-    return (
-        _checks.count(alphas, "alphas")
-        if np.ndim(alphas) == 0
-        else _positive(alphas, "alphas", "np.logspace(-3, 0, 20)")
-    )
+    if np.ndim(alphas) == 0:
+        return _checks.count(alphas, "alphas")
+    return _positive(alphas, "alphas", "np.logspace(-3, 0, 20)")
 
 
 def _ratios(l1_ratios: Any) -> list[float]:

@@ -148,7 +148,9 @@ class PLSClock(FittedLinearClock):
 def _maps(x: np.ndarray, y: np.ndarray, values: Sequence[Any], method: str) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients, (n_values, n_genes), and intercepts, (n_values,), at every value."""
     center, level = x.mean(0), y.mean()
-    if method == "ridge":
+    if len(y) == 1:  # left of two samples in the search: nothing but its age
+        out = np.zeros((len(values), x.shape[1]))
+    elif method == "ridge":
         out = np.stack([Ridge(alpha=value).fit(x - center, y - level).coef_.ravel() for value in values])
     else:
         with warnings.catch_warnings():
