@@ -96,7 +96,7 @@ def test_a_path_ends_where_the_memory_does(data, caplog, monkeypatch):
     np.testing.assert_allclose(problem.errors(0.3, 1.0), whole.errors(0.3, 1.0))
     with caplog.at_level(logging.INFO, "agevi"):
         assert problem.errors(0.01, 1.0) is None
-    assert "more than 15 genes want to enter" in caplog.text
+    assert "genes want to enter beside the 15 in memory" in caplog.text
     assert not problem.refit(0.01, 1.0).converged
 
 

@@ -4,7 +4,7 @@ The elastic net needs cells only through the covariances of genes with the targe
 follow from the means of samples, since all cells of a sample have one age; of the latter, only those of genes that may
 enter are needed. Genes are screened in by how strongly they pull at the current residual; after every fit the
 conditions of the optimum are checked for ALL genes, and those that violate them are gathered in a further pass over the
-cells. So a fit is exact as far as it goes: a path ends where more genes want to enter than the memory holds.
+cells. So a fit is exact as far as it goes: a path ends where genes want to enter beside those that fill the memory.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class MomentProblem:
         if self._move(folds, alpha, l1_ratio):
             return np.array([self._error(k) for k in folds])
         logger.info(
-            "The path at l1_ratio=%g ends at alpha=%.3g, where more than %d genes want to enter.",
+            "The path at l1_ratio=%g ends at alpha=%.3g, where genes want to enter beside the %d in memory.",
             l1_ratio, alpha, self.capacity,
         )  # fmt: skip
         return None
@@ -125,13 +125,23 @@ class MomentProblem:
 
     def _move(self, sets: range | list[int], alpha: float, l1_ratio: float) -> bool:
         """Bring the coefficients of ``sets`` to a penalty; False where the memory does not hold the genes for it."""
-        l1 = alpha * l1_ratio
-        for k in sets:
-            for step in _steps(self.l1[k], l1):
-                while (missing := self._fit(k, step, step * (1 - l1_ratio) / l1_ratio)).any():
-                    if not self._screen_in(missing):
-                        return False
-        return True
+        while True:
+            missing = np.zeros(self.rows.n_genes, dtype=bool)
+            for k in sets:  # one pass serves them all
+                missing |= self._advance(k, alpha * l1_ratio, l1_ratio)
+            if not missing.any():
+                return True
+            if not self._screen_in(missing):
+                return False
+
+    def _advance(self, k: int, l1: float, l1_ratio: float) -> np.ndarray:
+        """Bring the coefficients of set ``k`` to a penalty, or to where the genes in the mask returned should enter."""
+        missing = np.zeros(self.rows.n_genes, dtype=bool)
+        for step in _steps(self.l1[k], l1):
+            missing = self._fit(k, step, step * (1 - l1_ratio) / l1_ratio)
+            if missing.any():
+                break
+        return missing
 
     def _fit(self, k: int, l1: float, l2: float) -> np.ndarray:
         """Solve for set ``k``; mask of the genes that should enter and are not screened in."""
