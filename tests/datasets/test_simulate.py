@@ -29,7 +29,7 @@ def age_response(adata: ad.AnnData) -> np.ndarray:
     response = np.select(
         [kind == "linear", kind == "saturating", (kind == "cell_type") & own], [linear, curve, linear], 0.0
     )
-    return response * var["effect"].to_numpy()
+    return response * var["effect"].to_numpy() * truth["ageing_rates"][adata.obs["cell_type"].cat.codes][:, None]
 
 
 def expected(adata: ad.AnnData) -> np.ndarray:
@@ -88,6 +88,16 @@ def test_library_sizes_are_log_normal_with_mean_one() -> None:
     [
         pytest.param({"n_age_genes": 150, "effect_range": (0.3, 0.9)}, id="age"),
         pytest.param({"n_age_genes": 150, "effect_range": (0.3, 0.9), "n_cell_types": 4}, id="age-in-cell-types"),
+        pytest.param(
+            {
+                "n_age_genes": 150,
+                "effect_range": (0.3, 0.9),
+                "n_cell_types": 3,
+                "ageing_rates": [0.0, 1.0, -0.5],
+                "composition_sd": 0.7,
+            },
+            id="ageing-rates",
+        ),
         pytest.param({"n_modules": 4}, id="modules"),
         pytest.param({"n_batches": 3, "batch_sd": 0.5}, id="batches"),
         pytest.param({"library_sd": 0.5}, id="library"),
@@ -186,6 +196,43 @@ def test_composition_follows_age() -> None:
     )
     chi2 = ((counts - 400 * share) ** 2 / (400 * share)).sum()  # 60 subjects x 2 degrees of freedom
     assert abs(chi2 - 120) < 4.5 * np.sqrt(240)
+
+
+def test_composition_differs_between_subjects() -> None:
+    """Log weights of a subject have the planted spread, are those of all its visits, and cells are drawn from them."""
+    adata = simulate_cohort(1500, 40, 3, n_age_genes=0, n_visits=2, composition_shift=0, composition_sd=0.7, rng=11)
+    truth = adata.uns["truth"]
+    share = truth["sample_composition"]
+    np.testing.assert_allclose(share[::2], share[1::2])
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        log_ratio = np.log(share[::2, a] / share[::2, b])
+        assert abs(log_ratio.mean() - (a - b) * np.log(0.6)) < 4.5 * 0.7 * np.sqrt(2 / 1500)
+        assert abs(log_ratio.std() / (0.7 * np.sqrt(2)) - 1) < 4.5 / np.sqrt(2 * 1500)
+    counts = pd.crosstab(adata.obs["sample"], adata.obs["cell_type"]).loc[truth["samples"], truth["cell_types"]]
+    z = (counts.to_numpy() - 40 * share) / np.sqrt(40 * share * (1 - share))
+    assert np.abs(z.mean(0)).max() < 4.5 / np.sqrt(3000)
+    assert np.abs((z**2).mean(0) - 1).max() < 0.15
+
+
+def test_opposite_rates_change_the_same_genes_in_opposite_directions() -> None:
+    """The same genes rise with age in one type and fall in the other by the planted effect; kinds hold for all types."""
+    settings = {**PLAIN, "n_age_genes": 100, "n_cell_types": 2, "composition_shift": 0.0, "effect_range": (0.2, 0.5)}
+    adata = simulate_cohort(100, 200, 100, **settings, ageing_rates=[1, -1], dispersion=0.0, library_size=4000, rng=12)
+    assert adata.var["kind"].value_counts().to_dict() == {"linear": 50, "saturating": 50}
+    assert (adata.var["effect_cell_type"] == "").all()
+    linear = ((adata.var["kind"] == "linear") & (adata.var["sex_effect"] == 0)).to_numpy()
+    effect, donor, slopes = adata.var["effect"].to_numpy()[linear], adata.obs["donor"].astype(str), []
+    for name in ("type0", "type1"):
+        of_type = (adata.obs["cell_type"] == name).to_numpy()
+        means = adata[of_type].to_df().groupby(donor[of_type]).mean().to_numpy()[:, linear]
+        age = adata.obs[of_type].groupby(donor[of_type])["age"].first().to_numpy() / 20
+        slopes.append(np.polyfit(age, np.log(means), 1)[0])
+    np.testing.assert_allclose(slopes, [effect, -effect], atol=0.06)
+
+
+def test_rates_of_one_are_the_default() -> None:
+    one, default = (simulate_cohort(5, 10, 50, n_cell_types=1, ageing_rates=r, rng=14) for r in ([1], None))
+    assert (one.X != default.X).nnz == 0
 
 
 @pytest.mark.parametrize("correlation", [-0.6, 0.0, 0.3, 0.8])
@@ -304,6 +351,14 @@ def test_defaults_give_a_learnable_clock(seed: int) -> None:
         pytest.param({"effect_range": (-0.1, 0.1)}, ValueError, "effect_range=.* starts below 0", id="signs"),
         pytest.param({"effect_range": 0.1}, TypeError, "effect_range=0.1 is not a pair", id="no-pair"),
         pytest.param({"age_range": (90, 20)}, ValueError, r"age_range=\(90, 20\) is not a rising pair", id="falling"),
+        pytest.param({"composition_sd": -1}, ValueError, "composition_sd=-1 is out of range", id="composition-sd"),
+        pytest.param(
+            {"ageing_rates": [1, 1]}, ValueError, "ageing_rates has 2 numbers for 3 cell types", id="rates-of-types"
+        ),
+        pytest.param({"ageing_rates": 1.0}, TypeError, "ageing_rates=1.0 is not a list of numbers", id="one-rate"),
+        pytest.param(
+            {"ageing_rates": [1, 2, 11]}, ValueError, r"ageing_rates\[2\]=11 is out of range", id="fast-ageing"
+        ),
         pytest.param({"n_batches": 61}, ValueError, "n_batches=61 is out of range.*1 and 60", id="batches"),
         pytest.param(
             {"batch_age_correlation": 1.0}, ValueError, "batch_age_correlation=1 is out of range", id="confounded"

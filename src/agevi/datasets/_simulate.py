@@ -15,13 +15,15 @@ from agevi.datasets._truth import (
     EFFECT_YEARS,
     SUBJECT_SHARE,
     Cells,
+    Composition,
     Genes,
     Settings,
     age_curves,
-    composition,
     draw_cells,
+    draw_composition,
     draw_genes,
     draw_samples,
+    rates_of_types,
 )
 
 _LABELS = ["donor", "sample", "sex", "condition", "batch", "cell_type"]
@@ -38,6 +40,8 @@ def simulate_cohort(  # noqa: PLR0913
     age_range: tuple[float, float] = (20.0, 90.0),
     n_cell_types: int = 3,
     composition_shift: float = 0.3,
+    composition_sd: float = 0.0,
+    ageing_rates: Sequence[float] | None = None,
     n_modules: int = 3,
     subject_sd: float = 0.08,
     n_batches: int = 2,
@@ -83,6 +87,13 @@ def simulate_cohort(  # noqa: PLR0913
     composition_shift
         How fast the composition changes with age: log weight that the last type gains and the first loses in 20 years;
         the others lie between.
+    composition_sd
+        How much the composition differs between subjects of one age: standard deviation of each subject's own log
+        weight of each type.
+    ageing_rates
+        Factor of the age effects in each cell type, from -10 to 10: with ``[0, 0, 1]`` only the third type ages, with
+        ``[1, -1]`` the same genes change in opposite directions. With rates, half of the age genes are linear and half
+        saturating, in all types. Default: rate 1 in each type, with a third of the age genes in one type only.
     n_modules
         Latent programs. Each moves its own 10 % of the genes up or down together; half of the variance of its
         activity lies between subjects, half between cells.
@@ -130,21 +141,23 @@ def simulate_cohort(  # noqa: PLR0913
           module's activity), ``sex_effect`` (log fold change of males).
         - ``varm["cell_type_effect"]``, ``varm["batch_effect"]``: log fold changes, float32.
         - ``uns["truth"]``: dict of the remaining numbers: ``reference_age``, ``effect_years``, ``saturation_start``,
-          ``batch_age_correlation``, ``dispersion``, ``dropout``, the composition and, by visit, ``samples``,
-          ``sample_age`` (not masked) and ``sample_composition``.
+          ``batch_age_correlation``, ``dispersion``, ``dropout``, ``ageing_rates``, the composition and, by visit,
+          ``samples``, ``sample_age`` (not masked) and ``sample_composition``.
 
     Raises
     ------
     TypeError
         When a parameter is of the wrong type.
     ValueError
-        When a parameter is out of range, or ``n_cells`` has not one number per subject.
+        When a parameter is out of range, ``n_cells`` has not one number per subject, or ``ageing_rates`` not one per
+        cell type.
 
     Notes
     -----
     With biological age :math:`a`, reference age :math:`r`, and :math:`a_0` the lowest age of ``age_range``, an effect
     :math:`\beta` adds :math:`\beta (a - r) / 20` (linear, and ``"cell_type"`` in its type) or
-    :math:`\beta (s(a) - s(r))`, :math:`s(a) = (1 - e^{-(a - a_0) / 20}) / (1 - e^{-1})` (saturating) to the log mean.
+    :math:`\beta (s(a) - s(r))`, :math:`s(a) = (1 - e^{-(a - a_0) / 20}) / (1 - e^{-1})` (saturating) to the log mean,
+    times the rate of the cell's type.
     A count is drawn in two steps: one uniform number decides whether it is zero, and only the others get a value, so
     that time and memory follow the number of nonzero counts.
 
@@ -169,6 +182,8 @@ def simulate_cohort(  # noqa: PLR0913
         age_range=age_range,
         n_cell_types=n_cell_types,
         composition_shift=composition_shift,
+        composition_sd=composition_sd,
+        ageing_rates=ageing_rates,
         n_modules=n_modules,
         subject_sd=subject_sd,
         n_batches=n_batches,
@@ -186,18 +201,19 @@ def simulate_cohort(  # noqa: PLR0913
     if n_jobs is not None:
         n_jobs = _parameters.count(n_jobs, "n_jobs")
     entropy = _parameters.generator(rng).integers(0, 2**32, size=4, dtype=np.uint32)
-    seeds = np.random.SeedSequence(entropy.tolist()).spawn(5)
+    seeds = np.random.SeedSequence(entropy.tolist()).spawn(6)
     genes = draw_genes(settings, np.random.default_rng(seeds[0]))
     samples = draw_samples(settings, np.random.default_rng(seeds[1]))
-    cells = draw_cells(settings, samples, np.random.default_rng(seeds[2]))
+    mixture = draw_composition(settings, samples, np.random.default_rng(seeds[5]))
+    cells = draw_cells(settings, samples, mixture.share, np.random.default_rng(seeds[2]))
     n_obs = len(cells.sample)
-    tasks = _tasks(settings, genes, samples, cells, seeds[3:])
+    tasks = _tasks(settings, genes, samples, cells, seeds[3:5])
     x = _counts.stack(_counts.in_threads(tasks, 1 if n_obs * n_genes < _SMALL else n_jobs), n_obs, n_genes)
     adata = AnnData(x, obs=_obs(settings, samples, cells), var=genes.table)
     adata.varm["cell_type_effect"] = genes.cell_type_effect
     adata.varm["batch_effect"] = genes.batch_effect
     adata.obsm["module_activity"] = cells.activity
-    adata.uns["truth"] = _truth(settings, samples)
+    adata.uns["truth"] = _truth(settings, samples, mixture)
     return adata
 
 
@@ -230,8 +246,10 @@ class _Rates:
         table = genes.table
         kind, effect = table["kind"].astype(str).to_numpy(), table["effect"].to_numpy()
         own = table["effect_cell_type"].astype(str).to_numpy() == settings.cell_types[:, None]
-        self.linear = np.where((kind == "linear") | ((kind == "cell_type") & own), effect, 0)  # n_cell_types x n_genes
-        self.saturating = np.where(kind == "saturating", effect, 0)
+        of_gene = (kind == "linear") | ((kind == "cell_type") & own)
+        rates = rates_of_types(settings.ageing_rates, settings.n_cell_types)[:, None]
+        self.linear = rates * np.where(of_gene, effect, 0)  # n_cell_types x n_genes
+        self.saturating = rates * np.where(kind == "saturating", effect, 0)
         self.baseline = np.log(table["baseline_mean"].to_numpy()) + genes.cell_type_effect.T
         self.batch, self.sex = genes.batch_effect.T, table["sex_effect"].to_numpy()
         modules = [f"module{k}" for k in range(settings.n_modules)]
@@ -276,9 +294,8 @@ def _obs(settings: Settings, samples: pd.DataFrame, cells: Cells) -> pd.DataFram
     return obs
 
 
-def _truth(settings: Settings, samples: pd.DataFrame) -> dict[str, Any]:
+def _truth(settings: Settings, samples: pd.DataFrame, mixture: Composition) -> dict[str, Any]:
     """What was planted beside the columns of ``obs`` and ``var``, in values that files can hold."""
-    share, log_weight, slope = composition(samples["biological_age"].to_numpy(), settings)
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = np.corrcoef(samples["batch"], samples["true_age"])[0, 1] if settings.n_batches > 1 else 0.0
     return {
@@ -294,9 +311,11 @@ def _truth(settings: Settings, samples: pd.DataFrame) -> dict[str, Any]:
         "acceleration": float(settings.acceleration),
         "batch_age_correlation": float(correlation),
         "cell_types": settings.cell_types,
-        "composition_log_weight": log_weight,
-        "composition_slope": slope,
+        "ageing_rates": rates_of_types(settings.ageing_rates, settings.n_cell_types),
+        "composition_log_weight": mixture.log_weight,
+        "composition_slope": mixture.slope,
+        "composition_sd": float(settings.composition_sd),
         "samples": samples.index.to_numpy(),
         "sample_age": samples["true_age"].to_numpy(),
-        "sample_composition": share,
+        "sample_composition": mixture.share,
     }

@@ -32,6 +32,8 @@ class Settings:
     age_range: tuple[float, float]
     n_cell_types: int
     composition_shift: float
+    composition_sd: float
+    ageing_rates: Sequence[float] | None
     n_modules: int
     subject_sd: float
     n_batches: int
@@ -61,6 +63,8 @@ class Settings:
                 f"effect_range={self.effect_range!r} starts below 0; pass sizes, signs are drawn at random."
             )
         number(self.composition_shift, "composition_shift", low=-10, high=10)
+        number(self.composition_sd, "composition_sd", high=10)
+        rates_of_types(self.ageing_rates, self.n_cell_types)
         number(self.subject_sd, "subject_sd")
         number(self.batch_sd, "batch_sd")
         number(self.batch_age_correlation, "batch_age_correlation", low=-0.85, high=0.85)
@@ -104,6 +108,19 @@ def cells_per_subject(n_cells: int | Sequence[int], n_subjects: int) -> np.ndarr
     return np.array([_parameters.count(n, f"n_cells[{i}]") for i, n in enumerate(n_cells)])  # type: ignore[arg-type]
 
 
+def rates_of_types(ageing_rates: Sequence[float] | None, n_cell_types: int) -> np.ndarray:
+    """Factor of the age effects in every cell type, shape (n_cell_types,)."""
+    if ageing_rates is None:
+        return np.ones(n_cell_types)
+    if np.ndim(ageing_rates) != 1:
+        raise TypeError(f"ageing_rates={ageing_rates!r} is not a list of numbers; pass one number per cell type.")
+    if len(ageing_rates) != n_cell_types:
+        raise ValueError(
+            f"ageing_rates has {len(ageing_rates)} numbers for {n_cell_types} cell types; pass one number per cell type."
+        )
+    return np.array([_parameters.number(r, f"ageing_rates[{i}]", low=-10, high=10) for i, r in enumerate(ageing_rates)])
+
+
 def draw_genes(settings: Settings, rng: np.random.Generator) -> Genes:
     """Baselines, age effects, modules, sex, cell type and batch effects of genes."""
     n = settings.n_genes
@@ -127,7 +144,9 @@ def _plant_age(table: pd.DataFrame, settings: Settings, rng: np.random.Generator
     n, n_age = settings.n_genes, settings.n_age_genes
     candidates = np.argsort(-table["baseline_mean"].to_numpy())[: max(n_age, n // 2)]
     chosen = rng.choice(candidates, n_age, replace=False)
-    kinds = ["linear", "saturating", "cell_type"] if settings.n_cell_types > 1 else ["linear", "saturating"]
+    kinds = ["linear", "saturating"]
+    if settings.n_cell_types > 1 and settings.ageing_rates is None:
+        kinds.append("cell_type")
     kind, effect, cell_type = np.full(n, "none", object), np.zeros(n), np.full(n, "", object)
     kind[chosen] = np.resize(np.array(kinds, object), n_age)
     effect[chosen] = rng.choice([-1, 1], n_age) * rng.uniform(*settings.effect_range, n_age)
@@ -213,15 +232,26 @@ def age_curves(age: float | np.ndarray, settings: Settings) -> tuple[np.ndarray,
     return (np.asarray(age) - reference) / EFFECT_YEARS, rise(age) - rise(reference)
 
 
-def composition(biological_age: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Composition:
     """Share of each cell type (n_samples, n_cell_types), with the log weights and slopes (n_cell_types,) behind it."""
+
+    share: np.ndarray
+    log_weight: np.ndarray
+    slope: np.ndarray
+
+
+def draw_composition(settings: Settings, samples: pd.DataFrame, rng: np.random.Generator) -> Composition:
+    """Composition of every sample by its biological age, and by its subject."""
     log_weight = np.log(0.6) * np.arange(settings.n_cell_types)
     slope = np.linspace(-1, 1, settings.n_cell_types) * settings.composition_shift
     if settings.n_cell_types == 1:
         slope[:] = 0
-    logit = log_weight + age_curves(biological_age, settings)[0][:, None] * slope
+    logit = log_weight + age_curves(samples["biological_age"].to_numpy(), settings)[0][:, None] * slope
+    of_subject = settings.composition_sd * rng.standard_normal((settings.n_subjects, settings.n_cell_types))
+    logit += np.repeat(of_subject, settings.n_visits, axis=0)
     share = np.exp(logit - logit.max(axis=1, keepdims=True))
-    return share / share.sum(axis=1, keepdims=True), log_weight, slope
+    return Composition(share / share.sum(axis=1, keepdims=True), log_weight, slope)
 
 
 @dataclass(frozen=True)
@@ -234,11 +264,11 @@ class Cells:
     activity: np.ndarray
 
 
-def draw_cells(settings: Settings, samples: pd.DataFrame, rng: np.random.Generator) -> Cells:
-    """Cell types by composition, size factors of mean 1, module activities of variance 1."""
+def draw_cells(settings: Settings, samples: pd.DataFrame, share: np.ndarray, rng: np.random.Generator) -> Cells:
+    """Cell types by their share in the sample, size factors of mean 1, module activities of variance 1."""
     sample = np.repeat(np.arange(len(samples)), samples["n_cells"])
     n, sd = len(sample), settings.library_sd
-    bounds = composition(samples["biological_age"].to_numpy(), settings)[0].cumsum(axis=1)[:, :-1]
+    bounds = share.cumsum(axis=1)[:, :-1]
     cell_type = (rng.random(n)[:, None] > bounds[sample]).sum(axis=1)
     size_factor = np.exp(rng.normal(-(sd**2) / 2, sd, n)).astype(np.float32)
     of_subject = rng.standard_normal((settings.n_subjects, settings.n_modules), dtype=np.float32)
