@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import agevi
-from agevi.model import PoissonVAE
+from agevi.model import DenoisingVAE, PoissonVAE
 from agevi.tl._search import Search
 from agevi.tl._spaces import SPACES, default_space
+from tests.test_gates import patterns
 
 TRAINABLE = [cls for cls in agevi.model.MODELS if cls.trainable]
 
@@ -108,6 +109,11 @@ def test_default_spaces_cover_what_the_papers_varied():
         assert all(widths in space["n_head"] for widths in ([20, 20], [30, 20]))
     levels = [(c["noise"], c["noise_level"]) for c in SPACES["DenoisingVAE"]["noise"]]
     assert {("gaussian", 0.5), ("gaussian", 5.0)} <= set(levels)
+    for name in ("PoissonVAE", "GaussianVAE", "DenoisingVAE", "MLPClock", "NMFClock"):
+        assert {100, 200, 500, 1000} == {c["max_epochs"] for c in SPACES[name]["train_unit"] if "max_epochs" in c}
+        for varied in ("dropout_rate", "batch_size", "n_hidden", "plan_kwargs.weight_decay", "plan_kwargs.optimizer"):
+            assert varied in SPACES[name]
+        assert SPACES[name]["plan_kwargs.lr"]["low"] <= 1e-4 and SPACES[name]["plan_kwargs.lr"]["high"] >= 1e-3
     assert all(w in SPACES["MLPClock"]["n_hidden"] for w in ([500, 500], [1000, 1000], [5000] * 3, [128, 2048, 128]))
 
 
@@ -152,6 +158,30 @@ def test_fixed_arguments_take_entries_out_of_a_default_space():
 
 
 @pytest.mark.parametrize(
+    ("cls", "fixed", "name", "choices", "default"),
+    [
+        (PoissonVAE, {"train_kwargs": {"max_epochs": 9}}, "train_unit", [{"train_unit": "pseudocell"}, {"train_unit": "cell"}], 0),
+        (PoissonVAE, {"model_kwargs": {"train_unit": "cell"}}, "train_unit", SPACES["PoissonVAE"]["train_unit"][1:], 0),
+        (PoissonVAE, {"model_kwargs": {"train_unit": "pseudocell"}}, "train_unit", None, None),
+        (DenoisingVAE, {"model_kwargs": {"noise": "binomial"}}, "noise", SPACES["DenoisingVAE"]["noise"][3:6], 1),
+        (DenoisingVAE, {"model_kwargs": {"noise": "poisson", "noise_level": 7.0}}, "noise", None, None),
+        (
+            PoissonVAE, {"model_kwargs": {"train_unit": "cell"}, "train_kwargs": {"max_epochs": 500}}, "train_unit", None, None
+        ),
+    ],
+    ids=["epochs", "cells", "pseudocells", "noise", "level", "both"],
+)  # fmt: skip
+def test_of_choices_that_set_several_arguments_those_remain_that_agree_with_fixed_ones(
+    cls, fixed, name, choices, default
+):
+    found = search(default_space(cls), cls=cls, is_default=True, **fixed)
+    entry = next((e for e in found.entries if e.name == name), None)
+    assert (entry and list(entry.choices.values())) == choices
+    if choices:
+        assert entry.choices[found.defaults()[name]] == choices[default]
+
+
+@pytest.mark.parametrize(
     ("space", "fixed", "error", "message"),
     [
         pytest.param(["n_latent"], {}, TypeError, "space is a list; pass a dictionary", id="no dictionary"),
@@ -180,5 +210,6 @@ def test_fixed_arguments_take_entries_out_of_a_default_space():
     ],
 )  # fmt: skip
 def test_refuses(space, fixed, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         search(space, **fixed)
+    assert any(p.match(str(raised.value)) for p in patterns())

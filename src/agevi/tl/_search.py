@@ -80,8 +80,9 @@ class Search:
                 raise ValueError(
                     f"space varies {taken[0]!r}, which {self._call_of(taken[0])} fixes; leave it out of one of them."
                 )
-            if not taken:
-                self.entries.append(entry)
+            left = self._compatible(entry) if taken else entry
+            if left is not None:
+                self.entries.append(left)
         if not self.entries:
             raise ValueError("space is empty, so there is nothing to tune; name an argument and its choices.")
 
@@ -100,14 +101,24 @@ class Search:
         for entry in self.entries:
             names = self._arguments_of(entry)
             values = {name: self._default(name) for name in names}
-            if names == [entry.name]:
-                candidates = [values[entry.name]]
-            else:  # choices that set several arguments need not set the same ones
-                candidates = [{name: values[name] for name in choice} for choice in (entry.choices or {}).values()]
+            bundles = [choice for choice in (entry.choices or {}).values() if isinstance(choice, dict)]
+            # Choices that set several arguments need not set the same ones.
+            candidates = [{name: values[name] for name in bundle} for bundle in bundles] or [values[entry.name]]
             found = [key for value in candidates if (key := entry.key_of(value)) is not UNKNOWN]
             if found:
                 out[entry.name] = found[0]
         return out
+
+    def _compatible(self, entry: Entry) -> Entry | None:
+        """The choices that leave fixed arguments as they are; None where nothing is left to vary."""
+        kept = {
+            key: choice
+            for key, choice in (entry.choices or {}).items()
+            if isinstance(choice, dict)
+            and all(not self._is_fixed(a) or plain(self._fixed_value(a)) == plain(v) for a, v in choice.items())
+        }
+        varies = any(not self._is_fixed(a) for choice in kept.values() for a in choice)
+        return Entry(entry.name, choices=kept) if varies else None
 
     def _arguments_of(self, entry: Entry) -> list[str]:
         """Arguments that an entry sets, after a look whether they exist."""
@@ -145,8 +156,17 @@ class Search:
             at = at[part]
         return True
 
+    def _fixed_value(self, name: str) -> Any:
+        """The value of an argument among the fixed ones."""
+        at: Any = self.fixed[self._call_of(name)]
+        for part in name.split("."):
+            at = at[part]
+        return at
+
     def _default(self, name: str) -> Any:
         """What the class takes where an argument is left out; UNKNOWN where that cannot be told."""
+        if self._is_fixed(name):
+            return self._fixed_value(name)
         first, _, rest = name.partition(".")
         function = {"model_kwargs": self.model_cls, "train_kwargs": self.model_cls.train}.get(
             self._call_of(name), self.model_cls.setup_anndata

@@ -3,7 +3,8 @@
 The name of an entry is an argument of the constructor, of ``train`` or of ``setup_anndata``; a dot leads into a
 dictionary (``"plan_kwargs.lr"``). The value is a list of choices, or bounds: ``{"low": 1e-4, "high": 1e-2}`` with
 ``"log": True`` or ``"step"`` if wanted; whole numbers where both bounds are. A choice that is a dictionary sets several
-arguments at once, for those that make sense together only.
+arguments at once, for those that make sense together only. Of such choices, those remain that agree with the arguments
+that the user fixes.
 
 A new clock needs an entry under the name of its class; a class without one takes that of the class it derives from.
 """
@@ -21,8 +22,17 @@ _NETWORK: Space = {
     "plan_kwargs.lr": {"low": 1e-4, "high": 1e-2, "log": True},
     "plan_kwargs.weight_decay": {"low": 1e-6, "high": 1e-1, "log": True},
     "plan_kwargs.optimizer": ["Adam", "AdamW"],
+    "train_unit": [
+        {"train_unit": "pseudocell"},
+        {"train_unit": "cell"},
+        {"train_unit": "cell", "max_epochs": 100},
+        {"train_unit": "cell", "max_epochs": 200},
+        {"train_unit": "cell", "max_epochs": 500},
+        {"train_unit": "cell", "max_epochs": 1000},
+    ],
 }
-"""Urban et al. (2023) varied the penalty, dropout, batch size, widths and optimizer."""
+"""Urban et al. (2023) varied the penalty, dropout, batch size, widths and optimizer; Su and Mukundan, who train on single
+cells, the epochs. Early stopping ends most of the long trainings."""
 
 _VAE: Space = {
     **_NETWORK,
@@ -30,7 +40,6 @@ _VAE: Space = {
     "n_hidden": [[128, 128], [300, 100], [300, 150], [512, 256], [600, 150, 75]],
     "n_head": [[], [20, 20], [30, 20]],
     "age_weight": {"low": 0.01, "high": 10.0, "log": True},
-    "train_unit": ["pseudocell", "cell"],
 }
 """Latent dimensions, encoders and heads of Su and Mukundan, and what decides how much the age shapes the latent space."""
 

@@ -14,6 +14,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from agevi import _keys
 from agevi._compat import Callback
@@ -223,6 +224,11 @@ def open_storage(storage: Any) -> BaseStorage:
     """
     if storage is not None and not isinstance(storage, BaseStorage) and "://" not in str(storage):
         storage = JournalStorage(JournalFileBackend(str(storage)))
+    for pause in (0.3, 1.0, 3.0):
+        try:
+            return optuna.storages.get_storage(storage)
+        except (OperationalError, IntegrityError):  # another process makes the tables at this moment
+            time.sleep(pause)
     return optuna.storages.get_storage(storage)
 
 
