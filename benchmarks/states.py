@@ -10,7 +10,7 @@ usage: python benchmarks/states.py [--ageing alike opposite one] [--seeds 0 1 2 
 
 Prints, over cohorts, the mean absolute error in years (standard deviation), its mean difference to the pseudobulk ridge
 of the same cohort with a 95 % interval (t distribution over cohorts), and the mean slope of predicted on actual age.
-``--autoencoder`` adds PoissonVAE trained on single cells, which doubles the time.
+``--autoencoder`` adds PoissonVAE trained on single cells, which takes a third longer.
 """
 
 from __future__ import annotations
