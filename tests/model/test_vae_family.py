@@ -211,3 +211,11 @@ def test_the_decoder_starts_at_the_means_of_training_cells(cohort, cls, kwargs):
         px = module.generative(torch.zeros(len(x), 4), module.input.library_size(x).log(), torch.zeros(len(x), 1))["px"]
     values = module.input.normalized(x) if cls is GaussianVAE else x
     np.testing.assert_allclose(px.mean.mean(0), values.mean(0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("cls", [PoissonVAE, GaussianVAE, DenoisingVAE])
+@pytest.mark.parametrize("n_latent", [0, -3])
+def test_a_latent_space_has_a_dimension(cls, cohort, n_latent):
+    cls.setup_anndata(cohort, **SETUP)
+    with pytest.raises(ValueError, match=f"n_latent={n_latent} is out of range; pass a whole number, 1 or more"):
+        cls(cohort, n_latent=n_latent)

@@ -17,6 +17,9 @@ ages in years, which makes its weight the variance of the ages. agevi's ``age_we
 or of counts, so it holds that weight divided by the 17,658 genes of the paper's data, or by about 10,000 counts per
 cell. Where a row of the paper does not name dropout there is none, but the denoising rows have that of the MLP. One
 rate of dropout serves encoder and head. The MLP runs for 30 epochs, and without a schedule of the learning rate.
+
+The factorisation is fitted to all training cells as dense rows, which takes tens of gigabytes at the paper's size; a
+smaller ``n_fit`` makes it fit.
 """
 
 from __future__ import annotations

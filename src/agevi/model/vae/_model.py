@@ -96,7 +96,8 @@ class PoissonVAE(VAEClock):
     ) -> None:
         _checks.choice(gene_likelihood, GENE_LIKELIHOODS, "gene_likelihood")
         _checks.choice(rate, RATES, "rate")
-        n_hidden, n_head, rng = whole_numbers(n_hidden), whole_numbers(n_head), as_seed(rng)
+        n_latent, rng = _checks.count(n_latent, "n_latent"), as_seed(rng)
+        n_hidden, n_head = whole_numbers(n_hidden), whole_numbers(n_head)
         super().__init__(
             adata,
             age_loss=age_loss,
@@ -179,7 +180,8 @@ class GaussianVAE(VAEClock):
         encode_covariates: bool = False,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
-        n_hidden, n_head, rng = whole_numbers(n_hidden), whole_numbers(n_head), as_seed(rng)
+        n_latent, rng = _checks.count(n_latent, "n_latent"), as_seed(rng)
+        n_hidden, n_head = whole_numbers(n_hidden), whole_numbers(n_head)
         super().__init__(
             adata,
             age_loss=age_loss,
@@ -281,7 +283,8 @@ class DenoisingVAE(VAEClock):
         _checks.choice(noise_relative_to, NOISE_SCALES, "noise_relative_to")
         _checks.choice(rate, RATES, "rate")
         _check_level(noise, noise_level)
-        n_hidden, n_head, rng = whole_numbers(n_hidden), whole_numbers(n_head), as_seed(rng)
+        n_latent, rng = _checks.count(n_latent, "n_latent"), as_seed(rng)
+        n_hidden, n_head = whole_numbers(n_hidden), whole_numbers(n_head)
         super().__init__(
             adata,
             age_loss=age_loss,
