@@ -1,0 +1,76 @@
+"""Folds on clusters: local ones of Dask and Ray, with processes of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import distributed
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import ray
+from ray.util.joblib import register_ray
+
+import agevi
+from tests.conftest import QUIET
+
+RECIPE = {
+    "model_kwargs": {"n_hidden": [8], "n_latent": 2},
+    "train_kwargs": {"max_epochs": 2, "accelerator": "cpu", **QUIET},
+}
+
+
+@contextmanager
+def on_dask() -> Iterator[None]:
+    """Two workers on this machine."""
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        yield
+
+
+@contextmanager
+def on_ray() -> Iterator[None]:
+    """Two processors of this machine."""
+    # Ray's workers make way for every other process by default, and starve on a busy machine.
+    with mock.patch.dict(os.environ, RAY_worker_niceness="0", RAY_AUTH_MODE="disabled"):
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        try:
+            register_ray()
+            with joblib.parallel_config(backend="ray", n_jobs=2):
+                yield
+        finally:
+            ray.shutdown()
+
+
+def predictions() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Columns and folds of a cross-validation."""
+    adata = agevi.datasets.simulate_cohort(n_subjects=18, n_cells=8, n_genes=40, rng=1)
+    agevi.tl.cross_validate(
+        adata, agevi.model.PoissonVAE, age_key="age", subject_key="donor", n_folds=3, rng=3, **RECIPE
+    )
+    columns = [c for c in adata.obs if c.startswith("agevi")]
+    folds = pd.DataFrame(adata.uns["agevi"]["folds"])
+    return adata.obs[columns], folds.drop(columns=["seconds", "peak_memory"])
+
+
+@pytest.fixture(scope="module")
+def expected() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What one process gives."""
+    return predictions()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", [on_dask, on_ray], ids=["dask", "ray"])
+def test_clusters_give_the_folds_and_numbers_of_one_process(cluster, expected):
+    with cluster():
+        found = predictions()
+    assert np.isfinite(expected[0]["agevi_predicted"]).all()
+    for got, wanted in zip(found, expected, strict=True):
+        pd.testing.assert_frame_equal(got, wanted, check_exact=True)
