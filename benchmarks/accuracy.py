@@ -61,9 +61,12 @@ def between(row: pd.Series, name: str) -> str:
 
 
 def by_fold(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Mean absolute error of every model in every fold."""
-    error = (predictions["predicted"] - predictions["age"]).abs()
-    return error.groupby([predictions["model"], predictions["fold"].astype(str)]).mean().unstack()
+    """Mean absolute error of every model in every fold, and the mean error where a fold is a cohort."""
+    by = [predictions["model"], predictions["fold"].astype(str)]
+    error = predictions["predicted"] - predictions["age"]
+    mae, mean = (e.groupby(by).mean().unstack() for e in (error.abs(), error))
+    signed = mean.map("{:+.1f}".format)
+    return mae.map("{:.2f}".format) + ("" if mae.columns.str.isdigit().all() else " (" + signed + ")")
 
 
 def markdown(table: pd.DataFrame, folds: pd.DataFrame) -> str:
@@ -75,7 +78,7 @@ def markdown(table: pd.DataFrame, folds: pd.DataFrame) -> str:
     for _, row in table.iterrows():
         r = "" if pd.isna(row["pearson"]) else f"{row['pearson']:.3f}"
         name = row["model"] if " " in row["model"] else f"`{row['model']}`"
-        each = " | ".join(f"{folds.loc[row['model'], k]:.2f}" for k in folds.columns) if row["error"] == "" else ""
+        each = " | ".join(folds.loc[row["model"], k] for k in folds.columns) if row["error"] == "" else ""
         lines.append(
             f"| {name} | {between(row, 'mae')} | {r} | {row['slope']:.2f} | {between(row, 'difference')} | {each} | "
             f"{row['seconds']:.0f} |"
