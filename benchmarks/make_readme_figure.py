@@ -29,7 +29,7 @@ def main() -> None:
         1, 2, figsize=(9.2, 4.2), layout="constrained", gridspec_kw={"width_ratios": [1, 1.1]}
     )
     agevi.pl.predicted_vs_actual(adata, ax=left)
-    left.set_title("Donors, each the mean over its cells", fontsize="medium")
+    left.set_title("Donors, each from the sum of its cells", fontsize="medium")
     sc.pl.umap(adata, color="agevi_predicted", ax=right, show=False, frameon=False, size=9)
     right.set_title("Latent space of the cells, predicted age (years)", fontsize="medium")
     OUT.parent.mkdir(exist_ok=True)
