@@ -153,7 +153,7 @@ def test_the_learning_rate_goes_through_one_cycle(cohort):
     ("kwargs", "message"),
     [
         ({"train_unit": "donor"}, "train_unit='donor' is not known; choose one of 'cell', 'pseudocell'"),
-        ({"pseudocell_size": 0}, "pseudocell_size=0 is neither a share of a sample's cells"),
+        ({"pseudocell_size": 0}, "pseudocell_size=0 is neither a share below 1 nor a whole number"),
         ({"pseudocell_size": 2.5}, "pseudocell_size=2.5 is neither"),
     ],
 )
