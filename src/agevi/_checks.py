@@ -42,6 +42,20 @@ def count(value: Any, argument: str, *, low: int = 1, high: int | None = None) -
     return given
 
 
+def share_or_count(value: Any, argument: str) -> float | int:
+    """``value`` as a share above 0 and below 1, or as a whole number of cells."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{argument}={value!r} is a {type(value).__name__}; pass a number, for example 0.5 or 15.")
+    given = float(value)
+    if 0 < given < 1:
+        return given
+    if given < 1 or not given.is_integer():  # neither holds for NaN
+        raise ValueError(
+            f"{argument}={given:g} is neither a share below 1 nor a whole number of cells; pass for example 0.5 or 15."
+        )
+    return int(given)
+
+
 def generator(rng: Any) -> np.random.Generator:
     """The generator that ``rng`` (a seed, a generator or None) stands for."""
     try:
@@ -255,12 +269,12 @@ def is_backed(x: Any) -> bool:
     return isinstance(x, CSRDataset | CSCDataset | h5py.Dataset)
 
 
-def in_memory(adata: ad.AnnData) -> None:
-    """Refuse an AnnData whose matrix is on disk."""
+def in_memory(adata: ad.AnnData, reader: str = "training and scvi-tools' verbs read") -> None:
+    """Refuse an AnnData whose matrix is on disk; ``reader`` says, with its verb, who needs it in memory."""
     if adata.isbacked:
         raise ValueError(
-            f"adata is backed by {str(adata.filename)!r}; training and scvi-tools' verbs read cells at random, which "
-            "needs them in memory. Call adata = adata.to_memory() first (tl.predict_age works on backed data)."
+            f"adata is backed by {str(adata.filename)!r}; {reader} cells at random, which needs them in "
+            "memory. Call adata = adata.to_memory() first (tl.predict_age works on backed data)."
         )
 
 

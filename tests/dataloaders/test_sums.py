@@ -82,9 +82,14 @@ def test_few_samples_and_single_cells_have_no_estimate():
     np.testing.assert_allclose(stats.mean, x.mean(0), rtol=1e-6)
 
 
-def test_constant_genes_are_scaled_to_nothing():
-    x = np.random.default_rng(0).poisson(2.0, (200, 4)).astype(np.float32)
-    x[:, 2] = 0
-    stats = sum_stats(x, np.repeat(np.arange(20), 10), 20, normalize="log1p_cp10k", rng=np.random.default_rng(0))
-    assert stats.scale[2] == 0
+@pytest.mark.parametrize("n_samples", [5, 20])  # without and with an estimate of the reliability
+@pytest.mark.parametrize(("normalize", "value"), [("log1p_cp10k", 0.0), ("none", 0.1)])
+def test_constant_genes_are_scaled_to_nothing(n_samples, normalize, value):
+    x = np.random.default_rng(0).poisson(2.0, (10 * n_samples, 4)).astype(np.float32)
+    x[:, 2] = value
+    stats = sum_stats(
+        x, np.repeat(np.arange(n_samples), 10), n_samples, normalize=normalize, rng=np.random.default_rng(0)
+    )
+    assert stats.scale[2] == pytest.approx(0, abs=1e-12)
+    assert (stats.scale[[0, 1, 3]] > 0).any()
     assert np.isfinite(stats.scale).all()

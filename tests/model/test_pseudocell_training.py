@@ -101,6 +101,7 @@ def test_held_out_subjects_do_not_shape_the_clock(cohort):
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
 
 
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
 def test_means_are_taken_where_values_are_normalised_already(cohort):
     cohort.X = np.log1p(sp.csr_matrix(cohort.X).toarray())
     model = fit(GaussianVAE, cohort, setup={"normalize": "none"})
@@ -153,7 +154,7 @@ def test_the_learning_rate_goes_through_one_cycle(cohort):
     ("kwargs", "message"),
     [
         ({"train_unit": "donor"}, "train_unit='donor' is not known; choose one of 'cell', 'pseudocell'"),
-        ({"pseudocell_size": 0}, "pseudocell_size=0 is neither a share of a sample's cells"),
+        ({"pseudocell_size": 0}, "pseudocell_size=0 is neither a share below 1 nor a whole number"),
         ({"pseudocell_size": 2.5}, "pseudocell_size=2.5 is neither"),
     ],
 )

@@ -147,7 +147,7 @@ def test_loss_is_that_of_standardised_ages(cls, kind, loss, cohort):
         ({"age_loss": "l2"}, "age_loss='l2' is not known; choose one of 'huber', 'mse', 'mae'"),
         ({"subject_weight": "sample"}, "subject_weight='sample' is not known; choose one of 'equal', 'cells'"),
         ({"train_unit": "donor"}, "train_unit='donor' is not known; choose one of 'cell', 'pseudocell'"),
-        ({"pseudocell_size": 0}, "pseudocell_size=0 is neither a share of a sample's cells"),
+        ({"pseudocell_size": 0}, "pseudocell_size=0 is neither a share below 1 nor a whole number"),
     ],
 )
 def test_bad_arguments(cls, kwargs, message, cohort):

@@ -23,6 +23,16 @@ def test_scale_standardises_and_inverts(transform, reference):
     np.testing.assert_allclose(scale.to_age(z), AGES, atol=1e-4)
 
 
+@pytest.mark.parametrize("transform", ["none", "log"])
+def test_ages_stay_within_reach_of_the_training_ages(transform):
+    scale = AgeScale(transform, min_age=-1.0)
+    scale.fit(torch.tensor([20.0, 40.0, torch.nan, 90.0]))
+    far = scale.to_age(torch.tensor([-1e4, -50.0, 0.0, 50.0, 1e4]))
+    np.testing.assert_allclose(far[[0, 1, 3, 4]], [-1, -1, 160, 160])  # min_age, and 90 years plus a span of 70
+    reach = torch.tensor([-0.9, 0.0, 20.0, 90.0, 159.0])
+    np.testing.assert_allclose(scale.to_age(scale.to_scale(reach)), reach, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("kind", "reference"),
     [

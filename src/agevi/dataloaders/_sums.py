@@ -39,7 +39,7 @@ class SumStats:
 
     mean: np.ndarray  # (n_genes,) mean of the normalised sums
     sd: np.ndarray  # (n_genes,) their standard deviation
-    reliability: np.ndarray  # (n_genes,) share of the variance between samples that halves of their cells agree on
+    reliability: np.ndarray  # (n_genes,) share of the variance between samples that halves agree on; 0 without any
 
     @property
     def scale(self) -> np.ndarray:
@@ -92,7 +92,7 @@ def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str, rng: n
     half = _halves(codes, rng)
     both = n_cells > 1
     if both.sum() < MIN_SAMPLES_FOR_RELIABILITY:
-        reliability = np.ones(x.shape[1])
+        reliability = (np.ptp(values, axis=0) > 0).astype(np.float64)  # genes that new data alone have stay out
     else:
         a, b = (unit_values(x, np.where(half == h, codes, -1), n_units, normalize=normalize)[both] for h in (0, 1))
         a, b = a - a.mean(0), b - b.mean(0)

@@ -50,12 +50,7 @@ class SubjectTrainingMixin(RoleMixin):
     def _set_unit(self, train_unit: str, pseudocell_size: float) -> None:
         """Take the unit in which ages are learnt."""
         self.train_unit = _checks.choice(train_unit, TRAIN_UNITS, "train_unit")
-        if not (0 < pseudocell_size < 1 or pseudocell_size == int(pseudocell_size) >= 1):
-            raise ValueError(
-                f"pseudocell_size={pseudocell_size} is neither a share of a sample's cells (above 0 and below 1) nor a "
-                "whole number of cells."
-            )
-        self.pseudocell_size = pseudocell_size
+        self.pseudocell_size = _checks.share_or_count(pseudocell_size, "pseudocell_size")
         self.predicts_sums = train_unit == "pseudocell"
 
     def train(

@@ -19,26 +19,32 @@ class AgeScale(nn.Module):
     r"""Ages in the user's unit to and from the standardised scale of the head.
 
     With :math:`T` the identity (``"none"``) or :math:`T(a) = \log(a - a_{min} + 1)` (``"log"``), the scale is
-    :math:`(T(a) - m) / s` with mean and standard deviation over training samples, each sample once.
+    :math:`(T(a) - m) / s` with mean and standard deviation over training samples, each sample once. What comes back is kept
+    between ``min_age`` and the highest training age plus the span of the training ages: one noisy cell on a log scale
+    would otherwise be centuries old.
     """
 
     mean: torch.Tensor
     sd: torch.Tensor
+    highest: torch.Tensor
 
     def __init__(self, transform: str = "none", min_age: float = -1.0) -> None:
         super().__init__()
         self.transform, self.min_age = transform, min_age
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("sd", torch.ones((), dtype=torch.float64))
+        self.register_buffer("highest", torch.full((), torch.finfo(torch.float32).max, dtype=torch.float64))
 
     def _forward_transform(self, age: torch.Tensor) -> torch.Tensor:
         return torch.log(age - self.min_age + 1) if self.transform == "log" else age
 
     def fit(self, age: torch.Tensor) -> None:
-        """Set mean and standard deviation from the finite ages of training samples, (n_samples,)."""
-        t = self._forward_transform(age[torch.isfinite(age)].double())
+        """Set mean, standard deviation and bound from the finite ages of training samples, (n_samples,)."""
+        known = age[torch.isfinite(age)].double()
+        t = self._forward_transform(known)
         self.mean.fill_(t.mean())
         self.sd.fill_(t.std(correction=0).clamp_min(1e-8))
+        self.highest.fill_(2 * known.max() - known.min())
 
     def to_scale(self, age: torch.Tensor) -> torch.Tensor:
         """Standardised ages as float32; NaN stays NaN."""
@@ -47,7 +53,8 @@ class AgeScale(nn.Module):
     def to_age(self, z: torch.Tensor) -> torch.Tensor:
         """Ages in the user's unit as float32."""
         t = z.double() * self.sd + self.mean
-        return (torch.exp(t) + self.min_age - 1 if self.transform == "log" else t).float()
+        age = torch.exp(t) + self.min_age - 1 if self.transform == "log" else t
+        return age.clamp(torch.as_tensor(self.min_age, dtype=age.dtype, device=age.device), self.highest).float()
 
 
 class AgeHead(nn.Module):

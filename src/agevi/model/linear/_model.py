@@ -101,7 +101,7 @@ class ElasticNetClock(FittedLinearClock):
         alphas, l1_ratios = _penalties(alphas), _ratios(l1_ratios)
         n_folds, max_iter = _checks.count(n_folds, "n_folds", low=2), _checks.count(max_iter, "max_iter")
         n_pseudocells = _checks.count(n_pseudocells, "n_pseudocells")
-        pseudocell_size = _size(pseudocell_size)
+        pseudocell_size = _checks.share_or_count(pseudocell_size, "pseudocell_size")
         tol, rng = _positive([tol], "tol", "1e-4")[0], as_seed(rng)
         super().__init__(adata)
         self.train_unit, self.subject_weight = train_unit, subject_weight
@@ -227,13 +227,3 @@ def _positive(values: Any, argument: str, example: str) -> list[float]:
     if len(bad):
         raise ValueError(f"{argument} holds {bad[0]:g}; pass positive numbers, for example {example}.")
     return [float(v) for v in out]
-
-
-def _size(pseudocell_size: Any) -> float | int:
-    """A share below 1, or a whole number of cells."""
-    size = _positive([pseudocell_size], "pseudocell_size", "0.5 or 15")[0]
-    if size >= 1 and size != int(size):
-        raise ValueError(
-            f"pseudocell_size={size:g} is neither a share below 1 nor a whole number of cells; pass for example 0.5 or 15."
-        )
-    return int(size) if size >= 1 else size
