@@ -27,8 +27,8 @@ class EnsembleClock(ClockMixin, BaseModelClass):
 
     Each member looks for its genes and normalises values by itself, and the ages are averaged, by default on the
     logarithmic scale. Clocks of different kinds, such as :class:`agevi.model.PLSClock` and
-    :class:`agevi.model.PoissonVAE`, err in part differently, so their mean errs less than either; members that are alike
-    add little. There is nothing to train: the members are trained first. They are copied, so that training one of
+    :class:`agevi.model.PoissonVAE`, err in part differently, so their mean can err less than either, if not by much; members
+    that are alike add little. There is nothing to train: the members are trained first. They are copied, so that training one of
     them again leaves the ensemble as it is. A subject has the role ``train`` if any member trained on it, else
     ``validation`` if any chose by it, else ``test`` if any knows it. There is no latent space and no history.
     The averaging of predictors is described by Bates & Granger (1969).
