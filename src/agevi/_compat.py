@@ -75,7 +75,7 @@ class Absent:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: object, owner: type) -> None:
+    def __get__(self, instance: object, owner: type) -> Any:
         raise AttributeError(f"{owner.__name__} has no {self.name}: {self.reason}")
 
 

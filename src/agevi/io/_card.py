@@ -40,6 +40,64 @@ Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-
 """
 
 
+def ensemble_card(meta: dict[str, Any], roles: list[str], n_genes: int) -> str:
+    """README.md of an ensemble's bundle: its members, on whom they were trained, how to use it.
+
+    Parameters
+    ----------
+    meta
+        Values of the bundle.
+    roles
+        Role of every subject that a member knows.
+    n_genes
+        Genes of all members.
+    """
+    age, members = meta["age"], meta["members"]
+    rows = "\n".join(
+        f"| {member['class']} | {weight:.3f} | {_trained_on(member)} |"
+        for member, weight in zip(members, meta["init"]["weights"], strict=True)
+    )
+    how = "of log(age - lowest age + 1)" if meta["init"]["scale"] == "log" else "of the ages"
+    return f"""# Ageing clock: {meta["class"]} of {len(members)}
+
+**Predicts** chronological age in {age["unit"]} from {n_genes:,} genes: the weighted mean {how} over its members.
+
+**Trained on** subjects aged {age["min"]:g} to {age["max"]:g} {age["unit"]}. Held out from every member as whole subjects: \
+{roles.count("test")} for testing. {roles.count("train")} subjects trained a member or more, and {roles.count("validation")} \
+validated.
+
+| member | weight | trained on |
+| --- | --- | --- |
+{rows}
+
+**Use it**
+
+```python
+import agevi
+
+clock = agevi.io.load_clock("path/to/this/directory")
+agevi.tl.predict_age(adata, clock)  # obs["agevi_predicted"]; needs no ages
+agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per subject
+```
+
+**Limits**: predictions hold for the tissue, assay, species and age range of the training data. A difference between \
+predicted and chronological age is a model's statement, not a diagnosis.
+
+Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
+{meta["versions"]["torch"]}. Weights are safetensors, everything else is JSON; loading runs no code.
+"""
+
+
+def _trained_on(meta: dict[str, Any]) -> str:
+    """Whom a member was trained on, and what it reads."""
+    age = meta["age"]
+    if "members" in meta:
+        return f"{len(meta['members'])} members of its own"
+    setup = meta["setup"]
+    where = "adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"
+    return f"{age['n_subjects']:,} subjects, {age['n_samples']:,} samples; {len(meta['genes']):,} genes in {where} ({_input(meta)})"
+
+
 def _input(meta: dict[str, Any]) -> str:
     return "values as they are" if meta["setup"]["normalize"] == "none" else "raw counts, normalised inside"
 

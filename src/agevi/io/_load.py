@@ -33,13 +33,7 @@ def load_clock(path: str | Path, adata: AnnData | None = None) -> Any:
     ValueError
         If the bundle is damaged, was edited, or holds a class that this version does not know.
     """
-    from agevi.model import MODELS, _bundle
+    from agevi.model import _bundle
 
     bundle = _format.read_bundle(path)
-    known = {cls.__name__: cls for cls in MODELS}
-    name = bundle.meta.get("class")
-    if name not in known:
-        raise _format.BundleError(
-            f"{bundle.path} holds a clock of class {name!r}; this version of agevi knows {', '.join(known)}. Upgrade agevi."
-        )
-    return _bundle.build(known[name], bundle, adata)
+    return _bundle.build(_bundle.class_of(bundle.meta, bundle.path), bundle, adata)

@@ -14,7 +14,6 @@ from anndata import AnnData
 from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, parse_device, version
 from agevi.io import _format
-from agevi.io._card import clock_card
 
 if TYPE_CHECKING:
     from agevi.model._clock import ClockMixin
@@ -51,15 +50,35 @@ def meta_of(model: Any) -> dict[str, Any]:
         "split": dict(model.split_),
         "best_epoch": model.best_epoch_,
         "history": {k: [float(v) for v in frame.iloc[:, 0]] for k, frame in (model.history_ or {}).items()},
-        "versions": {p: version(p) for p in ("agevi", "scvi-tools", "torch", "anndata", "numpy")}
-        | {"python": platform.python_version()},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a clock is computed with."""
+    packages = ("agevi", "scvi-tools", "torch", "anndata", "numpy")
+    return {p: version(p) for p in packages} | {"python": platform.python_version()}
 
 
 def save(model: ClockMixin, path: str | Path, *, overwrite: bool) -> None:
     """Write a trained clock."""
-    meta = meta_of(model)
-    _format.write_bundle(path, meta, model.module.state_dict(), clock_card(meta), overwrite=overwrite)
+    meta = model._meta()
+    _format.write_bundle(path, meta, model.module.state_dict(), model._card(meta), overwrite=overwrite)
+
+
+def copy_of(model: Any) -> Any:
+    """The same trained clock without its data."""
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.module.state_dict().items()}
+    copy = type(model)._restore(_format.Bundle(copy_values(model._meta()), tensors, "", Path()))
+    copy.to_device(model.device)
+    return copy
+
+
+def copy_values(values: Any) -> Any:
+    """Dicts and lists as new ones."""
+    if isinstance(values, dict):
+        return {key: copy_values(value) for key, value in values.items()}
+    return [copy_values(value) for value in values] if isinstance(values, list) else values
 
 
 def _template(meta: dict[str, Any]) -> AnnData:
@@ -100,24 +119,45 @@ def build(
     cls: Any, bundle: _format.Bundle, adata: AnnData | None, *, accelerator: str = "auto", device: int | str = "auto"
 ) -> Any:
     """The model in ``bundle``."""
-    meta = bundle.meta
-    if meta["class"] != cls.__name__:
+    held = bundle.meta["class"]
+    if held != cls.__name__:
         raise _format.BundleError(
-            f"{bundle.path} holds a {meta['class']}, not a {cls.__name__}; use {meta['class']}.load or agevi.io.load_clock."
+            f"{bundle.path} holds a {held}, not a {cls.__name__}; use {held}.load or agevi.io.load_clock."
         )
-    model = cls._from_template(_template(meta), meta["setup"], meta["init"])
-    _load_weights(model, bundle)
-    model.history_ = {k: _history_frame(k, v) for k, v in meta["history"].items()}
-    model.split_, model.best_epoch_, model.age_summary_ = meta["split"], meta["best_epoch"], meta["age"]
-    model.is_trained_ = True
-    model.module.eval()
+    model = cls._restore(bundle)
     model.to_device(parse_device(accelerator, device))
     if adata is not None:
         model._attach(adata)
     return model
 
 
-def _load_weights(model: Any, bundle: _format.Bundle) -> None:
+def class_of(meta: dict[str, Any], path: Path) -> Any:
+    """The class that made a clock."""
+    from agevi.model import MODELS  # which imports this module
+
+    known = {cls.__name__: cls for cls in MODELS}
+    name = meta.get("class")
+    if name not in known:
+        raise _format.BundleError(
+            f"{path} holds a clock of class {name!r}; this version of agevi knows {', '.join(known)}. Upgrade agevi."
+        )
+    return known[name]
+
+
+def restore(cls: Any, bundle: _format.Bundle) -> Any:
+    """A trained clock of class ``cls`` on the CPU, without data."""
+    meta = bundle.meta
+    model = cls._from_template(_template(meta), meta["setup"], meta["init"])
+    load_weights(model, bundle)
+    model.history_ = {k: _history_frame(k, v) for k, v in meta["history"].items()}
+    model.split_, model.best_epoch_, model.age_summary_ = meta["split"], meta["best_epoch"], meta["age"]
+    model.is_trained_ = True
+    model.module.eval()
+    return model
+
+
+def load_weights(model: Any, bundle: _format.Bundle) -> None:
+    """Put the tensors of a bundle into a model that has just these."""
     expected = {k: tuple(v.shape) for k, v in model.module.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in bundle.tensors.items()}
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))

@@ -14,6 +14,8 @@ from agevi._compat import REGISTRY_KEYS, Host
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
 from agevi.dataloaders._register import check_covariate, check_values, covariate_columns, make_manager
 from agevi.dataloaders._views import registered
+from agevi.io._card import clock_card
+from agevi.io._format import Bundle
 from agevi.model import _bundle
 
 
@@ -103,6 +105,19 @@ class ShellMixin(Host):
         del cls._setup_adata_manager_store[manager.adata_uuid]
         model._adata = None
         return model
+
+    def _meta(self) -> dict[str, Any]:
+        """Everything about the trained clock except its weights, as plain values."""
+        return _bundle.meta_of(self)
+
+    def _card(self, meta: dict[str, Any]) -> str:
+        """The text for people that lies beside a saved clock."""
+        return clock_card(meta)
+
+    @classmethod
+    def _restore(cls, bundle: Bundle) -> Any:
+        """A trained clock on the CPU, without data, from a bundle of this class."""
+        return _bundle.restore(cls, bundle)
 
     def _attach(self, adata: AnnData) -> None:
         """Register ``adata`` with the categories of this clock and make it the model's data."""

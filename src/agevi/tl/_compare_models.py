@@ -23,10 +23,11 @@ from agevi.tl._checkpoint import Checkpoint, seed_of
 from agevi.tl._cross_validate import gather
 from agevi.tl._fold_run import FoldData, FoldJob, FoldResult, threads
 from agevi.tl._folds import Cohort, make_cohort
+from agevi.tl._joined import recipe_of
 from agevi.tl._leaderboard import MEDIAN, RIDGE, Entry, leaderboard, predictions_table
 from agevi.tl._measure import Watch
 from agevi.tl._plan import FOLDS, NULL, check_data, make_job, read_data, run_fingerprint, stream
-from agevi.tl._recipe import Recipe, as_text, make_recipe, plain
+from agevi.tl._recipe import Recipe, as_text, plain
 from agevi.tl._run_jobs import run_jobs
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ def compare_models(  # noqa: PLR0913
     models
         Classes, or by name a class or a pair of a class and its arguments: those of the constructor, or a dictionary
         with any of ``setup_kwargs``, ``model_kwargs`` and ``train_kwargs``. Default: all of :data:`agevi.model.MODELS`
-        that are trained on ages and take counts.
+        that are trained on ages and take counts. A list of classes in place of a class is a row for their mean, with
+        arguments by class name as in :func:`agevi.tl.cross_validate`.
     age_key, subject_key, sample_key
         Columns of ``adata.obs`` with the age, the person or animal, and the visit or biopsy (default: the subject).
     n_folds, fold_key, stratify_by, train_on
@@ -176,7 +178,7 @@ def compare_models(  # noqa: PLR0913
     table, predictions = leaderboard(entries, cohort, units, rng=seed), predictions_table(entries, cohort, units)
     record = {
         "params": plain(arguments | {"seed": seed}),
-        "models": as_text({name: vars(r) | {"model_cls": r.model_cls.__name__} for name, r in recipes.items()}),
+        "models": as_text({name: recipe.described() for name, recipe in recipes.items()}),
         "version": agevi.__version__,
         "age_unit": setup["age_unit"],
     }
@@ -209,7 +211,7 @@ def named_recipes(
     if isinstance(models, type):
         models = [models]
     if not isinstance(models, Mapping):
-        names = [cls.__name__ if isinstance(cls, type) else str(cls) for cls in models]
+        names = [_row(given) for given in models]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ValueError(f"models holds {twice[0]!r} twice; pass a dictionary that gives each a name of its own.")
@@ -223,8 +225,15 @@ def named_recipes(
             raise TypeError(f"models[{name!r}] holds a {type(arguments).__name__}; pass a dictionary of arguments.")
         by_call = dict(arguments) if set(arguments) <= set(_KWARGS) else {"model_kwargs": arguments}
         by_call["setup_kwargs"] = dict(setup_kwargs or {}) | dict(by_call.get("setup_kwargs") or {})
-        out[str(name)] = make_recipe(model_cls, keys, *(by_call.get(argument) for argument in _KWARGS))
+        out[str(name)] = recipe_of(model_cls, keys, *(by_call.get(argument) for argument in _KWARGS))
     return out
+
+
+def _row(given: Any) -> str:
+    """Name of the row of a class, or of a list of classes."""
+    if isinstance(given, list):
+        return " + ".join(map(_row, given))
+    return str(given.__name__ if isinstance(given, type) else given)
 
 
 def is_linear(model_cls: type) -> bool:

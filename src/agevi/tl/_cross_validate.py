@@ -16,8 +16,9 @@ from agevi.tl._by_group import Groups, combined_per_cell, make_groups, pairs_to_
 from agevi.tl._checkpoint import Checkpoint, seed_of
 from agevi.tl._fold_run import FoldJob, FoldResult
 from agevi.tl._folds import Cohort, make_cohort
+from agevi.tl._joined import recipe_of
 from agevi.tl._plan import FOLDS, check_data, check_outputs, make_job, read_data, run_fingerprint, stream
-from agevi.tl._recipe import Recipe, make_recipe, plain
+from agevi.tl._recipe import Recipe, plain
 from agevi.tl._run_jobs import run_jobs
 
 
@@ -57,7 +58,8 @@ def cross_validate(  # noqa: PLR0913
     adata
         Cells x genes, in memory. Neither its matrix nor its columns are changed, and it need not be set up.
     model_cls
-        Class of :data:`agevi.model.MODELS` that is trained on ages, or a class derived from one.
+        Class of :data:`agevi.model.MODELS` that is trained on ages, or a class derived from one; or a list of them, which
+        are fitted in each fold and averaged as by :class:`agevi.model.EnsembleClock`.
     age_key
         Column of ``adata.obs`` with the age; NaN is unlabelled: such subjects train without age and are predicted.
     subject_key
@@ -79,7 +81,10 @@ def cross_validate(  # noqa: PLR0913
     min_cells
         Cells of a type that a sample needs to train that type's clock and to be in the table of types.
     setup_kwargs, model_kwargs, train_kwargs
-        Further arguments of ``model_cls.setup_anndata``, of the constructor and of ``train``.
+        Further arguments of ``model_cls.setup_anndata``, of the constructor and of ``train``. For a list of classes,
+        dictionaries by class name, such as ``{"PoissonVAE": {"n_latent": 10}}``; what stands in ``setup_kwargs`` under
+        no class goes to all. ``model_kwargs["EnsembleClock"]`` holds ``weights`` and ``scale``; with
+        ``weights="inner"`` some training subjects (15 %) weigh the members before these are fitted to all.
     n_jobs
         Folds at a time, each in a process of its own, -1 for one per core. 1 runs them here one after the other,
         unless :func:`joblib.parallel_config` says otherwise, which also spreads them over machines. The predictions
@@ -110,7 +115,7 @@ def cross_validate(  # noqa: PLR0913
     ``adata.uns[key_added]``
         As :func:`agevi.tl.predict_age` writes it, and ``folds``: a DataFrame with one row per fitted clock and the columns
         ``fold``, ``group``, ``n_subjects``, ``n_cells`` (both of those that trained it), ``best_epoch`` (-1 where none
-        was chosen), ``validation_mae`` (NaN where it was not taken), ``seconds`` and ``peak_memory`` (MiB).
+        was chosen, and for several classes), ``validation_mae`` (NaN where it was not taken), ``seconds`` and ``peak_memory`` (MiB).
     ``adata.uns[f"{key_added}_by_group"]``
         With ``groupby``: one row per sample and type with ``sample``, ``group``, ``subject``, ``age``, ``predicted`` (NaN
         below ``min_cells``), ``n_cells``, ``fold``, ``validation_mae``, ``weight`` and ``combined``, the weighted mean.
@@ -145,7 +150,7 @@ def cross_validate(  # noqa: PLR0913
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "model_cls", "n_jobs", "copy")}
     keys = _keys.Keys(key_added)
-    recipe = make_recipe(
+    recipe = recipe_of(
         model_cls,
         {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key},
         setup_kwargs,
@@ -262,6 +267,7 @@ def _record(
     return {
         "params": plain(arguments),
         "model": recipe.model_cls.__name__,
+        **({"members": ";".join(m.model_cls.__name__ for m in recipe.members)} if recipe.members else {}),
         "version": agevi.__version__,
         "gene_coverage": 1.0,
         "subject_key": setup["subject_key"],

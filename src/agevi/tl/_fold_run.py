@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from anndata import AnnData
 from threadpoolctl import threadpool_limits
 
 from agevi import _keys
+from agevi.model.ensemble._average import average, sample_means, weights_from_errors
 from agevi.tl._measure import Watch
 from agevi.tl._recipe import Recipe
 
@@ -125,7 +126,46 @@ def threads(n: int) -> Iterator[None]:
 
 
 def _fit_and_predict(data: FoldData, job: FoldJob) -> FoldResult:
-    """The fold itself; nothing of it stays registered with scvi-tools."""
+    """The fold itself, of one class or of several that are averaged."""
+    return _joined(data, job) if job.recipe.members else _single(data, job)[0]
+
+
+def _joined(data: FoldData, job: FoldJob) -> FoldResult:
+    """Fit and predict with every member, and average."""
+    recipe = job.recipe
+    weigh, weights = job.weigh or recipe.weighs_members, recipe.model_kwargs["weights"]
+    fits = []
+    for member in recipe.members:
+        validation = job.validation & (weigh or member.selects_epochs)
+        fits.append(_single(data, replace(job, recipe=member, validation=validation, weigh=weigh)))
+    results = [result for result, _ in fits]
+    if recipe.weighs_members:
+        weights = weights_from_errors([result.validation_mae for result in results])
+
+    def mean(ages: Sequence[np.ndarray]) -> np.ndarray:
+        scale, min_age = recipe.model_kwargs["scale"], recipe.full_setup["min_age"]
+        return average(np.stack(ages), np.asarray(weights), scale=scale, min_age=min_age)
+
+    sums = [result.predicted_sample is not None for result in results]
+
+    def mean_of_samples(ages: Sequence[np.ndarray], cells: np.ndarray) -> np.ndarray:
+        code = data.sample[cells]
+        return mean([a if own or not any(sums) else sample_means(a, code) for a, own in zip(ages, sums, strict=True)])
+
+    held, error = [ages for _, ages in fits if ages is not None], np.nan
+    if len(held) == len(fits):
+        age = data.age if job.age is None else job.age
+        error = _mae(data, job, mean_of_samples(held, job.train[job.validation]), age)
+    of_samples = [r.predicted if r.predicted_sample is None else r.predicted_sample for r in results]
+    return FoldResult(
+        mean([result.predicted for result in results]),
+        mean_of_samples(of_samples, job.test) if any(sums) else None,
+        error,
+    )
+
+
+def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None]:
+    """One class; nothing of it stays registered with scvi-tools. Also ages of the validation cells, where they were taken."""
     recipe, age = job.recipe, data.age if job.age is None else job.age
     cls, train = recipe.model_cls, data.cells(job.train)
     train.obs[data.age_key] = age[data.sample[job.train]]
@@ -134,33 +174,35 @@ def _fit_and_predict(data: FoldData, job: FoldJob) -> FoldResult:
     try:
         cls.setup_anndata(train, **recipe.setup)
         model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
-        validation_mae = _fit(model, data, job, age)
+        held = _fit(model, job)
+        validation_mae = np.nan if held is None else _mae(data, job, held, age)
         test = data.cells(job.test)
         predicted = np.asarray(model.predict_age(test), dtype=np.float32)
         summed = np.asarray(model.predict_age(test, level="sample"), np.float32) if model.predicts_sums else None
-        return FoldResult(predicted, summed, validation_mae, model.best_epoch_ if recipe.selects_epochs else -1)
+        best_epoch = model.best_epoch_ if recipe.selects_epochs else -1
+        return FoldResult(predicted, summed, validation_mae, best_epoch), held
     finally:
         if model is not None:
             model.deregister_manager(train)
         cls._setup_adata_manager_store.pop(train.uns.get("_scvi_uuid"), None)
 
 
-def _fit(model: Any, data: FoldData, job: FoldJob, age: np.ndarray) -> float:
-    """Train in one or two steps; the error on validation subjects where they chose the epoch or it is wanted."""
-    recipe, error = job.recipe, np.nan
+def _fit(model: Any, job: FoldJob) -> np.ndarray | None:
+    """Train in one or two steps; ages of the validation cells where these chose the epoch or their error is wanted."""
+    recipe, held = job.recipe, None
     final = recipe.train_kwargs | {"train_roles": (_keys.TRAIN, _keys.VALIDATION)}
     if recipe.selects_epochs or job.weigh:
         model.train(**recipe.train_kwargs)
-        error = _validation_mae(model, data, job, age)
+        cells = np.flatnonzero(job.validation)
+        held = np.asarray(model.predict_age(indices=cells, level="sample" if model.predicts_sums else "cell"))
     if recipe.selects_epochs:
         final["max_epochs"] = model.best_epoch_
     model.train(**final)
-    return error
+    return held
 
 
-def _validation_mae(model: Any, data: FoldData, job: FoldJob, age: np.ndarray) -> float:
+def _mae(data: FoldData, job: FoldJob, predicted: np.ndarray, age: np.ndarray) -> float:
     """Mean absolute error over the samples of the validation subjects."""
-    cells = np.flatnonzero(job.validation)
-    predicted = model.predict_age(indices=cells, level="sample" if model.predicts_sums else "cell")
-    by_sample = pd.Series(predicted, dtype=np.float64).groupby(data.sample[job.train][cells]).mean()
+    sample = data.sample[job.train][job.validation]
+    by_sample = pd.Series(predicted, dtype=np.float64).groupby(sample).mean()
     return float(np.nanmean(np.abs(by_sample.to_numpy() - age[by_sample.index.to_numpy()])))

@@ -28,8 +28,9 @@ def stream(seed: int, *key: int) -> np.random.SeedSequence:
 
 def check_data(adata: AnnData, recipe: Recipe) -> None:
     """Every gate of ``setup_anndata`` without registering anything."""
-    cls = recipe.model_cls
-    check_setup(adata, recipe.full_setup, counts=cls.expects == "counts", model=cls.__name__)
+    for part in recipe.parts:
+        cls = part.model_cls
+        check_setup(adata, part.full_setup, counts=cls.expects == "counts", model=cls.__name__)
 
 
 def check_outputs(inputs: Sequence[str | None], outputs: Sequence[str], key_added: str) -> None:
@@ -89,7 +90,7 @@ def make_job(
     train, test = cohort.training(fold, train_cells), cohort.held_out(fold, test_cells)
     for_validation, for_weights = stream(seed, FITS, fold, group + 1).spawn(2)
     validation = np.zeros(len(train), dtype=bool)
-    if recipe.selects_epochs or groups is not None:
+    if recipe.selects_epochs or recipe.weighs_members or groups is not None:
         validation = cohort.validation(train, for_validation)
     return FoldJob(
         **{
@@ -135,7 +136,9 @@ def run_fingerprint(
         "the folds": np.asarray(cohort.folds, dtype=object)[cohort.fold],
         "the cells that train": cohort.trains,
     }
-    for _, keys in covariate_columns(setup):
+    if recipe.members:
+        arguments["members"] = as_text([member.described() for member in recipe.members])
+    for _, keys in [found for part in recipe.parts for found in covariate_columns(part.full_setup)]:
         columns |= {f"adata.obs[{key!r}]": data.obs[key].to_numpy(dtype=object) for key in keys}
     if groups is not None:
         columns["the types of the cells"] = np.asarray([*groups.names, ""], dtype=object)[groups.code]

@@ -28,19 +28,41 @@ class Recipe:
     setup: dict[str, Any]
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     train_kwargs: dict[str, Any] = field(default_factory=dict)
+    members: tuple[Recipe, ...] = ()  # fitted one after the other and averaged
+
+    @property
+    def parts(self) -> tuple[Recipe, ...]:
+        """What is fitted: the members, or itself."""
+        return self.members or (self,)
 
     @property
     def selects_epochs(self) -> bool:
         """Whether training chooses an epoch on validation subjects."""
+        if self.members:
+            return any(member.selects_epochs for member in self.members)
         cls = self.model_cls
         of_arguments = getattr(cls, "chooses_epochs", lambda init: True)
         chooses = getattr(cls, "selects_epochs", True) and of_arguments(self.model_kwargs)
         return bool(chooses) and bool(self.train_kwargs.get("early_stopping", True))
 
     @property
+    def weighs_members(self) -> bool:
+        """Whether members weigh by their errors on validation subjects."""
+        return bool(self.members) and self.model_kwargs["weights"] == "inner"
+
+    @property
     def full_setup(self) -> dict[str, Any]:
-        """All arguments of ``setup_anndata`` with their defaults."""
+        """All arguments of ``setup_anndata`` with their defaults; those of members as far as they share them."""
+        if self.members:
+            setups = [member.full_setup for member in self.members]
+            return setups[0] | {"min_age": min(setup["min_age"] for setup in setups)}
         return _defaults(self.model_cls.setup_anndata) | self.setup
+
+    def described(self) -> dict[str, Any]:
+        """Classes and arguments by name, for records."""
+        own = {name: getattr(self, name) for name in ("setup", "model_kwargs", "train_kwargs")}
+        own = {"model_cls": self.model_cls.__name__, **own}
+        return own | ({"members": [m.described() for m in self.members]} if self.members else {})
 
 
 def make_recipe(
@@ -61,7 +83,7 @@ def make_recipe(
     setup_kwargs, model_kwargs, train_kwargs
         Further arguments of ``setup_anndata``, the constructor and ``train``.
     """
-    _check_class(model_cls)
+    check_class(model_cls)
     name = model_cls.__name__
     given = {
         "setup_kwargs": (setup_kwargs, f"{name}.setup_anndata", model_cls.setup_anndata, ("adata", *_KEYS)),
@@ -69,14 +91,14 @@ def make_recipe(
         "train_kwargs": (train_kwargs, f"{name}.train", model_cls.train, ("self", *_ROLES)),
     }
     for argument, (kwargs, call, function, reserved) in given.items():
-        _check_kwargs(argument, kwargs, call, function, reserved)
+        check_kwargs(argument, kwargs, call, function, reserved)
     training = dict(train_kwargs or {})
     if "trainer_kwargs" in inspect.signature(model_cls.train).parameters:
         training.setdefault("enable_progress_bar", False)
     return Recipe(model_cls, dict(keys) | dict(setup_kwargs or {}), dict(model_kwargs or {}), training)
 
 
-def _check_class(model_cls: Any) -> None:
+def check_class(model_cls: Any) -> None:
     """Refuse what cannot be trained on ages."""
     if not isinstance(model_cls, type) or not issubclass(model_cls, ClockMixin):
         if isinstance(model_cls, ClockMixin):
@@ -93,7 +115,7 @@ def _check_class(model_cls: Any) -> None:
         )
 
 
-def _check_kwargs(
+def check_kwargs(
     argument: str, kwargs: Mapping[str, Any] | None, call: str, function: Any, reserved: tuple[str, ...]
 ) -> None:
     """Refuse names that the call does not take, and those that the cross-validation sets."""

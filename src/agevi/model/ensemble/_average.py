@@ -1,0 +1,75 @@
+"""How ages of several clocks become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agevi import _checks
+
+SCALES = ("log", "age")
+WEIGHTS = ("equal", "inner")
+_SMALLEST_ERROR = 1e-6  # a perfect clock takes all the weight, and nothing is divided by 0
+
+
+def average(ages: np.ndarray, weights: np.ndarray, *, scale: str, min_age: float) -> np.ndarray:
+    """Weighted mean of the ages of several clocks, (n,) float32.
+
+    Parameters
+    ----------
+    ages
+        One row per clock, (n_clocks, n).
+    weights
+        One per clock, with sum 1.
+    scale
+        ``"age"``, or ``"log"``: the mean of log(age - min_age + 1), and back. Ages below ``min_age``, where the logarithm
+        is 0, count as ``min_age`` there.
+    min_age
+        Lowest age that is believed.
+    """
+    ages = np.asarray(ages, dtype=np.float64)
+    if scale == "age":
+        return (weights @ ages).astype(np.float32)
+    logs = np.log1p(np.maximum(ages - min_age, 0))
+    return (np.expm1(weights @ logs) + min_age).astype(np.float32)
+
+
+def sample_means(ages: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """Mean over the cells of each cell's sample, (n_cells,).
+
+    Parameters
+    ----------
+    ages
+        Age of every cell, (n_cells,).
+    sample
+        Code of every cell's sample, from 0, (n_cells,).
+    """
+    n_cells = np.maximum(np.bincount(sample), 1)
+    means = np.bincount(sample, weights=ages) / n_cells
+    return means[sample].astype(np.float32)
+
+
+def weights_from_errors(errors: Sequence[float]) -> np.ndarray:
+    """Weights in proportion to 1 / error, with sum 1."""
+    weights = 1 / np.maximum(np.asarray(errors, dtype=np.float64), _SMALLEST_ERROR)
+    out: np.ndarray = weights / weights.sum()
+    return out
+
+
+def check_weights(weights: Any, n_clocks: int) -> str | np.ndarray:
+    """The name of a rule, or one weight per clock, scaled to sum 1."""
+    if isinstance(weights, str):
+        return _checks.choice(weights, WEIGHTS, "weights")
+    try:
+        out = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        out = np.full(1, np.nan)
+    if out.shape != (n_clocks,) or not np.isfinite(out).all() or (out < 0).any() or not out.sum() > 0:
+        raise ValueError(
+            f"weights={weights!r} is neither 'equal' nor 'inner' nor one number from 0 for each of the {n_clocks} clocks; "
+            "pass one of them."
+        )
+    total = float(out.sum())
+    return out if np.isclose(total, 1, rtol=1e-15, atol=0) else out / total

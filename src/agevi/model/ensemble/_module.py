@@ -1,0 +1,23 @@
+"""The tensors of an ensemble: those of its members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from agevi._compat import BaseModuleClass
+
+
+class EnsembleModule(BaseModuleClass):
+    """Modules of the members side by side.
+
+    Parameters
+    ----------
+    clocks
+        Module of every member.
+    """
+
+    def __init__(self, clocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.clocks = nn.ModuleList(clocks)
