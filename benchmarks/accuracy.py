@@ -24,6 +24,7 @@ import agevi
 DATA = pathlib.Path(os.environ.get("AGEVI_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
 PROFILES = DATA / "pb_tcells_cd4" / "cd4t_donors.h5ad"
 FOLD_KEYS = {"folds": "fold", "cohorts": "dataset"}
+ENSEMBLE = [agevi.model.PLSClock, agevi.model.PoissonVAE]
 COUNTED = [cls.__name__ for cls in agevi.model.MODELS if cls.trainable and cls.expects != "continuous"]
 
 
@@ -36,9 +37,12 @@ def cells(profiles: pathlib.Path, seed: int) -> ad.AnnData:
 
 def run(adata: ad.AnnData, design: str, seed: int, args: argparse.Namespace) -> pd.DataFrame:
     """The leaderboard of one design; also written as CSV, with the predictions, and drawn."""
+    models = [getattr(agevi.model, name) for name in args.models]
+    if set(ENSEMBLE) <= set(models):
+        models.append(ENSEMBLE)
     agevi.tl.compare_models(
         adata,
-        [getattr(agevi.model, name) for name in args.models],
+        models,
         age_key="age",
         subject_key="donor",
         fold_key=FOLD_KEYS[design],
