@@ -9,10 +9,21 @@ import torch
 
 import agevi
 
-torch.set_num_threads(1)  # the networks are small, and on a busy machine threads wait for one another
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_for_fixtures() -> None:
+    """The networks are small, and on a busy machine threads wait for one another."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_one_thread_for_fixtures: None) -> None:
+    """Again before every test, since scanpy's neighbours set the number of threads of torch too."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

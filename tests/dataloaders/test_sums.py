@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from agevi.dataloaders import _sums
 from agevi.dataloaders._sums import _halves, draw_pseudocells, sum_rows, sum_stats
 
 X = np.random.default_rng(0).poisson(1.0, (60, 5)).astype(np.float32)
@@ -93,3 +96,27 @@ def test_constant_genes_are_scaled_to_nothing(n_samples, normalize, value):
     assert stats.scale[2] == pytest.approx(0, abs=1e-12)
     assert (stats.scale[[0, 1, 3]] > 0).any()
     assert np.isfinite(stats.scale).all()
+
+
+@pytest.mark.parametrize("matrix", [X, sp.csr_matrix(X), sp.csr_array(X)], ids=["dense", "csr", "csr_array"])
+def test_sums_over_blocks_of_rows(matrix, monkeypatch):
+    expected = sum_rows(matrix, CODES, 4)
+    monkeypatch.setattr(_sums, "_BLOCK", 7)
+    got = sum_rows(matrix, CODES, 4)
+    assert type(got) is type(expected)
+    assert got.dtype == np.float32
+    assert abs(got - expected).max() == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_matrix_is_not_copied(dtype):
+    x = sp.random(40_000, 200, density=0.5, format="csr", dtype=dtype, random_state=0)
+    codes = np.arange(40_000) % 3
+    drawn, _ = draw_pseudocells(codes, 2, 4, np.random.default_rng(0))
+    peaks = {}
+    for name, product in {"samples": lambda: sum_rows(x, codes, 3), "pseudocells": lambda: drawn @ x}.items():
+        tracemalloc.start()
+        product()
+        peaks[name] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert max(peaks.values()) < x.data.nbytes / 2, peaks

@@ -62,7 +62,9 @@ class Rows:
         sizes = np.array([len(g) for g in groups])
         columns = np.concatenate(groups)
         weights = np.repeat(1.0 / sizes if self.averaged else np.ones(len(sizes)), sizes).astype(np.float32)
-        if not sp.issparse(self.x) or self.x.format != "csr":
+        if (
+            not sp.issparse(self.x) or self.x.format != "csr" or self.x.dtype.kind != "f"
+        ):  # a product would copy it whole
             rows, columns = np.unique(columns, return_inverse=True)
             x = self.x[rows]
         else:

@@ -12,6 +12,7 @@ import torch
 from agevi.nn.inputs import CP10K, GeneInput
 
 MIN_SAMPLES_FOR_RELIABILITY = 8
+_BLOCK = 4096  # rows that are summed at a time: scipy copies them as float64
 _SD_OFFSET = 1e-3  # keeps genes that hardly differ between samples from being blown up
 
 
@@ -27,9 +28,13 @@ def sum_rows(x: Any, codes: np.ndarray, n_units: int) -> Any:
     n_units
         Number of units.
     """
-    used = np.flatnonzero(codes >= 0)
-    ones = np.ones(len(used), dtype=np.float64)
-    out = sp.csr_matrix((ones, (codes[used], used)), shape=(n_units, len(codes))) @ x
+    out: Any = sp.csr_matrix((n_units, x.shape[1])) if sp.issparse(x) else np.zeros((n_units, x.shape[1]))
+    for start in range(0, len(codes), _BLOCK):
+        units = codes[start : start + _BLOCK]
+        used = np.flatnonzero(units >= 0)
+        if len(used):
+            indicator = sp.csr_matrix((np.ones(len(used)), (units[used], used)), shape=(n_units, len(units)))
+            out = out + indicator @ x[start : start + _BLOCK]
     return out.astype(np.float32)
 
 
@@ -147,4 +152,5 @@ def draw_pseudocells(
         columns.append(used[kept])
     row, column = np.concatenate(rows), np.concatenate(columns)
     shape = (n_draws * len(units), len(codes))
-    return sp.csr_matrix((np.ones(len(row)), (row, column)), shape=shape), np.tile(units, n_draws)
+    # In float32, because scipy would copy float32 counts for a product with float64.
+    return sp.csr_matrix((np.ones(len(row), dtype=np.float32), (row, column)), shape=shape), np.tile(units, n_draws)
