@@ -86,5 +86,5 @@ def test_splitter_keeps_subjects_apart_and_skips_those_without_age(cohort):
     whole = list(splitter.val_dataloader())
     assert len(whole) == 1
     sums = whole[0][X][whole[0][SUMMED]].numpy()
-    expected = pd.DataFrame(sp.csr_matrix(cohort.X).toarray()[donors == last]).sum(0).to_numpy()[None]
+    expected = pd.DataFrame(sp.csr_matrix(cohort.X).toarray()[donors == last]).sum(axis=0).to_numpy()[None]
     np.testing.assert_allclose(sums, expected)
