@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,15 +10,11 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, BaseModelClass, BaseModuleClass, LossOutput, auto_move_data
 from agevi.dataloaders._fields import AGE, SUBJECT, SUMMED
-from agevi.dataloaders._views import registered
 from agevi.model._clock import ClockMixin
 from agevi.model._training import SubjectTrainingMixin
-from agevi.nn.heads import AGE_LOSSES, AgeHead, AgeScale, masked_age_loss
-
-SUBJECT_WEIGHTS = ("equal", "cells")
+from agevi.nn.heads import AgeHead, AgeScale, masked_age_loss
 
 
 class RegressorModule(BaseModuleClass):
@@ -50,6 +47,7 @@ class RegressorModule(BaseModuleClass):
         self.head = AgeHead(n_features, list(n_hidden), dropout_rate=dropout_rate)
         self.age_scale = AgeScale(age_transform, min_age)
 
+    @abstractmethod
     def latent(
         self, x: torch.Tensor, present: torch.Tensor | None = None, summed: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -64,11 +62,10 @@ class RegressorModule(BaseModuleClass):
         summed
             Mask of the rows that are sums, (n,).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def standardized_age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
         """Standardised age from the latent representation, (n,)."""
-        raise NotImplementedError
 
     def age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
         """Predicted age in the user's unit, (n,)."""
@@ -129,16 +126,6 @@ class RegressorClock(SubjectTrainingMixin, ClockMixin, BaseModelClass):
 
     reads_cells = False
     module: Any
-
-    def __init__(
-        self, adata: AnnData, *, age_loss: str, subject_weight: str, train_unit: str, pseudocell_size: float
-    ) -> None:
-        _checks.choice(age_loss, AGE_LOSSES, "age_loss")
-        _checks.choice(subject_weight, SUBJECT_WEIGHTS, "subject_weight")
-        self._set_unit(train_unit, pseudocell_size)
-        super().__init__(registered(_checks.anndata(adata)))
-        self.subject_weight = subject_weight
-        self._start()
 
     def get_latent_representation(
         self,

@@ -17,6 +17,8 @@ from agevi.dataloaders._splitter import roles_from_column
 
 logger = logging.getLogger(__name__)
 
+SUBJECT_WEIGHTS = ("equal", "cells")
+
 
 class RoleMixin(Host):
     """Subjects of the registered data and what a fit does with them."""

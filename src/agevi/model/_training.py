@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import REGISTRY_KEYS, TrainRunner
@@ -15,10 +16,12 @@ from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, PseudocellSplitter
 from agevi.dataloaders._splitter import SubjectSplitter
 from agevi.dataloaders._sums import sum_stats
+from agevi.dataloaders._views import registered
 from agevi.model._plan import AgeTrainingPlan, BestWeights
 from agevi.model._quiet import quiet
-from agevi.model._roles import RoleMixin
+from agevi.model._roles import SUBJECT_WEIGHTS, RoleMixin
 from agevi.model._seed import seeded
+from agevi.nn.heads import AGE_LOSSES
 from agevi.nn.inputs import GeneInput
 
 TRAIN_UNITS = ("cell", "pseudocell")
@@ -47,11 +50,16 @@ class SubjectTrainingMixin(RoleMixin):
         unit = (init or {}).get("train_unit", default.default if default else cls.train_unit)
         return bool(unit == "cell")
 
-    def _set_unit(self, train_unit: str, pseudocell_size: float) -> None:
-        """Take the unit in which ages are learnt."""
+    def __init__(
+        self, adata: AnnData, *, age_loss: str, subject_weight: str, train_unit: str, pseudocell_size: float
+    ) -> None:
+        _checks.choice(age_loss, AGE_LOSSES, "age_loss")
+        self.subject_weight = _checks.choice(subject_weight, SUBJECT_WEIGHTS, "subject_weight")
         self.train_unit = _checks.choice(train_unit, TRAIN_UNITS, "train_unit")
         self.pseudocell_size = _checks.share_or_count(pseudocell_size, "pseudocell_size")
         self.predicts_sums = train_unit == "pseudocell"
+        super().__init__(registered(_checks.anndata(adata)))
+        self._start()
 
     def train(
         self,

@@ -14,6 +14,7 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi.dataloaders._folds import assign_folds
+from agevi.model._roles import SUBJECT_WEIGHTS
 from agevi.model._seed import as_seed
 from agevi.model.linear._base import FittedLinearClock, sample_scores, scaled_rows, standardize
 from agevi.model.linear._cells import TrainingCells
@@ -25,7 +26,6 @@ from agevi.model.linear._rows import Samples, sample_weights
 logger = logging.getLogger(__name__)
 
 TRAIN_UNITS = ("sample", "pseudocell", "cell")
-SUBJECT_WEIGHTS = ("equal", "cells")
 _SEARCH = ("cv_l1_ratio", "cv_alpha", "cv_mse")
 
 

@@ -9,19 +9,15 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, RNASeqMixin, VAEMixin
 from agevi.dataloaders._stats import gene_stats
-from agevi.dataloaders._views import registered
 from agevi.model._clock import ClockMixin
 from agevi.model._seed import seeded
 from agevi.model._training import SubjectTrainingMixin
 from agevi.model.vae._module import ClockVAEModule
 from agevi.model.vae._plan import ClockTrainingPlan
-from agevi.nn.heads import AGE_LOSSES
 
 RATES = ("softmax", "softplus")
-SUBJECT_WEIGHTS = ("equal", "cells")
 _OF_THE_MODEL = ("rng", "subject_weight", "noise_relative_to", "train_unit", "pseudocell_size")
 """Arguments of the constructors that the module does not take."""
 
@@ -43,16 +39,6 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
     get_importance_weights = Absent("scvi-tools computes them for models with a latent library size.")
     get_aggregated_posterior = Absent("scvi-tools 1.4 takes variances for standard deviations in it.")
     differential_abundance = Absent("it rests on get_aggregated_posterior, which is wrong in scvi-tools 1.4.")
-
-    def __init__(
-        self, adata: AnnData, *, age_loss: str, subject_weight: str, train_unit: str, pseudocell_size: float
-    ) -> None:
-        _checks.choice(age_loss, AGE_LOSSES, "age_loss")
-        _checks.choice(subject_weight, SUBJECT_WEIGHTS, "subject_weight")
-        self._set_unit(train_unit, pseudocell_size)
-        super().__init__(registered(_checks.anndata(adata)))
-        self.subject_weight = subject_weight
-        self._start()
 
     def _build(self, init_params: dict[str, Any]) -> None:
         """The module and the summary, once all arguments are known."""
