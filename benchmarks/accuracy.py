@@ -28,9 +28,9 @@ ENSEMBLE = [agevi.model.PLSClock, agevi.model.PoissonVAE]
 COUNTED = [cls.__name__ for cls in agevi.model.MODELS if cls.trainable and cls.expects != "continuous"]
 
 
-def cells(profiles: pathlib.Path, seed: int) -> ad.AnnData:
+def cells(profiles: pathlib.Path, seed: int, n_cells: int = 60) -> ad.AnnData:
     """The benchmark's cells with their fold and cohort."""
-    adata = agevi.datasets.sample_cells(ad.read_h5ad(profiles), n_cells=60, rng=seed)
+    adata = agevi.datasets.sample_cells(ad.read_h5ad(profiles), n_cells=n_cells, rng=seed)
     adata.obs["fold"] = agevi.datasets.benchmark_folds(adata.obs["donor"]).astype(str)
     return adata
 
