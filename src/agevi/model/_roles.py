@@ -14,10 +14,11 @@ from agevi._compat import Host
 from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import roles_from_column
+from agevi.model._density import density_weights
 
 logger = logging.getLogger(__name__)
 
-SUBJECT_WEIGHTS = ("equal", "cells")
+SUBJECT_WEIGHTS = ("equal", "cells", "density")
 
 
 class RoleMixin(Host):
@@ -125,14 +126,18 @@ class RoleMixin(Host):
         """Weight of a row by its subject's code, (n_subjects,), mean 1 over training rows.
 
         Rows are cells, or where the clock learns from sums samples, which are drawn equally often. With
-        ``subject_weight="equal"`` every subject sums to the same, with ``"cells"`` every cell does.
+        ``subject_weight="equal"`` every subject sums to the same, with ``"cells"`` every cell does, with ``"density"``
+        a subject sums to its :func:`density_weights`.
         """
         subject, sample = (self.adata_manager.get_from_registry(k).ravel().astype(int) for k in (SUBJECT, SAMPLE))
         labelled, n_codes = np.isfinite(self._cell_ages()), subject.max() + 1
         cells = np.bincount(subject[labelled], minlength=n_codes)
         pairs = np.unique(np.stack([subject[labelled], sample[labelled]]), axis=1)
         rows = np.bincount(pairs[0], minlength=n_codes) if self.predicts_sums else cells
-        wanted = cells if self.subject_weight == "cells" else np.ones(n_codes)
-        weight = wanted / np.maximum(rows, 1)
         trained = np.unique(subject[labelled & train])
+        wanted = cells if self.subject_weight == "cells" else np.ones(n_codes)
+        if self.subject_weight == "density":
+            age = pd.Series(self._sample_ages().numpy()[pairs[1]]).groupby(pairs[0]).mean().reindex(range(n_codes))
+            wanted = density_weights(age.to_numpy(), np.isin(np.arange(n_codes), trained))
+        weight = wanted / np.maximum(rows, 1)
         return torch.from_numpy(weight * rows[trained].sum() / (weight * rows)[trained].sum()).float()

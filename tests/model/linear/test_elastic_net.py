@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from scipy.stats import gaussian_kde
 from sklearn.linear_model import ElasticNet, ElasticNetCV
 from sklearn.preprocessing import StandardScaler
 
@@ -177,6 +178,16 @@ def test_weights_of_cells(donors):
     cells = model._training_cells(np.ones(donors.n_obs, dtype=bool))
     samples = model._samples(model.module, cells, np.random.default_rng(0))
     np.testing.assert_allclose(samples.weight / samples.weight.max(), cells.n_cells / cells.n_cells.max())
+
+
+@pytest.mark.parametrize("train_unit", TRAIN_UNITS)
+def test_weights_by_density(donors, train_unit):
+    model = make(donors, train_unit=train_unit, subject_weight="density")
+    cells = model._training_cells(np.ones(donors.n_obs, dtype=bool))
+    samples = model._samples(model.module, cells, np.random.default_rng(0))
+    rarity = 1 / gaussian_kde(cells.age)(cells.age)
+    expected = np.clip(rarity / rarity.mean(), 0.2, 5)
+    np.testing.assert_allclose(samples.weight, expected / expected.mean())
 
 
 # --- what is kept --------------------------------------------------------------------------------------------

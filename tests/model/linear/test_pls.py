@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from scipy.stats import gaussian_kde
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.linear_model import Ridge
 
@@ -75,9 +76,62 @@ def test_reliable_genes_weigh_more(cohort):
 def test_components_build_on_one_another(n):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 12)), rng.normal(size=40)
-    coefficients, intercept = _maps(x, y, list(range(1, 9)), "pls")
+    coefficients, intercept = _maps(x, y, np.ones(40), list(range(1, 9)), "pls")
     alone = PLSRegression(n_components=n, scale=False).fit(x, y)
     np.testing.assert_allclose(x @ coefficients[n - 1] + intercept[n - 1], alone.predict(x).ravel(), atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["pls", "ridge"])
+def test_a_weight_is_a_number_of_rows(method):
+    rng = np.random.default_rng(0)
+    x, y, weight = rng.normal(size=(40, 12)), rng.normal(size=40), rng.integers(1, 5, 40)
+    coefficients, intercept = _maps(x, y, weight.astype(float), [4], method)
+    reference = PLSRegression(n_components=4, scale=False) if method == "pls" else Ridge(alpha=4)
+    expected = reference.fit(np.repeat(x, weight, axis=0), np.repeat(y, weight)).predict(x).ravel()
+    np.testing.assert_allclose(x @ coefficients[0] + intercept[0], expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("subject_weight", ["equal", "cells", "density"])
+def test_weights_of_subjects(cohort, subject_weight):
+    rng = np.random.default_rng(0)
+    cohort = cohort[rng.random(cohort.n_obs) < 0.5].copy()
+    init = {"method": "ridge", "weights": "zscore", "subject_weight": subject_weight}
+    model = fit(cohort, {"age_transform": "none"}, **init)
+    x, y, names = sample_table(cohort, "train")
+    weight = np.ones(len(y))
+    if subject_weight == "cells":
+        weight = cohort.obs["donor"].astype(str).value_counts()[names].to_numpy(dtype=float)
+    if subject_weight == "density":
+        rarity = 1 / gaussian_kde(y)(y)
+        weight = np.clip(rarity / rarity.mean(), 0.2, 5)
+    table, scale = model.cv_results_, (x.mean(0), np.where(x.std(0) > 0, x.std(0), 1))
+    ridge = Ridge(alpha=table["value"][table["mse"].argmin()])
+    ridge.fit((x - scale[0]) / scale[1], y, sample_weight=weight / weight.mean())
+    test, _, names = sample_table(cohort, "test")
+    cells = (cohort.obs["agevi_split"] == "test").to_numpy()
+    donors = cohort.obs["donor"][cells].astype(str).to_numpy()
+    got = pd.Series(model.predict_age(level="sample")[cells]).groupby(donors).first().loc[names]
+    np.testing.assert_allclose(got, ridge.predict((test - scale[0]) / scale[1]), rtol=1e-4)
+
+
+def test_the_visits_of_a_subject_share_its_weight():
+    adata = agevi.datasets.simulate_cohort(n_subjects=30, n_cells=20, n_genes=50)
+    donors = adata.obs["donor"].astype(str)
+    adata.obs["visit"] = donors + np.where(donors.isin(donors.unique()[:10]), np.arange(600) % 4, 0).astype(str)
+    adata.obs["agevi_split"] = "train"
+    model = fit(adata, {"sample_key": "visit", "age_transform": "none"}, method="ridge", weights="zscore")
+    sums = pd.DataFrame(adata.X.toarray()).groupby(adata.obs["visit"].to_numpy()).sum()
+    x = np.log1p(sums.to_numpy() / sums.to_numpy().sum(1, keepdims=True) * 1e4)
+    y = adata.obs.groupby("visit")["age"].first().loc[sums.index].to_numpy(dtype=float)
+    owner = sums.index.str.slice(0, -1)
+    weight = 1 / owner.value_counts()[owner].to_numpy()
+    table = model.cv_results_
+    x = (x - x.mean(0)) / np.where(x.std(0) > 0, x.std(0), 1)
+    expected = (
+        Ridge(alpha=table["value"][table["mse"].argmin()]).fit(x, y, sample_weight=weight / weight.mean()).predict(x)
+    )
+    got = pd.Series(model.predict_age(level="sample")).groupby(adata.obs["visit"].to_numpy()).first().loc[sums.index]
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
 def test_the_search_holds_whole_subjects_out(cohort):
@@ -101,6 +155,11 @@ def test_cells_agree_with_their_sample_on_average(cohort):
 @pytest.mark.parametrize(
     ("init", "error", "message"),
     [
+        (
+            {"subject_weight": "sample"},
+            ValueError,
+            "subject_weight='sample' is not known; choose one of 'equal', 'cells'",
+        ),
         ({"method": "lasso"}, ValueError, "method='lasso' is not known; choose one of 'pls', 'ridge'"),
         ({"weights": "rank"}, ValueError, "weights='rank' is not known"),
         ({"n_components": "auto"}, TypeError, "n_components='auto' is a str"),

@@ -61,8 +61,11 @@ def test_only_a_block_is_dense(counts, monkeypatch):
         pytest.param([1, 1, 1], "equal", [0.75, 0.75, 1.5], id="samples, subjects equal"),
         pytest.param([10, 30, 20], "equal", [0.375, 1.125, 1.5], id="cells, subjects equal"),
         pytest.param([1, 1, 1], "cells", [0.5, 1.5, 1.0], id="samples, cells equal"),
+        pytest.param([1, 1, 1], "density", [0.75, 0.75, 1.5], id="two subjects have ages equally common"),
     ],
 )
 def test_weights(size, subject_weight, expected):
-    weight = sample_weights(np.array([0, 0, 1]), np.array(size), np.array([10, 30, 20]), subject_weight)
+    weight = sample_weights(
+        np.array([0, 0, 1]), np.array(size), np.array([10, 30, 20]), subject_weight, subject_age=np.array([30.0, 50.0])
+    )
     np.testing.assert_allclose(weight, expected)

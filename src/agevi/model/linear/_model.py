@@ -57,7 +57,9 @@ class ElasticNetClock(FittedLinearClock):
     n_folds
         Folds of whole subjects; with fewer subjects than folds each is held out alone.
     subject_weight
-        ``"equal"``: every subject weighs the same; ``"cells"``: every cell does.
+        ``"equal"``: every subject weighs the same; ``"cells"``: every cell does;
+        ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
+        density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
     pseudocell_size
         Cells of a pseudocell: a share (below 1) of the sample's cells, or their number.
     n_pseudocells
@@ -190,7 +192,9 @@ class ElasticNetClock(FittedLinearClock):
         size = cells.n_cells if self.train_unit == "cell" else np.ones(len(cells.subject))
         return Samples(
             target=module.age_scale.to_scale(torch.from_numpy(cells.age)).double().numpy(),
-            weight=sample_weights(cells.subject, size, cells.n_cells, self.subject_weight),
+            weight=sample_weights(
+                cells.subject, size, cells.n_cells, self.subject_weight, subject_age=cells.subject_age
+            ),
             fold=fold[cells.subject],
         )
 

@@ -16,10 +16,12 @@ from sklearn.linear_model import Ridge
 from agevi import _checks
 from agevi.dataloaders._folds import assign_folds
 from agevi.dataloaders._sums import sum_stats
+from agevi.model._roles import SUBJECT_WEIGHTS
 from agevi.model._seed import as_seed
 from agevi.model.linear._base import FittedLinearClock, standardize
 from agevi.model.linear._cells import TrainingCells
 from agevi.model.linear._module import LinearModule
+from agevi.model.linear._rows import sample_weights
 
 METHODS = ("pls", "ridge")
 WEIGHTS = ("reliability", "zscore")
@@ -52,6 +54,10 @@ class PLSClock(FittedLinearClock):
     weights
         ``"reliability"``: z-scores times the share of a gene's variance between samples that two random halves of their
         cells agree on; better ages. ``"zscore"``: z-scores alone; better rankings of genes.
+    subject_weight
+        ``"equal"``: every subject weighs the same; ``"cells"``: every cell does;
+        ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
+        density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
     n_folds
         Folds of whole subjects for the choice; with fewer subjects than folds each is held out alone.
     rng
@@ -79,15 +85,18 @@ class PLSClock(FittedLinearClock):
         method: str = "pls",
         n_components: int | str = "cv",
         weights: str = "reliability",
+        subject_weight: str = "equal",
         n_folds: int = 5,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
         _checks.choice(method, METHODS, "method")
         _checks.choice(weights, WEIGHTS, "weights")
+        _checks.choice(subject_weight, SUBJECT_WEIGHTS, "subject_weight")
         if n_components != "cv":
             n_components = _checks.count(n_components, "n_components")
         n_folds, rng = _checks.count(n_folds, "n_folds", low=2), as_seed(rng)
         super().__init__(adata)
+        self.subject_weight = subject_weight
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()
         self._model_summary_string = f"{type(self).__name__}: {len(self.genes):,} genes, {method}, weights: {weights}"
@@ -103,13 +112,16 @@ class PLSClock(FittedLinearClock):
         init = self.init_params_["non_kwargs"]
         rng = np.random.default_rng(init["rng"])
         every = np.arange(len(cells.subject))
-        weight = self._gene_weights(module, cells, rng)
-        x = standardize(module, cells.sums, every, every).standardized(every) * weight
+        gene_weight = self._gene_weights(module, cells, rng)
+        x = standardize(module, cells.sums, every, every).standardized(every) * gene_weight
         y = module.age_scale.to_scale(torch.from_numpy(cells.age)).double().numpy()
-        values, errors = self._search(x, y, cells, rng)
+        weight = sample_weights(
+            cells.subject, np.ones(len(every)), cells.n_cells, self.subject_weight, subject_age=cells.subject_age
+        )
+        values, errors = self._search(x, y, weight, cells, rng)
         chosen = values[int(np.argmin(errors))]
-        coefficients, intercept = _maps(x, y, [chosen], init["method"])
-        module.set_map(torch.from_numpy(coefficients[0] * weight), float(intercept[0]))
+        coefficients, intercept = _maps(x, y, weight, [chosen], init["method"])
+        module.set_map(torch.from_numpy(coefficients[0] * gene_weight), float(intercept[0]))
         return dict(zip(_SEARCH, (np.asarray(values, dtype=np.float64), errors), strict=True))
 
     def _gene_weights(self, module: LinearModule, cells: TrainingCells, rng: np.random.Generator) -> np.ndarray:
@@ -122,7 +134,7 @@ class PLSClock(FittedLinearClock):
         return stats.scale * stats.sd
 
     def _search(
-        self, x: np.ndarray, y: np.ndarray, cells: TrainingCells, rng: np.random.Generator
+        self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, cells: TrainingCells, rng: np.random.Generator
     ) -> tuple[list[float], np.ndarray]:
         """Values to choose from, and the squared error of held-out samples at each."""
         init, n_subjects = self.init_params_["non_kwargs"], len(cells.subject_age)
@@ -139,23 +151,28 @@ class PLSClock(FittedLinearClock):
         errors = np.zeros((fold.max() + 1, len(values)))
         for k in range(fold.max() + 1):
             held = fold == k
-            coefficients, intercept = _maps(x[~held], y[~held], values, init["method"])
+            coefficients, intercept = _maps(x[~held], y[~held], weight[~held], values, init["method"])
             predicted = x[held] @ coefficients.T + intercept
-            errors[k] = ((predicted - y[held, None]) ** 2).mean(0)
+            errors[k] = np.average((predicted - y[held, None]) ** 2, axis=0, weights=weight[held])
         return values, errors.mean(0)
 
 
-def _maps(x: np.ndarray, y: np.ndarray, values: Sequence[Any], method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients, (n_values, n_genes), and intercepts, (n_values,), at every value."""
-    center, level = x.mean(0), y.mean()
+def _maps(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray, values: Sequence[Any], method: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients, (n_values, n_genes), and intercepts, (n_values,), at every value; one ``weight`` a row."""
+    center, level = np.average(x, axis=0, weights=weight), np.average(y, weights=weight)
+    rows, target = (x - center) * np.sqrt(weight)[:, None], (y - level) * np.sqrt(weight)
     if len(y) == 1:  # left of two samples in the search: nothing but its age
         out = np.zeros((len(values), x.shape[1]))
     elif method == "ridge":
-        out = np.stack([Ridge(alpha=value).fit(x - center, y - level).coef_.ravel() for value in values])
+        out = np.stack([Ridge(alpha=value, fit_intercept=False).fit(rows, target).coef_.ravel() for value in values])
     else:
+        if np.ptp(weight):  # scikit-learn centres once more; with every row and its mirror image the mean is 0
+            rows, target = np.vstack([rows, -rows]), np.concatenate([target, -target])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*residual is constant")  # fewer components than asked for
-            pls = PLSRegression(n_components=int(max(values)), scale=False).fit(x - center, y - level)
+            pls = PLSRegression(n_components=int(max(values)), scale=False).fit(rows, target)
         steps = pls.x_rotations_ * pls.y_loadings_[0]  # components build on one another, so all come from one fit
         out = np.cumsum(steps, axis=1)[:, np.asarray(values, dtype=int) - 1].T
     return out, level - out @ center

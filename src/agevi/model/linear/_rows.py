@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from agevi.dataloaders._stats import log1p_cp10k
+from agevi.model._density import density_weights
 
 _BLOCK = 1024  # rows that are dense at a time
 
@@ -28,7 +29,9 @@ class Samples:
         return int(self.fold.max()) + 1
 
 
-def sample_weights(subject: np.ndarray, size: np.ndarray, n_cells: np.ndarray, subject_weight: str) -> np.ndarray:
+def sample_weights(
+    subject: np.ndarray, size: np.ndarray, n_cells: np.ndarray, subject_weight: str, *, subject_age: np.ndarray
+) -> np.ndarray:
     """Weight of every sample, (n_samples,), mean 1.
 
     Parameters
@@ -40,12 +43,17 @@ def sample_weights(subject: np.ndarray, size: np.ndarray, n_cells: np.ndarray, s
     n_cells
         Cells of every sample, (n_samples,).
     subject_weight
-        ``"equal"``: every subject weighs the same; ``"cells"``: every cell does.
+        ``"equal"``: every subject weighs the same; ``"cells"``: every cell does; ``"density"``: see
+        :func:`agevi.model._density.density_weights`.
+    subject_age
+        Mean age of every subject, (n_subjects,).
     """
     if subject_weight == "cells":
         weight = np.asarray(n_cells, dtype=np.float64)
     else:
         weight = size / np.bincount(subject, weights=size)[subject]
+    if subject_weight == "density":
+        weight = weight * density_weights(subject_age, np.ones(len(subject_age), dtype=bool))[subject]
     return weight / weight.mean()
 
 

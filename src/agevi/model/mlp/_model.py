@@ -38,7 +38,9 @@ class MLPClock(RegressorClock):
     age_loss
         ``"huber"``, ``"mse"`` or ``"mae"`` on the standardised age.
     subject_weight
-        ``"equal"``: every subject weighs the same in the loss; ``"cells"``: every cell does.
+        ``"equal"``: every subject weighs the same in the loss; ``"cells"``: every cell does;
+        ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
+        density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
     train_unit
         ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step; the clock then
         predicts a sample from the sum of its cells. ``"cell"``: from single cells.

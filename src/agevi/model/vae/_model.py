@@ -50,7 +50,9 @@ class PoissonVAE(VAEClock):
         Weight of the age loss, in units of the counts of an average training cell: at 1 an error of one standard
         deviation weighs as much as half a nat per count of the reconstruction.
     subject_weight
-        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does.
+        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does;
+        ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
+        density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
     train_unit
         ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
         reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
@@ -139,7 +141,9 @@ class GaussianVAE(VAEClock):
         Weight of the age loss, in units of the number of genes: at 1 an error of one standard deviation weighs as
         much as one standard deviation in every gene.
     subject_weight
-        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does.
+        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does;
+        ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
+        density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
     train_unit
         ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
         reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
@@ -234,7 +238,9 @@ class DenoisingVAE(VAEClock):
     age_weight
         Weight of the age loss, in the units of :class:`PoissonVAE`, or with ``"normal"`` of :class:`GaussianVAE`.
     subject_weight
-        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does.
+        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does;
+        ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
+        density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
     train_unit
         ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
         reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
