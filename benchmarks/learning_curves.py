@@ -27,7 +27,7 @@ from reference import pseudobulk, ridge
 import agevi
 
 RIDGE, PLS, VAE, BOTH = "pseudobulk ridge", "PLSClock", "PoissonVAE", "PLSClock + PoissonVAE"
-SIZES = {25: 3, 50: 2, 100: 1, 200: 1, 400: 1, 604: 1}
+SIZES = {25: 2, 50: 1, 100: 1, 200: 1, 400: 1, 604: 1}
 """Training donors, and random subsets of that size in every fold."""
 CELLS = (5, 15, 60, 200)
 BINS = {"under 40": (0, 40), "40 to 59": (40, 60), "60 and over": (60, 120)}
