@@ -107,6 +107,15 @@ class RoleMixin(Host):
         out[codes[chosen]] = self._cell_ages()[chosen]
         return torch.from_numpy(out)
 
+    def _subject_ages(self) -> np.ndarray:
+        """Mean age over the samples of every subject by code, (n_subjects,), NaN where unlabelled."""
+        subject, sample = (self.adata_manager.get_from_registry(k).ravel().astype(int) for k in (SUBJECT, SAMPLE))
+        ages = self._sample_ages().numpy()
+        owner = np.full(len(ages), -1)
+        owner[sample] = subject
+        mean: np.ndarray = pd.Series(ages).groupby(owner).mean().reindex(range(subject.max() + 1)).to_numpy()
+        return mean
+
     def _summarise_ages(self, train: np.ndarray) -> dict[str, Any]:
         """On whom the clock is trained, for its card."""
         ages = self._sample_ages(train)
@@ -137,7 +146,6 @@ class RoleMixin(Host):
         trained = np.unique(subject[labelled & train])
         wanted = cells if self.subject_weight == "cells" else np.ones(n_codes)
         if self.subject_weight == "density":
-            age = pd.Series(self._sample_ages().numpy()[pairs[1]]).groupby(pairs[0]).mean().reindex(range(n_codes))
-            wanted = density_weights(age.to_numpy(), np.isin(np.arange(n_codes), trained))
+            wanted = density_weights(self._subject_ages(), np.isin(np.arange(n_codes), trained))
         weight = wanted / np.maximum(rows, 1)
         return torch.from_numpy(weight * rows[trained].sum() / (weight * rows)[trained].sum()).float()
