@@ -56,6 +56,9 @@ class PoissonVAE(VAEClock):
         reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
+    pseudocell_groupby
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
+        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -91,6 +94,7 @@ class PoissonVAE(VAEClock):
         subject_weight: str = "equal",
         train_unit: str = "pseudocell",
         pseudocell_size: float = 0.5,
+        pseudocell_groupby: str | None = None,
         encode_covariates: bool = False,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
@@ -104,6 +108,7 @@ class PoissonVAE(VAEClock):
             subject_weight=subject_weight,
             train_unit=train_unit,
             pseudocell_size=pseudocell_size,
+            pseudocell_groupby=pseudocell_groupby,
         )
         self._build(self._get_init_params(locals()))
 
@@ -145,6 +150,9 @@ class GaussianVAE(VAEClock):
         reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
+    pseudocell_groupby
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
+        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -177,6 +185,7 @@ class GaussianVAE(VAEClock):
         subject_weight: str = "equal",
         train_unit: str = "pseudocell",
         pseudocell_size: float = 0.5,
+        pseudocell_groupby: str | None = None,
         encode_covariates: bool = False,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
@@ -188,6 +197,7 @@ class GaussianVAE(VAEClock):
             subject_weight=subject_weight,
             train_unit=train_unit,
             pseudocell_size=pseudocell_size,
+            pseudocell_groupby=pseudocell_groupby,
         )
         self._build(self._get_init_params(locals()))
 
@@ -240,6 +250,9 @@ class DenoisingVAE(VAEClock):
         reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
+    pseudocell_groupby
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
+        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -275,6 +288,7 @@ class DenoisingVAE(VAEClock):
         subject_weight: str = "equal",
         train_unit: str = "pseudocell",
         pseudocell_size: float = 0.5,
+        pseudocell_groupby: str | None = None,
         encode_covariates: bool = False,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
@@ -291,6 +305,7 @@ class DenoisingVAE(VAEClock):
             subject_weight=subject_weight,
             train_unit=train_unit,
             pseudocell_size=pseudocell_size,
+            pseudocell_groupby=pseudocell_groupby,
         )
         if gene_likelihood != "normal" or noise != "gaussian":
             self.expects = "counts"
