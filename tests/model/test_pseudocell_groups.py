@@ -89,6 +89,7 @@ def test_every_subject_weighs_the_same_whatever_its_groups(cohort):
 def test_a_file_keeps_the_column_and_new_data_must_have_it(cohort, tmp_path):
     model = fit(PoissonVAE, cohort, **BY_TYPE)
     model.save(tmp_path / "clock")
+    assert "sums of their groups in adata.obs['cell_type']" in (tmp_path / "clock" / "README.md").read_text()
     loaded = agevi.io.load_clock(tmp_path / "clock")
     np.testing.assert_array_equal(loaded.predict_age(cohort, level="sample"), model.predict_age(level="sample"))
     chosen = np.array([5, 300, 7, 301])
