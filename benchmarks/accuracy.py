@@ -1,10 +1,11 @@
 """Donor-level accuracy of every clock on the CD4 T benchmark: 755 donors, 60 semi-synthetic cells each.
 
-All models see identical folds: the 5 fixed folds of whole donors, and each cohort held out in turn. Cells are independent
+All models see identical folds: the 5 fixed folds of whole donors, and each cohort held out in turn, as it is and with genes
+centred per cohort (``agevi.pp.centre_genes``, which reads the cells of the held-out cohort, not its ages). Cells are independent
 draws from one real profile per donor (``agevi.datasets.sample_cells``), so pseudobulk is nearly sufficient here; see the
 README of the data. A run that was stopped goes on from its finished folds.
 
-usage: python benchmarks/accuracy.py --out FOLDER [--profiles FILE] [--design folds cohorts] [--seeds 7] [--models NAME ...]
+usage: python benchmarks/accuracy.py --out FOLDER [--profiles FILE] [--design folds cohorts centred] [--seeds 7] [--models NAME ...]
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import agevi
 
 DATA = pathlib.Path(os.environ.get("AGEVI_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
 PROFILES = DATA / "pb_tcells_cd4" / "cd4t_donors.h5ad"
-FOLD_KEYS = {"folds": "fold", "cohorts": "dataset"}
+FOLD_KEYS = {"folds": "fold", "cohorts": "dataset", "centred": "dataset"}
 ENSEMBLE = [agevi.model.PLSClock, agevi.model.PoissonVAE]
 COUNTED = [cls.__name__ for cls in agevi.model.MODELS if cls.trainable and cls.expects != "continuous"]
 
@@ -40,9 +41,12 @@ def run(adata: ad.AnnData, design: str, seed: int, args: argparse.Namespace) -> 
     models = [getattr(agevi.model, name) for name in args.models]
     if set(ENSEMBLE) <= set(models):
         models.append(ENSEMBLE)
+    if design == "centred":
+        agevi.pp.centre_genes(adata, FOLD_KEYS[design], subject_key="donor", rng=seed)
     agevi.tl.compare_models(
         adata,
         models,
+        setup_kwargs={"layer": "centred" if design == "centred" else None},
         age_key="age",
         subject_key="donor",
         fold_key=FOLD_KEYS[design],

@@ -37,6 +37,10 @@ OF_CELLS = {
 MODELS = {
     "PLSClock": agevi.model.PLSClock,
     "MLPClock, pseudocells": (agevi.model.MLPClock, {"train_kwargs": ON_CPU}),
+    "MLPClock, pseudocells by type": (
+        agevi.model.MLPClock,
+        {"model_kwargs": {"pseudocell_groupby": "cell_type"}, "train_kwargs": ON_CPU},
+    ),
     "MLPClock, cells": (agevi.model.MLPClock, OF_CELLS),
 }
 AUTOENCODER = {"PoissonVAE, cells": (agevi.model.PoissonVAE, OF_CELLS)}

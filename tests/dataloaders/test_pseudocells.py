@@ -76,7 +76,14 @@ def test_splitter_keeps_subjects_apart_and_skips_those_without_age(cohort):
     manager = PoissonVAE(cohort, n_hidden=[4], n_latent=2).adata_manager
     first, last = donors.iloc[0], donors.iloc[-1]
     roles = np.where(donors == last, "validation", "train")
-    splitter = PseudocellSplitter(manager, roles, size=0.5, averaged=False, with_cells=True)
+    splitter = PseudocellSplitter(
+        manager,
+        roles,
+        units=manager.get_from_registry(SAMPLE).ravel().astype(int),
+        size=0.5,
+        averaged=False,
+        with_cells=True,
+    )
     samples = splitter.samples(splitter.train_idx)
     assert len(samples) == donors.nunique() - 2
     for cells in samples:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from agevi import _keys
 from agevi._compat import REGISTRY_KEYS, AnnDataManager
-from agevi.dataloaders._fields import AGE, SAMPLE, SUMMED
+from agevi.dataloaders._fields import AGE, SUMMED
 
 Batch = dict[str, torch.Tensor]
 
@@ -142,6 +142,8 @@ class PseudocellSplitter(pl.LightningDataModule):
         Manager of the registered AnnData.
     roles
         Role of every cell, (n_cells,), of :data:`agevi._keys.SPLIT_ROLES`.
+    units
+        Code of what the cells of a pseudocell have in common, (n_cells,): sample, or sample and group.
     batch_size
         Pseudocells of a step.
     size
@@ -157,21 +159,22 @@ class PseudocellSplitter(pl.LightningDataModule):
         adata_manager: AnnDataManager,
         roles: np.ndarray,
         *,
+        units: np.ndarray,
         batch_size: int = ROWS,
         size: float,
         averaged: bool,
         with_cells: bool,
     ) -> None:
         super().__init__()
-        self.rows = Rows(adata_manager, averaged=averaged)
+        self.rows, self.units = Rows(adata_manager, averaged=averaged), units
         self.size, self.batch_size, self.with_cells = size, batch_size, with_cells
         self.train_idx, self.val_idx, self.test_idx = (np.flatnonzero(roles == r) for r in _keys.SPLIT_ROLES)
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
 
     def samples(self, cells: np.ndarray) -> list[np.ndarray]:
-        """Cells of each sample with an age, positions."""
+        """Cells of each unit with an age, positions."""
         labelled = cells[np.isfinite(self.rows.fields[AGE][cells, 0])]
-        codes = self.rows.fields[SAMPLE][labelled, 0].astype(np.int64)
+        codes = self.units[labelled]
         order = np.argsort(codes, kind="stable")
         starts = np.flatnonzero(np.diff(codes[order])) + 1
         return np.split(labelled[order], starts) if len(labelled) else []

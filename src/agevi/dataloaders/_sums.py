@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 
@@ -116,6 +117,27 @@ def _halves(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     out = np.empty(len(codes), dtype=np.int64)
     out[order] = rank % 2
     return out
+
+
+def sample_means(ages: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """Mean over the cells of each cell's sample, (n_cells,).
+
+    Parameters
+    ----------
+    ages
+        Age of every cell, (n_cells,).
+    sample
+        Code of every cell's sample, from 0, (n_cells,).
+    """
+    n_cells = np.maximum(np.bincount(sample), 1)
+    means = np.bincount(sample, weights=ages) / n_cells
+    return means[sample].astype(np.float32)
+
+
+def sample_groups(sample: np.ndarray, group: pd.Series) -> np.ndarray:
+    """Code of every pair of sample and group, (n_cells,), in the order of sample and then of the groups' names."""
+    codes, names = pd.factorize(group, sort=True)
+    return np.unique(sample * len(names) + codes, return_inverse=True)[1].astype(np.int64, copy=False)
 
 
 def draw_pseudocells(

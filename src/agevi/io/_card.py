@@ -32,7 +32,7 @@ agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per subject
 ```
 
 Values are read from {"adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"}; genes are found by \
-name ("{meta["genes"][0]}", ...). **Limits**: predictions hold for the tissue, assay, species and age range of the \
+name ("{meta["genes"][0]}", ...).{_groups(meta)} **Limits**: predictions hold for the tissue, assay, species and age range of the \
 training data. A difference between predicted and chronological age is a model's statement, not a diagnosis.
 
 Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
@@ -100,6 +100,12 @@ def _trained_on(meta: dict[str, Any]) -> str:
 
 def _input(meta: dict[str, Any]) -> str:
     return "values as they are" if meta["setup"]["normalize"] == "none" else "raw counts, normalised inside"
+
+
+def _groups(meta: dict[str, Any]) -> str:
+    """One sentence on the groups that are summed apart, or nothing."""
+    key = meta["init"].get("pseudocell_groupby")
+    return f" Samples are predicted from the sums of their groups in adata.obs[{key!r}]." if key else ""
 
 
 def _validation_error(meta: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from agevi import _checks, _keys
 from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import check_setup, make_manager
-from agevi.dataloaders._sums import sum_rows
+from agevi.dataloaders._sums import sample_groups, sample_means, sum_rows
 from agevi.dataloaders._views import stand_in_for
 from agevi.model import _bundle
 from agevi.model._roles import RoleMixin
@@ -49,6 +49,8 @@ class ClockMixin(RoleMixin, ShellMixin):
     """Whether training chooses an epoch on validation subjects, so that the final clock is a refit on all of them."""
     predicts_sums: bool = False
     """Whether the clock also predicts from the summed counts of a sample, because it was trained on sums."""
+    pseudocell_groupby: str | None = None
+    """Column of the groups that are summed apart within a sample."""
     default_age_transform: ClassVar[str] = "none"
 
     convert_legacy_save = Absent("clocks are saved as safetensors and JSON, never as scvi-tools' pickles.")
@@ -260,27 +262,33 @@ class ClockMixin(RoleMixin, ShellMixin):
         data, setup = self._data(adata), self.setup_args
         rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
         sample = _checks.labels(data, setup["sample_key"] or setup["subject_key"], "sample_key").to_numpy()[rows]
-        codes, names = pd.factorize(sample, sort=True)
-        sums, start = None, 0
+        of_sample = pd.factorize(sample, sort=True)[0]
+        codes = of_sample
+        if self.pseudocell_groupby is not None:
+            group = _checks.labels(data, self.pseudocell_groupby, "pseudocell_groupby").iloc[rows]
+            codes = sample_groups(of_sample, group)
+        n_units, sums, start = codes.max() + 1, None, 0
         for block in _blocks(data, rows):
             shell, match = self._shell(block, min_gene_coverage=min_gene_coverage, conditioned=False)
             x = _checks.matrix(shell, setup["layer"])
             used = codes[start : start + block.n_obs] if data.isbacked else np.full(block.n_obs, -1)
             if not data.isbacked:
                 used[rows] = codes
-            part = sum_rows(x, used, len(names))
+            part = sum_rows(x, used, n_units)
             sums, start = part if sums is None else sums + part, start + block.n_obs
         if setup["normalize"] == "none":
             sums = sp.diags(1 / np.bincount(codes)) @ sums
         first = np.unique(codes, return_index=True)[1]
         obs = self._conditions(data[rows[first]], getattr(self.module, "encode_covariates", False))
-        units = AnnData(obs=obs, var=shell.var.copy(), shape=(len(names), len(self.genes)))
+        units = AnnData(obs=obs, var=shell.var.copy(), shape=(n_units, len(self.genes)))
         if setup["layer"] is None:
             units.X = sums
         else:
             units.layers[setup["layer"]] = sums
         age, _ = self._predict_shell(units, match, batch_size=batch_size, summed=True)
-        return age[codes]
+        if self.pseudocell_groupby is None:
+            return age[codes]
+        return sample_means(age[codes], of_sample)  # over cells, so that a group weighs by its cells
 
     @abstractmethod
     def _predict_batches(

@@ -14,6 +14,7 @@ from agevi._compat import Host
 from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import roles_from_column
+from agevi.dataloaders._sums import sample_groups
 from agevi.model._density import density_weights
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class RoleMixin(Host):
     best_epoch_: int | None
     subject_weight = "equal"
     predicts_sums: bool
+    pseudocell_groupby: str | None = None
     history_: Any
     age_summary_: dict[str, Any]
 
@@ -42,6 +44,13 @@ class RoleMixin(Host):
         state = self.adata_manager.get_state_registry(field)
         codes = self.adata_manager.get_from_registry(field).ravel().astype(int)
         return pd.Series(np.asarray(state["names"])[codes], dtype=object)
+
+    def _units_of_sums(self) -> np.ndarray:
+        """Code of what is summed, for every registered cell: its sample, or the cells of its group in the sample."""
+        codes: np.ndarray = self.adata_manager.get_from_registry(SAMPLE).ravel().astype(np.int64)
+        if self.pseudocell_groupby is None:
+            return codes
+        return sample_groups(codes, _checks.labels(self.adata, self.pseudocell_groupby, "pseudocell_groupby"))
 
     def _cell_ages(self) -> np.ndarray:
         ages: np.ndarray = self.adata_manager.get_from_registry(AGE).ravel()
@@ -134,14 +143,14 @@ class RoleMixin(Host):
     def _subject_weights(self, train: np.ndarray) -> torch.Tensor:
         """Weight of a row by its subject's code, (n_subjects,), mean 1 over training rows.
 
-        Rows are cells, or where the clock learns from sums samples, which are drawn equally often. With
+        Rows are cells, or where the clock learns from sums what is summed, which is drawn equally often. With
         ``subject_weight="equal"`` every subject sums to the same, with ``"cells"`` every cell does, with ``"density"``
         a subject sums to its :func:`density_weights`.
         """
-        subject, sample = (self.adata_manager.get_from_registry(k).ravel().astype(int) for k in (SUBJECT, SAMPLE))
+        subject, unit = self.adata_manager.get_from_registry(SUBJECT).ravel().astype(int), self._units_of_sums()
         labelled, n_codes = np.isfinite(self._cell_ages()), subject.max() + 1
         cells = np.bincount(subject[labelled], minlength=n_codes)
-        pairs = np.unique(np.stack([subject[labelled], sample[labelled]]), axis=1)
+        pairs = np.unique(np.stack([subject[labelled], unit[labelled]]), axis=1)
         rows = np.bincount(pairs[0], minlength=n_codes) if self.predicts_sums else cells
         trained = np.unique(subject[labelled & train])
         wanted = cells if self.subject_weight == "cells" else np.ones(n_codes)

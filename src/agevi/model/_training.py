@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import REGISTRY_KEYS, TrainRunner
-from agevi.dataloaders._fields import SAMPLE, SUBJECT
+from agevi.dataloaders._fields import SUBJECT
 from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, PseudocellSplitter
 from agevi.dataloaders._splitter import SubjectSplitter
 from agevi.dataloaders._sums import sum_stats
@@ -51,15 +50,34 @@ class SubjectTrainingMixin(RoleMixin):
         return bool(unit == "cell")
 
     def __init__(
-        self, adata: AnnData, *, age_loss: str, subject_weight: str, train_unit: str, pseudocell_size: float
+        self,
+        adata: AnnData,
+        *,
+        age_loss: str,
+        subject_weight: str,
+        train_unit: str,
+        pseudocell_size: float,
+        pseudocell_groupby: str | None,
     ) -> None:
         _checks.choice(age_loss, AGE_LOSSES, "age_loss")
         self.subject_weight = _checks.choice(subject_weight, SUBJECT_WEIGHTS, "subject_weight")
         self.train_unit = _checks.choice(train_unit, TRAIN_UNITS, "train_unit")
         self.pseudocell_size = _checks.share_or_count(pseudocell_size, "pseudocell_size")
         self.predicts_sums = train_unit == "pseudocell"
+        self.pseudocell_groupby = self._grouped_by(_checks.anndata(adata), pseudocell_groupby)
         super().__init__(registered(_checks.anndata(adata)))
         self._start()
+
+    def _grouped_by(self, adata: AnnData, key: str | None) -> str | None:
+        """The column of groups, once it is known that it can be used."""
+        if key is not None:
+            if not self.predicts_sums:
+                raise ValueError(
+                    f"pseudocell_groupby={key!r} with train_unit='cell'; single cells are not grouped. Leave it out, or "
+                    "train on pseudocells with train_unit='pseudocell'."
+                )
+            _checks.labels(adata, key, "pseudocell_groupby")
+        return key
 
     def train(
         self,
@@ -175,8 +193,8 @@ class SubjectTrainingMixin(RoleMixin):
         train = cell_roles == _keys.TRAIN
         if self.train_unit == "cell":
             return int(np.clip(n_steps * batch_size / train.sum(), 40, 400))
-        n_samples = int(torch.isfinite(self._sample_ages(train)).sum())
-        per_pass = -(-n_samples // max(1, batch_size * SAMPLES // ROWS))
+        n_units = len(np.unique(self._units_of_sums()[train & np.isfinite(self._cell_ages())]))
+        per_pass = -(-n_units // max(1, batch_size * SAMPLES // ROWS))
         return int(np.ceil(max(n_steps, 10 * per_pass) / max(MIN_STEPS, per_pass)))
 
     def _splitter(self, cell_roles: np.ndarray, batch_size: int) -> Any:
@@ -184,15 +202,15 @@ class SubjectTrainingMixin(RoleMixin):
         if self.train_unit == "cell":
             return SubjectSplitter(self.adata_manager, cell_roles, batch_size=batch_size)
         return PseudocellSplitter(
-            self.adata_manager, cell_roles, batch_size=batch_size, size=self.pseudocell_size,
-            averaged=self.setup_args["normalize"] == "none", with_cells=self.reads_cells,
+            self.adata_manager, cell_roles, units=self._units_of_sums(), batch_size=batch_size,
+            size=self.pseudocell_size, averaged=self.setup_args["normalize"] == "none", with_cells=self.reads_cells,
         )  # fmt: skip
 
     def _fit_sums(self, train: np.ndarray, module: GeneInput) -> None:
-        """Moments over the sums of training samples."""
+        """Moments over the sums of training samples, or of their groups."""
         if self.train_unit == "cell":
             return
-        codes = self.adata_manager.get_from_registry(SAMPLE).ravel().astype(int)
+        codes = self._units_of_sums()
         x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         rng = np.random.default_rng(self.init_params_["non_kwargs"]["rng"])
         stats = sum_stats(

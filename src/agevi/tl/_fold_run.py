@@ -16,7 +16,8 @@ from anndata import AnnData
 from threadpoolctl import threadpool_limits
 
 from agevi import _keys
-from agevi.model.ensemble._average import average, sample_means, weights_from_errors
+from agevi.dataloaders._sums import sample_means
+from agevi.model.ensemble._average import average, weights_from_errors
 from agevi.tl._measure import Watch
 from agevi.tl._recipe import Recipe
 

@@ -138,6 +138,9 @@ def run_fingerprint(
     }
     if recipe.members:
         arguments["members"] = as_text([member.described() for member in recipe.members])
+    for part in recipe.parts:
+        if key := part.model_kwargs.get("pseudocell_groupby"):
+            columns[f"adata.obs[{key!r}]"] = data.obs[key].to_numpy(dtype=object)
     for _, keys in [found for part in recipe.parts for found in covariate_columns(part.full_setup)]:
         columns |= {f"adata.obs[{key!r}]": data.obs[key].to_numpy(dtype=object) for key in keys}
     if groups is not None:

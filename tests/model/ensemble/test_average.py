@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import gmean
 
-from agevi.model.ensemble._average import average, check_weights, sample_means, weights_from_errors
+from agevi.dataloaders._sums import sample_means
+from agevi.model.ensemble._average import average, check_weights, weights_from_errors
 from tests.test_gates import check_message
 
 AGES = np.array([[20.0, 35.5, 80.0, 0.0], [30.0, 35.5, 60.0, 3.0], [40.0, 35.5, 100.0, -0.5]])

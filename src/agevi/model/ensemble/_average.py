@@ -36,21 +36,6 @@ def average(ages: np.ndarray, weights: np.ndarray, *, scale: str, min_age: float
     return (np.expm1(weights @ logs) + min_age).astype(np.float32)
 
 
-def sample_means(ages: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """Mean over the cells of each cell's sample, (n_cells,).
-
-    Parameters
-    ----------
-    ages
-        Age of every cell, (n_cells,).
-    sample
-        Code of every cell's sample, from 0, (n_cells,).
-    """
-    n_cells = np.maximum(np.bincount(sample), 1)
-    means = np.bincount(sample, weights=ages) / n_cells
-    return means[sample].astype(np.float32)
-
-
 def weights_from_errors(errors: Sequence[float]) -> np.ndarray:
     """Weights in proportion to 1 / error, with sum 1."""
     weights = 1 / np.maximum(np.asarray(errors, dtype=np.float64), _SMALLEST_ERROR)

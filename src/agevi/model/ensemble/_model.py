@@ -13,12 +13,13 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._compat import Absent, BaseModelClass
+from agevi.dataloaders._sums import sample_means
 from agevi.io import _format
 from agevi.io._card import ensemble_card
 from agevi.model import _bundle
 from agevi.model._clock import ClockMixin, Prediction
 from agevi.model.ensemble import _members
-from agevi.model.ensemble._average import SCALES, average, check_weights, sample_means, weights_from_errors
+from agevi.model.ensemble._average import SCALES, average, check_weights, weights_from_errors
 from agevi.model.ensemble._module import EnsembleModule
 
 

@@ -46,6 +46,9 @@ class MLPClock(RegressorClock):
         predicts a sample from the sum of its cells. ``"cell"``: from single cells.
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
+    pseudocell_groupby
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
+        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     rng
         Seed of the initial weights and of training. The same seed gives the same clock bit for bit on a CPU with the
         same number of threads.
@@ -73,6 +76,7 @@ class MLPClock(RegressorClock):
         subject_weight: str = "equal",
         train_unit: str = "pseudocell",
         pseudocell_size: float = 0.5,
+        pseudocell_groupby: str | None = None,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
         n_hidden, rng = [int(n) for n in n_hidden], as_seed(rng)
@@ -84,6 +88,7 @@ class MLPClock(RegressorClock):
             subject_weight=subject_weight,
             train_unit=train_unit,
             pseudocell_size=pseudocell_size,
+            pseudocell_groupby=pseudocell_groupby,
         )
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()

@@ -73,6 +73,9 @@ class NMFClock(RegressorClock):
         predicts a sample from the sum of its cells. ``"cell"``: from single cells.
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
+    pseudocell_groupby
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
+        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     rng
         Seed of the factorisation, of the initial weights and of training. The same seed gives the same clock bit for
         bit on a CPU with the same number of threads.
@@ -104,6 +107,7 @@ class NMFClock(RegressorClock):
         subject_weight: str = "equal",
         train_unit: str = "pseudocell",
         pseudocell_size: float = 0.5,
+        pseudocell_groupby: str | None = None,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
         _checks.choice(gene_weight, GENE_WEIGHTS, "gene_weight")
@@ -116,6 +120,7 @@ class NMFClock(RegressorClock):
             subject_weight=subject_weight,
             train_unit=train_unit,
             pseudocell_size=pseudocell_size,
+            pseudocell_groupby=pseudocell_groupby,
         )
         if n_components > self.summary_stats.n_vars:
             raise ValueError(

@@ -58,6 +58,9 @@ class PoissonVAE(VAEClock):
         reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
+    pseudocell_groupby
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
+        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -93,6 +96,7 @@ class PoissonVAE(VAEClock):
         subject_weight: str = "equal",
         train_unit: str = "pseudocell",
         pseudocell_size: float = 0.5,
+        pseudocell_groupby: str | None = None,
         encode_covariates: bool = False,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
@@ -106,6 +110,7 @@ class PoissonVAE(VAEClock):
             subject_weight=subject_weight,
             train_unit=train_unit,
             pseudocell_size=pseudocell_size,
+            pseudocell_groupby=pseudocell_groupby,
         )
         self._build(self._get_init_params(locals()))
 
@@ -149,6 +154,9 @@ class GaussianVAE(VAEClock):
         reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
+    pseudocell_groupby
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
+        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -181,6 +189,7 @@ class GaussianVAE(VAEClock):
         subject_weight: str = "equal",
         train_unit: str = "pseudocell",
         pseudocell_size: float = 0.5,
+        pseudocell_groupby: str | None = None,
         encode_covariates: bool = False,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
@@ -192,6 +201,7 @@ class GaussianVAE(VAEClock):
             subject_weight=subject_weight,
             train_unit=train_unit,
             pseudocell_size=pseudocell_size,
+            pseudocell_groupby=pseudocell_groupby,
         )
         self._build(self._get_init_params(locals()))
 
@@ -246,6 +256,9 @@ class DenoisingVAE(VAEClock):
         reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
+    pseudocell_groupby
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
+        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -281,6 +294,7 @@ class DenoisingVAE(VAEClock):
         subject_weight: str = "equal",
         train_unit: str = "pseudocell",
         pseudocell_size: float = 0.5,
+        pseudocell_groupby: str | None = None,
         encode_covariates: bool = False,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
@@ -297,6 +311,7 @@ class DenoisingVAE(VAEClock):
             subject_weight=subject_weight,
             train_unit=train_unit,
             pseudocell_size=pseudocell_size,
+            pseudocell_groupby=pseudocell_groupby,
         )
         if gene_likelihood != "normal" or noise != "gaussian":
             self.expects = "counts"
