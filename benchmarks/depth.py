@@ -3,7 +3,7 @@
 Each clock is trained on the donors of the other folds. The cells of the held-out donors are predicted as they are, and
 with every transcript kept with probability one half.
 
-usage: python benchmarks/depth.py [--profiles FILE] [--seed 7] [--models NAME ...]
+usage: python benchmarks/depth.py [--profiles FILE] [--seed 7] [--n-cells 60] [--models NAME ...]
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profiles", type=pathlib.Path, default=PROFILES)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--n-cells", type=int, default=60, help="cells of every donor")
     parser.add_argument("--models", nargs="*", choices=COUNTED, default=COUNTED)
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    adata = cells(args.profiles, args.seed)
+    adata = cells(args.profiles, args.seed, args.n_cells)
     held_out = (adata.obs["fold"] == "0").to_numpy()
     train, test = adata[~held_out].copy(), adata[held_out].copy()
     half = thinned(test, np.random.default_rng(args.seed))
