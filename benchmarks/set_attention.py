@@ -43,7 +43,7 @@ DESIGNS = {
     "default": SHIFTING,
     "uneven": SHIFTING | {"ageing_rates": [1, 0.5, -0.5], "effect_range": (0.1, 0.3)},
 }
-SETTINGS = {"width": 128, "dropout": 0.2, "bag": 0.5, "steps": 300, "lr": 2e-3, "weight_decay": 1e-2}
+SETTINGS = {"width": 128, "dropout": 0.2, "bag": 0.25, "steps": 300, "lr": 0.015, "weight_decay": 1e-2}
 SAMPLES_PER_STEP = 32
 SETS = {"set, mean of embeddings": False, "set, attention": True}
 
