@@ -28,10 +28,13 @@ import pandas as pd
 import scipy.stats
 import torch
 from anndata import AnnData
-from states import MODELS, held_out
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from states import MODELS, OF_CELLS, by_type, held_out
 from torch import nn
 
 import agevi
+from agevi.dataloaders._stats import log1p_cp10k
 
 VARYING = {"composition_shift": 0.0, "composition_sd": 1.0, "effect_range": (0.1, 0.3)}
 SHIFTING = {"composition_shift": 0.3, "composition_sd": 0.5}
@@ -100,8 +103,7 @@ def fit_predict(
 
 def sets(adata: AnnData, of_sample: pd.DataFrame, seed: int, **settings: float) -> dict[str, pd.Series]:
     """Predictions of held-out samples by networks of sets; every sample has the same number of cells, in one block."""
-    counts = adata.X.toarray()
-    values = np.log1p(1e4 * counts / np.maximum(counts.sum(1, keepdims=True), 1))
+    values = log1p_cp10k(adata.X).toarray()
     samples = adata.obs["donor"].astype(str).drop_duplicates()
     x = torch.tensor(values, dtype=torch.float32).unflatten(0, (len(samples), -1))
     ordered = of_sample.loc[samples]
@@ -118,12 +120,27 @@ def sets(adata: AnnData, of_sample: pd.DataFrame, seed: int, **settings: float) 
     return out
 
 
-def run(design: str, seed: int, n_subjects: int, n_cells: int) -> pd.DataFrame:
+def by_cluster(adata: AnnData, n_clusters: int, seed: int) -> dict[str, pd.Series]:
+    """The clocks per cell type, where the types are unknown: clusters of all cells, which no age has shaped, instead."""
+    values = log1p_cp10k(adata.X).toarray()
+    scores = PCA(20, random_state=seed).fit_transform(values - values.mean(0))
+    found = KMeans(n_clusters, n_init=5, random_state=seed).fit_predict(scores)
+    clustered = adata.copy()
+    clustered.obs["cell_type"] = pd.Categorical(found.astype(str))
+    predicted = by_type(clustered, seed)
+    return {name.replace("type", "cluster"): p for name, p in predicted.items()}
+
+
+def run(design: str, seed: int, n_subjects: int, n_cells: int, clocks: list[str] | None = None) -> pd.DataFrame:
     """Absolute error of every clock in every sample of one cohort."""
     rates = DESIGNS[design].get("ageing_rates", [1, 1, 1])
     own = DESIGNS[design] | {"n_cell_types": len(rates)}
     adata = agevi.datasets.simulate_cohort(n_subjects, n_cells, 150, **own, rng=seed)
-    of_sample, predicted = held_out(adata, seed, MODELS)
+    epochs = max(8, round(40 * 80 * 30 / adata.n_obs))  # 40 in a small cohort; else far more steps than were chosen
+    of_cells = OF_CELLS | {"train_kwargs": OF_CELLS["train_kwargs"] | {"max_epochs": epochs}}
+    models = MODELS | {"MLPClock, cells": (agevi.model.MLPClock, of_cells)}
+    of_sample, predicted = held_out(adata, seed, {name: models[name] for name in clocks or models})
+    predicted |= by_cluster(adata, len(rates), seed)
     start = time.process_time()
     predicted |= sets(adata, of_sample, seed)
     print(f"{design}, seed {seed}: networks of sets took {time.process_time() - start:.0f} s", flush=True)
@@ -156,12 +173,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--subjects", type=int, default=80)
     parser.add_argument("--cells", type=int, default=30)
+    parser.add_argument("--clocks", nargs="+", choices=MODELS, help="of the clocks without types these alone")
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     torch.set_num_threads(1)
     for design in args.designs:
-        errors = pd.concat([run(design, seed, args.subjects, args.cells) for seed in args.seeds])
+        errors = pd.concat([run(design, seed, args.subjects, args.cells, args.clocks) for seed in args.seeds])
         print(f"\n{design}, seeds {args.seeds}\n\n{markdown(errors)}\n", flush=True)
 
 
