@@ -2,7 +2,8 @@
 
 A bag of cells of one sample, drawn anew in each step, passes a perceptron cell by cell; the mean of their embeddings
 (deep sets) or a weighted mean whose weights are learnt (gated attention, Ilse 2018) passes a second one that gives the
-age. A sample is predicted from all its cells. Beside it the clocks of ``states.py`` on the same folds of subjects.
+age. A sample is predicted from all its cells. Beside it, on the same folds of subjects, the clocks of ``states.py``, and
+clocks per cluster of cells in place of the cell type.
 
 Designs: ``alike``, ``opposite`` and ``one`` are those of ``states.py`` (composition varies at random). In the others
 composition also changes with age: ``composition``, in which nothing else does; ``default``, the effects of
@@ -10,9 +11,10 @@ composition also changes with age: ``composition``, in which nothing else does; 
 The settings in ``SETTINGS`` were chosen on cohorts of seeds 100 and 101.
 
 usage: python benchmarks/set_attention.py [--designs alike ...] [--seeds 0 1 2 3 4] [--subjects 80] [--cells 30]
+                                           [--clocks PLSClock ...]
 
 Prints, over cohorts, the mean absolute error in years (standard deviation) and its mean difference to the best clock of
-agevi that knows no cell types, and to the best of all, with 95 % intervals (t distribution over cohorts, or over
+agevi that is told no cell types, and to the best of all, with 95 % intervals (t distribution over cohorts, or over
 subjects where there is one cohort).
 """
 
