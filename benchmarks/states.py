@@ -77,15 +77,19 @@ def by_type(adata: AnnData, seed: int) -> dict[str, pd.Series]:
     }
 
 
-def run(ageing: str, seed: int, models: dict[str, object]) -> pd.DataFrame:
-    """Error and slope of every clock on one cohort."""
-    adata = cohort(ageing, seed)
+def held_out(adata: AnnData, seed: int, models: dict[str, object]) -> tuple[pd.DataFrame, dict[str, pd.Series]]:
+    """Age and fold of every sample, and what each clock predicts for it while it is held out."""
     agevi.tl.compare_models(adata, models, **KEYS, n_null_linear=0, n_null_network=0, rng=seed)
     table = adata.uns["agevi_leaderboard_predictions"]
     predicted = {name: rows.set_index("sample")["predicted"] for name, rows in table.groupby("model")}
-    of_sample = table.drop_duplicates("sample").set_index("sample")
+    of_sample = table.drop_duplicates("sample").set_index("sample")[["age", "fold"]]
     adata.obs["fold"] = of_sample["fold"].astype(str).loc[adata.obs["donor"].astype(str)].to_numpy()
-    predicted |= by_type(adata, seed)
+    return of_sample, predicted | by_type(adata, seed)
+
+
+def run(ageing: str, seed: int, models: dict[str, object]) -> pd.DataFrame:
+    """Error and slope of every clock on one cohort."""
+    of_sample, predicted = held_out(cohort(ageing, seed), seed, models)
     age = of_sample["age"]
     rows = [
         {"model": name, "mae": (p[age.index] - age).abs().mean(), "slope": np.polyfit(age, p[age.index], 1)[0]}
