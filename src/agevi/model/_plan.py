@@ -114,10 +114,15 @@ class AgeTrainingPlan(TrainingPlan):
         self._sums["validation"].reset()
 
     def _step(self, batch: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
-        _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        output = self._outputs(batch)
         sample = batch[SAMPLE].squeeze(-1).long()
         self._sums[mode].add(output, sample[batch[SUMMED]] if SUMMED in batch else sample)
         return output.loss
+
+    def _outputs(self, batch: dict[str, torch.Tensor]) -> LossOutput:
+        """The loss of a batch."""
+        output: LossOutput = self.forward(batch, loss_kwargs=self.loss_kwargs)[2]
+        return output
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Loss of a training batch."""

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from agevi.nn.products import linear
+from agevi.nn.rows import is_csr
+
 
 class Stack(nn.Module):
     """Blocks Linear - BatchNorm - ReLU - Dropout, one per width.
@@ -36,11 +39,30 @@ class Stack(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
-        """Map (..., n_input) to (..., n_output); BatchNorm sees all leading dimensions as one."""
+        """Map (..., n_input) to (..., n_output); BatchNorm sees all leading dimensions as one.
+
+        ``x`` may be a CSR tensor.
+        """
+        if is_csr(x):
+            return self._after_first(self._first(x, covariates))
         if covariates is not None and self.n_covariates:
             x = torch.cat([x, covariates.expand(*x.shape[:-1], self.n_covariates)], dim=-1)
-        flat: torch.Tensor = self.blocks(x.reshape(-1, x.shape[-1]))
-        return flat.reshape(*x.shape[:-1], flat.shape[-1])
+        flat = x.reshape(-1, x.shape[-1])
+        out = self._after_first(self._first(flat)) if len(self.blocks) else flat
+        return out.reshape(*x.shape[:-1], out.shape[-1])
+
+    def _first(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        """The first linear map, whose input may be wide; ``covariates`` are columns that ``x`` lacks."""
+        layer = self.blocks[0][0]
+        if covariates is None or not self.n_covariates:
+            return linear(x, layer.weight, layer.bias)
+        n = x.shape[-1]
+        return linear(x, layer.weight[:, :n], layer.bias) + covariates @ layer.weight[:, n:].t()
+
+    def _after_first(self, h: torch.Tensor) -> torch.Tensor:
+        """Everything behind the first linear map."""
+        rest: torch.Tensor = self.blocks[1:](self.blocks[0][1:](h))
+        return rest
 
 
 class GaussianEncoder(nn.Module):

@@ -1,0 +1,93 @@
+"""Products of layers with wide inputs or outputs, in float32 or with factors rounded to bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from agevi.nn.rows import blocks, is_csr
+
+_FACTORS: ContextVar[torch.dtype | None] = ContextVar("factors", default=None)
+
+
+@contextmanager
+def factors_in(dtype: torch.dtype | None) -> Iterator[None]:
+    """Round the factors of wide products to ``dtype`` inside the block; None leaves them as they are.
+
+    Only the products of :func:`linear` and :func:`agevi.nn.decoding.decoded_nll` are concerned. Their sums, and
+    everything else, keep the type of the weights.
+    """
+    token = _FACTORS.set(dtype)
+    try:
+        yield
+    finally:
+        _FACTORS.reset(token)
+
+
+def factor_dtype(weight: torch.Tensor) -> torch.dtype:
+    """Type of the factors of a product with ``weight``."""
+    return _FACTORS.get() or weight.dtype
+
+
+def add_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Add ``a @ b`` to ``out``, also where the factors have fewer digits than the sum."""
+    if a.dtype == out.dtype:
+        out.addmm_(a, b)
+    else:
+        out.add_(a @ b)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    r"""Linear map of rows with many columns, which may be a CSR tensor.
+
+    .. math:: y = x W^\top + b, \qquad \partial W = (\partial y)^\top x, \quad \partial b = \sum_i \partial y_i
+
+    A CSR tensor is made dense some rows at a time, forward and backward, and gets no gradient.
+
+    Parameters
+    ----------
+    x
+        (n, n_genes), dense or CSR.
+    weight
+        :math:`W`, (n_out, n_genes).
+    bias
+        :math:`b`, (n_out,).
+
+    Returns
+    -------
+    (n, n_out) in the type of ``weight``.
+    """
+    if is_csr(x):
+        y: torch.Tensor = _SparseLinear.apply(x, weight, factor_dtype(weight))
+        return y if bias is None else y + bias
+    dtype = factor_dtype(weight)
+    if dtype == weight.dtype:
+        return F.linear(x, weight, bias)
+    y = F.linear(x.to(dtype), weight.to(dtype)).to(weight.dtype)
+    return y if bias is None else y + bias
+
+
+class _SparseLinear(torch.autograd.Function):
+    """The product of :func:`linear` with a CSR tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        ctx.x, ctx.dtype, ctx.shape = x, dtype, weight.shape
+        factor = weight.to(dtype).t()
+        out = torch.empty(len(x), len(weight), dtype=weight.dtype, device=weight.device)
+        for block in blocks(x):
+            out[block.rows] = block.dense(dtype) @ factor
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor, None]:  # type: ignore[override]
+        of_weight = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device)
+        factor = grad.to(ctx.dtype)
+        for block in blocks(ctx.x):
+            add_product(of_weight, factor[block.rows].t(), block.dense(ctx.dtype))
+        return None, of_weight, None
