@@ -16,6 +16,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import Absent, BaseModelClass
+from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import check_setup, make_manager
 from agevi.dataloaders._sums import sum_rows
@@ -242,7 +243,8 @@ class ClockMixin(RoleMixin, ShellMixin):
         self._remember(shell)
         present = None if match.present.all() else torch.from_numpy(match.present).to(self.device)
         try:
-            loader = self._make_data_loader(shell, indices=indices, batch_size=batch_size or _PREDICT_BATCH)
+            manager, cells = self.get_anndata_manager(shell), None if indices is None else np.asarray(indices)
+            loader = cell_loader(manager, cells, batch_size=batch_size or _PREDICT_BATCH)
             return self._predict_batches(loader, present, summed=summed)
         finally:
             self._forget(shell)

@@ -87,6 +87,13 @@ class AgeTrainingPlan(TrainingPlan):
         )  # fmt: skip
         self.sample_ages, self.subject_weights = sample_ages, subject_weights
 
+    def get_optimizer_creator(self) -> Any:
+        """Optimizer by name, with all parameters updated in one pass over them."""
+        if self.optimizer_name not in ("Adam", "AdamW"):
+            return super().get_optimizer_creator()
+        kind = getattr(torch.optim, self.optimizer_name)
+        return partial(kind, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=True)
+
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer with the schedule of the learning rate, stepped once per epoch (one cycle: once per step)."""
         config = super().configure_optimizers()
