@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from agevi import _checks
 from agevi._compat import Callback, LossOutput, TrainingPlan
 from agevi.dataloaders._fields import SAMPLE, SUMMED
+from agevi.nn.products import factors_for, factors_in
 from agevi.nn.schedules import LR_SCHEDULES
 
 
@@ -60,6 +61,8 @@ class AgeTrainingPlan(TrainingPlan):
         Arguments of the named schedule.
     optimizer, lr, weight_decay, eps
         As in scvi-tools; ``eps`` is torch's default here, since scvi-tools' 0.01 damps the age head.
+    precision
+        Of the factors of wide matrix products, see :func:`agevi.nn.products.factors_for`.
     """
 
     terms: ClassVar[tuple[str, ...]] = ()
@@ -77,8 +80,10 @@ class AgeTrainingPlan(TrainingPlan):
         lr: float = 1e-3,
         weight_decay: float = 1e-6,
         eps: float = 1e-8,
+        precision: str = "auto",
         **loss_kwargs: Any,
     ) -> None:
+        self.precision = precision
         self.one_cycle = lr_schedule == "one_cycle"
         if not self.one_cycle:
             self.lr_at = schedule_of(lr_schedule, LR_SCHEDULES, "lr_schedule", lr_kwargs, more=("one_cycle",))
@@ -107,6 +112,7 @@ class AgeTrainingPlan(TrainingPlan):
 
     def on_fit_start(self) -> None:
         """Move what the metrics need to the device."""
+        self.factors = factors_for(self.precision, self.device)
         ages = self.sample_ages.to(self.device)
         self._sums = {mode: _EpochSums(ages, self.terms) for mode in ("train", "validation")}
         self.loss_kwargs["subject_weights"] = self.subject_weights.to(self.device)
@@ -121,7 +127,8 @@ class AgeTrainingPlan(TrainingPlan):
         self._sums["validation"].reset()
 
     def _step(self, batch: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
-        output = self._outputs(batch)
+        with factors_in(self.factors):
+            output = self._outputs(batch)
         sample = batch[SAMPLE].squeeze(-1).long()
         self._sums[mode].add(output, sample[batch[SUMMED]] if SUMMED in batch else sample)
         return output.loss

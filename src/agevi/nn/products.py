@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from agevi.nn.rows import blocks, is_csr
 
+PRECISIONS = ("float32", "bfloat16")
+
 _FACTORS: ContextVar[torch.dtype | None] = ContextVar("factors", default=None)
 
 
@@ -27,6 +29,21 @@ def factors_in(dtype: torch.dtype | None) -> Iterator[None]:
         yield
     finally:
         _FACTORS.reset(token)
+
+
+def factors_for(precision: str, device: torch.device) -> torch.dtype | None:
+    """What :func:`factors_in` takes for a precision by name; ``"auto"`` is bfloat16 where products are faster in it."""
+    if precision == "bfloat16" or (precision == "auto" and _has_bfloat16(device)):
+        return torch.bfloat16
+    return None
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies matrices in bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def factor_dtype(weight: torch.Tensor) -> torch.dtype:

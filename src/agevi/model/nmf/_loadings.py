@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._cells import EvenBatchSampler
+from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import SubjectSplitter
 from agevi.model.nmf._module import LOADINGS
 
