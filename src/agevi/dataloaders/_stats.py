@@ -72,8 +72,9 @@ def gene_stats(x: Any, rows: np.ndarray, *, normalize: str) -> GeneStats:
         if normalize == "log1p_cp10k":
             scaled = values * np.repeat(CP10K / np.maximum(library, 1.0), np.diff(block.indptr))
             torch.from_numpy(scaled).log1p_()
+        gene = block.indices.astype(np.intp)
         for row, weights in zip(sums, (values, values**2, scaled, scaled**2, None), strict=True):
-            row += np.bincount(block.indices, weights, minlength=n_genes)
+            row += np.bincount(gene, weights, minlength=n_genes)
         library_square += float((library**2).sum())
         largest = max(largest, float(scaled.max(initial=0.0 if len(values) < block.shape[0] * n_genes else -np.inf)))
     mean, mean_square, input_mean, input_square, filled = sums / n

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from agevi.nn.likelihoods import CountLikelihood, NormalLikelihood
-from agevi.nn.products import add_product, factor_dtype
+from agevi.nn.products import factor_dtype, plus_product
 from agevi.nn.rows import as_csr, blocks, is_csr, row_slices
 
 
@@ -17,10 +17,12 @@ def decoded_nll(
     bias: torch.Tensor,
     x: torch.Tensor,
     likelihood: CountLikelihood | NormalLikelihood,
+    *,
+    scale: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Negative log-likelihood of values from the last hidden layer, constants included.
 
-    .. math:: o_i = W h_i + b, \qquad L = \sum_i -\log p(x_i \mid o_i)
+    .. math:: o_i = W h_i + b, \qquad L = c \sum_i -\log p(x_i \mid o_i)
 
     Some cells are decoded at a time, and their part of the gradient :math:`G = \partial L / \partial o` is used at
     once, so that no tensor of all cells x genes is made:
@@ -37,14 +39,16 @@ def decoded_nll(
         Values, (n, n_genes), dense or CSR; no gradient.
     likelihood
         Their distribution, made for these rows and used once; its parameters get gradients.
+    scale
+        :math:`c`.
 
     Returns
     -------
-    The sum :math:`L`, 0-d, which can be differentiated once, and its part of every cell, (n,), which cannot; in nats.
+    :math:`L`, 0-d, which can be differentiated once, and the value of every cell in nats, (n,), which cannot.
     """
     inputs = (hidden, weight, bias, *likelihood.parameters)
     gradient = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
-    total, rows = _Decoded.apply(x, likelihood, gradient, *inputs)
+    total, rows = _Decoded.apply(x, likelihood, scale, gradient, *inputs)
     return total, rows
 
 
@@ -56,6 +60,7 @@ class _Decoded(torch.autograd.Function):
         ctx: Any,
         x: torch.Tensor,
         likelihood: CountLikelihood | NormalLikelihood,
+        scale: float,
         gradient: bool,
         hidden: torch.Tensor,
         weight: torch.Tensor,
@@ -66,8 +71,9 @@ class _Decoded(torch.autograd.Function):
         w, h = weight.to(dtype), hidden.to(dtype)
         out = torch.empty(len(hidden), dtype=weight.dtype, device=weight.device)
         if gradient:
-            of_hidden = torch.empty_like(hidden)
-            of_weight, of_bias = torch.zeros_like(weight.t().contiguous()), torch.zeros_like(bias)
+            of_hidden, of_bias = torch.empty_like(hidden), torch.zeros_like(bias)
+            scaled = (hidden * scale).to(dtype)
+        of_weight = None
         for rows, block in _row_blocks(x, likelihood):
             logits = torch.addmm(bias, h[rows], w.t()) if dtype == bias.dtype else h[rows] @ w.t() + bias
             nll, slope = likelihood(logits, block, gradient)
@@ -75,18 +81,23 @@ class _Decoded(torch.autograd.Function):
             if slope is not None:
                 factor = slope.to(dtype)
                 of_hidden[rows] = factor @ w
-                add_product(of_weight, h[rows].t(), factor)
+                of_weight = plus_product(of_weight, scaled[rows].t(), factor, weight.dtype)  # n_hidden x n_genes is faster
                 of_bias += slope.sum(0)
         if gradient:
-            ctx.save_for_backward(of_hidden, of_weight, of_bias, *likelihood.gradients)
+            of_weight = weight.new_zeros(weight.shape[::-1]) if of_weight is None else of_weight
+            rest = (g * scale for g in (of_bias, *likelihood.gradients))
+            ctx.save_for_backward(of_hidden.mul_(scale), of_weight, *rest)
         ctx.mark_non_differentiable(out)
-        return out.sum(), out
+        return out.sum() * scale, out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, scale: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
-        of_hidden, of_weight, *others = ctx.saved_tensors
-        return (None, None, None, scale * of_hidden, (scale * of_weight).t(), *(scale * g for g in others))
+    def backward(ctx: Any, upstream: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        if upstream.device.type != "cpu" or upstream.item() != 1:  # asking a GPU would make it wait
+            gradients = tuple(upstream * g for g in gradients)
+        of_hidden, of_weight, *others = gradients
+        return (None, None, None, None, of_hidden, of_weight.t(), *others)
 
 
 def _row_blocks(x: torch.Tensor, likelihood: CountLikelihood | NormalLikelihood) -> Any:

@@ -51,12 +51,11 @@ def factor_dtype(weight: torch.Tensor) -> torch.dtype:
     return _FACTORS.get() or weight.dtype
 
 
-def add_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """Add ``a @ b`` to ``out``, also where the factors have fewer digits than the sum."""
-    if a.dtype == out.dtype:
-        out.addmm_(a, b)
-    else:
-        out.add_(a @ b)
+def plus_product(out: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``out``, or nothing, plus ``a @ b`` in ``dtype``; ``out`` is overwritten."""
+    if out is None:
+        return (a @ b).to(dtype)
+    return out.addmm_(a, b) if a.dtype == dtype else out.add_(a @ b)
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -103,8 +102,7 @@ class _SparseLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor, None]:  # type: ignore[override]
-        of_weight = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device)
-        factor = grad.to(ctx.dtype)
+        of_weight, factor = None, grad.to(ctx.dtype)
         for block in blocks(ctx.x):
-            add_product(of_weight, factor[block.rows].t(), block.dense(ctx.dtype))
-        return None, of_weight, None
+            of_weight = plus_product(of_weight, factor[block.rows].t(), block.dense(ctx.dtype), grad.dtype)
+        return None, grad.new_zeros(ctx.shape) if of_weight is None else of_weight, None

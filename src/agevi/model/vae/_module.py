@@ -270,19 +270,20 @@ class ClockVAEModule(BaseModuleClass):
         return observation.distribution(mean, sd, shares)
 
     def reconstruction(self, x: torch.Tensor, generated: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Negative log-likelihood in nats: its sum, and that of every cell, (..., n), which has no gradient."""
+        """Negative log-likelihood in nats: mean over cells, and that of every cell, (..., n), which has no gradient."""
         hidden, library = generated["hidden"], generated["library"]
         if hidden.dim() > 2:  # draws of cells
             parts = [self.reconstruction(x, {"hidden": h, "library": s}) for h, s in zip(hidden, library, strict=True)]
-            totals, rows = zip(*parts, strict=True)
-            return torch.stack(totals).sum(), torch.stack(rows)
+            means, rows = zip(*parts, strict=True)
+            return torch.stack(means).mean(), torch.stack(rows)
         likelihood: CountLikelihood | NormalLikelihood
         if isinstance(self.observation, Continuous):
             scaler = (self.input.mean, self.input.sd) if self.input.standardize else (None, None)
             likelihood, x = self.observation.likelihood(*scaler), self.input.normalized(x)
         else:
             likelihood = self.observation.likelihood(library, self.rate)
-        return decoded_nll(hidden, self.logits.weight, self.logits.bias, x, likelihood)
+        scale = 1 / max(len(hidden), 1)
+        return decoded_nll(hidden, self.logits.weight, self.logits.bias, x, likelihood, scale=scale)
 
     def loss(
         self,
@@ -307,10 +308,10 @@ class ClockVAEModule(BaseModuleClass):
         """
         x, qz, summed = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"], tensors.get(SUMMED)
         cells, aged = _single(summed), slice(None) if summed is None else summed
-        total, reconstruction = self.reconstruction(x if cells is None else as_dense(x)[cells], generative_outputs)
+        mean, reconstruction = self.reconstruction(x if cells is None else as_dense(x)[cells], generative_outputs)
         kl = kl_divergence(qz, Normal(torch.zeros_like(qz.loc), torch.ones_like(qz.scale))).sum(-1)
         kl = kl if cells is None else kl[cells]
-        loss = (total + kl_weight * kl.sum()) / max(len(reconstruction), 1)
+        loss = mean + kl_weight * kl.sum() / max(len(kl), 1)
         predicted = self.head(qz.loc[aged])
         if AGE in tensors:
             weight = None if subject_weights is None else subject_weights[tensors[SUBJECT][aged].squeeze(-1).long()]
