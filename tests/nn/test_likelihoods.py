@@ -83,7 +83,9 @@ def test_gradients(kind, rate, monkeypatch):
     x = tensor(X[:5, :8].copy())
     tensors = [tensor(v.copy()).requires_grad_() for v in (HIDDEN[:5], WEIGHT[:8], BIAS[:8])]
     more = [p[:8].clone().requires_grad_() for p in parameters(kind)]
-    assert torch.autograd.gradcheck(lambda h, w, b, *p: 3 * counts(kind, rate, x, *p, h=h, w=w, b=b)[0], (*tensors, *more))
+    assert torch.autograd.gradcheck(
+        lambda h, w, b, *p: 3 * counts(kind, rate, x, *p, h=h, w=w, b=b)[0], (*tensors, *more)
+    )
 
 
 @each

@@ -64,7 +64,8 @@ class CellDataset(Dataset[Batch]):
     """
 
     def __init__(self, manager: AnnDataManager, indices: np.ndarray | None = None) -> None:
-        self.x, self.fields = manager.get_from_registry(REGISTRY_KEYS.X_KEY), fields_of(manager)
+        self.manager, self.x = manager, manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        self.fields = fields_of(manager)
         self.indices = np.arange(self.x.shape[0]) if indices is None else np.asarray(indices)
         if self.indices.dtype == bool:
             self.indices = np.flatnonzero(self.indices)

@@ -62,7 +62,7 @@ class AgeTrainingPlan(TrainingPlan):
     optimizer, lr, weight_decay, eps
         As in scvi-tools; ``eps`` is torch's default here, since scvi-tools' 0.01 damps the age head.
     precision
-        Of the factors of wide matrix products, see :func:`agevi.nn.products.factors_for`.
+        Of the factors of wide matrix products in training steps, see :func:`agevi.nn.products.factors_for`.
     """
 
     terms: ClassVar[tuple[str, ...]] = ()
@@ -127,7 +127,7 @@ class AgeTrainingPlan(TrainingPlan):
         self._sums["validation"].reset()
 
     def _step(self, batch: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
-        with factors_in(self.factors):
+        with factors_in(self.factors if mode == "train" else None):  # validation sees what predictions will be
             output = self._outputs(batch)
         sample = batch[SAMPLE].squeeze(-1).long()
         self._sums[mode].add(output, sample[batch[SUMMED]] if SUMMED in batch else sample)

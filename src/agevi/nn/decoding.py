@@ -69,6 +69,7 @@ class _Decoded(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         dtype = factor_dtype(weight)
         w, h = weight.to(dtype), hidden.to(dtype)
+        rounded = dtype != weight.dtype  # else the transpose of the weights' gradient is the faster product
         out = torch.empty(len(hidden), dtype=weight.dtype, device=weight.device)
         if gradient:
             of_hidden, of_bias = torch.empty_like(hidden), torch.zeros_like(bias)
@@ -81,10 +82,14 @@ class _Decoded(torch.autograd.Function):
             if slope is not None:
                 factor = slope.to(dtype)
                 of_hidden[rows] = factor @ w
-                of_weight = plus_product(of_weight, scaled[rows].t(), factor, weight.dtype)  # n_hidden x n_genes is faster
+                left, right = (factor, scaled[rows]) if rounded else (scaled[rows], factor)
+                of_weight = plus_product(of_weight, left.t(), right, weight.dtype)
                 of_bias += slope.sum(0)
         if gradient:
-            of_weight = weight.new_zeros(weight.shape[::-1]) if of_weight is None else of_weight
+            if of_weight is None:
+                of_weight = torch.zeros_like(weight)
+            elif not rounded:
+                of_weight = of_weight.t()
             rest = (g * scale for g in (of_bias, *likelihood.gradients))
             ctx.save_for_backward(of_hidden.mul_(scale), of_weight, *rest)
         ctx.mark_non_differentiable(out)
@@ -96,8 +101,7 @@ class _Decoded(torch.autograd.Function):
         gradients = ctx.saved_tensors
         if upstream.device.type != "cpu" or upstream.item() != 1:  # asking a GPU would make it wait
             gradients = tuple(upstream * g for g in gradients)
-        of_hidden, of_weight, *others = gradients
-        return (None, None, None, None, of_hidden, of_weight.t(), *others)
+        return (None, None, None, None, *gradients)
 
 
 def _row_blocks(x: torch.Tensor, likelihood: CountLikelihood | NormalLikelihood) -> Any:
