@@ -58,3 +58,11 @@ def test_decoding_with_rounded_factors():
     assert torch.allclose(rounded, exact, rtol=0.01)
     assert (rounded_gradient - gradient).norm() < 0.02 * gradient.norm()
     assert not torch.equal(rounded_gradient, gradient)
+
+
+@pytest.mark.parametrize("density", [0.05, 0.5], ids=["sparse product", "dense product"])
+def test_both_products_agree(density):
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.rand(40, 50, generator=generator) * (torch.rand(40, 50, generator=generator) < density)
+    weight = torch.randn(7, 50, generator=generator)
+    assert torch.allclose(linear(rows.as_csr(dense), weight), dense @ weight.T, atol=1e-5)

@@ -28,7 +28,7 @@ from agevi.nn.products import PRECISIONS, factors_for, factors_in
 
 logger = logging.getLogger(__name__)
 
-_PREDICT_BATCH = 2048
+_PREDICT_BATCH = 1024
 _BACKED_BLOCK = 16384  # cells read from disk at a time
 
 

@@ -75,6 +75,11 @@ class GaussianEncoder(nn.Module):
         self.log_variance = nn.Linear(stack.n_output, n_latent)
         self.min_variance = min_variance
 
+    def location(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        """The mean alone, (n, n_latent)."""
+        mean: torch.Tensor = self.mean(self.stack(x, covariates))
+        return mean
+
     def forward(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation, both (n, n_latent)."""
         h = self.stack(x, covariates)

@@ -174,8 +174,9 @@ class ClockVAEModule(BaseModuleClass):
         summed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Posterior mean, (n, n_latent), from which ages are predicted."""
-        covariates = self.covariates(batch_index, cat_covs, cont_covs)
-        mean: torch.Tensor = self.posterior(x, covariates, present, summed)[0].loc
+        values = self.encoder_input(x, self.input.library_size(x, present), present, summed)
+        covariates = self.covariates(batch_index, cat_covs, cont_covs) if self.encode_covariates else None
+        mean: torch.Tensor = self.encoder.location(values, covariates)
         return mean
 
     def age(self, latent_mean: torch.Tensor) -> torch.Tensor:
