@@ -97,7 +97,8 @@ class CellDataset(Dataset[Batch]):
         if np.count_nonzero(values) < len(values):  # a stored zero is a zero
             part.eliminate_zeros()
             values = part.data.astype(np.float32, copy=False)
-        return csr(*map(torch.from_numpy, (part.indptr, part.indices, values)), part.shape[1])
+        crow, columns = torch.from_numpy(part.indptr), torch.from_numpy(part.indices)
+        return csr(crow, columns, torch.from_numpy(values), part.shape[1])
 
 
 def cell_loader(

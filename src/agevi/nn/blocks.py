@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,15 +54,18 @@ class Stack(nn.Module):
 
     def _first(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
         """The first linear map, whose input may be wide; ``covariates`` are columns that ``x`` lacks."""
-        layer = self.blocks[0][0]
+        first: Any = self.blocks[0]
+        layer = first[0]
         if covariates is None or not self.n_covariates:
             return linear(x, layer.weight, layer.bias)
         n = x.shape[-1]
-        return linear(x, layer.weight[:, :n], layer.bias) + covariates @ layer.weight[:, n:].t()
+        out: torch.Tensor = linear(x, layer.weight[:, :n], layer.bias) + covariates @ layer.weight[:, n:].t()
+        return out
 
     def _after_first(self, h: torch.Tensor) -> torch.Tensor:
         """Everything behind the first linear map."""
-        rest: torch.Tensor = self.blocks[1:](self.blocks[0][1:](h))
+        first: Any = self.blocks[0]
+        rest: torch.Tensor = self.blocks[1:](first[1:](h))
         return rest
 
 

@@ -48,7 +48,7 @@ def decoded_nll(
     """
     inputs = (hidden, weight, bias, *likelihood.parameters)
     gradient = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
-    total, rows = _Decoded.apply(x, likelihood, scale, gradient, *inputs)
+    total, rows = _Decoded.apply(x, likelihood, scale, gradient, *inputs)  # type: ignore[no-untyped-call]
     return total, rows
 
 

@@ -17,6 +17,7 @@ negative log-likelihood is a sum of what zeros would give and a correction at th
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -88,15 +89,15 @@ class CountLikelihood:
         self.kind, self.rate = kind, rate
         self.log_library = log_library
         self.parameters = tuple(p for p in (log_theta, zero_logit) if p is not None)
-        self.log_theta = None if log_theta is None else log_theta.detach()
-        self.zero_logit = None if zero_logit is None else zero_logit.detach()
-        self.theta = None if self.log_theta is None else self.log_theta.exp()
+        self.log_theta: Any = None if log_theta is None else log_theta.detach()
+        self.zero_logit: Any = None if zero_logit is None else zero_logit.detach()
+        self.theta: Any = None if self.log_theta is None else self.log_theta.exp()
         self.of_theta, self.of_zero = (
             None if p is None else torch.zeros_like(p) for p in (self.theta, self.zero_logit)
         )
-        self.weighted = rate == "softmax" and self.zero_logit is not None
+        self.weighted = rate == "softmax" and zero_logit is not None
         if self.weighted:
-            self.log_kept = -F.softplus(self.zero_logit)
+            self.log_kept: torch.Tensor = -F.softplus(self.zero_logit)
 
     @property
     def gradients(self) -> tuple[torch.Tensor, ...]:
@@ -109,10 +110,10 @@ class CountLikelihood:
         ``logits``, (n_rows, n_genes), may be overwritten.
         """
         log_library = self.log_library[block.rows]
+        at: Any = None
+        share: Any = None
         if self.rate == "softmax":
             at, share = self._softmax(logits, block, log_library)
-        else:
-            at, share = None, None
         if self.kind == "poisson":
             return self._poisson(logits, share, at, block, log_library, gradient)
         if share is None:

@@ -44,7 +44,7 @@ def factors_for(precision: str, device: torch.device) -> torch.dtype | None:
 def _has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies matrices in bfloat16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
@@ -82,7 +82,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     (n, n_out) in the type of ``weight``.
     """
     if is_csr(x):
-        y: torch.Tensor = _SparseLinear.apply(x, weight, factor_dtype(weight))
+        y: torch.Tensor = _SparseLinear.apply(x, weight, factor_dtype(weight))  # type: ignore[no-untyped-call]
         return y if bias is None else y + bias
     dtype = factor_dtype(weight)
     if dtype == weight.dtype:
@@ -93,7 +93,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
 def _pays_sparse(x: torch.Tensor, factor: torch.Tensor) -> bool:
     """Whether the product of a CSR tensor is faster than the one that reads its zeros too."""
-    if x.device.type != "cpu" or not torch.backends.mkl.is_available() or x.dtype != factor.dtype:
+    has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    if x.device.type != "cpu" or not has_mkl or x.dtype != factor.dtype:
         return False
     in_cache = factor.numel() * factor.element_size() <= _CACHE_BYTES
     return in_cache and factor.dtype != torch.bfloat16 and len(x.values()) <= _MAX_DENSITY * x.numel()
@@ -114,7 +115,7 @@ class _SparseLinear(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor, None]:
         of_weight, factor = None, grad.to(ctx.dtype)
         for block in blocks(ctx.x):
             of_weight = plus_product(of_weight, factor[block.rows].t(), block.dense(ctx.dtype), grad.dtype)
