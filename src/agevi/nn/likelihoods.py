@@ -97,7 +97,7 @@ class CountLikelihood:
         )
         self.weighted = rate == "softmax" and zero_logit is not None
         if self.weighted:
-            self.log_kept: torch.Tensor = -F.softplus(self.zero_logit)
+            self.log_kept = -F.softplus(self.parameters[-1].detach())
 
     @property
     def gradients(self) -> tuple[torch.Tensor, ...]:
