@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from agevi.nn.products import linear
+from agevi.nn.products import factor_dtype, linear
 from agevi.nn.rows import is_csr
 
 
@@ -49,7 +49,8 @@ class Stack(nn.Module):
         if covariates is not None and self.n_covariates:
             x = torch.cat([x, covariates.expand(*x.shape[:-1], self.n_covariates)], dim=-1)
         flat = x.reshape(-1, x.shape[-1])
-        out = self._after_first(self._first(flat)) if len(self.blocks) else flat
+        whole = not len(self.blocks) or factor_dtype(x) == x.dtype  # then modules are called, with their hooks
+        out: torch.Tensor = self.blocks(flat) if whole else self._after_first(self._first(flat))
         return out.reshape(*x.shape[:-1], out.shape[-1])
 
     def _first(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
