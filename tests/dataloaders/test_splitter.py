@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from agevi.dataloaders._splitter import EvenBatchSampler, roles_from_column
+from agevi.dataloaders._cells import EvenBatchSampler
+from agevi.dataloaders._splitter import roles_from_column
 
 
 @pytest.mark.parametrize(

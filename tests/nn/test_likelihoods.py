@@ -1,90 +1,153 @@
+"""Likelihoods and their gradients from the last layer of a decoder, against SciPy and autograd."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from scipy.special import expit, gammaln
+from scipy.special import expit, gammaln, log_expit, log_softmax
+from torch import nn
 
-from agevi.nn.likelihoods import log_factorial_sum, nb_nll, normal_nll, poisson_nll, zinb_nll, zip_nll
+from agevi.nn import rows
+from agevi.nn.decoding import decoded_nll
+from agevi.nn.likelihoods import GENE_LIKELIHOODS, CountLikelihood, NormalLikelihood, log_factorial
 
+N, H, G = 7, 3, 30
 RNG = np.random.default_rng(0)
-LOG_RATE = RNG.normal(0, 2, (7, 30))
-RATE = np.exp(LOG_RATE)
-X = RNG.poisson(RATE * RNG.gamma(1.0, 1.0, RATE.shape)).astype(float)
-LOG_THETA = RNG.normal(0, 2, 30)
-ZERO_LOGIT = RNG.normal(0, 2, 30)
+HIDDEN, WEIGHT, BIAS = RNG.normal(0, 1, (N, H)), RNG.normal(0, 1, (G, H)), RNG.normal(0, 1, G)
+LOG_THETA, ZERO_LOGIT = RNG.normal(0, 2, (2, G))
+MEAN, SCALE = RNG.normal(0, 1, G), RNG.uniform(0.5, 2, G)
+LOGITS = HIDDEN @ WEIGHT.T + BIAS
+X = RNG.poisson(np.exp(LOGITS) * RNG.gamma(1.0, 1.0, LOGITS.shape)).astype(float)
+X[3] = 0
+LIBRARY = np.maximum(X.sum(1, keepdims=True), 1.0)
+
+tensor = torch.from_numpy
+each = pytest.mark.parametrize("kind", GENE_LIKELIHOODS)
+each_rate = pytest.mark.parametrize("rate", ["softmax", "softplus"])
 
 
-def nb(x: np.ndarray) -> np.ndarray:
+def rates(kind: str, rate: str) -> np.ndarray:
+    if rate == "softplus":
+        return np.logaddexp(0, LOGITS) + 1e-8
+    share = np.exp(log_softmax(LOGITS, axis=1))
+    kept = expit(-ZERO_LOGIT) if kind in ("zip", "zinb") else 1.0  # the library size counts what is not lost
+    return LIBRARY * share / (share * kept).sum(1, keepdims=True)
+
+
+def log_p(x: np.ndarray, kind: str, rate: np.ndarray) -> np.ndarray:
     theta = np.exp(LOG_THETA)
-    return stats.nbinom.logpmf(x, theta, theta / (theta + RATE))
+    if kind in ("poisson", "zip"):
+        return stats.poisson.logpmf(x, rate)
+    return stats.nbinom.logpmf(x, theta, theta / (theta + rate))
 
 
-def inflated(log_p: np.ndarray, log_p_of_zero: np.ndarray) -> np.ndarray:
-    lost = expit(ZERO_LOGIT)
-    return np.where(X == 0, np.log(lost + (1 - lost) * np.exp(log_p_of_zero)), np.log(1 - lost) + log_p)
+def expected(kind: str, rate: str) -> np.ndarray:
+    lam = rates(kind, rate)
+    out = log_p(X, kind, lam)
+    if kind in ("zip", "zinb"):
+        lost, kept = log_expit(ZERO_LOGIT), log_expit(-ZERO_LOGIT)
+        out = np.where(X == 0, np.logaddexp(lost, kept + out), kept + out)
+    return -out.sum(1)
 
 
-ZEROS = np.zeros_like(X)
-CASES = {
-    "poisson": (lambda x, m, r: poisson_nll(x, m, r), lambda: stats.poisson.logpmf(X, RATE)),
-    "zip": (
-        lambda x, m, r: zip_nll(x, m, r, torch.from_numpy(ZERO_LOGIT)),
-        lambda: inflated(stats.poisson.logpmf(X, RATE), -RATE),
-    ),
-    "nb": (lambda x, m, r: nb_nll(x, m, r, torch.from_numpy(LOG_THETA)), lambda: nb(X)),
-    "zinb": (
-        lambda x, m, r: zinb_nll(x, m, r, torch.from_numpy(LOG_THETA), torch.from_numpy(ZERO_LOGIT)),
-        lambda: inflated(nb(X), nb(ZEROS)),
-    ),
-    "normal": (
-        lambda x, m, r: normal_nll(x, m, torch.from_numpy(np.exp(LOG_THETA))),
-        lambda: stats.norm.logpdf(X, LOG_RATE, np.exp(LOG_THETA)),
-    ),
-}
-each = pytest.mark.parametrize("kind", CASES)
+def parameters(kind: str) -> list[torch.Tensor]:
+    names = {"nb": [LOG_THETA], "zip": [ZERO_LOGIT], "zinb": [LOG_THETA, ZERO_LOGIT]}
+    return [tensor(p.copy()) for p in names.get(kind, [])]
+
+
+def counts(kind, rate, x, *given, h, w, b):
+    log_theta = given[0] if kind in ("nb", "zinb") else None
+    zero_logit = given[-1] if kind in ("zip", "zinb") else None
+    library = x.to_dense().sum(-1, keepdim=True).clamp_min(1.0)
+    return decoded_nll(h, w, b, x, CountLikelihood(kind, rate, library.log(), log_theta, zero_logit))
+
+
+def layer() -> dict[str, torch.Tensor]:
+    return {"h": tensor(HIDDEN.copy()), "w": tensor(WEIGHT.copy()), "b": tensor(BIAS.copy())}
+
+
+@each_rate
+@each
+def test_equals_scipy(kind, rate):
+    total, of_rows = counts(kind, rate, tensor(X), *parameters(kind), **layer())
+    np.testing.assert_allclose(of_rows.numpy(), expected(kind, rate), rtol=1e-9, atol=1e-6)
+    assert total.item() == pytest.approx(expected(kind, rate).sum())
+
+
+@each_rate
+@each
+def test_gradients(kind, rate, monkeypatch):
+    monkeypatch.setitem(rows._CHUNK_BYTES, "cpu", 3 * 8 * 8)  # several blocks
+    x = tensor(X[:5, :8].copy())
+    tensors = [tensor(v.copy()).requires_grad_() for v in (HIDDEN[:5], WEIGHT[:8], BIAS[:8])]
+    more = [p[:8].clone().requires_grad_() for p in parameters(kind)]
+    assert torch.autograd.gradcheck(
+        lambda h, w, b, *p: 3 * counts(kind, rate, x, *p, h=h, w=w, b=b)[0], (*tensors, *more)
+    )
 
 
 @each
-def test_equals_scipy(kind):
-    ours, scipys = CASES[kind]
-    got = ours(torch.from_numpy(X), torch.from_numpy(LOG_RATE), torch.from_numpy(RATE))
-    np.testing.assert_allclose(got.numpy(), -scipys().sum(-1), rtol=1e-9, atol=1e-6)
-
-
-@each
-def test_draws_of_cells_have_one_value_each(kind):
-    ours, _ = CASES[kind]
-    x, m, r = (torch.from_numpy(np.stack([v, v[::-1]])) for v in (X, LOG_RATE, RATE))
-    got = ours(x, m, r)
-    assert got.shape == (2, 7)
-    assert torch.allclose(got[1].flip(0), got[0])
-
-
-@each
-def test_gradients(kind):
-    ours, _ = CASES[kind]
-    x = torch.from_numpy(X[:3, :6])
-    log_rate = torch.from_numpy(LOG_RATE[:3, :6]).requires_grad_()
-    small = {
-        "zip": lambda m, t: zip_nll(x, m, m.exp(), t),
-        "nb": lambda m, t: nb_nll(x, m, m.exp(), t),
-        "zinb": lambda m, t: zinb_nll(x, m, m.exp(), t, -t),
-        "normal": lambda m, t: normal_nll(x, m, t.exp()),
-        "poisson": lambda m, t: poisson_nll(x, m),
-    }[kind]
-    parameter = torch.from_numpy(LOG_THETA[:6]).requires_grad_(kind != "poisson")
-    assert torch.autograd.gradcheck(small, (log_rate, parameter))
+def test_blocks_and_sparse_rows_change_nothing(kind, monkeypatch):
+    whole = counts(kind, "softmax", tensor(X), *parameters(kind), **layer())[1]
+    monkeypatch.setitem(rows._CHUNK_BYTES, "cpu", 2 * G * 8)
+    for x in (tensor(X), tensor(X).to_sparse_csr()):
+        assert torch.allclose(counts(kind, "softmax", x, *parameters(kind), **layer())[1], whole, rtol=1e-12)
 
 
 @pytest.mark.parametrize("log_theta", [15.0, 25.0])
-def test_a_negative_binomial_without_dispersion_is_a_poisson(log_theta):
-    x, m, r = (torch.from_numpy(v) for v in (X, LOG_RATE, RATE))
-    got = nb_nll(x, m, r, torch.full((30,), log_theta, dtype=torch.float64))
-    assert torch.allclose(got, poisson_nll(x, m, r), rtol=1e-3)
+@each_rate
+def test_a_negative_binomial_without_dispersion_is_a_poisson(log_theta, rate):
+    flat = torch.full((G,), log_theta, dtype=torch.float64)
+    got = counts("nb", rate, tensor(X), flat, **layer())[1]
+    assert torch.allclose(got, counts("poisson", rate, tensor(X), **layer())[1], rtol=1e-3)
 
 
-def test_log_factorial_equals_scipy():
-    x = np.random.default_rng(0).poisson(3, (5, 40)).astype(float)
-    np.testing.assert_allclose(log_factorial_sum(torch.from_numpy(x)), gammaln(x + 1).sum(1))
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "CSR"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_normal_equals_scipy(scaled, sparse):
+    sd = tensor(np.exp(0.3 * LOG_THETA))
+    scaler = (tensor(MEAN), tensor(SCALE)) if scaled else (None, None)
+    x = tensor(X).to_sparse_csr() if sparse else tensor(X)
+    got = decoded_nll(*layer().values(), x, NormalLikelihood(sd, *scaler))[1]
+    mean = LOGITS * SCALE + MEAN if scaled else LOGITS
+    np.testing.assert_allclose(got.numpy(), -stats.norm.logpdf(X, mean, sd.numpy()).sum(1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "CSR"])
+def test_gradients_of_the_normal(sparse):
+    x = tensor(X[:4, :6].copy())
+    x = x.to_sparse_csr() if sparse else x
+    tensors = [tensor(v.copy()).requires_grad_() for v in (HIDDEN[:4], WEIGHT[:6], BIAS[:6], SCALE[:6])]
+
+    def loss(h, w, b, sd):
+        return decoded_nll(h, w, b, x, NormalLikelihood(sd, tensor(MEAN[:6]), tensor(SCALE[6:12].copy())))[0]
+
+    assert torch.autograd.gradcheck(loss, tuple(tensors))
+
+
+@each
+def test_extreme_logits_are_finite_in_float32(kind):
+    torch.manual_seed(0)
+    w = nn.Parameter(torch.randn(G, H) * 60)
+    x, h, b = tensor(X).float(), tensor(HIDDEN).float().requires_grad_(), torch.zeros(G)
+    more = [p.float().requires_grad_() for p in parameters(kind)]
+    total, of_rows = counts(kind, "softmax", x, *more, h=h, w=w, b=b)
+    total.backward()
+    assert all(torch.isfinite(t).all() for t in (of_rows, w.grad, h.grad, *(p.grad for p in more)))
+
+
+def test_no_gradient_where_none_is_asked_for():
+    total, _ = counts("poisson", "softmax", tensor(X), **layer())
+    assert not total.requires_grad
+    given = layer()
+    given["w"].requires_grad_()
+    with torch.no_grad():
+        assert not counts("poisson", "softmax", tensor(X), **given)[0].requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_factorial_equals_scipy(dtype):
+    x = np.r_[np.random.default_rng(0).poisson(3, 40), 0, 1, 4095, 4096, 1e6, 2.5].astype(float)
+    np.testing.assert_allclose(log_factorial(tensor(x).to(dtype)), gammaln(x + 1), rtol=1e-6)

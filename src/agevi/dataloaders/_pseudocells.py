@@ -13,9 +13,8 @@ from torch.utils.data import DataLoader
 
 from agevi import _keys
 from agevi._compat import REGISTRY_KEYS, AnnDataManager
+from agevi.dataloaders._cells import Batch, fields_of
 from agevi.dataloaders._fields import AGE, SUMMED
-
-Batch = dict[str, torch.Tensor]
 
 ROWS = 128
 """Pseudocells of a step, and single cells of a step."""
@@ -41,11 +40,7 @@ class Rows:
 
     def __init__(self, manager: AnnDataManager, *, averaged: bool) -> None:
         self.x, self.averaged = manager.get_from_registry(REGISTRY_KEYS.X_KEY), averaged
-        self.fields = {
-            key: np.asarray(manager.get_from_registry(key), dtype=np.float32).reshape(self.x.shape[0], -1)
-            for key in manager.data_registry
-            if key != REGISTRY_KEYS.X_KEY
-        }
+        self.fields = fields_of(manager)
 
     def batch(self, members: list[np.ndarray], cells: np.ndarray) -> Batch:
         """Sums of ``members``, then the single ``cells``; other fields of a sum are those of its first member."""

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from agevi import _checks, _keys
 from agevi._compat import AnnDataManager
-
-
-class EvenBatchSampler(Sampler[list[int]]):
-    """Batches of nearly equal size, none above ``batch_size``, reshuffled in every pass.
-
-    1,025 cells at a batch size of 1,024 make batches of 513 and 512, not one of a single cell, which BatchNorm
-    could not take.
-    """
-
-    def __init__(self, n: int, batch_size: int, *, shuffle: bool) -> None:
-        self.n, self.shuffle = n, shuffle
-        self.n_batches = -(-n // batch_size)
-
-    def __len__(self) -> int:
-        return self.n_batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = torch.randperm(self.n) if self.shuffle else torch.arange(self.n)
-        for batch in torch.tensor_split(order, self.n_batches):
-            yield batch.tolist()
+from agevi.dataloaders._cells import cell_loader
 
 
 class SubjectSplitter(pl.LightningDataModule):
@@ -56,10 +35,9 @@ class SubjectSplitter(pl.LightningDataModule):
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
 
     def _loader(self, indices: np.ndarray, *, shuffle: bool) -> DataLoader[Any]:
-        """One fancy index into the matrix per batch, as scvi-tools' own loader does."""
-        cells = self.adata_manager.create_torch_dataset(indices=indices)
-        sampler = EvenBatchSampler(len(indices), self.batch_size, shuffle=shuffle)
-        return DataLoader(cells, sampler=sampler, batch_size=None, **self.loader_kwargs)
+        return cell_loader(
+            self.adata_manager, indices, batch_size=self.batch_size, shuffle=shuffle, **self.loader_kwargs
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training cells, shuffled."""

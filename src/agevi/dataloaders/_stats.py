@@ -64,13 +64,19 @@ def gene_stats(x: Any, rows: np.ndarray, *, normalize: str) -> GeneStats:
     sums = np.zeros((5, n_genes))  # values, squares, normalised values, their squares, non-zeros
     largest, library_square = -np.inf, 0.0
     for start in range(0, len(rows), _ROWS):
-        block = sp.csr_matrix(x[rows[start : start + _ROWS]], dtype=np.float64)
+        block = sp.csr_matrix(x[rows[start : start + _ROWS]])
+        block.sum_duplicates()
         block.eliminate_zeros()
-        scaled = log1p_cp10k(block) if normalize == "log1p_cp10k" else block
-        parts = (block, block.power(2), scaled, scaled.power(2), block.astype(bool))
-        sums += [np.asarray(p.sum(axis=0)).ravel() for p in parts]
-        library_square += float((np.asarray(block.sum(axis=1)) ** 2).sum())
-        largest = max(largest, float(scaled.max()))
+        values, library = block.data.astype(np.float64), np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        scaled = values
+        if normalize == "log1p_cp10k":
+            scaled = values * np.repeat(CP10K / np.maximum(library, 1.0), np.diff(block.indptr))
+            torch.from_numpy(scaled).log1p_()
+        gene = block.indices.astype(np.intp)
+        for row, weights in zip(sums, (values, values**2, scaled, scaled**2, None), strict=True):
+            row += np.bincount(gene, weights, minlength=n_genes)
+        library_square += float((library**2).sum())
+        largest = max(largest, float(scaled.max(initial=0.0 if len(values) < block.shape[0] * n_genes else -np.inf)))
     mean, mean_square, input_mean, input_square, filled = sums / n
     variance = input_square - input_mean**2
     varies = variance > 1e-10 * np.maximum(input_square, 1e-12)

@@ -22,6 +22,7 @@ from agevi.model._roles import SUBJECT_WEIGHTS, RoleMixin
 from agevi.model._seed import seeded
 from agevi.nn.heads import AGE_LOSSES
 from agevi.nn.inputs import GeneInput
+from agevi.nn.products import PRECISIONS
 
 TRAIN_UNITS = ("cell", "pseudocell")
 _MONITOR = "age_mae_validation"
@@ -89,6 +90,7 @@ class SubjectTrainingMixin(RoleMixin):
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         early_stopping: bool = True,
+        precision: str = "auto",
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
@@ -125,6 +127,10 @@ class SubjectTrainingMixin(RoleMixin):
             Stop when validation subjects have not improved for a quarter of the epochs (20 at least; set
             ``early_stopping_patience`` otherwise), and keep the best weights. Without validation subjects, and with
             pseudocells, all epochs are run.
+        precision
+            Of the factors of matrix products with all genes: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is
+            bfloat16 on hardware that multiplies in it (x86 with AMX or AVX512-BF16, recent CUDA). Weights, sums and
+            everything else are float32.
         plan_kwargs
             Arguments of the training plan: ``lr``, ``weight_decay``, ``optimizer``, ``kl_schedule``,
             ``lr_schedule``, ...
@@ -142,6 +148,7 @@ class SubjectTrainingMixin(RoleMixin):
             If the clock was loaded without data, or the loss becomes infinite.
         """
         self._data(None)
+        _checks.choice(precision, ("auto", *PRECISIONS), "precision")
         if trainer_kwargs.get("enable_checkpointing"):
             raise ValueError(
                 "enable_checkpointing=True would write scvi-tools' pickles; the best weights are kept in memory. "
@@ -169,7 +176,7 @@ class SubjectTrainingMixin(RoleMixin):
             cell_roles,
             max_epochs=max_epochs,
             batch_size=batch_size,
-            plan_kwargs={**self.plan_kwargs_of_unit[self.train_unit], **(plan_kwargs or {})},
+            plan_kwargs={"precision": precision, **self.plan_kwargs_of_unit[self.train_unit], **(plan_kwargs or {})},
             accelerator=accelerator,
             devices=devices,
             early_stopping=best is not None,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
+
+from agevi.nn.products import factor_dtype, linear
+from agevi.nn.rows import is_csr
 
 
 class Stack(nn.Module):
@@ -36,11 +40,34 @@ class Stack(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
-        """Map (..., n_input) to (..., n_output); BatchNorm sees all leading dimensions as one."""
+        """Map (..., n_input) to (..., n_output); BatchNorm sees all leading dimensions as one.
+
+        ``x`` may be a CSR tensor.
+        """
+        if is_csr(x):
+            return self._after_first(self._first(x, covariates))
         if covariates is not None and self.n_covariates:
             x = torch.cat([x, covariates.expand(*x.shape[:-1], self.n_covariates)], dim=-1)
-        flat: torch.Tensor = self.blocks(x.reshape(-1, x.shape[-1]))
-        return flat.reshape(*x.shape[:-1], flat.shape[-1])
+        flat = x.reshape(-1, x.shape[-1])
+        whole = not len(self.blocks) or factor_dtype(x) == x.dtype  # then modules are called, with their hooks
+        out: torch.Tensor = self.blocks(flat) if whole else self._after_first(self._first(flat))
+        return out.reshape(*x.shape[:-1], out.shape[-1])
+
+    def _first(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        """The first linear map, whose input may be wide; ``covariates`` are columns that ``x`` lacks."""
+        first: Any = self.blocks[0]
+        layer = first[0]
+        if covariates is None or not self.n_covariates:
+            return linear(x, layer.weight, layer.bias)
+        n = x.shape[-1]
+        out: torch.Tensor = linear(x, layer.weight[:, :n], layer.bias) + covariates @ layer.weight[:, n:].t()
+        return out
+
+    def _after_first(self, h: torch.Tensor) -> torch.Tensor:
+        """Everything behind the first linear map."""
+        first: Any = self.blocks[0]
+        rest: torch.Tensor = self.blocks[1:](first[1:](h))
+        return rest
 
 
 class GaussianEncoder(nn.Module):
@@ -52,6 +79,11 @@ class GaussianEncoder(nn.Module):
         self.mean = nn.Linear(stack.n_output, n_latent)
         self.log_variance = nn.Linear(stack.n_output, n_latent)
         self.min_variance = min_variance
+
+    def location(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        """The mean alone, (n, n_latent)."""
+        mean: torch.Tensor = self.mean(self.stack(x, covariates))
+        return mean
 
     def forward(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation, both (n, n_latent)."""

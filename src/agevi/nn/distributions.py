@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch.distributions import Distribution, constraints
-
-from agevi.nn.likelihoods import zip_nll
+from torch.nn import functional as F
 
 
 class ZeroInflatedPoisson(Distribution):
@@ -68,8 +67,9 @@ class ZeroInflatedPoisson(Distribution):
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Log-probability of every count."""
         value = value.expand_as(self.rate) if value.dim() <= self.rate.dim() else value
-        rate = self.rate.expand_as(value).unsqueeze(-1)
-        return -zip_nll(value.unsqueeze(-1), rate.log(), rate, self.zi_logits.expand_as(value).unsqueeze(-1))
+        kept, lost = F.logsigmoid(-self.zi_logits), F.logsigmoid(self.zi_logits)
+        of_count = kept + value * self.rate.log() - self.rate - torch.lgamma(value + 1)
+        return torch.where(value > 0, of_count, torch.logaddexp(lost, kept - self.rate))
 
     def get_normalized(self, key: str) -> torch.Tensor | None:
         """Rate (``"mu"``) or normalised rate (``"scale"``), as scvi-tools asks for them."""

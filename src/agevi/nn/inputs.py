@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from agevi.nn.rows import as_dense, is_csr, row_sum, with_values
+
 CP10K = 1e4
 
 
@@ -47,16 +49,20 @@ class GeneInput(nn.Module):
 
     def library_size(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Counts per cell, (n, 1), at least 1; scaled up by the share of counts that absent genes would hold."""
-        library = x.sum(-1, keepdim=True)
+        library = row_sum(x)
         if present is not None:
             library = library / self.share[present].sum().clamp_min(1e-6)
         return library.clamp_min(1.0)
 
     def normalized(self, x: torch.Tensor, library: torch.Tensor | None = None) -> torch.Tensor:
-        """Normalised values, (n, n_genes), before anything is filled in or standardised."""
+        """Normalised values, (n, n_genes), before anything is filled in or standardised; CSR where ``x`` is."""
         if self.normalize == "none":
             return x
-        return torch.log1p(x * (CP10K / (self.library_size(x) if library is None else library)))
+        factor = CP10K / (self.library_size(x) if library is None else library)
+        if not is_csr(x):
+            return torch.log1p(x * factor)
+        of_values = torch.repeat_interleave(factor.squeeze(-1), x.crow_indices().diff(), output_size=len(x.values()))
+        return with_values(x, torch.log1p(x.values() * of_values))
 
     def forward(
         self,
@@ -66,6 +72,8 @@ class GeneInput(nn.Module):
         summed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the network sees, (n, n_genes); genes that the data lack enter at their training mean.
+
+        CSR tensors stay so where zeros stay zeros.
 
         Parameters
         ----------
@@ -81,6 +89,8 @@ class GeneInput(nn.Module):
         if library is None:
             library = self.library_size(x, present)
         values = self.normalized(x, library)
+        if present is not None or self.standardize or (summed is not None and self.sums):
+            values = as_dense(values)
         if summed is None or not self.sums:
             values = values if present is None else torch.where(present, values, self.mean)
             return (values - self.mean) / self.sd if self.standardize else values

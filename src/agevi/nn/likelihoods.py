@@ -1,171 +1,274 @@
-r"""Negative log-likelihoods per row, in nats, constants included.
+r"""Likelihoods of a block of cells with their gradients, from what the last layer of a decoder gives.
 
-Counts :math:`x` have a rate :math:`\lambda`, given with its logarithm; sums run over genes (the last axis).
+Counts :math:`x` of a cell have the rates :math:`\lambda` with logarithm :math:`\eta`, from logits :math:`o`:
+
+.. math::
+
+    \lambda_g = \ell \frac{e^{o_g}}{\sum_j k_j e^{o_j}} \quad \text{("softmax")}, \qquad
+    \lambda_g = \log(1 + e^{o_g}) + 10^{-8} \quad \text{("softplus")}
+
+with library size :math:`\ell` and :math:`k` the share of counts that is not lost. Few counts are not zero, so the
+negative log-likelihood is a sum of what zeros would give and a correction at the counts, and only the first is dense:
+
+.. math:: -\log p(x) = \sum_g z(\lambda_g) + \sum_{x_g > 0} c(x_g, \lambda_g)
+
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from agevi.nn.rows import Block
+
 GENE_LIKELIHOODS = ("poisson", "zip", "nb", "zinb")
 """Distributions of counts; ``"normal"`` is for continuous values."""
+MIN_RATE = 1e-8
+
+_TABLE = torch.lgamma(torch.arange(1.0, 4097.0, dtype=torch.float64))
 
 
-def log_factorial_sum(x: torch.Tensor) -> torch.Tensor:
-    """Sum over the last axis of log(x!), which only counts above 1 contribute to."""
-    out = torch.zeros(x.shape[:-1], dtype=x.dtype, device=x.device)
-    where = (x > 1).nonzero(as_tuple=True)
-    terms = torch.lgamma(x[where] + 1)
-    return out.index_put_(where[:-1], terms, accumulate=True)
+def log_factorial(x: torch.Tensor) -> torch.Tensor:
+    """log(x!) of every value; on a CPU whole numbers below 4,096 are looked up."""
+    if x.device.type != "cpu":
+        return torch.lgamma(x + 1)
+    index = x.long().clamp_(0, len(_TABLE) - 1)
+    out = _TABLE.to(x.dtype)[index]
+    other = index != x
+    if other.any():
+        out[other] = torch.lgamma(x[other] + 1)
+    return out
 
 
-def poisson_nll(x: torch.Tensor, log_rate: torch.Tensor, rate: torch.Tensor | None = None) -> torch.Tensor:
-    r"""Poisson negative log-likelihood.
+class CountLikelihood:
+    r"""Poisson or negative binomial counts, of which a share may be lost.
 
-    .. math:: -\log p(x) = \sum_g \lambda_g - x_g \log\lambda_g + \log x_g!
+    With :math:`q = -\log p(0)` of the counts before any is lost, and its correction :math:`e` at a count:
+
+    .. math::
+
+        \text{Poisson:} \quad & q = \lambda, & e &= -x \eta + \log x! \\
+        \text{negative binomial:} \quad & q = \theta \log(1 + \lambda / \theta), & e &= x (\log(\theta + \lambda)
+        - \eta) - \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)} + \log x!
+
+    they are :math:`z = q, c = e`. Where a count is lost with the probability :math:`\pi` of logit :math:`\zeta`
+    (Lambert 1992), with :math:`s(\cdot)` the softplus,
+
+    .. math:: z = s(\zeta) + q - s(\zeta + q), \qquad c = e + s(\zeta + q)
+
+    A Poisson with softmax needs less: its rates sum to :math:`\ell`, so that
+
+    .. math:: -\log p(x) = \ell - \sum_{x_g > 0} x_g \eta_g + \sum_{x_g > 0} \log x_g!, \qquad
+        \frac{\partial}{\partial o_g} = \Bigl(\sum_j x_j\Bigr) \frac{\lambda_g}{\ell} - x_g
 
     Parameters
     ----------
-    x
-        Counts, (..., n_genes).
-    log_rate
-        :math:`\log\lambda`, same shape; must be finite.
+    kind
+        One of :data:`GENE_LIKELIHOODS`.
     rate
-        :math:`\lambda`, when it is at hand already.
-
-    Returns
-    -------
-    (...), in nats.
-    """
-    rate = log_rate.exp() if rate is None else rate
-    return rate.sum(-1) - (x * log_rate).sum(-1) + log_factorial_sum(x)
-
-
-def zip_nll(x: torch.Tensor, log_rate: torch.Tensor, rate: torch.Tensor, zero_logit: torch.Tensor) -> torch.Tensor:
-    r"""Zero-inflated Poisson negative log-likelihood.
-
-    With :math:`\pi` the logistic function of ``zero_logit``, the probability that a count is lost (Lambert 1992):
-
-    .. math:: p(0) = \pi + (1 - \pi) e^{-\lambda}, \qquad p(x) = (1 - \pi) \frac{\lambda^x e^{-\lambda}}{x!}
-
-    Parameters
-    ----------
-    x
-        Counts, (..., n_genes).
-    log_rate, rate
-        :math:`\log\lambda` and :math:`\lambda`, same shape.
-    zero_logit
-        Logit of :math:`\pi`, (n_genes,) or the shape of ``x``.
-
-    Returns
-    -------
-    (...), in nats.
-    """
-    of_count = rate - x * log_rate
-    of_zero = -torch.logaddexp(zero_logit.expand_as(rate), -rate)
-    kept = F.softplus(zero_logit).expand_as(rate)  # -log(1 - pi)
-    return (kept + torch.where(x > 0, of_count, of_zero)).sum(-1) + log_factorial_sum(x)
-
-
-def nb_nll(x: torch.Tensor, log_rate: torch.Tensor, rate: torch.Tensor, log_theta: torch.Tensor) -> torch.Tensor:
-    r"""Negative binomial negative log-likelihood.
-
-    With inverse dispersion :math:`\theta`, so that the variance is :math:`\lambda + \lambda^2 / \theta`:
-
-    .. math::
-
-        -\log p(x) = \sum_g (\theta_g + x_g) \log(\theta_g + \lambda_g) - \theta_g \log\theta_g
-        - x_g \log\lambda_g - \log\frac{\Gamma(x_g + \theta_g)}{\Gamma(\theta_g)} + \log x_g!
-
-    Parameters
-    ----------
-    x
-        Counts, (..., n_genes).
-    log_rate, rate
-        :math:`\log\lambda` and :math:`\lambda`, same shape.
+        ``"softmax"`` or ``"softplus"``.
+    log_library
+        :math:`\log\ell`, (n, 1).
     log_theta
-        :math:`\log\theta`, (n_genes,).
-
-    Returns
-    -------
-    (...), in nats.
-    """
-    theta = log_theta.exp()
-    dense = theta * _log1p_ratio(rate, theta) - x * (log_rate - torch.log(theta + rate))
-    return dense.sum(-1) - _log_rising_sum(x, theta) + log_factorial_sum(x)
-
-
-def zinb_nll(
-    x: torch.Tensor, log_rate: torch.Tensor, rate: torch.Tensor, log_theta: torch.Tensor, zero_logit: torch.Tensor
-) -> torch.Tensor:
-    r"""Zero-inflated negative binomial negative log-likelihood.
-
-    With :math:`\pi` as in :func:`zip_nll` and :math:`\theta` as in :func:`nb_nll`:
-
-    .. math::
-
-        p(0) = \pi + (1 - \pi) \Bigl(\frac{\theta}{\theta + \lambda}\Bigr)^\theta, \qquad
-        p(x) = (1 - \pi) \operatorname{NB}(x; \lambda, \theta)
-
-    Parameters
-    ----------
-    x
-        Counts, (..., n_genes).
-    log_rate, rate
-        :math:`\log\lambda` and :math:`\lambda`, same shape.
-    log_theta
-        :math:`\log\theta`, (n_genes,).
+        :math:`\log\theta`, (n_genes,), of negative binomials; the variance is :math:`\lambda + \lambda^2 / \theta`.
     zero_logit
-        Logit of :math:`\pi`, (n_genes,) or the shape of ``x``.
-
-    Returns
-    -------
-    (...), in nats.
+        :math:`\zeta`, (n_genes,), where counts are lost.
     """
-    theta = log_theta.exp()
-    zero = theta * _log1p_ratio(rate, theta)  # -log NB(0)
-    of_count = zero - x * (log_rate - torch.log(theta + rate))
-    of_zero = -torch.logaddexp(zero_logit.expand_as(rate), -zero)
-    kept = F.softplus(zero_logit).expand_as(rate)
-    dense = (kept + torch.where(x > 0, of_count, of_zero)).sum(-1)
-    return dense - _log_rising_sum(x, theta) + log_factorial_sum(x)
+
+    def __init__(
+        self,
+        kind: str,
+        rate: str,
+        log_library: torch.Tensor,
+        log_theta: torch.Tensor | None = None,
+        zero_logit: torch.Tensor | None = None,
+    ) -> None:
+        self.kind, self.rate = kind, rate
+        self.log_library = log_library
+        self.parameters = tuple(p for p in (log_theta, zero_logit) if p is not None)
+        self.log_theta: Any = None if log_theta is None else log_theta.detach()
+        self.zero_logit: Any = None if zero_logit is None else zero_logit.detach()
+        self.theta: Any = None if self.log_theta is None else self.log_theta.exp()
+        self.of_theta, self.of_zero = (
+            None if p is None else torch.zeros_like(p) for p in (self.theta, self.zero_logit)
+        )
+        self.weighted = rate == "softmax" and zero_logit is not None
+        if self.weighted:
+            self.log_kept = -F.softplus(self.parameters[-1].detach())
+
+    @property
+    def gradients(self) -> tuple[torch.Tensor, ...]:
+        """Gradients of the parameters over the blocks so far."""
+        return tuple(g for g in (self.of_theta, self.of_zero) if g is not None)
+
+    def __call__(self, logits: torch.Tensor, block: Block, gradient: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Negative log-likelihood of every row in nats, (n_rows,), and its gradient with respect to ``logits``.
+
+        ``logits``, (n_rows, n_genes), may be overwritten.
+        """
+        log_library = self.log_library[block.rows]
+        at: Any = None
+        share: Any = None
+        if self.rate == "softmax":
+            at, share = self._softmax(logits, block, log_library)
+        if self.kind == "poisson":
+            return self._poisson(logits, share, at, block, log_library, gradient)
+        if share is None:
+            rate = F.softplus(logits).add_(MIN_RATE)
+            eta = rate.take(block.position).log_()
+        else:
+            rate, eta = share * log_library.exp(), at
+            if self.weighted:
+                rate /= self.log_kept.exp()
+        nll, slope = self._general(rate, eta, block, gradient)
+        if not gradient:
+            return nll, None
+        if share is None:
+            return nll, slope.mul_(torch.sigmoid(logits)).div_(rate)
+        total = slope.sum(-1, keepdim=True)
+        if self.of_zero is not None:
+            self.of_zero += torch.sigmoid(self.zero_logit) * (total.t() @ share).squeeze(0)
+        return nll, slope.addcmul_(total, share, value=-1)
+
+    def _softmax(
+        self, logits: torch.Tensor, block: Block, log_library: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logarithm of the rate at the counts, (n_nonzero,), and the softmax of the logits of counts that are seen."""
+        if self.weighted:
+            logits = logits.add_(self.log_kept)
+        share = torch.softmax(logits, dim=-1)
+        # The softmax at the largest logit, at least 1 / n_genes, gives the normaliser without another exponential.
+        log_sum = logits.amax(-1, keepdim=True) - share.amax(-1, keepdim=True).log_()
+        at = logits.take(block.position) + block.per_value((log_library - log_sum).squeeze(-1))
+        if self.weighted:
+            at -= self.log_kept[block.gene()]
+        return at, share
+
+    def _poisson(
+        self,
+        logits: torch.Tensor,
+        share: torch.Tensor | None,
+        at: torch.Tensor | None,
+        block: Block,
+        log_library: torch.Tensor,
+        gradient: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The Poisson, whose gradient needs no dense tensor but the softmax or the sigmoid."""
+        x = block.values
+        if share is not None and at is not None:
+            nll = block.row_sum(log_factorial(x).sub_(x * at)) + log_library.exp().squeeze(-1)
+            if not gradient:
+                return nll, None
+            share.mul_(block.row_sum(x).unsqueeze(-1))
+            share.view(-1).scatter_add_(0, block.position, -x)
+            return nll, share
+        rate = F.softplus(logits).add_(MIN_RATE)
+        at_counts = rate.take(block.position)
+        nll = rate.sum(-1) + block.row_sum(log_factorial(x).sub_(x * at_counts.log()))
+        if not gradient:
+            return nll, None
+        slope = logits.sigmoid_()
+        slope.view(-1).scatter_add_(0, block.position, -x * slope.take(block.position) / at_counts)
+        return nll, slope
+
+    def _general(
+        self, rate: torch.Tensor, eta: torch.Tensor, block: Block, gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        r"""Negative log-likelihood, (n_rows,), and its gradient with respect to :math:`\eta`, (n_rows, n_genes)."""
+        x, gene = block.values, block.gene()
+        correction = log_factorial(x).sub_(x * eta)
+        if self.theta is None:
+            q, q_slope, theta_slope = rate, rate, None
+            slope_at_counts = rate.take(block.position).sub_(x)
+            of_theta_at_counts = None
+        else:
+            ratio = rate / self.theta
+            log1p, share = torch.log1p(ratio), ratio / (1 + ratio)  # share: rate / (theta + rate)
+            q, q_slope = self.theta * log1p, self.theta * share
+            theta, u = self.theta[gene], share.take(block.position)
+            correction += x * (self.log_theta[gene] + log1p.take(block.position))
+            correction -= torch.lgamma(x + theta) - torch.lgamma(theta)
+            slope_at_counts = u * (theta + x) - x
+            theta_slope = q - q_slope
+            of_theta_at_counts = x * (1 - u) - theta * (torch.digamma(x + theta) - torch.digamma(theta))
+        if self.zero_logit is None:
+            dense, count_zero = q, None
+        else:
+            inflated = F.softplus(self.zero_logit + q)
+            dense = F.softplus(self.zero_logit) + q - inflated
+            correction += inflated.take(block.position)
+            count_zero = torch.sigmoid(-self.zero_logit - q)  # share of zeros that no loss made
+        nll = dense.sum(-1) + block.row_sum(correction)
+        if gradient:
+            slope = q_slope.clone() if count_zero is None else q_slope * count_zero
+            slope.view(-1).scatter_(0, block.position, slope_at_counts)
+            self._add(count_zero, theta_slope, of_theta_at_counts, block, gene)
+            return nll, slope
+        return nll, q_slope
+
+    def _add(
+        self,
+        count_zero: torch.Tensor | None,
+        theta_slope: torch.Tensor | None,
+        of_theta_at_counts: torch.Tensor | None,
+        block: Block,
+        gene: torch.Tensor,
+    ) -> None:
+        """Add the gradients of the parameters, leaving out what they do to rates through the softmax."""
+        if self.of_theta is not None and theta_slope is not None and of_theta_at_counts is not None:
+            at_counts = of_theta_at_counts
+            if count_zero is not None:
+                at_counts = at_counts + ((1 - count_zero) * theta_slope).take(block.position)
+                theta_slope = count_zero * theta_slope
+            self.of_theta += theta_slope.sum(0)
+            self.of_theta.index_add_(0, gene, at_counts)
+        if self.of_zero is not None and count_zero is not None:
+            self.of_zero += block.n_rows * torch.sigmoid(self.zero_logit) - (1 - count_zero).sum(0)
+            self.of_zero.index_add_(0, gene, 1 - count_zero.take(block.position))
 
 
-def normal_nll(x: torch.Tensor, mean: torch.Tensor, sd: torch.Tensor) -> torch.Tensor:
-    r"""Normal negative log-likelihood.
+class NormalLikelihood:
+    r"""Normal values; the decoder gives their mean in units of a scaler.
 
-    .. math:: -\log p(x) = \sum_g \tfrac12 \Bigl(\frac{x_g - \mu_g}{\sigma_g}\Bigr)^2 + \log\sigma_g
+    .. math:: -\log p(x) = \sum_g \tfrac12 \Bigl(\frac{m_g + a_g o_g - x_g}{\sigma_g}\Bigr)^2 + \log\sigma_g
         + \tfrac12 \log 2\pi
 
     Parameters
     ----------
-    x
-        Values, (..., n_genes).
-    mean
-        :math:`\mu`, same shape.
     sd
-        :math:`\sigma`, (n_genes,) or the shape of ``x``.
-
-    Returns
-    -------
-    (...), in nats.
+        :math:`\sigma`, (n_genes,).
+    mean, scale
+        :math:`m` and :math:`a` of the scaler, (n_genes,), or None for 0 and 1.
     """
-    squares = 0.5 * ((x - mean) / sd) ** 2
-    return squares.sum(-1) + (sd.log() + 0.5 * math.log(2 * math.pi)).expand_as(x).sum(-1)
 
+    def __init__(self, sd: torch.Tensor, mean: torch.Tensor | None = None, scale: torch.Tensor | None = None) -> None:
+        self.parameters = (sd,)
+        self.sd, self.mean, self.scale = sd.detach(), mean, scale
+        self.constant = (self.sd.log() + 0.5 * math.log(2 * math.pi)).sum()
+        self.of_sd = torch.zeros_like(self.sd)
 
-def _log1p_ratio(rate: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-    """log(1 + rate / theta), exact also where theta is large."""
-    return torch.log1p(rate / theta)
+    @property
+    def gradients(self) -> tuple[torch.Tensor, ...]:
+        """Gradient of the standard deviations over the blocks so far."""
+        return (self.of_sd,)
 
-
-def _log_rising_sum(x: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-    """Sum over the last axis of log(Gamma(x + theta) / Gamma(theta)), which only counts contribute to."""
-    out = torch.zeros(x.shape[:-1], dtype=x.dtype, device=x.device)
-    where = (x > 0).nonzero(as_tuple=True)
-    of_gene = theta[where[-1]]
-    terms = torch.lgamma(x[where] + of_gene) - torch.lgamma(of_gene)
-    return out.index_put(where[:-1], terms, accumulate=True)
+    def __call__(
+        self, logits: torch.Tensor, block: Block | torch.Tensor, gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As in :class:`CountLikelihood`; ``block`` may also be dense, (n_rows, n_genes)."""
+        if self.mean is not None and self.scale is not None:
+            logits = logits.mul_(self.scale).add_(self.mean)
+        if isinstance(block, torch.Tensor):
+            logits = logits.sub_(block)
+        else:
+            logits.view(-1).scatter_add_(0, block.position, -block.values)
+        error = logits.div_(self.sd)
+        squares = error.square()
+        nll = 0.5 * squares.sum(-1) + self.constant
+        if not gradient:
+            return nll, None
+        self.of_sd += (len(error) - squares.sum(0)) / self.sd
+        return nll, error.mul_((1 if self.scale is None else self.scale) / self.sd)

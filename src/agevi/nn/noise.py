@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from agevi.nn.rows import as_dense, is_csr, with_values
+
 NOISES = ("gaussian", "binomial", "poisson")
 NOISE_SCALES = ("input_sd", "max")
 
@@ -45,10 +47,12 @@ class InputNoise(nn.Module):
         """Noisy counts, (n, n_genes)."""
         if not self.training or self.level == 0 or self.kind == "gaussian":
             return x
-        return thin(x, self.level) if self.kind == "binomial" else resample(x, self.level)
+        noisy = thin if self.kind == "binomial" else resample  # both leave zeros as they are
+        return with_values(x, noisy(x.values(), self.level)) if is_csr(x) else noisy(x, self.level)
 
     def on_input(self, values: torch.Tensor) -> torch.Tensor:
         """Noisy values of the encoder's input, (n, n_genes)."""
         if not self.training or self.level == 0 or self.kind != "gaussian":
             return values
+        values = as_dense(values)
         return values + self.level * self.scale * torch.randn_like(values)

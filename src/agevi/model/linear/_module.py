@@ -8,6 +8,7 @@ from torch import nn
 from agevi._compat import BaseModuleClass, auto_move_data
 from agevi.nn.heads import AgeScale
 from agevi.nn.inputs import GeneInput
+from agevi.nn.rows import as_dense
 
 
 class LinearModule(BaseModuleClass):
@@ -50,6 +51,7 @@ class LinearModule(BaseModuleClass):
         summed
             Whether rows are sums of a sample's cells; then values are taken in float64, since there are few of them.
         """
+        x = as_dense(x)
         values = self.input(x.double() if summed else x, present=present).to(self.coefficients.dtype)
         score: torch.Tensor = values @ self.coefficients + self.intercept
         return score if summed else score + self.cell_offset

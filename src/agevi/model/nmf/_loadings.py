@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from agevi.dataloaders._cells import EvenBatchSampler
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
-from agevi.dataloaders._splitter import EvenBatchSampler, SubjectSplitter
+from agevi.dataloaders._splitter import SubjectSplitter
 from agevi.model.nmf._module import LOADINGS
 
 
@@ -22,7 +23,7 @@ class _Cells(Dataset[dict[str, torch.Tensor]]):
     def __len__(self) -> int:
         return len(self.tensors[LOADINGS])
 
-    def __getitem__(self, positions: list[int]) -> dict[str, torch.Tensor]:
+    def __getitem__(self, positions: np.ndarray) -> dict[str, torch.Tensor]:
         return {name: values[positions] for name, values in self.tensors.items()}
 
 

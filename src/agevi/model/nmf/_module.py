@@ -10,6 +10,7 @@ from agevi._compat import auto_move_data
 from agevi.model._regressor import RegressorModule
 from agevi.nn.inputs import CP10K, GeneInput
 from agevi.nn.nnls import nnls
+from agevi.nn.rows import as_dense
 
 LOADINGS = "agevi_loadings"
 _ANSCOMBE = 3 / 8
@@ -53,6 +54,7 @@ class NMFModule(RegressorModule):
 
         Genes that the data lack have no part in the error. Can be differentiated with respect to ``x``.
         """
+        x = as_dense(x)
         weight = self.gene_weight if present is None else self.gene_weight * present
         weighted = self.components * weight  # n_components x n_genes
         return nnls(weighted.double() @ self.components.T.double(), x @ weighted.T)

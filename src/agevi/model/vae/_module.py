@@ -15,9 +15,12 @@ from agevi.dataloaders._fields import AGE, SUBJECT, SUMMED
 from agevi.dataloaders._stats import GeneStats
 from agevi.model.vae._observation import Continuous, Counts
 from agevi.nn.blocks import GaussianEncoder, Stack
+from agevi.nn.decoding import decoded_nll
 from agevi.nn.heads import AgeHead, AgeScale, masked_age_loss
 from agevi.nn.inputs import CP10K, GeneInput
+from agevi.nn.likelihoods import MIN_RATE, CountLikelihood, NormalLikelihood
 from agevi.nn.noise import InputNoise
+from agevi.nn.rows import as_dense
 
 
 class ClockVAEModule(BaseModuleClass):
@@ -171,8 +174,9 @@ class ClockVAEModule(BaseModuleClass):
         summed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Posterior mean, (n, n_latent), from which ages are predicted."""
-        covariates = self.covariates(batch_index, cat_covs, cont_covs)
-        mean: torch.Tensor = self.posterior(x, covariates, present, summed)[0].loc
+        values = self.encoder_input(x, self.input.library_size(x, present), present, summed)
+        covariates = self.covariates(batch_index, cat_covs, cont_covs) if self.encode_covariates else None
+        mean: torch.Tensor = self.encoder.location(values, covariates)
         return mean
 
     def age(self, latent_mean: torch.Tensor) -> torch.Tensor:
@@ -233,23 +237,30 @@ class ClockVAEModule(BaseModuleClass):
         cat_covs: torch.Tensor | None = None,
         cont_covs: torch.Tensor | None = None,
         transform_batch: int | None = None,
+        decode: bool = True,
     ) -> dict[str, Any]:
-        """Distribution of the values, ``px``, (..., n, n_genes), and the prior."""
+        """Distribution of the values, ``px``, (..., n, n_genes), the prior, and what the loss reads.
+
+        Without ``decode`` there is no ``px``: the loss needs the last hidden layer only, and no tensor of cells x genes.
+        """
         if transform_batch is not None:
             batch_index = torch.full_like(batch_index, transform_batch)
-        logits = self.logits(self.decoder(z, self.covariates(batch_index, cat_covs, cont_covs)))
+        hidden = self.decoder(z, self.covariates(batch_index, cat_covs, cont_covs))
         pz = Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)
+        out = {"pz": pz, "hidden": hidden, "library": library}
+        return out | {"px": self._distribution(self.logits(hidden), library)} if decode else out
+
+    def _distribution(self, logits: torch.Tensor, library: torch.Tensor) -> Any:
+        """Distribution of the values from the output of the decoder."""
         if isinstance(self.observation, Continuous):
-            return {"px": self._continuous(logits, self.observation), "pz": pz}
+            return self._continuous(logits, self.observation)
         if self.rate == "softmax":
-            log_scale = F.log_softmax(logits, dim=-1)
-            scale = log_scale.exp()
-            log_rate = log_scale + library - self.observation.log_kept(scale)
-            rate = log_rate.exp()
+            scale = torch.softmax(logits, dim=-1)
+            rate = scale * (library - self.observation.log_kept(scale)).exp()
         else:
-            rate = F.softplus(logits) + 1e-8
-            log_rate, scale = rate.log(), rate / rate.sum(-1, keepdim=True)
-        return {"px": self.observation.distribution(rate, scale), "pz": pz, "log_rate": log_rate, "rate": rate}
+            rate = F.softplus(logits) + MIN_RATE
+            scale = rate / rate.sum(-1, keepdim=True)
+        return self.observation.distribution(rate, scale)
 
     def _continuous(self, standardized: torch.Tensor, observation: Continuous) -> Any:
         """Distribution of normalised values from the decoder's output."""
@@ -259,13 +270,21 @@ class ClockVAEModule(BaseModuleClass):
         shares = torch.expm1(mean).clamp_min(0) / CP10K if self.input.normalize == "log1p_cp10k" else mean
         return observation.distribution(mean, sd, shares)
 
-    def reconstruction_loss(self, x: torch.Tensor, generative_outputs: dict[str, Any]) -> torch.Tensor:
-        """Negative log-likelihood of every cell, (...), in nats."""
+    def reconstruction(self, x: torch.Tensor, generated: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Negative log-likelihood in nats: mean over cells, and that of every cell, (..., n), which has no gradient."""
+        hidden, library = generated["hidden"], generated["library"]
+        if hidden.dim() > 2:  # draws of cells
+            parts = [self.reconstruction(x, {"hidden": h, "library": s}) for h, s in zip(hidden, library, strict=True)]
+            means, rows = zip(*parts, strict=True)
+            return torch.stack(means).mean(), torch.stack(rows)
+        likelihood: CountLikelihood | NormalLikelihood
         if isinstance(self.observation, Continuous):
-            px = generative_outputs["px"]
-            return self.observation.nll(self.input.normalized(x).expand_as(px.loc), px.loc, px.scale)
-        log_rate, rate = generative_outputs["log_rate"], generative_outputs["rate"]
-        return self.observation.nll(x.expand_as(rate), log_rate, rate)
+            scaler = (self.input.mean, self.input.sd) if self.input.standardize else (None, None)
+            likelihood, x = self.observation.likelihood(*scaler), self.input.normalized(x)
+        else:
+            likelihood = self.observation.likelihood(library, self.rate)
+        scale = 1 / max(len(hidden), 1)
+        return decoded_nll(hidden, self.logits.weight, self.logits.bias, x, likelihood, scale=scale)
 
     def loss(
         self,
@@ -290,10 +309,10 @@ class ClockVAEModule(BaseModuleClass):
         """
         x, qz, summed = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"], tensors.get(SUMMED)
         cells, aged = _single(summed), slice(None) if summed is None else summed
-        reconstruction = self.reconstruction_loss(x if cells is None else x[cells], generative_outputs)
+        mean, reconstruction = self.reconstruction(x if cells is None else as_dense(x)[cells], generative_outputs)
         kl = kl_divergence(qz, Normal(torch.zeros_like(qz.loc), torch.ones_like(qz.scale))).sum(-1)
         kl = kl if cells is None else kl[cells]
-        loss = (reconstruction + kl_weight * kl).sum() / max(len(reconstruction), 1)
+        loss = mean + kl_weight * kl.sum() / max(len(kl), 1)
         predicted = self.head(qz.loc[aged])
         if AGE in tensors:
             weight = None if subject_weights is None else subject_weights[tensors[SUBJECT][aged].squeeze(-1).long()]
@@ -340,9 +359,9 @@ class ClockVAEModule(BaseModuleClass):
         for start in range(0, n_mc_samples, n_mc_samples_per_pass):
             n = min(n_mc_samples_per_pass, n_mc_samples - start)
             inference = self.inference(**inputs, n_samples=n)
-            generative = self.generative(**self._get_generative_input(tensors, inference))
+            generative = self.generative(**self._get_generative_input(tensors, inference), decode=False)
             z, qz, pz = inference["z"], inference["qz"], generative["pz"]
-            log_ratio = (pz.log_prob(z) - qz.log_prob(z)).sum(-1) - self.reconstruction_loss(x, generative)
+            log_ratio = (pz.log_prob(z) - qz.log_prob(z)).sum(-1) - self.reconstruction(x, generative)[1]
             parts.append(log_ratio.reshape(n, -1))
         log_lik = torch.logsumexp(torch.cat(parts), dim=0) - torch.log(torch.tensor(float(n_mc_samples)))
         return float(log_lik.mean()) if return_mean else log_lik.cpu()

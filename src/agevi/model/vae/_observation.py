@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from agevi._compat import NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
 from agevi.dataloaders._stats import GeneStats
 from agevi.nn.distributions import ZeroInflatedPoisson
-from agevi.nn.likelihoods import nb_nll, normal_nll, poisson_nll, zinb_nll, zip_nll
+from agevi.nn.likelihoods import CountLikelihood, NormalLikelihood
 
 _GAIN = 10.0
 """Parameters of genes are stored as a tenth, so that steps of the size of the learning rate reach them soon."""
@@ -83,15 +83,11 @@ class Counts(nn.Module):
         theta, zero = self.log_theta.exp(), self.zero_logit.expand_as(rate)
         return ZeroInflatedNegativeBinomial(mu=rate, theta=theta, zi_logits=zero, scale=scale)
 
-    def nll(self, x: torch.Tensor, log_rate: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
-        """Negative log-likelihood of counts, (...), in nats."""
-        if self.kind == "poisson":
-            return poisson_nll(x, log_rate, rate)
-        if self.kind == "zip":
-            return zip_nll(x, log_rate, rate, self.zero_logit)
-        if self.kind == "nb":
-            return nb_nll(x, log_rate, rate, self.log_theta)
-        return zinb_nll(x, log_rate, rate, self.log_theta, self.zero_logit)
+    def likelihood(self, log_library: torch.Tensor, rate: str) -> CountLikelihood:
+        """Likelihood of cells with library sizes of logarithm ``log_library``, (n, 1)."""
+        log_theta = self.log_theta if self.kind in ("nb", "zinb") else None
+        zero_logit = self.zero_logit if self.kind in ("zip", "zinb") else None
+        return CountLikelihood(self.kind, rate, log_library, log_theta, zero_logit)
 
     def described(self, px: Any) -> dict[str, torch.Tensor]:
         """Parameters of ``px`` under the names of scvi-tools."""
@@ -145,9 +141,9 @@ class Continuous(nn.Module):
         """Distribution of the values; ``expected`` is what normalised expression is read from."""
         return Normal(mean, sd.expand_as(mean), validate_args=False, normal_mu=expected)
 
-    def nll(self, x: torch.Tensor, mean: torch.Tensor, sd: torch.Tensor) -> torch.Tensor:
-        """Negative log-likelihood of values, (...), in nats."""
-        return normal_nll(x, mean, sd)
+    def likelihood(self, mean: torch.Tensor | None = None, sd: torch.Tensor | None = None) -> NormalLikelihood:
+        """Likelihood of values that the scaler (``mean``, ``sd``) standardises, (n_genes,) both, or none does."""
+        return NormalLikelihood(self.sd if sd is None else sd * self.sd, mean, sd)
 
     def described(self, px: Any) -> dict[str, torch.Tensor]:
         """Parameters of ``px``."""

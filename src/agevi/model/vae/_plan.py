@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from agevi._compat import LossOutput
 from agevi.model._plan import AgeTrainingPlan, schedule_of
 from agevi.nn.schedules import KL_SCHEDULES
 
@@ -47,6 +48,11 @@ class ClockTrainingPlan(AgeTrainingPlan):
     def _step(self, batch: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
         self.loss_kwargs["kl_weight"] = self.kl_weight
         return super()._step(batch, mode)
+
+    def _outputs(self, batch: dict[str, torch.Tensor]) -> LossOutput:
+        """The loss without the distribution of the values, which no loss needs."""
+        output: LossOutput = self.forward(batch, loss_kwargs=self.loss_kwargs, generative_kwargs={"decode": False})[2]
+        return output
 
     def epoch_metrics(self, means: dict[str, torch.Tensor], mode: str) -> dict[str, torch.Tensor]:
         """The parts of the ELBO beside what every plan logs."""

@@ -1,0 +1,115 @@
+"""Rows of every registered field as tensors; counts stay sparse, so that nothing is made dense on the host."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from agevi._compat import REGISTRY_KEYS, AnnDataManager
+from agevi.nn.rows import csr
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, torch.Tensor]
+
+
+def fields_of(manager: AnnDataManager) -> dict[str, np.ndarray]:
+    """Every registered field but the matrix, (n_cells, ...) float32, read once."""
+    n = manager.get_from_registry(REGISTRY_KEYS.X_KEY).shape[0]
+    return {
+        key: np.asarray(manager.get_from_registry(key), dtype=np.float32).reshape(n, -1)
+        for key in manager.data_registry
+        if key != REGISTRY_KEYS.X_KEY
+    }
+
+
+class EvenBatchSampler(Sampler[np.ndarray]):
+    """Batches of nearly equal size, none above ``batch_size``, reshuffled in every pass.
+
+    1,025 cells at a batch size of 1,024 make batches of 513 and 512, not one of a single cell, which BatchNorm
+    could not take.
+    """
+
+    def __init__(self, n: int, batch_size: int, *, shuffle: bool) -> None:
+        self.n, self.shuffle = n, shuffle
+        self.n_batches = -(-n // batch_size)
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        order = torch.randperm(self.n) if self.shuffle else torch.arange(self.n)
+        for batch in torch.tensor_split(order, self.n_batches):
+            yield batch.numpy()
+
+
+class CellDataset(Dataset[Batch]):
+    """Batches of cells by their positions, taken from the arrays of the registered AnnData without a copy of them.
+
+    A CSR matrix in memory gives CSR tensors. Other matrices are read row by row into dense tensors, which is slower
+    and is logged.
+
+    Parameters
+    ----------
+    manager
+        Manager of the registered AnnData.
+    indices
+        Cells that positions count through; default all.
+    """
+
+    def __init__(self, manager: AnnDataManager, indices: np.ndarray | None = None) -> None:
+        self.manager, self.x = manager, manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        self.fields = fields_of(manager)
+        self.indices = np.arange(self.x.shape[0]) if indices is None else np.asarray(indices)
+        if self.indices.dtype == bool:
+            self.indices = np.flatnonzero(self.indices)
+        self.sparse = bool(sp.issparse(self.x)) and self.x.format == "csr"
+        if self.sparse:
+            self.canonical = bool(self.x.has_canonical_format)
+        else:
+            kind = f"{self.x.format} matrix" if sp.issparse(self.x) else type(self.x).__name__
+            logger.info("Cells are read into dense tensors, because the matrix is a %s and not CSR in memory.", kind)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, positions: np.ndarray) -> Batch:
+        rows = self.indices[positions]
+        out = {key: torch.from_numpy(values[rows]) for key, values in self.fields.items()}
+        out[REGISTRY_KEYS.X_KEY] = self._values(rows)
+        return out
+
+    def _values(self, rows: np.ndarray) -> torch.Tensor:
+        """Values of some cells as float32, (n, n_genes)."""
+        part = self.x[rows]
+        if not self.sparse:
+            dense = part.toarray() if sp.issparse(part) else part
+            return torch.from_numpy(np.asarray(dense, dtype=np.float32))
+        if not self.canonical:
+            part.sum_duplicates()
+        values = part.data.astype(np.float32, copy=False)
+        if np.count_nonzero(values) < len(values):  # a stored zero is a zero
+            part.eliminate_zeros()
+            values = part.data.astype(np.float32, copy=False)
+        crow, columns = torch.from_numpy(part.indptr), torch.from_numpy(part.indices)
+        return csr(crow, columns, torch.from_numpy(values), part.shape[1])
+
+
+def cell_loader(
+    manager: AnnDataManager,
+    indices: np.ndarray | None = None,
+    *,
+    batch_size: int,
+    shuffle: bool = False,
+    **kwargs: Any,
+) -> DataLoader[Any]:
+    """Batches of nearly equal size of the cells ``indices``, none above ``batch_size``."""
+    cells = CellDataset(manager, indices)
+    sampler = EvenBatchSampler(len(cells), batch_size, shuffle=shuffle)
+    return DataLoader(cells, sampler=sampler, batch_size=None, **kwargs)

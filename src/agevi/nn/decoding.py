@@ -1,0 +1,114 @@
+"""The last layer of a decoder together with the likelihood of what it decodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from agevi.nn.likelihoods import CountLikelihood, NormalLikelihood
+from agevi.nn.products import factor_dtype, plus_product
+from agevi.nn.rows import as_csr, blocks, is_csr, row_slices
+
+
+def decoded_nll(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    x: torch.Tensor,
+    likelihood: CountLikelihood | NormalLikelihood,
+    *,
+    scale: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Negative log-likelihood of values from the last hidden layer, constants included.
+
+    .. math:: o_i = W h_i + b, \qquad L = c \sum_i -\log p(x_i \mid o_i)
+
+    Some cells are decoded at a time, and their part of the gradient :math:`G = \partial L / \partial o` is used at
+    once, so that no tensor of all cells x genes is made:
+
+    .. math:: \partial h_i = W^\top G_i, \qquad \partial W = \sum_i G_i h_i^\top, \qquad \partial b = \sum_i G_i
+
+    Parameters
+    ----------
+    hidden
+        :math:`h`, (n, n_hidden).
+    weight, bias
+        :math:`W`, (n_genes, n_hidden), and :math:`b`, (n_genes,).
+    x
+        Values, (n, n_genes), dense or CSR; no gradient.
+    likelihood
+        Their distribution, made for these rows and used once; its parameters get gradients.
+    scale
+        :math:`c`.
+
+    Returns
+    -------
+    :math:`L`, 0-d, which can be differentiated once, and the value of every cell in nats, (n,), which cannot.
+    """
+    inputs = (hidden, weight, bias, *likelihood.parameters)
+    gradient = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+    total, rows = _Decoded.apply(x, likelihood, scale, gradient, *inputs)  # type: ignore[no-untyped-call]
+    return total, rows
+
+
+class _Decoded(torch.autograd.Function):
+    """:func:`decoded_nll`; gradients are computed on the way forward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        likelihood: CountLikelihood | NormalLikelihood,
+        scale: float,
+        gradient: bool,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        *parameters: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        dtype = factor_dtype(weight)
+        w, h = weight.to(dtype), hidden.to(dtype)
+        rounded = dtype != weight.dtype  # else the transpose of the weights' gradient is the faster product
+        out = torch.empty(len(hidden), dtype=weight.dtype, device=weight.device)
+        if gradient:
+            of_hidden, of_bias = torch.empty_like(hidden), torch.zeros_like(bias)
+            scaled = (hidden * scale).to(dtype)
+        of_weight = None
+        for rows, block in _row_blocks(x, likelihood):
+            logits = torch.addmm(bias, h[rows], w.t()) if dtype == bias.dtype else h[rows] @ w.t() + bias
+            nll, slope = likelihood(logits, block, gradient)
+            out[rows] = nll
+            if slope is not None:
+                factor = slope.to(dtype)
+                of_hidden[rows] = factor @ w
+                left, right = (factor, scaled[rows]) if rounded else (scaled[rows], factor)
+                of_weight = plus_product(of_weight, left.t(), right, weight.dtype)
+                of_bias += slope.sum(0)
+        if gradient:
+            if of_weight is None:
+                of_weight = torch.zeros_like(weight)
+            elif not rounded:
+                of_weight = of_weight.t()
+            rest = (g * scale for g in (of_bias, *likelihood.gradients))
+            ctx.save_for_backward(of_hidden.mul_(scale), of_weight, *rest)
+        ctx.mark_non_differentiable(out)
+        return out.sum() * scale, out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        if upstream.device.type != "cpu" or upstream.item() != 1:  # asking a GPU would make it wait
+            gradients = tuple(upstream * g for g in gradients)
+        return (None, None, None, None, *gradients)
+
+
+def _row_blocks(x: torch.Tensor, likelihood: CountLikelihood | NormalLikelihood) -> Any:
+    """Slices of rows with what the likelihood reads of them."""
+    if isinstance(likelihood, NormalLikelihood) and not is_csr(x):
+        for rows in row_slices(len(x), x.shape[-1], x.device, x.element_size()):
+            yield rows, x[rows]
+    else:
+        for block in blocks(as_csr(x)):
+            yield block.rows, block

@@ -1,0 +1,115 @@
+"""Rows of counts as CSR tensors: read a few rows at a time, so that no tensor of cells x genes is needed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+_CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**29}
+"""Size of a block of rows: on a CPU what stays in the cache, on a GPU what keeps it busy."""
+
+
+class Block(NamedTuple):
+    """Some rows of a CSR tensor."""
+
+    rows: slice
+    n_genes: int
+    position: torch.Tensor  # (n_nonzero,) int64, of every value in the block laid out row by row
+    values: torch.Tensor  # (n_nonzero,)
+    offsets: torch.Tensor  # (n_rows + 1,) int64, first value of every row
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the block."""
+        return len(self.offsets) - 1
+
+    def per_value(self, of_rows: torch.Tensor) -> torch.Tensor:
+        """One number of every row, (n_rows,), for each of its values, (n_nonzero,)."""
+        return torch.repeat_interleave(of_rows, self.offsets.diff(), output_size=len(self.values))
+
+    def gene(self) -> torch.Tensor:
+        """Gene of every value, (n_nonzero,)."""
+        return self.position % self.n_genes
+
+    def row_sum(self, terms: torch.Tensor) -> torch.Tensor:
+        """Sums over the values of every row, (n_rows,)."""
+        return segment_sum(terms, self.offsets)
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """The rows with their zeros, (n_rows, n_genes)."""
+        out = torch.zeros(self.n_rows * self.n_genes, dtype=dtype, device=self.values.device)
+        out.scatter_(0, self.position, self.values.to(dtype))
+        return out.view(self.n_rows, self.n_genes)
+
+
+def csr(crow: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, n_genes: int) -> torch.Tensor:
+    """A CSR tensor of shape (len(crow) - 1, n_genes), without a check of the indices."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant)", category=UserWarning)
+        return torch.sparse_csr_tensor(crow, columns, values, size=(len(crow) - 1, n_genes), check_invariants=False)
+
+
+def is_csr(x: torch.Tensor) -> bool:
+    """Whether ``x`` is a CSR tensor."""
+    return x.layout == torch.sparse_csr
+
+
+def as_csr(x: torch.Tensor) -> torch.Tensor:
+    """The rows of ``x``, (n, n_genes), as a CSR tensor."""
+    if is_csr(x):
+        return x
+    filled = x != 0
+    crow = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
+    torch.cumsum(filled.sum(-1), 0, out=crow[1:])
+    row, column = filled.nonzero(as_tuple=True)
+    return csr(crow, column, x[row, column], x.shape[-1])
+
+
+def as_dense(x: torch.Tensor) -> torch.Tensor:
+    """The rows of ``x`` with their zeros."""
+    if not is_csr(x):
+        return x
+    parts = [block.dense(x.values().dtype) for block in blocks(x)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else x.to_dense()
+
+
+def with_values(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """A CSR tensor with other values at the same places."""
+    return csr(x.crow_indices(), x.col_indices(), values, x.shape[-1])
+
+
+def row_sum(x: torch.Tensor) -> torch.Tensor:
+    """Sums over genes, (..., 1)."""
+    if is_csr(x):
+        return segment_sum(x.values(), x.crow_indices().long()).unsqueeze(-1)
+    return x.sum(-1, keepdim=True)
+
+
+def segment_sum(values: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Sums of stretches of ``values`` that start at ``offsets``, (len(offsets) - 1,)."""
+    if not len(values):
+        return values.new_zeros(len(offsets) - 1)
+    return torch.segment_reduce(values, "sum", offsets=offsets, unsafe=True, initial=0)
+
+
+def row_slices(n_rows: int, n_genes: int, device: torch.device, itemsize: int = 4) -> Iterator[slice]:
+    """Blocks of rows of nearly equal length, as many as keep a dense block small."""
+    at_most = max(1, _CHUNK_BYTES.get(device.type, 2**24) // (n_genes * itemsize))
+    n_blocks = -(-n_rows // at_most)
+    edges = [round(i * n_rows / n_blocks) for i in range(n_blocks + 1)] if n_blocks else []
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        yield slice(start, stop)
+
+
+def blocks(x: torch.Tensor) -> Iterator[Block]:
+    """The rows of a CSR tensor, some at a time."""
+    crow, columns, values, n_genes = x.crow_indices().long(), x.col_indices(), x.values(), x.shape[-1]
+    for rows in row_slices(len(x), n_genes, x.device, values.element_size()):
+        offsets = crow[rows.start : rows.stop + 1]
+        first, last = (int(v) for v in offsets[[0, -1]])
+        start = torch.arange(0, (len(offsets) - 1) * n_genes, n_genes, device=x.device)
+        position = torch.repeat_interleave(start, offsets.diff(), output_size=last - first).add_(columns[first:last])
+        yield Block(rows, n_genes, position, values[first:last], offsets - offsets[0])
