@@ -203,13 +203,10 @@ class ClockMixin(RoleMixin, ShellMixin):
                 f"level='sample' needs a clock that was trained on sums of cells; this {type(self).__name__} was trained "
                 "on single cells. Predict cells and average them with agevi.tl.aggregate_subjects."
             )
-        predict = self._predict_samples if level == "sample" else self._predict_ages
         with factors_in(factors_for(_checks.choice(precision, PRECISIONS, "precision"), self.device)):
-            return predict(adata, indices=indices, batch_size=batch_size)
-
-    def _predict_ages(self, adata: AnnData | None, **options: Any) -> np.ndarray:
-        """Ages alone, (n_cells,)."""
-        return self._predict(adata, **options).age
+            if level == "sample":
+                return self._predict_samples(adata, indices=indices, batch_size=batch_size)
+            return self._predict(adata, indices=indices, batch_size=batch_size).age
 
     def _predict(
         self,
