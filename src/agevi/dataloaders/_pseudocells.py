@@ -52,21 +52,19 @@ class Rows:
         return out
 
     def _values(self, members: list[np.ndarray], cells: np.ndarray) -> np.ndarray:
-        """Values of sums and cells in one product with the matrix, which reads their rows only."""
+        """Values of sums and cells, of which only their own rows are read."""
         groups = [*members, *cells[:, None]]
         sizes = np.array([len(g) for g in groups])
-        columns = np.concatenate(groups)
-        weights = np.repeat(1.0 / sizes if self.averaged else np.ones(len(sizes)), sizes).astype(np.float32)
-        if (
-            not sp.issparse(self.x) or self.x.format != "csr" or self.x.dtype.kind != "f"
-        ):  # a product would copy it whole
-            rows, columns = np.unique(columns, return_inverse=True)
-            x = self.x[rows]
+        first = np.concatenate([[0], np.cumsum(sizes)])
+        rows = self.x[np.concatenate(groups)]
+        if sp.issparse(
+            rows
+        ):  # with one pointer a group, the rows of its cells are one row, of which todense sums doubles
+            rows = sp.csr_matrix(rows, dtype=np.float32)
+            out = sp.csr_matrix((rows.data, rows.indices, rows.indptr[first]), (len(groups), rows.shape[1])).toarray()
         else:
-            x = self.x
-        indptr = np.concatenate([[0], np.cumsum(sizes)])
-        out = sp.csr_matrix((weights, columns, indptr), shape=(len(groups), x.shape[0])) @ x
-        return np.asarray(out.todense() if sp.issparse(out) else out, dtype=np.float32)
+            out = np.add.reduceat(np.asarray(rows, dtype=np.float32), first[:-1], axis=0)
+        return out / sizes[:, None].astype(np.float32) if self.averaged else out
 
 
 class PseudocellLoader:
