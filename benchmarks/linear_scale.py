@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from simulator_scale import LIBRARY_SIZE, N_CELLS, N_GENES, N_SUBJECTS
+from simulator_scale import cohort
 
 import agevi
 
@@ -61,13 +60,8 @@ def main() -> None:
         logging.basicConfig(format="%(asctime)s %(message)s")
         logging.getLogger("agevi").setLevel(logging.DEBUG)
 
-    total = round(N_CELLS * arguments.fraction)
-    n_cells = np.full(N_SUBJECTS, total // N_SUBJECTS)
-    n_cells[: total % N_SUBJECTS] += 1
     start = time.perf_counter()
-    adata = agevi.datasets.simulate_cohort(
-        N_SUBJECTS, n_cells.tolist(), N_GENES, n_age_genes=500, library_size=LIBRARY_SIZE
-    )
+    adata = cohort(arguments.fraction)
     agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", test_size=10, validation_size=9, rng=0)
     simulated, before, peak = time.perf_counter() - start, resident(), Peak()
     with peak.watch():

@@ -18,7 +18,7 @@ import time
 import numpy as np
 import torch
 from linear_scale import Peak, resident
-from simulator_scale import LIBRARY_SIZE, N_CELLS, N_GENES, N_SUBJECTS
+from simulator_scale import cohort
 
 import agevi
 
@@ -34,13 +34,8 @@ def main() -> None:
     logging.getLogger("agevi").setLevel(logging.INFO)
     torch.set_num_threads(arguments.n_threads)
 
-    total = round(N_CELLS * arguments.fraction)
-    n_cells = np.full(N_SUBJECTS, total // N_SUBJECTS)
-    n_cells[: total % N_SUBJECTS] += 1
     start = time.perf_counter()
-    adata = agevi.datasets.simulate_cohort(
-        N_SUBJECTS, n_cells.tolist(), N_GENES, n_age_genes=500, library_size=LIBRARY_SIZE, n_jobs=arguments.n_threads
-    )
+    adata = cohort(arguments.fraction, arguments.n_threads)
     agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", test_size=10, validation_size=9, rng=0)
     simulated, before, peak = time.perf_counter() - start, resident(), Peak()
     with peak.watch():

@@ -15,11 +15,22 @@ import sys
 import time
 
 import numpy as np
+from anndata import AnnData
 
 from agevi.datasets import simulate_cohort
 
 N_SUBJECTS, N_CELLS, N_GENES = 69, 189_432, 17_658
 LIBRARY_SIZE = 7_400
+
+
+def cohort(fraction: float, n_jobs: int | None = None) -> AnnData:
+    """The cohort, or a share of its cells."""
+    total = round(N_CELLS * fraction)
+    n_cells = np.full(N_SUBJECTS, total // N_SUBJECTS)
+    n_cells[: total % N_SUBJECTS] += 1
+    return simulate_cohort(
+        N_SUBJECTS, n_cells.tolist(), N_GENES, n_age_genes=500, library_size=LIBRARY_SIZE, n_jobs=n_jobs
+    )
 
 
 def main() -> None:
@@ -28,13 +39,8 @@ def main() -> None:
     parser.add_argument("--n-jobs", type=int, default=None)
     arguments = parser.parse_args()
 
-    total = round(N_CELLS * arguments.fraction)
-    n_cells = np.full(N_SUBJECTS, total // N_SUBJECTS)
-    n_cells[: total % N_SUBJECTS] += 1
     start = time.perf_counter()
-    adata = simulate_cohort(
-        N_SUBJECTS, n_cells.tolist(), N_GENES, n_age_genes=500, library_size=LIBRARY_SIZE, n_jobs=arguments.n_jobs
-    )
+    adata = cohort(arguments.fraction, arguments.n_jobs)
     seconds = time.perf_counter() - start
     x = adata.X
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux

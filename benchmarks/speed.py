@@ -95,11 +95,7 @@ class Race:
         return {
             "genes": self.adata.n_vars,
             "batch": batch_size,
-            "cells_per_s": {name: round(n / statistics.median(s)) for name, s in seconds.items()},
-            "ratio": {
-                p: round(statistics.median(a / b for a, b in zip(seconds["scvi"], seconds[p], strict=True)), 2)
-                for p in PRECISIONS
-            },
+            **medians(n, seconds),
             "beyond_gb": {name: round(gb, 2) for name, gb in memory.items()},
         }
 
@@ -124,12 +120,17 @@ class Race:
         return {
             "predict": list(self.adata.shape),
             "scvi_batch": best,
-            "cells_per_s": {name: round(n / statistics.median(s)) for name, s in taken.items()},
-            "ratio": {
-                p: round(statistics.median(a / b for a, b in zip(taken["scvi"], taken[p], strict=True)), 2)
-                for p in PRECISIONS
-            },
+            **medians(n, taken),
         }
+
+
+def medians(n: int, seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Cells per second, and over those of scvi-tools in the same round."""
+    ratios = {p: [a / b for a, b in zip(seconds["scvi"], seconds[p], strict=True)] for p in PRECISIONS}
+    return {
+        "cells_per_s": {name: round(n / statistics.median(s)) for name, s in seconds.items()},
+        "ratio": {p: round(statistics.median(values), 2) for p, values in ratios.items()},
+    }
 
 
 def matmul_bound(n_genes: int, batch_size: int, dtype: torch.dtype, clock: Callable[[], float]) -> int:
@@ -146,13 +147,6 @@ def matmul_bound(n_genes: int, batch_size: int, dtype: torch.dtype, clock: Calla
     return round(batch_size / min(seconds))
 
 
-def reconstruction(race: Race, epochs: int) -> dict[str, float]:
-    """Reconstruction loss of training cells in the last of some epochs, in nats per cell."""
-    losses = {"scvi": race.theirs(1024, epochs)[1].history["reconstruction_loss_train"]}
-    losses |= {p: race.ours(1024, p, epochs)[1].history["reconstruction_loss_train"] for p in PRECISIONS}
-    return {name: round(float(frame.iloc[-1, 0]), 2) for name, frame in losses.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--genes", type=int, nargs="*", default=[2000, 18000])
@@ -163,7 +157,6 @@ def main() -> None:
     parser.add_argument("--cells", type=int, help="default: 20,000 of 2,000 genes, 6,000 of 18,000")
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--predict", action="store_true")
-    parser.add_argument("--loss-epochs", type=int, default=0)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -177,8 +170,6 @@ def main() -> None:
     for n_genes in arguments.genes:
         n_cells = arguments.cells or (20_000 if n_genes <= 5000 else 6_000)
         race = Race(simulate(n_cells, n_genes, rng), clock, arguments.accelerator)
-        if arguments.loss_epochs:
-            print(json.dumps({"genes": n_genes, "nats_per_cell": reconstruction(race, arguments.loss_epochs)}))
         for batch_size in arguments.batches:
             row = race.train(batch_size, arguments.rounds)
             if arguments.accelerator == "cpu":

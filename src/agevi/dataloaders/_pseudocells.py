@@ -57,9 +57,8 @@ class Rows:
         sizes = np.array([len(g) for g in groups])
         first = np.concatenate([[0], np.cumsum(sizes)])
         rows = self.x[np.concatenate(groups)]
-        if sp.issparse(
-            rows
-        ):  # with one pointer a group, the rows of its cells are one row, of which todense sums doubles
+        if sp.issparse(rows):
+            # With one pointer a group the rows of its cells are one row, of which toarray sums the doubles.
             rows = sp.csr_matrix(rows, dtype=np.float32)
             out = sp.csr_matrix((rows.data, rows.indices, rows.indptr[first]), (len(groups), rows.shape[1])).toarray()
         else:

@@ -43,9 +43,15 @@ class GeneStats:
 def log1p_cp10k(x: sp.csr_matrix) -> sp.csr_matrix:
     """log(1 + counts per 10,000) of every row, float64, as a new matrix."""
     x = sp.csr_matrix(x, dtype=np.float64, copy=True)
-    library = np.asarray(x.sum(axis=1)).ravel()
-    x.data = np.log1p(x.data * np.repeat(CP10K / np.maximum(library, 1.0), np.diff(x.indptr)))
+    x.data = _log1p_cp10k(x.data, np.asarray(x.sum(axis=1)).ravel(), x.indptr)
     return x
+
+
+def _log1p_cp10k(values: np.ndarray, library: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    """The same for the stored values of rows with ``library`` counts each."""
+    scaled = values * np.repeat(CP10K / np.maximum(library, 1.0), np.diff(indptr))
+    torch.from_numpy(scaled).log1p_()  # faster than numpy's
+    return scaled
 
 
 def gene_stats(x: Any, rows: np.ndarray, *, normalize: str) -> GeneStats:
@@ -68,10 +74,7 @@ def gene_stats(x: Any, rows: np.ndarray, *, normalize: str) -> GeneStats:
         block.sum_duplicates()
         block.eliminate_zeros()
         values, library = block.data.astype(np.float64), np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        scaled = values
-        if normalize == "log1p_cp10k":
-            scaled = values * np.repeat(CP10K / np.maximum(library, 1.0), np.diff(block.indptr))
-            torch.from_numpy(scaled).log1p_()
+        scaled = _log1p_cp10k(values, library, block.indptr) if normalize == "log1p_cp10k" else values
         gene = block.indices.astype(np.intp)
         for row, weights in zip(sums, (values, values**2, scaled, scaled**2, None), strict=True):
             row += np.bincount(gene, weights, minlength=n_genes)

@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi.dataloaders._register import where
-from agevi.dataloaders._sums import sum_rows
+from agevi.dataloaders._sums import sample_groups, sum_rows
 
 logger = logging.getLogger(__name__)
 
@@ -114,10 +114,11 @@ def centre_genes(
 
 def _mean_shares(x: Any, code: np.ndarray, subject: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Mean share of every gene over the subjects of each cohort, (n_cohorts, n_genes), and the cohorts' counts."""
-    pair, of = pd.factorize(pd.MultiIndex.from_arrays([code, subject]), sort=True)
-    sums = sum_rows(x, pair, len(of))
+    pair = sample_groups(code, subject)
+    cohort = code[np.unique(pair, return_index=True)[1]]
+    sums = sum_rows(x, pair, len(cohort))
     dense = np.asarray(sums.todense() if sp.issparse(sums) else sums, dtype=np.float64)
-    cohort, depth = np.asarray(of.get_level_values(0)), dense.sum(1, keepdims=True)
+    depth = dense.sum(1, keepdims=True)
     counted = depth[:, 0] > 0
     shares = pd.DataFrame(dense[counted] / depth[counted]).groupby(cohort[counted]).mean()
     every = np.arange(code.max() + 1)
