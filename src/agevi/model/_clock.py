@@ -51,8 +51,6 @@ class ClockMixin(RoleMixin, ShellMixin):
     """Whether training chooses an epoch on validation subjects, so that the final clock is a refit on all of them."""
     predicts_sums: bool = False
     """Whether the clock also predicts from the summed counts of a sample, because it was trained on sums."""
-    pseudocell_groupby: str | None = None
-    """Column of the groups that are summed apart within a sample."""
     default_age_transform: ClassVar[str] = "none"
 
     convert_legacy_save = Absent("clocks are saved as safetensors and JSON, never as scvi-tools' pickles.")

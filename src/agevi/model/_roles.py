@@ -30,6 +30,7 @@ class RoleMixin(Host):
     subject_weight = "equal"
     predicts_sums: bool
     pseudocell_groupby: str | None = None
+    """Column of the groups that are summed apart within a sample."""
     history_: Any
     age_summary_: dict[str, Any]
 

@@ -65,8 +65,9 @@ class SubjectTrainingMixin(RoleMixin):
         self.train_unit = _checks.choice(train_unit, TRAIN_UNITS, "train_unit")
         self.pseudocell_size = _checks.share_or_count(pseudocell_size, "pseudocell_size")
         self.predicts_sums = train_unit == "pseudocell"
-        self.pseudocell_groupby = self._grouped_by(_checks.anndata(adata), pseudocell_groupby)
-        super().__init__(registered(_checks.anndata(adata)))
+        adata = registered(_checks.anndata(adata))
+        self.pseudocell_groupby = self._grouped_by(adata, pseudocell_groupby)
+        super().__init__(adata)
         self._start()
 
     def _grouped_by(self, adata: AnnData, key: str | None) -> str | None:
