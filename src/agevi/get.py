@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
+from agevi._get_genes import attribution_df, perturbation_df, programs_df
 from agevi.metrics._rows import metrics_row, reference_ages
 
 __all__ = [
@@ -21,10 +22,11 @@ __all__ = [
     "leaderboard_df",
     "metrics_by_df",
     "metrics_df",
+    "perturbation_df",
+    "programs_df",
     "subjects_df",
 ]
 
-_ATTRIBUTION = ("signed", "se", "rank_low", "rank_high", "selected")
 _METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "rmse", "mdae", "mad", "r2", "pearson"]
 _METRICS += ["spearman", "slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"]
 
@@ -282,74 +284,6 @@ def leaderboard_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.
     call = f"agevi.tl.compare_models(adata, ..., key_added={key_added!r})"
     table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("leaderboard"), "uns", call)
     return table.rename_axis("model").reset_index()
-
-
-def attribution_df(
-    adata: AnnData, *, group: str | None = "all", n_top: int | None = None, key_added: str = _keys.DEFAULT_KEY
-) -> pd.DataFrame:
-    """What every gene adds to predicted ages, the largest first, in the unit of the age column.
-
-    Parameters
-    ----------
-    adata
-        Annotated data after :func:`agevi.tl.attribute_genes`.
-    group
-        Group of cells; ``"all"`` are all cells, None every group, one after the other.
-    n_top
-        First genes of each group; all that the clock knows by default.
-    key_added
-        Prefix of the slots.
-
-    Returns
-    -------
-    A table with the columns ``gene``, ``group``, ``rank`` (from 1), ``attribution``, ``signed``, ``se``, ``rank_low``,
-    ``rank_high`` and ``selected``, as :func:`agevi.tl.attribute_genes` describes them. Genes that the clock does not know
-    are left out.
-
-    Raises
-    ------
-    KeyError
-        :func:`agevi.tl.attribute_genes` was not run.
-    ValueError
-        The group is unknown, or there are fewer than ``n_top`` genes.
-
-    Examples
-    --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort()
-    >>> agevi.model.PLSClock.setup_anndata(adata, age_key="age", subject_key="donor")
-    >>> model = agevi.model.PLSClock(adata)
-    >>> model.train()
-    >>> agevi.tl.attribute_genes(adata, model)
-    >>> agevi.get.attribution_df(adata, n_top=3)["rank"].tolist()
-    [1, 2, 3]
-    """
-    keys = _keys.Keys(key_added)
-    call = "agevi.tl.attribute_genes(adata, model)"
-    groups = [str(name) for name in _checks.slot(adata, keys.table("attribution"), "uns", call)["groups"]]
-    if group is not None:
-        _checks.group(group, groups, f"adata.uns[{keys.table('attribution')!r}]")
-    values = np.asarray(_checks.slot(adata, keys.attribution(), "varm", call))
-    known = np.flatnonzero(~np.isnan(values[:, 0]))
-    n_top = len(known) if n_top is None else _checks.count(n_top, "n_top", high=len(known))
-    out = []
-    for name in groups if group is None else [group]:
-        column = groups.index(name)
-        chosen = known[np.argsort(-values[known, column], kind="stable")[:n_top]]
-        parts = {part: _part(adata, keys, part, chosen, column) for part in ("", *_ATTRIBUTION)}
-        out.append(
-            pd.DataFrame(
-                {"gene": adata.var_names[chosen], "group": name, "rank": np.arange(1, n_top + 1)}
-                | {part or "attribution": part_values for part, part_values in parts.items()}
-            )
-        )
-    return pd.concat(out, ignore_index=True)
-
-
-def _part(adata: AnnData, keys: _keys.Keys, part: str, genes: np.ndarray, column: int) -> np.ndarray:
-    """One quantity of some genes in one group, (n_genes,) float64."""
-    values: np.ndarray = np.asarray(adata.varm[keys.attribution(part)])[genes, column].astype(np.float64)
-    return values
 
 
 def history_df(model: Any) -> pd.DataFrame:
