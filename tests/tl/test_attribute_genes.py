@@ -372,3 +372,32 @@ def test_the_table_refuses(cohort, linear):
         agevi.get.attribution_df(cohort, group="type00")
     with pytest.raises(ValueError, match="n_top=61 is out of range"):
         agevi.get.attribution_df(cohort, n_top=61)
+
+
+def test_several_clocks_give_their_mean_and_ranks_over_them(cohort):
+    """Clocks of two halves of the subjects, as those of folds."""
+    clocks = []
+    for half in (0, 1):
+        part = pd.factorize(cohort.obs["donor"])[0] % 2 == half
+        cohort.obs["agevi_split"] = np.where(part, "train", "test")
+        clocks.append(fit(cohort, PLSClock, setup=PLAIN))
+    for key, model in (("a", clocks[0]), ("b", clocks[1]), ("both", clocks)):
+        agevi.tl.attribute_genes(cohort, model, key_added=key, n_top=10)
+    a, b, both = (cohort.varm[f"{key}_attribution"] for key in ("a", "b", "both"))
+    np.testing.assert_allclose(both, (a + b) / 2, rtol=1e-5)
+    assert cohort.uns["both_attribution"]["n_clocks"] == 2
+    width = {
+        key: cohort.varm[f"{key}_attribution_rank_high"] - cohort.varm[f"{key}_attribution_rank_low"]
+        for key in ("a", "b", "both")
+    }
+    assert width["both"].mean() > 1.5 * max(width["a"].mean(), width["b"].mean())
+
+
+def test_clocks_that_do_not_belong_together_are_refused(cohort, linear, trained):
+    other = fit(cohort[:, 5:].copy(), PLSClock)
+    with pytest.raises(ValueError, match="differ in their genes, subject_key"):
+        agevi.tl.attribute_genes(cohort, [linear, other])
+    with pytest.raises(ValueError, match="some clocks in model predict sums"):
+        agevi.tl.attribute_genes(cohort, [linear, trained])
+    with pytest.raises(ValueError, match="model is an empty list"):
+        agevi.tl.attribute_genes(cohort, [])

@@ -35,12 +35,12 @@ def mean_and_error(values: Array) -> tuple[Array, Array]:
 def rank_stability(
     values: Array, *, n_top: int, n_boot: int, rng: np.random.Generator, level: float = 0.95
 ) -> Stability:
-    """Intervals of the ranks of genes by their mean over subjects, when subjects are drawn with replacement.
+    """Intervals of the ranks of genes by their mean, when subjects, and clocks, are drawn with replacement.
 
     Parameters
     ----------
     values
-        One row per subject, (n_subjects, n_genes).
+        One table per clock with one row per subject, (n_clocks, n_subjects, n_genes).
     n_top
         Rank up to which a gene counts as selected.
     n_boot
@@ -50,9 +50,12 @@ def rank_stability(
     level
         Coverage of the intervals.
     """
-    n, n_genes = values.shape
+    n_clocks, n, n_genes = values.shape
     draws = rng.multinomial(n, np.full(n, 1 / n), size=n_boot).astype(values.dtype)  # n_boot x n_subjects
-    means = draws @ values
+    of_clocks = rng.multinomial(n_clocks, np.full(n_clocks, 1 / n_clocks), size=n_boot).astype(values.dtype)
+    means = np.zeros((n_boot, n_genes), dtype=values.dtype)
+    for k in range(n_clocks):
+        means += of_clocks[:, [k]] * (draws @ values[k])
     ranks = np.empty((n_boot, n_genes), dtype=np.int32)
     np.put_along_axis(ranks, np.argsort(-means, axis=1, kind="stable"), np.arange(1, n_genes + 1, dtype=np.int32), 1)
     low, high = np.quantile(ranks, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")

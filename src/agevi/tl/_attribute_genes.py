@@ -54,7 +54,8 @@ def attribute_genes(  # noqa: PLR0913
     adata
         Cells with the clock's genes.
     model
-        A trained clock.
+        A trained clock, or a list of clocks with the same genes, for example one per fold: attributions are then the mean
+        over the clocks, and ranks are taken when clocks are drawn anew too.
     method
         ``"expected_gradients"``: path integrals from many background rows, the default of networks and ensembles;
         ``"integrated_gradients"``: from the mean of the background alone; ``"linear"``: expected gradients in closed form,
@@ -136,20 +137,25 @@ def attribute_genes(  # noqa: PLR0913
     >>> adata.varm["agevi_attribution"].shape
     (500, 4)
     """
-    check_clock(adata, model, "tl.attribute_genes")
+    models = _clocks(adata, model, unit)
+    model, genes = models[0], models[0].genes
     n_boot = _checks.count(n_boot, "n_boot")
-    n_top = min(100, len(model.genes)) if n_top is None else _checks.count(n_top, "n_top", high=len(model.genes))
+    n_top = min(100, len(genes)) if n_top is None else _checks.count(n_top, "n_top", high=len(genes))
     generator = _checks.generator(rng)
-    units = make_units(adata, model, groupby=groupby, unit=unit, n_cells_per_subject=n_cells_per_subject, rng=generator)
-    method, n_samples, settings = settings_of(model, method, n_samples, summed=units.summed, rng=generator)
-    chosen = _positions(adata, cells)
-    settings = with_background(settings, model, background, summed=units.summed)
-    totals = run(adata, model, units, settings)
-    stored = _aligned(adata, model, _summaries(totals, units, n_top, n_boot, generator))
-    layer = None if chosen is None else _of_cells(adata, model, chosen, settings)
+    chosen, runs, layers = _positions(adata, cells), [], []
+    for clock in models:
+        units = make_units(
+            adata, clock, groupby=groupby, unit=unit, n_cells_per_subject=n_cells_per_subject, rng=generator
+        )
+        used, n_used, settings = settings_of(clock, method, n_samples, summed=units.summed, rng=generator)
+        settings = with_background(settings, clock, background, summed=units.summed)
+        runs.append(run(adata, clock, units, settings))
+        if chosen is not None:
+            layers.append(_of_cells(adata, clock, chosen, settings) / len(models))
+    stored = _aligned(adata, model, _summaries(runs, units, n_top, n_boot, generator))
     params = {
-        "method": method,
-        "n_samples": n_samples,
+        "method": used,
+        "n_samples": n_used,
         "groupby": groupby,
         "background": "subjects" if isinstance(background, str) else "adata",
         "n_cells_per_subject": n_cells_per_subject,
@@ -158,14 +164,14 @@ def attribute_genes(  # noqa: PLR0913
         "n_boot": n_boot,
         "rng": rng,
     }
-    record = _keys.to_uns(_record(totals, units, model) | {"params": params})
+    record = _keys.to_uns(_record(runs, units, model) | {"params": params})
     out = adata.copy() if copy else adata
     keys = _keys.Keys(key_added)
     for part, values in stored.items():
         out.varm[keys.attribution(part)] = values
     out.layers.pop(keys.attribution(), None)
-    if layer is not None:
-        out.layers[keys.attribution()] = layer
+    if layers:
+        out.layers[keys.attribution()] = sum(layers[1:], layers[0])
     out.uns[keys.table(NOUN)] = record
     return out if copy else None
 
@@ -225,16 +231,38 @@ def run(adata: AnnData, model: Any, units: Units, settings: Settings) -> Totals:
     return totals
 
 
+def _clocks(adata: AnnData, model: Any, unit: str) -> list[Any]:
+    """The clocks that are attributed, which read the same genes of the same units."""
+    models = list(model) if isinstance(model, list | tuple) else [model]
+    if not models:
+        raise ValueError("model is an empty list; pass a trained clock, or a list of them.")
+    for clock in models:
+        check_clock(adata, clock, "tl.attribute_genes")
+    for clock in models[1:]:
+        if not np.array_equal(clock.genes, models[0].genes) or any(
+            clock.setup_args[key] != models[0].setup_args[key] for key in ("subject_key", "sample_key", "age_unit")
+        ):
+            raise ValueError(
+                "the clocks in model differ in their genes, subject_key, sample_key or age_unit; attribute each under its "
+                "own key_added, or join them to an agevi.model.EnsembleClock."
+            )
+        if unit != "cell" and clock.predicts_sums != models[0].predicts_sums:
+            raise ValueError("some clocks in model predict sums of cells and others single cells; pass unit='cell'.")
+    return models
+
+
 def _summaries(
-    totals: Totals, units: Units, n_top: int, n_boot: int, rng: np.random.Generator
+    runs: Sequence[Totals], units: Units, n_top: int, n_boot: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Every part of :data:`PARTS` for the genes of the clock, (n_genes, n_groups)."""
+    """Every part of :data:`PARTS` for the genes of the clocks, (n_genes, n_groups)."""
     columns: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
     for group in range(len(units.groups)):
-        absolute, signed = totals.means(group)
-        mean, error = mean_and_error(absolute)
+        means = [totals.means(group) for totals in runs]
+        absolute = np.stack([values for values, _ in means])  # n_clocks x n_subjects x n_genes
+        mean, error = mean_and_error(absolute.mean(axis=0))
+        signed = np.mean([values.mean(axis=0) for _, values in means], axis=0)
         stability = rank_stability(absolute, n_top=n_top, n_boot=n_boot, rng=rng)
-        found = (mean, signed.mean(axis=0), error, stability.low, stability.high, stability.selected)
+        found = (mean, signed, error, stability.low, stability.high, stability.selected)
         for part, values in zip(PARTS, found, strict=True):
             columns[part].append(values)
     return {part: np.stack(values, axis=1) for part, values in columns.items()}
@@ -251,17 +279,19 @@ def _aligned(adata: AnnData, model: Any, parts: dict[str, np.ndarray]) -> dict[s
     return out
 
 
-def _record(totals: Totals, units: Units, model: Any) -> dict[str, Any]:
+def _record(runs: Sequence[Totals], units: Units, model: Any) -> dict[str, Any]:
     """What ``uns`` keeps beside the arguments."""
-    errors, outputs = np.abs(np.concatenate(totals.errors)), np.concatenate(totals.outputs)
+    errors = np.abs(np.concatenate([part for totals in runs for part in totals.errors]))
+    ranges = [float(np.ptp(np.concatenate(totals.outputs))) for totals in runs]
     return {
         "groups": units.groups,
-        "n_subjects": [int((weight > 0).sum()) for weight in totals.weight],
-        "n_rows": totals.n_rows,
+        "n_subjects": [int((weight > 0).sum()) for weight in runs[0].weight],
+        "n_rows": runs[0].n_rows,
+        "n_clocks": len(runs),
         "completeness_error": float(errors.mean()),
         "completeness_error_max": float(errors.max()),
-        "predicted_range": float(np.ptp(outputs)),
-        "background_age": float(np.concatenate(totals.references).mean()),
+        "predicted_range": float(np.mean(ranges)),
+        "background_age": float(np.mean(np.concatenate([part for totals in runs for part in totals.references]))),
         "model": type(model).__name__,
         "version": agevi.__version__,
         "age_unit": model.setup_args["age_unit"],
