@@ -165,7 +165,9 @@ def against_shap(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     agevi.tl.attribute_genes(adata, model, n_samples=n)
     whole = adata.n_obs / (time.perf_counter() - start)
-    print(f"{n} samples: shap {slow:,.0f} cells/s, the same gradients here {fast:,.0f}, tl.attribute_genes {whole:,.0f}")
+    print(
+        f"{n} samples: shap {slow:,.0f} cells/s, the same gradients here {fast:,.0f}, tl.attribute_genes {whole:,.0f}"
+    )
     print(f"times shap: {fast / slow:.1f}, {whole / slow:.1f}")
 
 

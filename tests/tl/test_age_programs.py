@@ -10,7 +10,7 @@ from scipy.stats import sem
 
 import agevi
 from agevi.model import DenoisingVAE, EnsembleClock, GaussianVAE, MLPClock, NMFClock, PLSClock, PoissonVAE
-from tests.tl.test_attribute_genes import PLAIN, SETUP, fit
+from tests.tl.test_attribute_genes import PLAIN, SETUP, fit, widened
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +103,7 @@ def test_every_autoencoder(cohort, cls, init, setup):
 
 
 def test_genes_that_the_clock_does_not_know_are_nan(cohort, fitted):
-    wider = cohort[:, [*range(60), 0]].copy()
-    wider.var_names = [*cohort.var_names, "new"]
+    wider = widened(cohort)
     agevi.tl.age_programs(wider, fitted)
     assert np.isnan(wider.varm["agevi_programs"][-1]).all()
     assert np.isfinite(wider.varm["agevi_programs"][:-1]).all()

@@ -9,7 +9,7 @@ from scipy.stats import sem
 import agevi
 from agevi.model import EnsembleClock, GaussianVAE, MLPClock, PLSClock
 from tests.conftest import QUIET
-from tests.tl.test_attribute_genes import PLAIN, SETUP, fit, sums
+from tests.tl.test_attribute_genes import PLAIN, SETUP, fit, sums, widened
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +151,7 @@ def test_bad_arguments_are_refused(cohort, linear, genes, arguments, error, mess
 def test_models_and_values_that_cannot_be_perturbed_are_refused(cohort, network):
     with pytest.raises(TypeError, match="model is a str"):
         agevi.tl.perturb_genes(cohort, "clock")
-    wider = cohort[:, [*range(60), 0]].copy()
-    wider.var_names = [*cohort.var_names, "new"]
+    wider = widened(cohort)
     with pytest.raises(KeyError, match="gene 'new' is in adata.var_names, but the clock was trained without it"):
         agevi.tl.perturb_genes(wider, network, "new")
     centred = cohort.copy()
