@@ -23,7 +23,6 @@ import warnings
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from reference import pseudobulk
 from scipy.stats import hypergeom, spearmanr
@@ -216,7 +215,7 @@ def published(args: argparse.Namespace) -> None:
             shared = table.index.intersection(coefficients.index)
             used = coefficients[shared]
             rho, p = spearmanr(table.loc[shared, "signed"], used)
-            n = min(100, len(shared) // 4)
+            n = min(100, len(shared) // 4)  # of few shared genes a quarter
             first = set(table.loc[shared, "attribution"].nlargest(n).index)
             theirs = set(used.abs().nlargest(n).index)
             overlap = len(first & theirs)
@@ -231,10 +230,11 @@ def published(args: argparse.Namespace) -> None:
 def published_tables() -> dict[str, pd.Series]:
     """Coefficients of the published clocks of CD4 T cells by symbol."""
     clocks = DATA / "clocks"
-    grn = pd.read_csv(clocks / "grnimmuneclock" / "CD4T_coefs.csv")
-    sc = pd.read_csv(clocks / "scImmuAging" / "CD4T.csv")
-    print(grn.head(3).to_string(), sc.head(3).to_string(), sep="\n")
-    return {"grnimmuneclock": grn.set_index(grn.columns[0])["coef_scaled"]}
+    grn = pd.read_csv(clocks / "grnimmuneclock" / "CD4T_coefs.csv").set_index("gene")["coef_scaled"]
+    sc = pd.read_csv(clocks / "scImmuAging" / "CD4T.csv").set_index("gene")["coef"].drop("Intercept")
+    symbol = pd.read_csv(DATA / "reference" / "ensembl_to_symbol.csv.gz").drop_duplicates("ensembl")
+    sc = sc.rename(symbol.set_index("ensembl")["Symbol"])
+    return {"grnimmuneclock": grn, "scImmuAging": sc[~sc.index.duplicated()]}
 
 
 def main() -> None:

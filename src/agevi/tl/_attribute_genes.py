@@ -68,7 +68,7 @@ def attribute_genes(  # noqa: PLR0913
         hold none of them); or an AnnData whose rows are taken, for example of young controls.
     n_samples
         Gradients for each row: with expected gradients 8 points on the path from each background row for sums, 4 for
-        cells. Default: 400 for sums, 100 for cells.
+        cells. Default: 400 for sums, 100 for cells and for :class:`agevi.model.NMFClock`, which takes long for each.
     n_cells_per_subject
         Cells of each subject at most, drawn at random.
     unit

@@ -11,6 +11,7 @@ import torch
 from agevi import _checks
 from agevi.model._reading import clocks_of
 from agevi.model.linear._module import LinearModule
+from agevi.model.nmf._module import NMFModule
 from agevi.nn.attribution import Attributions, Reader, linear_attributions, path_attributions
 from agevi.tl._attribution_run import Explain, Settings
 
@@ -19,6 +20,7 @@ N_POINTS = {True: 8, False: 4}
 """Points on each path of expected gradients, for sums and for cells; on sums they leave errors below 1 % of the range."""
 N_SAMPLES = {True: 400, False: 100}
 """Gradients of a row by default, for sums, of which there are few, and for cells."""
+_N_PROJECTED = 100  # of clocks that solve least squares at every point
 _POOL = 1000  # rows of the background where only its mean is read
 _SHAP_ROWS = 200
 
@@ -54,9 +56,11 @@ def settings_of(
             f"method='linear' with a {type(model).__name__}, whose age is no function of one weighted sum of genes; pass "
             "method='expected_gradients'."
         )
-    n = N_SAMPLES[summed] if n_samples is None else _checks.count(n_samples, "n_samples")
+    projects = any(isinstance(clock.module, NMFModule) for clock in clocks_of(model))
+    default = _N_PROJECTED if projects else N_SAMPLES[summed]
+    n = default if n_samples is None else _checks.count(n_samples, "n_samples")
     if method == "expected_gradients":
-        n_points = min(n, N_POINTS[summed])
+        n_points = min(n, N_POINTS[summed and not projects])
         return method, n, Settings(partial(path_attributions, n_points=n_points), max(1, n // n_points), False, rng)
     if method == "integrated_gradients":
         return method, n, Settings(partial(path_attributions, n_points=n), _POOL, True, rng)
