@@ -16,7 +16,7 @@ LAYERS = [
     {"dataloaders"},
     {"model"},
     {"pp", "datasets", "tl"},
-    {"get"},
+    {"get", "_get_genes"},
     {"pl"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -31,6 +31,15 @@ def choice(value: Any, options: Sequence[str], argument: str) -> str:
     return str(value)
 
 
+def group(value: Any, groups: Sequence[str], where: str) -> str:
+    """``value`` when it is one of the ``groups`` that stand in ``where``, else a ValueError that names the closest."""
+    if str(value) in groups:
+        return str(value)
+    close = difflib.get_close_matches(str(value), groups, n=1)
+    hint = f"; closest: {close[0]!r}" if close else ""
+    raise ValueError(f"group={value!r} is not in {where}{hint}. Available: {listed(groups)}.")
+
+
 def count(value: Any, argument: str, *, low: int = 1, high: int | None = None) -> int:
     """``value`` as an int between ``low`` and ``high``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

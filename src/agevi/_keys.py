@@ -58,6 +58,10 @@ class Keys:
     def subjects(self) -> str:
         return f"{self.key_added}_subjects"
 
+    def attribution(self, part: str = "") -> str:
+        """Slot of ``varm`` with the attributions of genes, or with another ``part`` of them, such as ``"signed"``."""
+        return f"{self.key_added}_attribution" + (f"_{part}" if part else "")
+
     def table(self, noun: str) -> str:
         """Slot of ``uns`` with the table of a tool, such as ``"metrics"``."""
         return f"{self.key_added}_{noun}"

@@ -12,9 +12,20 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
+from agevi._get_genes import attribution_df, perturbation_df, programs_df
 from agevi.metrics._rows import metrics_row, reference_ages
 
-__all__ = ["correlation_df", "history_df", "leaderboard_df", "metrics_by_df", "metrics_df", "subjects_df"]
+__all__ = [
+    "attribution_df",
+    "correlation_df",
+    "history_df",
+    "leaderboard_df",
+    "metrics_by_df",
+    "metrics_df",
+    "perturbation_df",
+    "programs_df",
+    "subjects_df",
+]
 
 _METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "rmse", "mdae", "mad", "r2", "pearson"]
 _METRICS += ["spearman", "slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from agevi.tl._age_correlation import age_correlation
+from agevi.tl._age_programs import age_programs
 from agevi.tl._aggregate_subjects import aggregate_subjects
+from agevi.tl._attribute_genes import attribute_genes
 from agevi.tl._compare_models import compare_models
 from agevi.tl._cross_validate import cross_validate
 from agevi.tl._evaluate_by import evaluate_by
+from agevi.tl._perturb_genes import perturb_genes
 from agevi.tl._predict_age import predict_age
 from agevi.tl._tune import tune
 
 __all__ = [
     "age_correlation",
+    "age_programs",
     "aggregate_subjects",
+    "attribute_genes",
     "compare_models",
     "cross_validate",
     "evaluate_by",
+    "perturb_genes",
     "predict_age",
     "tune",
 ]

@@ -1,0 +1,156 @@
+"""Tables of :mod:`agevi.get` about genes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _keys
+
+_ATTRIBUTION = ("signed", "se", "rank_low", "rank_high", "selected")
+
+
+def attribution_df(
+    adata: AnnData, *, group: str | None = "all", n_top: int | None = None, key_added: str = _keys.DEFAULT_KEY
+) -> pd.DataFrame:
+    """What every gene adds to predicted ages, the largest first, in the unit of the age column.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.attribute_genes`.
+    group
+        Group of cells; ``"all"`` are all cells, None every group, one after the other.
+    n_top
+        First genes of each group; all that the clock knows by default.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A table with the columns ``gene``, ``group``, ``rank`` (from 1), ``attribution``, ``signed``, ``se``, ``rank_low``,
+    ``rank_high`` and ``selected``, as :func:`agevi.tl.attribute_genes` describes them. Genes that the clock does not know
+    are left out.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.attribute_genes` was not run.
+    ValueError
+        The group is unknown, or there are fewer than ``n_top`` genes.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort()
+    >>> agevi.model.PLSClock.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> model = agevi.model.PLSClock(adata)
+    >>> model.train()
+    >>> agevi.tl.attribute_genes(adata, model)
+    >>> agevi.get.attribution_df(adata, n_top=3)["rank"].tolist()
+    [1, 2, 3]
+    """
+    keys = _keys.Keys(key_added)
+    call = "agevi.tl.attribute_genes(adata, model)"
+    groups = [str(name) for name in _checks.slot(adata, keys.table("attribution"), "uns", call)["groups"]]
+    if group is not None:
+        _checks.group(group, groups, f"adata.uns[{keys.table('attribution')!r}]")
+    values = np.asarray(_checks.slot(adata, keys.attribution(), "varm", call))
+    known = np.flatnonzero(~np.isnan(values[:, 0]))
+    n_top = len(known) if n_top is None else _checks.count(n_top, "n_top", high=len(known))
+    out = []
+    for name in groups if group is None else [group]:
+        column = groups.index(name)
+        chosen = known[np.argsort(-values[known, column], kind="stable")[:n_top]]
+        parts = {part: _part(adata, keys, part, chosen, column) for part in ("", *_ATTRIBUTION)}
+        out.append(
+            pd.DataFrame(
+                {"gene": adata.var_names[chosen], "group": name, "rank": np.arange(1, n_top + 1)}
+                | {part or "attribution": part_values for part, part_values in parts.items()}
+            )
+        )
+    return pd.concat(out, ignore_index=True)
+
+
+def _part(adata: AnnData, keys: _keys.Keys, part: str, genes: np.ndarray, column: int) -> np.ndarray:
+    """One quantity of some genes in one group, (n_genes,) float64."""
+    values: np.ndarray = np.asarray(adata.varm[keys.attribution(part)])[genes, column].astype(np.float64)
+    return values
+
+
+def perturbation_df(adata: AnnData, *, group: str | None = None, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Change of predicted ages when genes are perturbed, in the unit of the age column.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.perturb_genes`.
+    group
+        Rows of this group; all by default.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A copy of the table with the columns that :func:`agevi.tl.perturb_genes` lists, the largest changes of a group first.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.perturb_genes` was not run.
+    ValueError
+        The group is unknown.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort()
+    >>> agevi.model.PLSClock.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> model = agevi.model.PLSClock(adata)
+    >>> model.train()
+    >>> agevi.tl.perturb_genes(adata, model, ["gene000", "gene001"])
+    >>> sorted(agevi.get.perturbation_df(adata)["gene"])
+    ['gene000', 'gene001']
+    """
+    slot = _keys.Keys(key_added).table("perturbation")
+    table: pd.DataFrame = _checks.slot(adata, slot, "uns", "agevi.tl.perturb_genes(adata, model)")
+    if group is None:
+        return table.reset_index(drop=True)
+    name = _checks.group(group, list(dict.fromkeys(table["group"].astype(str))), f"adata.uns[{slot!r}]")
+    return table[table["group"].astype(str) == name].reset_index(drop=True)
+
+
+def programs_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Latent dimensions or components by their part in predicted ages, in the unit of the age column.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.age_programs`.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A copy of the table with the columns that :func:`agevi.tl.age_programs` lists, the largest part first.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.age_programs` was not run.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort()
+    >>> agevi.model.NMFClock.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> model = agevi.model.NMFClock(adata, n_components=3, n_hidden=[8], n_fit=300)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> agevi.tl.age_programs(adata, model)
+    >>> sorted(agevi.get.programs_df(adata)["program"])
+    ['component_0', 'component_1', 'component_2']
+    """
+    slot = _keys.Keys(key_added).table("programs")
+    table: pd.DataFrame = _checks.slot(adata, slot, "uns", "agevi.tl.age_programs(adata, model)")
+    return table.rename_axis("program").reset_index()

@@ -1,0 +1,112 @@
+"""Rows that a clock predicts, in its own values: cells, or sums of cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+
+from agevi import _checks
+from agevi._compat import REGISTRY_KEYS
+from agevi.dataloaders._query import GeneMatch
+from agevi.dataloaders._sums import sum_rows
+from agevi.model._clock import _blocks
+from agevi.model._reading import Reading, reading_of
+
+_FIELDS = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY)
+
+
+class UnitRows:
+    """What one clock reads of cells or of sums of cells; a few rows at a time are dense.
+
+    Parameters
+    ----------
+    clock
+        A trained clock that is no ensemble.
+    adata
+        Cells with the clock's genes; only read.
+    cells
+        Positions of the cells that are used, (n_used,).
+    codes
+        Row that each of them is summed into, from 0, (n_used,); None: every cell is a row.
+    min_gene_coverage
+        Share of the clock's genes that must be present.
+    """
+
+    def __init__(
+        self, clock: Any, adata: AnnData, cells: np.ndarray, codes: np.ndarray | None, min_gene_coverage: float = 0.8
+    ) -> None:
+        self.clock, self.layer = clock, clock.setup_args["layer"]
+        self.device = clock.device
+        if codes is None:
+            _checks.in_memory(adata, "attributions of single cells read")
+            self.shell, self.match = clock._shell(adata, min_gene_coverage=min_gene_coverage, conditioned=False)
+            self.rows: np.ndarray = cells
+        else:
+            self.shell, self.match = _summed(clock, adata, cells, codes, min_gene_coverage)
+            self.rows = np.arange(self.shell.n_obs)
+        present = self.match.present
+        mask = None if present.all() else torch.from_numpy(present).to(self.device)
+        self.reading: Reading = reading_of(clock, present=mask, summed=codes is not None)
+        self._fields = self._conditions() if self.reading.covariates is not None else {}
+
+    @property
+    def genes(self) -> np.ndarray:
+        """Names of the clock's genes, (n_genes,)."""
+        names: np.ndarray = self.clock.genes
+        return names
+
+    def _conditions(self) -> dict[str, np.ndarray]:
+        """Codes of batch and covariates of the shell's rows."""
+        self.clock._remember(self.shell)
+        try:
+            manager = self.clock.get_anndata_manager(self.shell, required=True)
+            return {
+                key: np.asarray(manager.get_from_registry(key), dtype=np.float32)
+                for key in _FIELDS
+                if key in manager.data_registry
+            }
+        finally:
+            self.clock._forget(self.shell)
+
+    def values(self, rows: np.ndarray) -> torch.Tensor:
+        """What the clock reads of some rows, (n, n_genes) float32 on its device."""
+        x = _checks.matrix(self.shell, self.layer)[self.rows[rows]]
+        dense = np.asarray(x.toarray() if sp.issparse(x) else x, dtype=np.float32)
+        return self.reading.values(torch.from_numpy(dense).to(self.device))
+
+    def shift(self, rows: np.ndarray) -> torch.Tensor:
+        """What is added behind the first layer, (n_units,), or (n, n_units) where the clock reads covariates."""
+        if self.reading.covariates is None:
+            return self.reading.shift
+        chosen = self.rows[rows]
+        fields = {k: torch.from_numpy(v[chosen]).to(self.device) for k, v in self._fields.items()}
+        return self.reading.shift + self.reading.covariates(fields)
+
+
+def _summed(
+    clock: Any, adata: AnnData, cells: np.ndarray, codes: np.ndarray, min_gene_coverage: float
+) -> tuple[AnnData, GeneMatch]:
+    """A shell whose rows are the sums in which a clock predicts (means of values that it does not normalise)."""
+    setup, n_units = clock.setup_args, int(codes.max()) + 1
+    sums, start = None, 0
+    for block in _blocks(adata, cells):
+        shell, match = clock._shell(block, min_gene_coverage=min_gene_coverage, conditioned=False)
+        of_row = np.full(block.n_obs, -1)
+        of_row[np.arange(block.n_obs) if adata.isbacked else cells] = codes[start : start + block.n_obs]
+        part = sum_rows(_checks.matrix(shell, setup["layer"]), of_row, n_units)
+        sums, start = part if sums is None else sums + part, start + block.n_obs
+    if setup["normalize"] == "none":
+        sums = sp.diags(1 / np.bincount(codes)) @ sums
+    first = np.unique(codes, return_index=True)[1]
+    obs = clock._conditions(adata[cells[first]], getattr(clock.module, "encode_covariates", False))
+    obs.index = obs.index.astype(str)
+    units = AnnData(obs=obs, var=shell.var.copy(), shape=(n_units, len(clock.genes)))
+    if setup["layer"] is None:
+        units.X = sums
+    else:
+        units.layers[setup["layer"]] = sums
+    return units, match

@@ -1,0 +1,80 @@
+"""Changes of predicted ages under perturbations."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from agevi import _checks, _keys, get
+from agevi.pl import _base
+from agevi.pl._attribution import OLDER, YOUNGER
+
+
+def perturbation(
+    adata: AnnData,
+    *,
+    group: str = "all",
+    n_top: int = 20,
+    key_added: str = _keys.DEFAULT_KEY,
+    ax: Axes | None = None,
+) -> Axes:
+    """Change of predicted ages when genes are perturbed, with 95 % intervals over subjects, in the unit of the age column.
+
+    The largest changes are on top. To the right the perturbed cells look older to the clock, to the left younger. It is what
+    the clock answers, not what an experiment would.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.perturb_genes`.
+    group
+        Group of cells.
+    n_top
+        Genes or sets to draw at most.
+    key_added
+        Prefix of the slots.
+    ax
+        Axes to draw on; a new figure by default.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.perturb_genes` was not run.
+    ValueError
+        The group is unknown.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort()
+    >>> agevi.model.PLSClock.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> model = agevi.model.PLSClock(adata)
+    >>> model.train()
+    >>> agevi.tl.perturb_genes(adata, model, factor=0.5)
+    >>> agevi.pl.perturbation(adata, n_top=5).get_xlabel()
+    'Change of predicted age (years)'
+    """
+    table = get.perturbation_df(adata, group=group, key_added=key_added).head(_checks.count(n_top, "n_top"))
+    params = adata.uns[_keys.Keys(key_added).table_params("perturbation")]
+    ax = _base.axes(ax, 4.8, 1.1 + 0.26 * len(table))
+    y, change = np.arange(len(table)), table["change"].to_numpy()
+    reach = np.stack([change - table["low"].to_numpy(), table["high"].to_numpy() - change]).clip(0)
+    for side, color in ((change >= 0, OLDER), (change < 0, YOUNGER)):
+        if side.any():
+            ax.errorbar(change[side], y[side], xerr=reach[:, side], fmt="o", color=color, capsize=2, markersize=5)
+    ax.axvline(0, color=_base.LINE_COLOR, linewidth=0.8, zorder=0)
+    names = [gene if n == 1 else f"{gene} ({n} genes)" for gene, n in zip(table["gene"], table["n_genes"], strict=True)]
+    ax.set(xlabel=f"Change of predicted age ({params.get('age_unit') or 'years'})", yticks=y)
+    ax.set_yticklabels(names, fontsize="small")
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    factor = float(params["factor"])
+    what = "knocked out" if factor == 0 else f"expression times {factor:g}"
+    ax.set_title(what if group == "all" else f"{group}, {what}", fontsize="medium")
+    _base.tidy(ax)
+    ax.grid(axis="x", color="#e0e0e0", linewidth=0.6)
+    return ax
