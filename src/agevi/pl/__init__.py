@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from agevi.pl._age_correlation import age_correlation
 from agevi.pl._age_distribution import age_distribution
+from agevi.pl._enrichment import enrichment
 from agevi.pl._leaderboard import leaderboard
 from agevi.pl._predicted_vs_actual import predicted_vs_actual
 from agevi.pl._training import training
 
-__all__ = ["age_correlation", "age_distribution", "leaderboard", "predicted_vs_actual", "training"]
+__all__ = ["age_correlation", "age_distribution", "enrichment", "leaderboard", "predicted_vs_actual", "training"]

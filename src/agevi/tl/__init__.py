@@ -6,6 +6,7 @@ from agevi.tl._age_correlation import age_correlation
 from agevi.tl._aggregate_subjects import aggregate_subjects
 from agevi.tl._compare_models import compare_models
 from agevi.tl._cross_validate import cross_validate
+from agevi.tl._enrich import enrich
 from agevi.tl._evaluate_by import evaluate_by
 from agevi.tl._predict_age import predict_age
 from agevi.tl._tune import tune
@@ -15,6 +16,7 @@ __all__ = [
     "aggregate_subjects",
     "compare_models",
     "cross_validate",
+    "enrich",
     "evaluate_by",
     "predict_age",
     "tune",
