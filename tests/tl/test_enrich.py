@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import false_discovery_control, fisher_exact, linregress
 
 import agevi
-from agevi.tl._enrich import combined_score, fisher
+from agevi.tl._set_tests import combined_score, fisher
 from tests.test_gates import check_message, snapshot
 
 N_GENES = 60
@@ -146,6 +146,10 @@ def test_every_group_on_its_own():
         agevi.tl.enrich(alone, sets, n_top=15)
         part = agevi.get.enrichment_df(adata, groups=group).drop(columns="group")
         pd.testing.assert_frame_equal(part, agevi.get.enrichment_df(alone).drop(columns="group"))
+    agevi.tl.enrich(adata, sets, n_top=15, groups=["3", "all"], background=(f"G{i}" for i in range(50)))
+    assert set(agevi.get.enrichment_df(adata)["n_background"]) == {50}
+    agevi.tl.enrich(adata, sets, n_top=15, groups=3)
+    assert agevi.get.enrichment_df(adata)["group"].unique().tolist() == ["3"]
     agevi.tl.enrich(adata, sets, n_top=15, groups=["3", "all"])
     assert agevi.get.enrichment_df(adata)["group"].unique().tolist() == ["3", "all"]
 
@@ -327,6 +331,7 @@ CASES = {
     "unknown method": (None, None, {"method": "fry"}, ValueError, "choose one of 'ora', 'gsea', 'ulm'"),
     "unknown background": (None, None, {"background": "genome"}, ValueError, "choose one of 'model', 'all'"),
     "background of others": (None, None, {"background": ["TP53", "B2M"]}, ValueError, "none of the 60 genes that the model saw"),
+    "background of another kind": (None, None, {"background": 5}, TypeError, "background is a int; pass 'model', 'all'"),
     "background empty": (None, None, {"background": []}, ValueError, "background holds 0 genes"),
     "background without ranks": (unseen, None, {"background": "all", "method": "ulm"}, ValueError, "1 genes without an attribution"),
     "n_top too large": (None, None, {"n_top": 61}, ValueError, "n_top=61, but the background has 60 genes, 60 of them"),
