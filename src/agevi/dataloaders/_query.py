@@ -16,7 +16,7 @@ from agevi import _checks
 
 logger = logging.getLogger(__name__)
 
-_ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
+ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def match_genes(genes: np.ndarray, names: pd.Index, *, min_coverage: float) -> G
 
 def _name_hint(genes: np.ndarray, names: pd.Index) -> str:
     """What may be wrong with the names, as the middle of a message."""
-    kinds = ["Ensembl ids" if _ENSEMBL.match(str(n)) else "symbols" for n in (genes[0], names[0])]
+    kinds = ["Ensembl ids" if ENSEMBL.match(str(n)) else "symbols" for n in (genes[0], names[0])]
     if kinds[0] != kinds[1]:
         return f"; the data use {kinds[1]}, the clock uses {kinds[0]}. Rename var_names or run pp.align_genes."
     upper = len(set(map(str.upper, names.astype(str))) & set(map(str.upper, genes.astype(str))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from agevi.pl._age_correlation import age_correlation
 from agevi.pl._age_distribution import age_distribution
 from agevi.pl._attribution import attribution, attribution_heatmap
+from agevi.pl._enrichment import enrichment
 from agevi.pl._leaderboard import leaderboard
 from agevi.pl._perturbation import perturbation
 from agevi.pl._predicted_vs_actual import predicted_vs_actual
@@ -15,6 +16,7 @@ __all__ = [
     "age_distribution",
     "attribution",
     "attribution_heatmap",
+    "enrichment",
     "leaderboard",
     "perturbation",
     "predicted_vs_actual",

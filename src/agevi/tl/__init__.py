@@ -8,6 +8,7 @@ from agevi.tl._aggregate_subjects import aggregate_subjects
 from agevi.tl._attribute_genes import attribute_genes
 from agevi.tl._compare_models import compare_models
 from agevi.tl._cross_validate import cross_validate
+from agevi.tl._enrich import enrich
 from agevi.tl._evaluate_by import evaluate_by
 from agevi.tl._perturb_genes import perturb_genes
 from agevi.tl._predict_age import predict_age
@@ -20,6 +21,7 @@ __all__ = [
     "attribute_genes",
     "compare_models",
     "cross_validate",
+    "enrich",
     "evaluate_by",
     "perturb_genes",
     "predict_age",

@@ -1,0 +1,136 @@
+"""Dot plot of enriched gene sets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from agevi import _checks, _keys, get
+from agevi.pl import _base
+
+QUANTITIES = {
+    "combined_score": "Combined score (-ln p x odds ratio)",
+    "odds_ratio": "Odds ratio",
+    "score": "Score",
+}
+SCORES = {"gsea": "Normalised enrichment score", "ulm": "t value of membership"}
+SIGNIFICANT = 0.05
+_AREAS = (30.0, 220.0)  # square points of the smallest and the largest set
+_WIDTH = 48  # letters of a name before it is cut
+
+
+def enrichment(
+    adata: AnnData,
+    *,
+    group: str | None = None,
+    x: Literal["combined_score", "odds_ratio", "score"] | None = None,
+    n_terms: int = 15,
+    cmap: str = "viridis",
+    key_added: str = _keys.DEFAULT_KEY,
+    ax: Axes | None = None,
+) -> Axes:
+    """Gene sets of one group with the smallest p values: their score, overlap and adjusted p value.
+
+    The smallest p value is on top. The area of a dot is the number of top genes in the set (for ``"gsea"`` and ``"ulm"``
+    the size of the set), its colour minus the decimal logarithm of the adjusted p value, and a dark rim marks an
+    adjusted p value below 0.05. Sets of Reactome contain one another, so neighbouring rows are often one finding.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.enrich`.
+    group
+        Group of the attribution; the first by default.
+    x
+        Quantity on the axis; by default ``"combined_score"``, and ``"score"`` for ``"gsea"`` and ``"ulm"``.
+    n_terms
+        Most sets to draw. Sets without a top gene are left out.
+    cmap
+        Colour map of the adjusted p value.
+    key_added
+        Prefix of the slots.
+    ax
+        Axes to draw on; a new figure by default. The legend and the colour bar stand to the right of them.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.enrich` was not run, or not on this group.
+    ValueError
+        ``x`` is not in the table, or no set holds a top gene.
+
+    Examples
+    --------
+    >>> import agevi, numpy as np
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=4, n_cells=5, n_genes=50)
+    >>> adata.varm["agevi_attribution"] = np.arange(50.0)[:, None]  # stands for tl.attribute_genes(adata, model)
+    >>> adata.uns["agevi_attribution"] = {"groups": ["all"]}
+    >>> agevi.tl.enrich(adata, {"last": adata.var_names[-8:], "first": adata.var_names[:8]}, n_top=10)
+    >>> ax = agevi.pl.enrichment(adata, x="odds_ratio")
+    >>> ax.get_xlabel(), [label.get_text() for label in ax.get_yticklabels()]
+    ('Odds ratio', ['last'])
+    """
+    n_terms = _checks.count(n_terms, "n_terms")
+    table = get.enrichment_df(adata, key_added=key_added)
+    table = get.enrichment_df(adata, groups=table["group"].iloc[0] if group is None else group, key_added=key_added)
+    method = str(adata.uns[_keys.Keys(key_added).table_params("enrichment")]["method"])
+    drawable = [name for name in QUANTITIES if name in table]
+    x = _checks.choice(drawable[0] if x is None else x, drawable, "x")  # type: ignore[assignment]
+    size = "overlap" if "overlap" in table else "set_size"
+    table = table[table[size] > 0].head(n_terms)
+    if table.empty:
+        raise ValueError(
+            f"no set holds a top gene of group {group or 'all'!r}, so there is nothing to draw; see n_top."
+        )
+    return _draw(_base.axes(ax, 8.4, max(2.6, 1.0 + 0.3 * len(table))), table, str(x), size, method, cmap)
+
+
+def _draw(ax: Axes, table: pd.DataFrame, x: str, size: str, method: str, cmap: str) -> Axes:
+    """Dots, colour bar and legend of sizes."""
+    shade = -np.log10(table["padj"].clip(lower=np.finfo(np.float64).tiny))
+    dots = ax.scatter(
+        table[x], np.arange(len(table)), s=_areas(table[size], table[size]), c=shade, cmap=cmap, vmin=0,
+        vmax=max(shade.max(), -np.log10(SIGNIFICANT)), zorder=3, linewidth=np.where(table["padj"] < SIGNIFICANT, 1.2, 0),
+        edgecolor=_base.LINE_COLOR,
+    )  # fmt: skip
+    ax.set(
+        xlabel=SCORES.get(method, QUANTITIES[x]),
+        yticks=np.arange(len(table)),
+        yticklabels=[_cut(name) for name in table["term"]],
+        xlim=_base.margins(np.append(table[x], 0.0), 0.08),
+    )  # fmt: skip
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    ax.grid(axis="y", color="#ececec", linewidth=0.8)
+    ax.axvline(0, color=_base.LINE_COLOR, linewidth=0.6, zorder=1)
+    bar = ax.inset_axes((1.05, 0.0, 0.04, 0.45))  # under the legend, without taking room from the dots
+    ax.figure.colorbar(dots, cax=bar, label=r"$-\log_{10}$ adjusted p")
+    low, high = int(table[size].min()), int(table[size].max())
+    shown = np.unique([low, (low + high) // 2, high])
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color="#a6a6a6", markersize=np.sqrt(area), label=f"{value:,}")
+        for value, area in zip(shown, _areas(pd.Series(shown), table[size]), strict=True)
+    ]
+    title = "top genes" if size == "overlap" else "genes in the set"
+    _base.legend(ax, handles=handles, title=title, loc="upper left", bbox_to_anchor=(1.01, 1.0), labelspacing=1.1)
+    _base.tidy(ax)
+    return ax
+
+
+def _cut(name: str) -> str:
+    """A long name with an ellipsis at its end."""
+    return name if len(name) <= _WIDTH else f"{name[: _WIDTH - 3]}..."
+
+
+def _areas(values: pd.Series, among: pd.Series) -> np.ndarray:
+    """Area of a dot for each number of genes, in square points."""
+    low, high = _AREAS
+    return low + (high - low) * values.to_numpy(dtype=np.float64) / max(float(among.max()), 1.0)

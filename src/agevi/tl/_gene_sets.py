@@ -1,0 +1,197 @@
+"""Sets of genes from files, dictionaries and tables, as one table of pairs."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import logging
+import os
+import urllib.request
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks
+from agevi.dataloaders._query import ENSEMBL
+
+logger = logging.getLogger(__name__)
+
+REACTOME = "reactome"
+REACTOME_VARIABLE = "AGEVI_REACTOME"
+# One commit of a public copy: Reactome's own address holds another release every quarter, so that neither a checksum
+# nor a result would last. Its 2,504 human pathways are CC0.
+REACTOME_URL = (
+    "https://raw.githubusercontent.com/markziemann/vpa-senescence/a36fe56e72ca65276969b5ac47889ccb938ddbd0/"
+    "ReactomePathways.gmt"
+)
+REACTOME_SHA256 = "dad43596299f6416b971e913ea736442e498d493e49552fbf3ffc4c407288a74"
+_SECONDS = 30
+_ACCEPTED = (
+    "pass the path of a GMT file, a dictionary of names and genes, a DataFrame with source and target, or 'reactome'"
+)
+
+
+def read_sets(sets: Any) -> tuple[pd.DataFrame, str]:
+    """Pairs of set and gene, each once, and where they come from.
+
+    Parameters
+    ----------
+    sets
+        ``"reactome"``, the path of a GMT file (plain or ``.gz``), a mapping of names to genes, or a DataFrame with the
+        columns ``source`` and ``target`` and perhaps ``weight``.
+
+    Returns
+    -------
+    DataFrame with the columns ``source`` and ``target`` (text) and ``weight`` (float64, 1 where none is given), and the
+    origin as text.
+    """
+    if isinstance(sets, pd.DataFrame):
+        net, origin = _from_frame(sets), "DataFrame"
+    elif isinstance(sets, Mapping):
+        net, origin = _from_mapping(sets), "dictionary"
+    elif isinstance(sets, str | os.PathLike):
+        path = reactome_path() if sets == REACTOME else Path(sets)
+        net, origin = _from_mapping(read_gmt(path)), REACTOME if sets == REACTOME else str(path)
+    else:
+        raise TypeError(f"sets is a {type(sets).__name__}; {_ACCEPTED}.")
+    if net.empty:
+        raise ValueError(f"sets ({origin}) hold no genes; {_ACCEPTED}.")
+    return net, origin
+
+
+def read_gmt(path: Path) -> dict[str, list[str]]:
+    """Genes of every set in a GMT file: a line per set with its name, a description and the genes, between tabs.
+
+    Parameters
+    ----------
+    path
+        The file, plain or compressed by gzip.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"sets={str(path)!r} is not a file; {_ACCEPTED}.")
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":  # whatever the file is called
+        content = gzip.decompress(content)
+    out: dict[str, list[str]] = {}
+    for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, *rest = line.split("\t")
+        if not rest:
+            raise ValueError(
+                f"{str(path)!r} is no GMT file: line {number} ({line[:40]!r}) has no tabs; a line holds the name of a "
+                "set, a description and the genes, between tabs."
+            )
+        if name in out:
+            raise ValueError(f"{str(path)!r} holds two sets called {name!r} (line {number}); rename or remove one.")
+        # Enrichr's libraries write a weight behind the gene: "TP53,1.0".
+        out[name] = [gene.split(",")[0] for gene in rest[1:]]
+    return out
+
+
+def _from_mapping(sets: Mapping[Any, Iterable[Any]]) -> pd.DataFrame:
+    """Pairs from names and their genes."""
+    pairs: list[tuple[str, str]] = []
+    for name, genes in sets.items():
+        if isinstance(genes, str) or not isinstance(genes, Iterable):
+            raise TypeError(
+                f"sets[{str(name)!r}] is a {type(genes).__name__}; pass the genes as a list of names, such as ['TP53']."
+            )
+        pairs += [(str(name), str(gene).strip()) for gene in genes]
+    net = pd.DataFrame(pairs, columns=["source", "target"], dtype=object)
+    return net[net["target"] != ""].drop_duplicates(ignore_index=True).assign(weight=1.0)
+
+
+def _from_frame(table: pd.DataFrame) -> pd.DataFrame:
+    """Pairs from a table as decoupler takes it."""
+    missing = [name for name in ("source", "target") if name not in table]
+    if missing:
+        raise KeyError(
+            f"sets has no column {missing[0]!r}; rename the columns with the set and the gene to 'source' and 'target'. "
+            f"Available: {_checks.listed(table.columns)}."
+        )
+    net = table.loc[table["source"].notna() & table["target"].notna()]
+    out = pd.DataFrame({name: net[name].astype(str).to_numpy(dtype=object) for name in ("source", "target")})
+    weight = pd.to_numeric(net["weight"], errors="coerce").to_numpy(np.float64) if "weight" in net else 1.0
+    out["weight"] = weight
+    if not np.isfinite(out["weight"]).all():
+        raise ValueError("sets has weights that are no numbers; correct them, or drop the column 'weight'.")
+    return out[out["weight"] != 0].drop_duplicates(["source", "target"], ignore_index=True)
+
+
+def reactome_path() -> Path:
+    """The GMT file of Reactome: the one that ``AGEVI_REACTOME`` names, the one in the cache, or a download to it."""
+    named = os.environ.get(REACTOME_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise FileNotFoundError(f"{REACTOME_VARIABLE}={named!r} is not a file; set it to the path of a GMT file.")
+        return Path(named)
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agevi" / "ReactomePathways.gmt"
+    if path.is_file() and _checksum(path.read_bytes()) == REACTOME_SHA256:
+        return path
+    advice = (
+        f"download it elsewhere and copy it to {str(path)!r}, set {REACTOME_VARIABLE} to the path of any GMT file of "
+        "Reactome, or pass sets='<path of a GMT file>'."
+    )
+    try:
+        with urllib.request.urlopen(REACTOME_URL, timeout=_SECONDS) as response:
+            content = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise FileNotFoundError(
+            f"Reactome is not at {str(path)!r} and {REACTOME_URL} cannot be reached ({error}); {advice}"
+        ) from None
+    found = _checksum(content)
+    if found != REACTOME_SHA256:
+        raise ValueError(
+            f"{REACTOME_URL} gave {len(content):,} bytes with the SHA-256 {found[:12]}..., not "
+            f"{REACTOME_SHA256[:12]}..., and nothing was kept; {advice}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part.write_bytes(content)
+    part.replace(path)  # at once, so that nobody reads half a file
+    logger.info("Reactome was downloaded to %s.", path)
+    return path
+
+
+def _checksum(content: bytes) -> str:
+    """SHA-256 as text."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def no_overlap(adata: AnnData, genes: pd.Index, targets: np.ndarray) -> str:
+    """The message for sets without any of the genes, with what may be wrong with the names.
+
+    Parameters
+    ----------
+    adata
+        The data, whose ``var`` may hold other names.
+    genes
+        The background.
+    targets
+        Genes of all sets.
+    """
+    wanted = set(targets)
+    given = (
+        f"none of the {len(wanted):,} genes of the sets (e.g. {_checks.listed(targets, 2)}) is among the {len(genes):,} "
+        f"genes of the background (e.g. {_checks.listed(genes, 2)})"
+    )
+    texts = {str(name): values for name, values in adata.var.items() if not pd.api.types.is_numeric_dtype(values)}
+    shared = {name: int(values.astype(str).isin(wanted).sum()) for name, values in texts.items()}
+    best = max(shared, key=lambda name: shared[name], default=None)
+    kinds = ["Ensembl ids" if ENSEMBL.match(str(names[0])) else "symbols" for names in (genes, targets)]
+    differ = f"; the data use {kinds[0]}, the sets use {kinds[1]}" if kinds[0] != kinds[1] else ""
+    if best is not None and shared[best]:
+        return f"{given}{differ}. Rename them first: adata.var_names = adata.var[{best!r}].astype(str)."
+    if differ:
+        return f"{given}{differ}. Rename adata.var_names, or run agevi.pp.align_genes before the clock is trained."
+    if {str(name).upper() for name in genes} & {name.upper() for name in wanted}:
+        return (
+            f"{given}; the names differ in case, as mouse and human symbols do. Pass sets of the species of the data."
+        )
+    return f"{given}. Pass sets with the gene names of adata.var_names."
