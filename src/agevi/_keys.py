@@ -12,6 +12,10 @@ import pandas as pd
 
 DEFAULT_KEY = "agevi"
 SPLIT = "agevi_split"
+MEASURED = "agevi_measured"
+"""``varm``: which features each feature set measures, bool (n_vars, n_sets); ``uns``: names of the sets and their column."""
+FEATURE_SET = "agevi_feature_set"
+"""``obs``: feature set of every row."""
 
 TRAIN = "train"
 VALIDATION = "validation"

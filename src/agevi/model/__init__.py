@@ -7,9 +7,20 @@ from agevi.model.ensemble import EnsembleClock
 from agevi.model.linear import ElasticNetClock, PLSClock
 from agevi.model.mlp import MLPClock
 from agevi.model.nmf import NMFClock
+from agevi.model.transformer import TransformerClock
 from agevi.model.vae import DenoisingVAE, GaussianVAE, PoissonVAE
 
-MODELS = (PoissonVAE, GaussianVAE, DenoisingVAE, ElasticNetClock, PLSClock, MLPClock, NMFClock, EnsembleClock)
+MODELS = (
+    PoissonVAE,
+    GaussianVAE,
+    DenoisingVAE,
+    ElasticNetClock,
+    PLSClock,
+    MLPClock,
+    NMFClock,
+    TransformerClock,
+    EnsembleClock,
+)
 """Every clock class, in the order in which docs and leaderboards show them."""
 
 __all__ = [
@@ -22,5 +33,6 @@ __all__ = [
     "NMFClock",
     "PLSClock",
     "PoissonVAE",
+    "TransformerClock",
     "presets",
 ]

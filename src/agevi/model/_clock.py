@@ -53,6 +53,11 @@ class ClockMixin(RoleMixin, ShellMixin):
     """Whether the clock also predicts from the summed counts of a sample, because it was trained on sums."""
     default_age_transform: ClassVar[str] = "none"
 
+    @property
+    def compared_within(self) -> str | None:
+        """Column whose values have different features, so that samples are only compared within one of them."""
+        return None
+
     convert_legacy_save = Absent("clocks are saved as safetensors and JSON, never as scvi-tools' pickles.")
     load_registry = Absent("it reads scvi-tools' pickles; look into clock.json of a saved clock.")
     view_setup_args = Absent("it reads scvi-tools' pickles; look into clock.json of a saved clock.")
@@ -126,7 +131,11 @@ class ClockMixin(RoleMixin, ShellMixin):
         >>> adata = agevi.datasets.simulate_cohort()
         >>> agevi.model.PoissonVAE.setup_anndata(adata, age_key="age", subject_key="donor")
         """
-        method_args = cls._get_setup_method_args(**locals())
+        cls._register(adata, cls._get_setup_method_args(**locals()), kwargs)
+
+    @classmethod
+    def _register(cls, adata: AnnData, method_args: dict[str, Any], kwargs: dict[str, Any]) -> None:
+        """Check an AnnData against the arguments of ``setup_anndata``, and register it."""
         setup = method_args["setup_args"]
         check_setup(
             adata,
