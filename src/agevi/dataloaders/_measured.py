@@ -47,7 +47,7 @@ def feature_sets(adata: AnnData) -> FeatureSets:
             f"({adata.n_vars:,}) and one column per feature set ({_checks.listed(names)}). Make it with {_MAKER}."
         )
     values = _checks.column(adata, key, f"adata.uns[{_keys.MEASURED!r}]['key']").astype(str)
-    codes = pd.Index(names).get_indexer(values)
+    codes = pd.Index(names).get_indexer(pd.Index(values))
     if (codes < 0).any():
         unknown = sorted(set(values[codes < 0]))
         raise ValueError(
@@ -83,7 +83,7 @@ def write_sets(adata: AnnData, sets: FeatureSets) -> None:
     """Set the slots of a mask in an AnnData of agevi's own."""
     adata.varm[_keys.MEASURED] = sets.masks.T.copy()
     adata.uns[_keys.MEASURED] = {"sets": list(sets.names), "key": _keys.FEATURE_SET}
-    adata.obs[_keys.FEATURE_SET] = pd.Categorical.from_codes(sets.codes, categories=sets.names)
+    adata.obs[_keys.FEATURE_SET] = pd.Categorical.from_codes(sets.codes, categories=pd.Index(sets.names))
 
 
 def aligned(sets: FeatureSets, match: GeneMatch) -> FeatureSets:

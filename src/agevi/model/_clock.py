@@ -52,11 +52,7 @@ class ClockMixin(RoleMixin, ShellMixin):
     predicts_sums: bool = False
     """Whether the clock also predicts from the summed counts of a sample, because it was trained on sums."""
     default_age_transform: ClassVar[str] = "none"
-
-    @property
-    def compared_within(self) -> str | None:
-        """Column whose values have different features, so that samples are only compared within one of them."""
-        return None
+    compared_within: str | None = None  # column whose values have different features
 
     convert_legacy_save = Absent("clocks are saved as safetensors and JSON, never as scvi-tools' pickles.")
     load_registry = Absent("it reads scvi-tools' pickles; look into clock.json of a saved clock.")
@@ -136,14 +132,8 @@ class ClockMixin(RoleMixin, ShellMixin):
     @classmethod
     def _register(cls, adata: AnnData, method_args: dict[str, Any], kwargs: dict[str, Any]) -> None:
         """Check an AnnData against the arguments of ``setup_anndata``, and register it."""
-        setup = method_args["setup_args"]
-        check_setup(
-            adata,
-            setup,
-            counts=cls.expects == "counts",
-            model=cls.__name__,
-            require_ages="source_registry" not in kwargs,
-        )
+        setup, again = method_args["setup_args"], "source_registry" in kwargs
+        check_setup(adata, setup, counts=cls.expects == "counts", model=cls.__name__, require_ages=not again)
         manager = make_manager(setup, method_args)
         manager.register_fields(stand_in_for(adata) if adata.is_view else adata, **kwargs)
         cls.register_manager(manager)

@@ -227,7 +227,7 @@ def _read_transformer(module: TransformerModule, masks: torch.Tensor) -> Reading
         own, lines, levels, shares = units.split(sizes, dim=1)
         codes = levels.round().long()
         line = lines.gather(1, module.group(codes)[:, None])
-        return torch.cat([net(own, codes, shares).latent, line], dim=1)
+        return torch.cat([net(own, codes, shares, line.squeeze(1)).latent, line], dim=1)
 
     def age(found: torch.Tensor) -> torch.Tensor:
         return module.age_scale.to_age(module.standardized_age(found[:, :-1], found[:, -1]))

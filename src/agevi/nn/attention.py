@@ -23,12 +23,12 @@ class AttentionLayer(nn.Module):
     activation
         Name in :data:`ACTIVATIONS`.
     dropout_rate
-        Dropout of attention weights and of both sums while training.
+        Dropout of what is added, while training.
     """
 
     def __init__(self, n_token: int, n_heads: int, *, activation: str, dropout_rate: float) -> None:
         super().__init__()
-        self.n_heads, self.dropout_rate = n_heads, dropout_rate
+        self.n_heads = n_heads
         self.norm = nn.LayerNorm(n_token)
         self.qkv = nn.Linear(n_token, 3 * n_token)
         self.out = nn.Linear(n_token, n_token)
@@ -59,8 +59,7 @@ class AttentionLayer(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each n x n_heads x n_tokens x width of a head
         mask = None if visible is None else visible[:, None, None, :]
         if kept is None:
-            rate = self.dropout_rate if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:
             scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
             weights = (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
@@ -136,7 +135,7 @@ class FeatureTokens(nn.Module):
         self.weight = nn.Parameter(torch.randn(n_features, n_token) * (n_tokens / n_features) ** 0.5)
         self.bias = nn.Parameter(torch.randn(n_tokens, n_token) * n_token**-0.5)
         self.of_share = nn.Parameter(torch.zeros(n_tokens, n_token))
-        self.register_load_state_dict_post_hook(lambda module, keys: module.arrange())
+        self.register_load_state_dict_post_hook(lambda module, keys: module.arrange())  # type: ignore[no-untyped-call]
         self.arrange()
 
     def assign(self, token_of: torch.Tensor) -> None:

@@ -69,6 +69,8 @@ class TabTransformer(nn.Module):
     ) -> None:
         super().__init__()
         kinds = {"activation": activation, "dropout_rate": dropout_rate}
+        self.n_columns = len(n_levels)
+        n_levels = n_levels or [0]  # without categories there is one token, of nothing
         self.categories = Categories(n_levels, n_token)
         self.attention = Attention(n_token, n_heads, n_layers, **kinds)  # type: ignore[arg-type]
         self.of_features = nn.Linear(n_features, n_hidden[0], bias=False)
@@ -91,9 +93,17 @@ class TabTransformer(nn.Module):
         return torch.zeros(len(measured), 0, device=measured.device)
 
     def forward(
-        self, units: torch.Tensor, levels: torch.Tensor, shares: torch.Tensor, *, weights: bool = False
+        self,
+        units: torch.Tensor,
+        levels: torch.Tensor,
+        shares: torch.Tensor,
+        line: torch.Tensor,
+        *,
+        weights: bool = False,
     ) -> Encoded:
         """The last layer of the perceptron, and the contextual embeddings of the categories."""
+        if not self.n_columns:
+            levels = levels.new_zeros(len(levels), 1)
         tokens, kept = self.attention(self.categories(levels), weights=weights)
         latent = self.stack(self.first(units + self.of_context(tokens.flatten(1))))
         return Encoded(latent, tokens, kept)
@@ -136,6 +146,7 @@ class FeatureTransformer(nn.Module):
         self.features = FeatureTokens(n_features, n_tokens, n_token)
         self.register_buffer("block_of", torch.zeros(n_tokens, dtype=torch.int64))
         self.readout = nn.Parameter(torch.randn(n_token) * n_token**-0.5)
+        self.of_line = nn.Parameter(torch.randn(n_token) * n_token**-0.5)
         self.attention = Attention(n_token, n_heads, n_layers, **kinds)  # type: ignore[arg-type]
         self.stack = nn.Sequential(nn.LayerNorm(n_token), Perceptron(n_token, n_hidden, **kinds))  # type: ignore[arg-type]
         self.n_latent = n_hidden[-1] if n_hidden else n_token
@@ -165,12 +176,19 @@ class FeatureTransformer(nn.Module):
         return (self.block_of == place[:, None]) & drawn[:, None]
 
     def forward(
-        self, units: torch.Tensor, levels: torch.Tensor, shares: torch.Tensor, *, weights: bool = False
+        self,
+        units: torch.Tensor,
+        levels: torch.Tensor,
+        shares: torch.Tensor,
+        line: torch.Tensor,
+        *,
+        weights: bool = False,
     ) -> Encoded:
-        """What the reading token holds in the end, and the contextual embeddings of all tokens."""
+        """What the reading token, which starts from the linear path, (n,), holds in the end, and all tokens."""
         n = len(units)
         features = self.features(units.view(n, self.n_tokens, self.n_token), shares)
-        always = torch.cat([self.readout.expand(n, 1, -1), self.categories(levels)], dim=1)
+        readout = (self.readout + line[:, None] * self.of_line)[:, None]
+        always = torch.cat([readout, self.categories(levels)], dim=1)
         visible = torch.cat([shares.new_ones(n, always.shape[1], dtype=torch.bool), shares > 0], dim=1)
         tokens, kept = self.attention(torch.cat([always, features], dim=1), visible, weights=weights)
         return Encoded(self.stack(tokens[:, 0]), tokens, kept)

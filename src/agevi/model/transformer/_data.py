@@ -23,7 +23,7 @@ class SampleClock(RegressorClock):
     expects = "continuous"
 
     @property
-    def compared_within(self) -> str | None:
+    def compared_within(self) -> str | None:  # type: ignore[override]
         """The column of the modality."""
         key: str | None = self.setup_args["modality_key"]
         return key
@@ -65,10 +65,12 @@ class SampleClock(RegressorClock):
             Column with the visit or biopsy, the unit with one age. Default: the subject.
         layer
             Layer that holds the values; default X.
-        batch_key, continuous_covariate_keys
+        batch_key
             Not read; taken so that one call serves all clocks.
         categorical_covariate_keys
             Further columns that become tokens, such as the sex.
+        continuous_covariate_keys
+            Not read.
         modality_key
             Column with the kind of measurement, such as expression and methylation. Moments are taken per modality, and a
             modality that the clock never saw is refused.

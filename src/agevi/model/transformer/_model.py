@@ -111,9 +111,9 @@ class TransformerClock(SampleClock):
     """
 
     default_batch_size = 96
-    default_steps: ClassVar[dict[str, int]] = {"cell": 1200}
+    default_steps = {"cell": 1200}
     plan_kwargs_of_unit: ClassVar[dict[str, dict[str, Any]]] = {
-        "cell": {"optimizer": "AdamW", "lr": 2.3e-4, "weight_decay": 1e-2, "lr_schedule": "constant"}
+        "cell": {"optimizer": "AdamW", "lr": 1e-4, "weight_decay": 0.1, "lr_schedule": "constant"}
     }
 
     def __init__(
@@ -127,7 +127,7 @@ class TransformerClock(SampleClock):
         n_layers: int = 2,
         n_hidden: Sequence[int] | None = None,
         activation: str = "elu",
-        dropout_rate: float = 0.1,
+        dropout_rate: float = 0.3,
         modules: Mapping[str, Sequence[str]] | None = None,
         skip: str = "auto",
         standardize_by: str = "tissue",
@@ -150,6 +150,10 @@ class TransformerClock(SampleClock):
                 f"n_heads={n_heads} does not divide n_token={n_token}; pass for example n_token=32, n_heads=4."
             )
         n_hidden = [int(n) for n in (WIDTHS[architecture] if n_hidden is None else n_hidden)]
+        if architecture == "tab" and not n_hidden:
+            raise ValueError(
+                "n_hidden=[] has no layer, which architecture='tab' needs; pass for example n_hidden=[128]."
+            )
         modules = None if modules is None else {str(k): [str(gene) for gene in v] for k, v in modules.items()}
         rng = as_seed(rng)
         super().__init__(
@@ -160,24 +164,12 @@ class TransformerClock(SampleClock):
             pseudocell_size=0.5,
             pseudocell_groupby=None,
         )
-        if architecture == "tab":
-            self._check_tab(n_hidden)
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()
         self._model_summary_string = (
             f"TransformerClock: {len(self.genes):,} features, architecture: {architecture}, n_token: {n_token}, "
             f"n_layers: {n_layers}, n_hidden: {n_hidden}"
         )
-
-    def _check_tab(self, n_hidden: list[int]) -> None:
-        """Refuse what leaves the first architecture without attention or perceptron."""
-        if not category_columns(self.setup_args):
-            raise ValueError(
-                "architecture='tab' attends to categories, and setup_anndata named none; pass tissue_key=..., "
-                "modality_key=... or categorical_covariate_keys=..., or take architecture='ft'."
-            )
-        if not n_hidden:
-            raise ValueError("n_hidden=[] has no layer, which architecture='tab' needs; pass for example [128].")
 
     # --- the module ------------------------------------------------------------------------------------------
 
@@ -207,7 +199,7 @@ class TransformerClock(SampleClock):
             elif init["modules"] is None:
                 net = FeatureTransformer(len(genes), levels, n_tokens=min(init["n_tokens"], len(genes)), **shape)
             else:
-                names, token_of = given_modules(genes, init["modules"])
+                names, token_of = given_modules(list(genes), init["modules"])
                 net = FeatureTransformer(len(genes), levels, n_tokens=len(names), **shape)
                 net.features.assign(torch.from_numpy(token_of))
             return TransformerModule(
@@ -331,11 +323,11 @@ class TransformerClock(SampleClock):
         """Names of the tokens in their order."""
         columns = category_columns(self.setup_args)
         if self._init["architecture"] == "tab":
-            return columns
+            return columns or ["nothing"]
         if self._init["modules"] is None:
             own = [f"module {i}" for i in range(self.module.net.n_tokens)]
         else:
-            own = given_modules(self.genes, self._init["modules"])[0]
+            own = given_modules(list(self.genes), self._init["modules"])[0]
         return ["readout", *columns, *own]
 
     @torch.inference_mode()

@@ -162,7 +162,7 @@ class TransformerModule(AgeModule):
             hidden = self.net.hidden_tokens(shares, self.modality_dropout)
             shares = shares.masked_fill(hidden, 0.0)
             z = z.masked_fill(hidden[:, self.net.features.token_of], 0.0)
-        encoded = self.net(self.net.units(z), seen, shares, weights=weights)
+        encoded = self.net(self.net.units(z), seen, shares, line, weights=weights)
         return {"latent": encoded.latent, "line": line, "tokens": encoded.tokens, "weights": encoded.weights}
 
     def _dropped(self, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
