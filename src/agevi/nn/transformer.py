@@ -26,7 +26,7 @@ class Attention(nn.Sequential):
         kinds = {"activation": activation, "dropout_rate": dropout_rate}
         super().__init__(*(AttentionLayer(n_token, n_heads, **kinds) for _ in range(n_layers)))  # type: ignore[arg-type]
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, tokens: torch.Tensor, visible: torch.Tensor | None = None, *, weights: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Contextual embeddings, and with ``weights`` the attention of every layer."""
