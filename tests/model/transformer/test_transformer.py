@@ -237,6 +237,16 @@ def test_a_tissue_of_few_subjects_gets_the_line_of_its_modality(data):
     assert not torch.allclose(module.coef[first + 1], module.coef[first])
 
 
+def test_a_modality_without_ages_gets_no_other_modalitys_line(data):
+    data.obs.loc[data.obs["modality"] == "methylation", "age"] = np.nan
+    data.obs["donor"] = data.obs["sample"]  # so that no subject has an age in part of its samples
+    del data.obs["agevi_split"]
+    model = fit(data)
+    assert model.module.coef[:3].any()
+    assert not model.module.coef[3:].any()
+    assert np.isfinite(model.predict_age()).all()
+
+
 @pytest.mark.parametrize("init", [{"skip": "none"}, {"architecture": "tab", "n_hidden": [16]}], ids=["none", "tab"])
 def test_there_may_be_no_linear_path(data, init):
     module = fit(data, **(SMALL | init)).module

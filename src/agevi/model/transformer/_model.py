@@ -260,6 +260,7 @@ class TransformerClock(SampleClock):
                 fallback=fallback[rows],
             ),
             n_groups=module.n_groups,
+            n_tissues=module.n_tissues,
             n_features=masks.shape[1],
             share=bool((np.sum(measured, axis=0) > 1).any()),
             rng=np.random.default_rng(self._init["rng"]),

@@ -43,7 +43,7 @@ class Skip:
 
 
 def fit_skip(
-    values: Values, rows: Rows, *, n_groups: int, n_features: int, share: bool, rng: np.random.Generator
+    values: Values, rows: Rows, *, n_groups: int, n_tissues: int, n_features: int, share: bool, rng: np.random.Generator
 ) -> Skip:
     """Regressions of the standardised age.
 
@@ -57,8 +57,8 @@ def fit_skip(
         Standardised values of rows by their positions, as members of the groups that are given.
     rows
         The rows.
-    n_groups, n_features
-        Sizes.
+    n_groups, n_tissues, n_features
+        Sizes; the groups of a modality are its own and one per tissue behind it.
     share
         Whether groups have features in common.
     rng
@@ -81,15 +81,9 @@ def fit_skip(
         if one is None:
             one = Ridge(coef[groups[0]], float(intercept[groups[0]]), held_out[of, 0])
         coef[modality], intercept[modality], held_out[of, 1] = one.coef, one.intercept, one.held_out
-        unseen = np.setdiff1d(np.arange(modality, _next(rows.fallback, modality, n_groups)), groups)
+        unseen = np.setdiff1d(np.arange(modality, modality + n_tissues + 1), groups)
         coef[unseen], intercept[unseen] = one.coef, one.intercept
     return Skip(coef, intercept, held_out)
-
-
-def _next(fallback: np.ndarray, modality: int, n_groups: int) -> int:
-    """First group of the modality after ``modality``."""
-    later = fallback[fallback > modality]
-    return int(later.min()) if len(later) else n_groups
 
 
 def _constant(y: np.ndarray, n_features: int) -> Ridge:
