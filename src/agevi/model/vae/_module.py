@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 from agevi._compat import REGISTRY_KEYS, BaseModuleClass, LossOutput, auto_move_data
@@ -310,7 +310,8 @@ class ClockVAEModule(BaseModuleClass):
         x, qz, summed = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"], tensors.get(SUMMED)
         cells, aged = _single(summed), slice(None) if summed is None else summed
         mean, reconstruction = self.reconstruction(x if cells is None else as_dense(x)[cells], generative_outputs)
-        kl = kl_divergence(qz, Normal(torch.zeros_like(qz.loc), torch.ones_like(qz.scale))).sum(-1)
+        variance = qz.scale.square()
+        kl = 0.5 * (qz.loc.square() + variance - 1 - variance.log()).sum(-1)
         kl = kl if cells is None else kl[cells]
         loss = mean + kl_weight * kl.sum() / max(len(kl), 1)
         predicted = self.head(qz.loc[aged])
