@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from anndata.abc import CSCDataset, CSRDataset
 
 _BLOCK = 1 << 22  # values looked at in one step, so that no gate copies X
+_ROUNDING = 1e-6  # of float32 values near 1
 MIN_LABELLED_SUBJECTS = 3
 
 
@@ -319,8 +320,9 @@ def finite(x: Any, where: str) -> None:
 def within(x: Any, where: str, low: float, high: float, advice: str) -> None:
     """Refuse values outside ``low`` to ``high``; ``advice`` says what they are and what to do."""
     for block in _value_blocks(x):
-        if block.size and (block.min() < low or block.max() > high):
-            worst = block.min() if block.min() < low else block.max()
+        least, most = (float(block.min()), float(block.max())) if block.size else (low, low)
+        if least < low - _ROUNDING or most > high + _ROUNDING:
+            worst = least if least < low - _ROUNDING else most
             raise ValueError(f"{where} has values outside {low:g} to {high:g} (e.g. {worst:.3g}); {advice}")
 
 

@@ -24,7 +24,6 @@ from agevi.model.linear._table import Coefficients, read_coefficients
 from agevi.nn.heads import AGE_TRANSFORMS
 
 VALUES = ("any", "beta")
-_TOLERANCE = 1e-6  # of beta values, for rounding
 
 
 class LinearClock(LinearMixin, BaseModelClass):
@@ -217,7 +216,7 @@ class LinearClock(LinearMixin, BaseModelClass):
         layer = self.setup_args["layer"]
         if self.values == "beta":
             _checks.within(
-                _checks.matrix(shell, layer), where(layer), -_TOLERANCE, 1 + _TOLERANCE,
+                _checks.matrix(shell, layer), where(layer), 0, 1,
                 "the clock reads beta values. Pass them (layer=... of from_coefficients names a layer; from M values beta = "
                 "2**M / (2**M + 1)), or values='any' if the clock reads something else, such as z-scores.",
             )  # fmt: skip
