@@ -35,7 +35,9 @@ SCALED = ("ZhangClock", "Neu-In", "Glia-In", "Brain")
 TISSUE = {
     "CD4 T": ("grnimmuneclock CD4T", "scImmuAging CD4T", "scage SC_CD4T"),
     "cortex neurons": tuple(
-        f"brain {unit}_{kind}" for unit in ("SC", "Pseudobulk", "Bootstrap") for kind in ("neuron", "Exc", "Inh")
+        f"brain {unit}_{kind}"
+        for unit in ("SC", "Pseudobulk", "Bootstrap")
+        for kind in ("neuron", "Excitatory", "Inhibitory")
     ),
 }
 """Beginnings of the names of the expression clocks that fit a data set."""
@@ -108,38 +110,40 @@ def run(folder: pathlib.Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def ages(folder: pathlib.Path) -> pd.DataFrame:
-    """Childhood and foetal samples on each scale of ages, five folds of whole donors."""
+    """Blood of children and cortex of foetuses on each scale of ages, five folds of whole donors, by `PLSClock`."""
     _, blood = next(data_sets(folder))
     cortex = ad.read_h5ad(folder / "sc_darmanis_cortex" / "darmanis_adult_fetal.h5ad")
     rows = []
-    for transform in ("none", "log", "horvath"):
-        for cls in (agevi.model.PLSClock, agevi.model.ElasticNetClock):
-            for name, adata, normalize in (("blood", blood, "none"), ("cortex", cortex, "log1p_cp10k")):
-                keys = {
-                    "subject_key": "donor",
-                    "age_key": "age",
-                    "setup_kwargs": {"age_transform": transform, "normalize": normalize},
-                }
-                agevi.tl.cross_validate(adata, cls, **keys)
+    for name, adata, normalize in (("blood", blood, "none"), ("cortex", cortex, "log1p_cp10k")):
+        for method in ("pls", "ridge"):
+            for transform in ("none", "log", "horvath"):
+                agevi.tl.cross_validate(
+                    adata,
+                    agevi.model.PLSClock,
+                    subject_key="donor",
+                    age_key="age",
+                    setup_kwargs={"age_transform": transform, "normalize": normalize},
+                    model_kwargs={"method": method},
+                )
                 agevi.tl.aggregate_subjects(adata)
                 table = agevi.get.subjects_df(adata)
-                age, predicted = table["age"], table["predicted"]
-                young = (age <= 20) & (age >= 0) if name == "blood" else age < 0
-                error = (predicted - age).abs()
-                row = {
-                    "data": name,
-                    "clock": cls.__name__,
-                    "age_transform": transform,
-                    "n": len(table),
-                    "n young": int(young.sum()),
-                }
-                row |= {"MAE": error.mean(), "MAE young": error[young].mean()}
-                if name == "blood":
-                    row["Spearman young"] = spearmanr(age[young], predicted[young]).statistic
-                else:
-                    row |= {"oldest young": predicted[young].max(), "youngest other": predicted[~young].min()}
-                rows.append(row)
+                rows.append({"data": name, "method": method, "age_transform": transform, **measured(table)})
     return pd.DataFrame(rows)
+
+
+def measured(table: pd.DataFrame) -> dict[str, float]:
+    """Errors over all donors and the young ones: children up to 20 years, or foetuses where there are any."""
+    age, predicted = table["age"], table["predicted"]
+    young, error = age < 0 if (age < 0).any() else age <= 20, (predicted - age).abs()
+    return {
+        "n": len(table),
+        "n young": int(young.sum()),
+        "MAE": error.mean(),
+        "MAE young": error[young].mean(),
+        "Spearman young": spearmanr(age[young], predicted[young]).statistic if age[young].nunique() > 1 else np.nan,
+        "oldest young": predicted[young].max(),
+        "youngest other": predicted[~young].min(),
+    }
 
 
 def main() -> None:
