@@ -13,7 +13,7 @@ def clock_card(meta: dict[str, Any]) -> str:
     error = _validation_error(meta)
     return f"""# Ageing clock: {meta["class"]}
 
-**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}).
+**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}){_scale(meta)}.
 
 **Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged \
 {age["min"]:g} to {age["max"]:g} {age["unit"]}. Held out as whole subjects: {roles.count("validation")} for validation, \
@@ -128,6 +128,12 @@ def _trained_on(meta: dict[str, Any]) -> str:
     if "n_subjects" not in age:
         return f"elsewhere, published coefficients; {len(meta['genes']):,} features in {where} ({_input(meta)})"
     return f"{age['n_subjects']:,} subjects, {age['n_samples']:,} samples; {len(meta['genes']):,} genes in {where} ({_input(meta)})"
+
+
+def _scale(meta: dict[str, Any]) -> str:
+    """On which scale ages were trained, where it is not their own."""
+    name = {"log": "the logarithm of ages", "horvath": "the scale of Horvath (2013)"}.get(meta["age"].get("transform"))
+    return f", trained on {name}" if name else ""
 
 
 def _range(age: dict[str, Any]) -> str:

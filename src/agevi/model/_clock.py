@@ -311,7 +311,8 @@ class ClockMixin(RoleMixin, ShellMixin):
         others.
         """
         subject = _checks.labels(adata, self.setup_args["subject_key"], "subject_key")
-        return subject.map(self.split_).fillna(_keys.NEW).to_numpy(dtype=object)
+        known = subject.map(self.split_).astype(object)  # of no dtype of text where nobody is known
+        return known.where(known.notna(), _keys.NEW).to_numpy(dtype=object)
 
     # --- saving and loading ----------------------------------------------------------------------------------
 

@@ -66,7 +66,8 @@ class AgeScale(nn.Module):
 
     def _inverse_transform(self, t: torch.Tensor) -> torch.Tensor:
         if self.transform == "horvath":
-            beyond = torch.where(t > 0, t, torch.expm1(t.clamp(max=0)))  # so that no gradient meets an overflow
+            low = torch.where(t > 0, 0.0, t)  # so that no gradient meets an overflow
+            beyond = torch.where(t > 0, t, torch.expm1(low))
             return (beyond * (ADULT + 1) + ADULT) * self.year
         return torch.exp(t) + self.min_age - 1 if self.transform == "log" else t
 

@@ -83,11 +83,11 @@ def read_coefficients(table: Any, *, intercept: float | None, scale: Any, fill: 
         intercept = _mean_of_folds(frame, found) if len(found) else _beside(path, names)
     columns = _standards(frame, names, ~is_intercept, scale)
     combined = _combined(names[~is_intercept], weight[~is_intercept], _n_folds(frame))
-    own = {key: values.reindex(combined.index).to_numpy(dtype=np.float64) for key, values in columns.items()}
+    own = {key: values.reindex(combined.index).to_numpy(dtype=np.float64, copy=True) for key, values in columns.items()}
     _check_scale(own["scale"], combined.index)
     return Coefficients(
         features=combined.index.to_numpy(dtype=object),
-        weight=combined.to_numpy(dtype=np.float64),
+        weight=combined.to_numpy(dtype=np.float64, copy=True),
         shift=own["shift"],
         scale=own["scale"],
         usual=_filled(own["usual"], combined.index, fill),
