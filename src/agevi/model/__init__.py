@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from agevi.model import presets
 from agevi.model.ensemble import EnsembleClock
-from agevi.model.linear import ElasticNetClock, PLSClock
+from agevi.model.linear import ElasticNetClock, LinearClock, PLSClock
 from agevi.model.mlp import MLPClock
 from agevi.model.nmf import NMFClock
 from agevi.model.vae import DenoisingVAE, GaussianVAE, PoissonVAE
 
-MODELS = (PoissonVAE, GaussianVAE, DenoisingVAE, ElasticNetClock, PLSClock, MLPClock, NMFClock, EnsembleClock)
+MODELS = (
+    PoissonVAE,
+    GaussianVAE,
+    DenoisingVAE,
+    ElasticNetClock,
+    PLSClock,
+    MLPClock,
+    NMFClock,
+    LinearClock,
+    EnsembleClock,
+)
 """Every clock class, in the order in which docs and leaderboards show them."""
 
 __all__ = [
@@ -18,6 +28,7 @@ __all__ = [
     "ElasticNetClock",
     "EnsembleClock",
     "GaussianVAE",
+    "LinearClock",
     "MLPClock",
     "NMFClock",
     "PLSClock",

@@ -81,7 +81,7 @@ def copy_values(values: Any) -> Any:
     return [copy_values(value) for value in values] if isinstance(values, list) else values
 
 
-def _template(meta: dict[str, Any]) -> AnnData:
+def template(meta: dict[str, Any]) -> AnnData:
     """An AnnData without counts that registers to the categories a clock was trained with."""
     setup, known = meta["setup"], meta["categories"]
     n = 3 * max([1, *(len(v) for v in known.values())])  # scvi-tools warns of fewer than 3 cells a category
@@ -149,7 +149,7 @@ def class_of(meta: dict[str, Any], path: Path) -> Any:
 def restore(cls: Any, bundle: _format.Bundle) -> Any:
     """A trained clock of class ``cls`` on the CPU, without data."""
     meta = bundle.meta
-    model = cls._from_template(_template(meta), meta["setup"], meta["init"])
+    model = cls._from_template(template(meta), meta["setup"], meta["init"])
     load_weights(model, bundle)
     model.history_ = {k: _history_frame(k, v) for k, v in meta["history"].items()}
     model.split_, model.best_epoch_, model.age_summary_ = meta["split"], meta["best_epoch"], meta["age"]

@@ -28,7 +28,7 @@ class RegressorModule(BaseModuleClass):
         Widths of the blocks, and their dropout.
     age_loss
         Loss on the standardised age.
-    age_transform, min_age
+    age_transform, min_age, year
         See :class:`agevi.nn.heads.AgeScale`.
     """
 
@@ -41,11 +41,12 @@ class RegressorModule(BaseModuleClass):
         age_loss: str = "huber",
         age_transform: str = "none",
         min_age: float = -1.0,
+        year: float = 1.0,
     ) -> None:
         super().__init__()
         self.age_loss = age_loss
         self.head = AgeHead(n_features, list(n_hidden), dropout_rate=dropout_rate)
-        self.age_scale = AgeScale(age_transform, min_age)
+        self.age_scale = AgeScale(age_transform, min_age, year=year)
 
     @abstractmethod
     def latent(

@@ -49,7 +49,7 @@ class ClockVAEModule(BaseModuleClass):
         term and are not reconstructed, the others the reverse.
     noise, noise_level
         Noise on the encoder's input while training, see :class:`agevi.nn.noise.InputNoise`.
-    age_transform, min_age
+    age_transform, min_age, year
         See :class:`agevi.nn.heads.AgeScale`.
     """
 
@@ -76,6 +76,7 @@ class ClockVAEModule(BaseModuleClass):
         noise_level: float = 0.0,
         age_transform: str = "none",
         min_age: float = -1.0,
+        year: float = 1.0,
     ) -> None:
         super().__init__()
         self.n_input, self.n_latent = n_input, n_latent
@@ -92,7 +93,7 @@ class ClockVAEModule(BaseModuleClass):
         self.decoder = Stack(n_latent, n_hidden[::-1], dropout_rate=0.0, n_covariates=n_covariates)
         self.logits = nn.Linear(self.decoder.n_output, n_input)
         self.head = AgeHead(n_latent, list(n_head), dropout_rate=dropout_rate)
-        self.age_scale = AgeScale(age_transform, min_age)
+        self.age_scale = AgeScale(age_transform, min_age, year=year)
         self.input = GeneInput(n_input, normalize=normalize, standardize=standardize, sums=sums)
         self.noise = InputNoise(n_input, kind=noise, level=noise_level) if noise else None
         self.observation = Continuous(n_input) if gene_likelihood == "normal" else Counts(gene_likelihood, n_input)
