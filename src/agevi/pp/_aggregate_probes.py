@@ -172,7 +172,7 @@ def _split(pairs: pd.DataFrame) -> pd.DataFrame:
     """One row for each of the genes that are joined in a row, with its own region."""
     lists = {c: pairs[c].str.split(_JOINED) for c in pairs.columns[1:]}
     if "region" in lists:
-        uneven = (lists["gene"].str.len() != lists["region"].str.len()).to_numpy()
+        uneven = (lists["gene"].map(len) != lists["region"].map(len)).to_numpy()
         if uneven.any():
             first = pairs.iloc[int(uneven.argmax())]
             raise ValueError(

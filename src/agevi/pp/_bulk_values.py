@@ -48,7 +48,7 @@ def betas(x: Any, place: str, *, advice: str) -> None:
     low, high = value_range(x, place)
     if low >= 0 and high <= 1:
         return
-    if 1 < high <= 100 and low >= 0:
+    if 10 < high <= 100 and low >= 0:
         kind = "as percentages do; divide them by 100"
     elif low < 0 and max(-low, high) < _WIDEST:
         kind = f"as M values do; {advice}"

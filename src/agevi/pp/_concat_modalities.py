@@ -190,7 +190,7 @@ def _check_sizes(sets: Mapping[str, AnnData], kinds: Mapping[str, str], min_samp
     few = n[n < min_samples]
     if len(few):
         raise ValueError(
-            f"modality {few.index[0]!r} has {few.iloc[0]} sample{'s' * (few.iloc[0] > 1)}, and at least {min_samples} are "
+            f"modality {few.index[0]!r} has {few.iloc[0]} sample{'' if few.iloc[0] == 1 else 's'}, and at least {min_samples} are "
             "needed to learn about it and to hold some out; leave it out, or pass min_samples=1 to predict only."
         )
 

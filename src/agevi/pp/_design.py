@@ -129,8 +129,8 @@ def warn_of_confounding(batch: np.ndarray, covariates: list[Covariate], adata: A
             bad = shared > _ASSOCIATED
         if bad:
             warnings.warn(
-                f"{words} in the training samples, so that what is removed with the batches hangs on few samples; compare "
-                "with a fit without batch_key.",
+                f"{words} in the training samples, so that ComBat can hardly tell one from the other and may remove part of "
+                "both; compare the accuracy with that of batch_key=None.",
                 UserWarning,
                 stacklevel=4,
             )

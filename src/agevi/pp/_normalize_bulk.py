@@ -320,7 +320,7 @@ class BulkNormalizer:
             return np.zeros(n, dtype=np.int64), np.zeros((n, 0))
         known = pd.Index(self.batches_)
         if reference_batch is not None:
-            _checks.group(reference_batch, self.batches_, "the training batches")
+            _checks.choice(reference_batch, self.batches_, "reference_batch")
         names = _checks.labels(adata, self.batch_key, "batch_key")
         code = known.get_indexer(pd.Index(names))
         unseen = sorted(set(names[code < 0]))
