@@ -116,7 +116,7 @@ def test_columns_of_obs(sets):
     assert out.obs["tissue"].dtype == "category"
     assert out.obs["tissue"].isna().sum() == 1
     assert out.obs["tissue"].iloc[-1] == "5.0"
-    few = pp.concat_modalities(sets, obs_keys=["age"], subject_key="donor")
+    few = pp.concat_modalities(sets, obs_keys="age", subject_key="donor", betas="methylation")
     assert few.obs.columns.tolist() == ["age", "donor", "modality", "agevi_feature_set"]
 
 
@@ -124,6 +124,12 @@ def test_names_of_samples_made_unique(sets):
     sets["brain"].obs_names = sets["blood"].obs_names[:5]
     out = pp.concat_modalities(sets, index_unique="@")
     assert out.obs_names[[0, 8]].tolist() == ["blood0@blood", "blood0@brain"]
+
+
+def test_persons_in_several_data_sets_are_counted(sets, caplog):
+    with caplog.at_level("INFO", logger="agevi"):
+        pp.concat_modalities(sets, subject_key="donor")
+    assert "6 of 8 subjects are in more than one data set" in caplog.text
 
 
 def test_one_sample_to_predict(sets):

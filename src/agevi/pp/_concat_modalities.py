@@ -49,7 +49,7 @@ def concat_modalities(
     subject_key
         Column with the person or animal, to check that no sample lacks it.
     obs_keys
-        Columns of ``obs`` to keep, which each data set must have. Default: those that all have.
+        Columns of ``obs`` to keep beside ``subject_key``, which each data set must have. Default: those that all have.
     layer
         Layer with the values, or names of data sets to theirs; default X.
     prefix
@@ -95,6 +95,8 @@ def concat_modalities(
     ((10, 80), [50, 80])
     """
     sets = _named(adatas)
+    betas = [betas] if isinstance(betas, str) else list(betas)
+    obs_keys = [obs_keys] if isinstance(obs_keys, str) else obs_keys
     layers = _of_sets(layer, sets, "layer") if isinstance(layer, Mapping) else dict.fromkeys(sets, layer)
     given = _of_sets(modalities or {}, sets, "modalities")
     _checks.count(min_samples, "min_samples")
@@ -112,6 +114,9 @@ def concat_modalities(
     obs[modality_key] = pd.Categorical(np.repeat(list(kinds.values()), sizes))
     obs[_keys.FEATURE_SET] = pd.Categorical(np.repeat(list(sets), sizes), categories=list(sets))
     out = AnnData(_filled(matrices, position, len(var)), obs=obs, var=var)
+    if subject_key is not None:
+        n_sets = out.obs.groupby(subject_key, observed=True)[_keys.FEATURE_SET].nunique()
+        logger.info("%d of %d subjects are in more than one data set.", (n_sets > 1).sum(), len(n_sets))
     out.varm[_keys.MEASURED] = measured
     out.uns[_keys.MEASURED] = _keys.to_uns({"sets": list(sets), "key": _keys.FEATURE_SET})
     return out
