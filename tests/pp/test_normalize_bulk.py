@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from scipy import stats
 
 from agevi import pp
+from agevi.io._format import read_bundle, write_bundle
 from agevi.pp import _bulk_values, _design
 from tests.test_gates import check_message, snapshot
 
@@ -169,6 +170,16 @@ def test_saved_and_loaded(adata, tmp_path, arguments):
     assert loaded.n_samples_ == 90
     with pytest.raises(FileExistsError):
         normalizer.save(tmp_path / "normalizer")
+
+
+def test_arrays_that_do_not_fit_are_refused(adata, tmp_path):
+    pp.BulkNormalizer(batch_key="batch").fit(adata).save(tmp_path / "good")
+    bundle = read_bundle(tmp_path / "good")
+    tensors = bundle.tensors | {"combat.shift": bundle.tensors["combat.shift"][:2].clone()}
+    write_bundle(tmp_path / "bad", bundle.meta, tensors, bundle.card)
+    with pytest.raises(ValueError) as raised:
+        pp.BulkNormalizer.load(tmp_path / "bad")
+    check_message(raised, "do not fit its features and batches")
 
 
 def test_loading_something_else(trained, tmp_path):

@@ -21,8 +21,7 @@ from agevi.pp._combat import Combat, fit_combat
 
 _CARD = """# Normaliser of bulk samples
 
-Removes the effects of {n_batches} batches (ComBat) and gives every sample the distribution of the {n_samples:,} training
-samples{quantile}, for {n_genes:,} features.
+Learnt from {n_samples:,} training samples with {n_genes:,} features: {steps}.
 
 ```python
 import agevi
@@ -203,11 +202,12 @@ class BulkNormalizer:
             "design": [vars(covariate) for covariate in self._design],
             "n_samples": self.n_samples_,
         }
+        steps = [f"the effects of {len(self.batches_)} batches (ComBat)"] if self.batches_ else []
+        steps += ["their mean distribution (quantile normalisation)"] if self.quantile else []
         card = _CARD.format(
-            n_batches=len(self.batches_) or "no",
             n_samples=self.n_samples_,
             n_genes=len(self.genes_),
-            quantile="" if self.quantile else ": no, quantile=False",
+            steps=" and ".join(steps),
             version=meta["versions"]["agevi"],
         )
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -239,8 +239,17 @@ class BulkNormalizer:
             raise _format.BundleError(
                 f"{bundle.path} holds a {meta.get('class')}, not a {cls.__name__}; load it with agevi.io.load_clock."
             )
+        n_genes, n_batches = len(meta["genes"]), len(meta["batches"])
+        n_columns = sum(len(covariate["centre"]) for covariate in meta["design"])
+        shapes = {"quantiles": (n_genes,), "combat.mean": (n_genes,), "combat.effects": (n_columns, n_genes)}
+        shapes |= dict.fromkeys(("combat.shift", "combat.weight"), (n_batches, n_genes))
+        wanted = [name for name in shapes if (meta["init"]["quantile"] if name == "quantiles" else n_batches)]
+        if {name: a.shape for name, a in arrays.items()} != {name: shapes[name] for name in wanted}:
+            raise _format.BundleError(
+                f"{bundle.path} holds arrays that do not fit its features and batches; save it again."
+            )
         out = cls(**meta["init"])
-        combat = {name.removeprefix("combat."): a for name, a in arrays.items() if name.startswith("combat.")}
+        combat = {name.removeprefix("combat."): a for name, a in arrays.items() if name != "quantiles"}
         out.combat_ = Combat(**combat) if combat else None
         out.quantiles_ = arrays.get("quantiles")
         out.genes_, out.batches_, out.n_samples_ = pd.Index(meta["genes"]), meta["batches"], meta["n_samples"]
