@@ -154,6 +154,24 @@ def test_a_layer(cls, cohort):
         model.predict_age(cohort)
 
 
+def test_ages_on_the_scale_of_horvath(cls, cohort, tmp_path):
+    years = fit(cls, cohort.copy(), age_transform="horvath")
+    in_months = cohort.copy()
+    in_months.obs["age"] *= 12
+    months = fit(cls, in_months, age_transform="horvath", age_unit="months", min_age=-12.0)
+    np.testing.assert_allclose(months.predict_age(), 12 * years.predict_age(), rtol=1e-2)  # Adam amplifies rounding
+    train = cohort.obs[cohort.obs["agevi_split"] == "train"].groupby("donor", observed=True)["age"].first()
+    scale = np.where(train <= 20, np.log((np.minimum(train, 20) + 1) / 21), (train - 20) / 21)
+    assert float(years.module.age_scale.mean) == pytest.approx(scale.mean())
+    assert float(years.module.age_scale.sd) == pytest.approx(scale.std())
+    months.save(tmp_path / "clock")
+    np.testing.assert_array_equal(agevi.io.load_clock(tmp_path / "clock").predict_age(in_months), months.predict_age())
+    card = (tmp_path / "clock" / "README.md").read_text()
+    assert (
+        "age in months from 60 genes (raw counts, normalised inside), trained on the scale of Horvath (2013)." in card
+    )
+
+
 def test_save_and_load(cls, cohort, tmp_path):
     model = fit(cls, cohort)
     model.save(tmp_path / "clock")

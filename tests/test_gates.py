@@ -127,6 +127,18 @@ SETUP_CASES = {
     "layer unknown": (None, {"layer": "cnts"}, KeyError, "layer='cnts' is not in adata.layers"),
     "gene names repeated": (lambda a: setattr(a, "var_names", ["g"] * a.n_vars), {}, ValueError, "var_names_make_unique()"),
     "cell names repeated": (lambda a: setattr(a, "obs_names", ["c"] * a.n_obs), {}, ValueError, "obs_names_make_unique()"),
+    "an age below -1 year on the scale of Horvath": (
+        lambda a: first(a, "age", -1.2), {"age_transform": "horvath", "min_age": -2.0}, ValueError,
+        "takes the logarithm of age + 1 year, so ages are above -1 years, prenatal ones too",
+    ),
+    "the same in months": (
+        lambda a: first(a, "age", -12.0), {"age_transform": "horvath", "age_unit": "months"}, ValueError,
+        "has an age of -12 months; age_transform='horvath' takes the logarithm of age + 1 year, so ages are above -12 months",
+    ),
+    "a unit without a length": (
+        None, {"age_transform": "horvath", "age_unit": "passages"}, ValueError,
+        "age_unit='passages' has no known length; pass one of 'years', 'months', 'weeks', 'days'",
+    ),
     "covariate missing in cells": (
         lambda a: first(a, "batch", None), {"batch_key": "batch"}, ValueError, "batch_key needs a value in every cell",
     ),

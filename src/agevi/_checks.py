@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import scipy.sparse as sp
 from anndata.abc import CSCDataset, CSRDataset
 
 _BLOCK = 1 << 22  # values looked at in one step, so that no gate copies X
+_ROUNDING = 1e-6  # of float32 values near 1
 MIN_LABELLED_SUBJECTS = 3
 
 
@@ -22,6 +24,14 @@ def listed(values: Iterable[Any], n: int = 5) -> str:
     """Up to ``n`` values, quoted, for a message."""
     names = list(values)
     return ", ".join(repr(str(v)) for v in names[:n]) + (", ..." if len(names) > n else "")
+
+
+def stack_depth() -> int:
+    """The stack level, as a warning of the caller counts it, of the first frame outside agevi."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "agevi":
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def choice(value: Any, options: Sequence[str], argument: str) -> str:
@@ -305,6 +315,15 @@ def finite(x: Any, where: str, *, advice: str = "remove or fill them first.") ->
         if block.dtype.kind == "f" and not np.isfinite(block).all():
             bad = block[~np.isfinite(block)].flat[0]
             raise ValueError(f"{where} has missing or infinite values (first: {bad}); {advice}")
+
+
+def within(x: Any, where: str, low: float, high: float, advice: str) -> None:
+    """Refuse values outside ``low`` to ``high``; ``advice`` says what they are and what to do."""
+    for block in _value_blocks(x):
+        least, most = (float(block.min()), float(block.max())) if block.size else (low, low)
+        if least < low - _ROUNDING or most > high + _ROUNDING:
+            worst = least if least < low - _ROUNDING else most
+            raise ValueError(f"{where} has values outside {low:g} to {high:g} (e.g. {worst:.3g}); {advice}")
 
 
 def counts(x: Any, where: str, why: str, *, advice: str, empty_ok: bool = False) -> None:

@@ -12,10 +12,10 @@ import pandas as pd
 
 DEFAULT_KEY = "agevi"
 SPLIT = "agevi_split"
-MEASURED = "agevi_measured"
-"""``varm``: which features each feature set measures, bool (n_vars, n_sets); ``uns``: names of the sets and their column."""
 FEATURE_SET = "agevi_feature_set"
-"""``obs``: feature set of every row."""
+"""Column of ``obs`` with the data set of every sample, which tells the features that were measured in it."""
+MEASURED = "agevi_measured"
+"""Slot of ``varm`` (n_vars, n_sets) with what each data set measured, and of ``uns`` with the names of the sets."""
 
 TRAIN = "train"
 VALIDATION = "validation"

@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._get_genes import attribution_df, perturbation_df, programs_df
+from agevi._get_genes import attribution_df, enrichment_df, perturbation_df, programs_df
 from agevi.metrics._rows import metrics_row, reference_ages
 
 __all__ = [
@@ -253,57 +253,6 @@ def correlation_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.
     call = "agevi.tl.age_correlation(adata, age_key=..., subject_key=...)"
     table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("correlation"), "uns", call)
     return table.rename_axis("component").reset_index()
-
-
-def enrichment_df(
-    adata: AnnData,
-    *,
-    groups: str | Sequence[str] | None = None,
-    max_padj: float = 1.0,
-    key_added: str = _keys.DEFAULT_KEY,
-) -> pd.DataFrame:
-    """Gene sets among the important genes of a clock, the smallest p value first in each group.
-
-    Parameters
-    ----------
-    adata
-        Annotated data after :func:`agevi.tl.enrich`.
-    groups
-        Keep these groups of the attribution; all by default.
-    max_padj
-        Keep sets with an adjusted p value up to this.
-    key_added
-        Prefix of the slots.
-
-    Returns
-    -------
-    A copy of the table with the columns that :func:`agevi.tl.enrich` lists.
-
-    Raises
-    ------
-    KeyError
-        :func:`agevi.tl.enrich` was not run, or not on this group.
-
-    Examples
-    --------
-    >>> import agevi, numpy as np
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=4, n_cells=5, n_genes=50)
-    >>> adata.varm["agevi_attribution"] = np.arange(50.0)[:, None]  # stands for tl.attribute_genes(adata, model)
-    >>> adata.uns["agevi_attribution"] = {"groups": ["all"]}
-    >>> agevi.tl.enrich(adata, {"last": adata.var_names[-8:], "first": adata.var_names[:8]}, n_top=10)
-    >>> agevi.get.enrichment_df(adata, max_padj=0.05)["term"].tolist()
-    ['last']
-    """
-    call = f"agevi.tl.enrich(adata, sets, key_added={key_added!r})"
-    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("enrichment"), "uns", call)
-    wanted = list(table["group"].unique()) if groups is None else [groups] if isinstance(groups, str) else list(groups)
-    unknown = [name for name in wanted if name not in set(table["group"])]
-    if unknown:
-        raise KeyError(
-            f"groups={groups!r}: {unknown[0]!r} is not in the table of agevi.tl.enrich. "
-            f"Available: {_checks.listed(table['group'].unique())}."
-        )
-    return table[table["group"].isin(wanted) & (table["padj"] <= max_padj)].reset_index(drop=True)
 
 
 def leaderboard_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:

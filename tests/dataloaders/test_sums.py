@@ -71,6 +71,16 @@ def test_moments_and_reliability_of_sums():
     assert stats.reliability[10:].mean() < 0.6
 
 
+def test_genes_whose_halves_disagree_are_still_seen():
+    codes = np.repeat(np.arange(40), 12)
+    x = np.random.default_rng(0).poisson(3.0, (480, 30)).astype(np.float32)  # no gene differs but by chance
+    stats = sum_stats(x, codes, 40, normalize="log1p_cp10k", rng=np.random.default_rng(5))
+    r = two_halves(x, codes, 40, 5)
+    assert (r < 0.05).any()
+    assert (r > 0.05).any()
+    np.testing.assert_allclose(stats.scale * (stats.sd + 1e-3), np.maximum(r, 0.05), atol=1e-4)
+
+
 def test_halves_are_even_within_units():
     codes = np.random.default_rng(0).integers(0, 7, 200)
     halves = _halves(codes, np.random.default_rng(1))

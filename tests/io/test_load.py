@@ -109,6 +109,7 @@ def test_another_class_is_refused(bundle, monkeypatch):
         pytest.param({"categorical_covariate_keys": ["sex", "cell_type"]}, id="categorical covariates"),
         pytest.param({"continuous_covariate_keys": ["size_factor"], "batch_key": "batch"}, id="batch and continuous"),
         pytest.param({"age_transform": "log", "age_unit": "months"}, id="log ages in months"),
+        pytest.param({"age_transform": "horvath", "age_unit": "weeks"}, id="Horvath's ages in weeks"),
         pytest.param({"normalize": "none"}, id="no normalisation"),
     ],
 )

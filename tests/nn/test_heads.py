@@ -12,7 +12,11 @@ AGES = np.array([-0.4, 21.0, 40.0, 66.0, 91.0, np.nan])
 
 @pytest.mark.parametrize(
     ("transform", "reference"),
-    [pytest.param("none", lambda a: a, id="none"), pytest.param("log", lambda a: np.log(a + 1 + 1), id="log")],
+    [
+        pytest.param("none", lambda a: a, id="none"),
+        pytest.param("log", lambda a: np.log(a + 1 + 1), id="log"),
+        pytest.param("horvath", lambda a: horvath(a), id="horvath"),
+    ],
 )
 def test_scale_standardises_and_inverts(transform, reference):
     scale = AgeScale(transform, min_age=-1.0)
@@ -23,7 +27,34 @@ def test_scale_standardises_and_inverts(transform, reference):
     np.testing.assert_allclose(scale.to_age(z), AGES, atol=1e-4)
 
 
-@pytest.mark.parametrize("transform", ["none", "log"])
+def horvath(age, year=1.0):
+    """Horvath (2013), written out with its two branches."""
+    a = np.asarray(age, dtype=np.float64) / year
+    return np.array([np.log((v + 1) / 21) if v <= 20 else (v - 20) / 21 for v in a])
+
+
+@pytest.mark.parametrize("year", [pytest.param(1.0, id="years"), pytest.param(12.0, id="months")])
+def test_the_scale_of_horvath(year):
+    scale = AgeScale("horvath", min_age=-year, year=year)  # not fitted, so that the scale is the transform itself
+    ages = np.array([-0.99, -0.4, 0.0, 5.0, 19.999, 20.0, 20.001, 60.0, 120.0]) * year
+    z = scale.to_scale(torch.from_numpy(ages))
+    np.testing.assert_allclose(z, horvath(ages, year), rtol=1e-5, atol=1e-6)
+    back = scale._inverse_transform(torch.from_numpy(horvath(ages, year)))
+    np.testing.assert_allclose(back, ages, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(scale.to_age(z), ages, atol=1e-4 * year)
+
+
+def test_the_scale_of_horvath_has_gradients_everywhere():
+    z = torch.tensor([-800.0, -1.0, 0.0, 1.0, 800.0], dtype=torch.float64, requires_grad=True)
+    AgeScale("horvath", bounded=False).to_age(z).sum().backward()
+    np.testing.assert_allclose(z.grad, 21 * np.exp(np.minimum(z.detach().numpy(), 0)), rtol=1e-6)
+
+
+def test_without_bounds_ages_are_what_the_formula_gives():
+    np.testing.assert_allclose(AgeScale(bounded=False).to_age(torch.tensor([-70.0, 1e6])), [-70.0, 1e6])
+
+
+@pytest.mark.parametrize("transform", ["none", "log", "horvath"])
 def test_ages_stay_within_reach_of_the_training_ages(transform):
     scale = AgeScale(transform, min_age=-1.0)
     scale.fit(torch.tensor([20.0, 40.0, torch.nan, 90.0]))

@@ -11,6 +11,7 @@ from scipy.stats import false_discovery_control, fisher_exact, linregress
 
 import agevi
 from agevi.tl._set_tests import combined_score, fisher
+from tests.conftest import QUIET
 from tests.test_gates import check_message, snapshot
 
 N_GENES = 60
@@ -405,14 +406,16 @@ def test_table_refuses():
 
 
 @pytest.mark.realdata
-def test_reactome_on_brain(data_dir, monkeypatch):
+@pytest.mark.parametrize("cls", [agevi.model.PLSClock, agevi.model.MLPClock], ids=lambda cls: cls.__name__)
+def test_reactome_on_brain(data_dir, monkeypatch, cls):
     adata = ad.read_h5ad(data_dir / "bulk_ba11_brain_146" / "bulk_ba11_brain_146.h5ad")
     monkeypatch.setenv("AGEVI_REACTOME", str(data_dir / "reference" / "ReactomePathways_human.gmt.gz"))
-    x = np.asarray(adata.X, dtype=np.float64)
-    age = adata.obs["age"].to_numpy(dtype=np.float64)
-    r = np.corrcoef(x.T, age)[-1, :-1]
-    adata.varm["agevi_attribution"] = np.abs(r)[:, None]
-    adata.uns["agevi_attribution"] = {"groups": ["all"]}
+    adata.obs["donor"] = adata.obs_names.astype(str)
+    adata.obs["agevi_split"] = "train"
+    cls.setup_anndata(adata, subject_key="donor", age_key="age", normalize="none")
+    model = cls(adata)
+    model.train(max_epochs=5, **QUIET)
+    agevi.tl.attribute_genes(adata, model)
     agevi.tl.enrich(adata, "reactome")
     table = agevi.get.enrichment_df(adata)
     assert adata.uns["agevi_enrichment_params"]["n_sets"] == 2504

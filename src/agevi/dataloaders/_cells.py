@@ -33,20 +33,31 @@ class EvenBatchSampler(Sampler[np.ndarray]):
     """Batches of nearly equal size, none above ``batch_size``, reshuffled in every pass.
 
     1,025 cells at a batch size of 1,024 make batches of 513 and 512, not one of a single cell, which BatchNorm
-    could not take.
+    could not take. With ``shared``, processes that train together (DDP) each get their part of every batch.
     """
 
-    def __init__(self, n: int, batch_size: int, *, shuffle: bool) -> None:
-        self.n, self.shuffle = n, shuffle
+    def __init__(self, n: int, batch_size: int, *, shuffle: bool, shared: bool = False) -> None:
+        self.n, self.shuffle, self.shared = n, shuffle, shared
         self.n_batches = -(-n // batch_size)
+        # Processes draw different noise while they train, but must agree on the order of cells.
+        in_step = shared and processes()[1] > 1
+        self.generator = torch.Generator().manual_seed(torch.initial_seed()) if in_step else None
 
     def __len__(self) -> int:
         return self.n_batches
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        order = torch.randperm(self.n) if self.shuffle else torch.arange(self.n)
+        rank, n_processes = processes() if self.shared else (0, 1)
+        order = torch.randperm(self.n, generator=self.generator) if self.shuffle else torch.arange(self.n)
         for batch in torch.tensor_split(order, self.n_batches):
-            yield batch.numpy()
+            yield batch.numpy()[rank::n_processes]
+
+
+def processes() -> tuple[int, int]:
+    """Rank of this process among those that train together, and their number."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 class CellDataset(Dataset[Batch]):
@@ -107,9 +118,10 @@ def cell_loader(
     *,
     batch_size: int,
     shuffle: bool = False,
+    shared: bool = False,
     **kwargs: Any,
 ) -> DataLoader[Any]:
-    """Batches of nearly equal size of the cells ``indices``, none above ``batch_size``."""
+    """Batches of nearly equal size of the cells ``indices``, none above ``batch_size``; see :class:`EvenBatchSampler`."""
     cells = CellDataset(manager, indices)
-    sampler = EvenBatchSampler(len(cells), batch_size, shuffle=shuffle)
+    sampler = EvenBatchSampler(len(cells), batch_size, shuffle=shuffle, shared=shared)
     return DataLoader(cells, sampler=sampler, batch_size=None, **kwargs)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from agevi import _keys
 from agevi._compat import REGISTRY_KEYS, AnnDataManager
-from agevi.dataloaders._cells import Batch, fields_of
+from agevi.dataloaders._cells import Batch, fields_of, processes
 from agevi.dataloaders._fields import AGE, SUMMED
 
 ROWS = 128
@@ -69,6 +69,8 @@ class Rows:
 class PseudocellLoader:
     """Steps of training: pseudocells drawn anew each time, beside single cells.
 
+    Processes that train together (DDP) draw the same and each read their part.
+
     Parameters
     ----------
     rows
@@ -106,10 +108,11 @@ class PseudocellLoader:
         return max(MIN_STEPS, -(-len(self.samples) // self.n_samples))
 
     def __iter__(self) -> Iterator[Batch]:
+        rank, n_processes = processes()
         for _ in range(len(self)):
             members = [self._draw(self.samples[i]) for i in np.repeat(self._next_samples(), self.n_each)]
             cells = self.rng.choice(self.cells, self.n_cells, replace=False) if self.n_cells else self.cells[:0]
-            yield self.rows.batch(members, cells)
+            yield self.rows.batch(members[rank::n_processes], cells[rank::n_processes])
 
     def _next_samples(self) -> np.ndarray:
         """Samples in random order, each once before any comes twice."""

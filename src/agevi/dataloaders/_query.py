@@ -17,6 +17,7 @@ from agevi import _checks
 logger = logging.getLogger(__name__)
 
 ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
+CPG = re.compile(r"^c[gh]\.?\d+")
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,22 @@ def match_genes(genes: np.ndarray, names: pd.Index, *, min_coverage: float) -> G
 
 def _name_hint(genes: np.ndarray, names: pd.Index) -> str:
     """What may be wrong with the names, as the middle of a message."""
-    kinds = ["Ensembl ids" if ENSEMBL.match(str(n)) else "symbols" for n in (genes[0], names[0])]
+    kinds = [_kind(str(n)) for n in (genes[0], names[0])]
+    if kinds[0] != kinds[1] and "CpG sites" in kinds:
+        return f"; the data hold {kinds[1]}, the clock reads {kinds[0]}. A clock fits the modality it was trained on."
     if kinds[0] != kinds[1]:
         return f"; the data use {kinds[1]}, the clock uses {kinds[0]}. Rename var_names or run pp.align_genes."
     upper = len(set(map(str.upper, names.astype(str))) & set(map(str.upper, genes.astype(str))))
     if upper > 2 * len(set(names) & set(genes)) and upper > 0.2 * len(genes):
         return "; the names differ in case, as mouse and human symbols do. A clock fits the species it was trained on."
     return ". Pass data of the same gene annotation, with all genes kept."
+
+
+def _kind(name: str) -> str:
+    """What sort of name it is."""
+    if CPG.match(name):
+        return "CpG sites"
+    return "Ensembl ids" if ENSEMBL.match(name) else "symbols"
 
 
 def _columns(x: Any, match: GeneMatch) -> Any:

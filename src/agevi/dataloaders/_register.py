@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -28,7 +29,7 @@ from agevi.dataloaders._fields import (
     UnitField,
 )
 from agevi.dataloaders._measured import check_sets
-from agevi.nn.heads import AGE_TRANSFORMS
+from agevi.nn.heads import ADULT, AGE_TRANSFORMS, YEAR
 
 CATEGORY_KEYS = ("modality_key", "tissue_key")
 """Arguments of ``setup_anndata`` that some clocks have; each names a categorical column that they read."""
@@ -64,6 +65,8 @@ def check_setup(
     _checks.in_memory(adata)
     _checks.choice(setup["normalize"], NORMALIZE, "normalize")
     _checks.choice(setup["age_transform"], ("auto", *AGE_TRANSFORMS), "age_transform")
+    if setup["age_transform"] == "horvath":
+        _check_horvath(adata, setup, require_ages)
     _checks.unique_names(adata)
     subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
     if require_ages:
@@ -111,6 +114,30 @@ def check_values(
         if not counts:
             advice = advice[:-1] + ", or set normalize='none' for values that are normalised already."
     _checks.counts(x, place, why, advice=advice, empty_ok=new or empty_ok)
+
+
+def _check_horvath(adata: AnnData, setup: dict[str, Any], require_ages: bool) -> None:
+    """Refuse units of unknown length and ages without a logarithm."""
+    unit, key = setup["age_unit"], setup["age_key"]
+    check_horvath_unit(unit)
+    if not require_ages:
+        return
+    lowest = float(np.nanmin(_checks.ages(adata, key, min_age=-np.inf)))
+    if lowest <= -YEAR[unit]:
+        raise ValueError(
+            f"adata.obs[{key!r}] has an age of {lowest:g} {unit}; age_transform='horvath' takes the logarithm of age + 1 year, "
+            f"so ages are above -{YEAR[unit]:g} {unit}, prenatal ones too. Correct it, set it to NaN, or pass "
+            "age_transform='none'."
+        )
+
+
+def check_horvath_unit(age_unit: str) -> None:
+    """Refuse units of unknown length, since the transform of Horvath changes its form at an age in years."""
+    if age_unit not in YEAR:
+        raise ValueError(
+            f"the transform 'horvath' changes its form at {ADULT:g} years, and age_unit={age_unit!r} has no known length; pass "
+            f"one of {', '.join(map(repr, YEAR))}, or the transform 'log'."
+        )
 
 
 def check_ages(adata: AnnData, setup: dict[str, Any], subject: pd.Series, sample: pd.Series) -> None:

@@ -36,7 +36,7 @@ class SubjectSplitter(pl.LightningDataModule):
 
     def _loader(self, indices: np.ndarray, *, shuffle: bool) -> DataLoader[Any]:
         return cell_loader(
-            self.adata_manager, indices, batch_size=self.batch_size, shuffle=shuffle, **self.loader_kwargs
+            self.adata_manager, indices, batch_size=self.batch_size, shuffle=shuffle, shared=True, **self.loader_kwargs
         )
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -15,6 +15,8 @@ from agevi.nn.inputs import CP10K, GeneInput
 MIN_SAMPLES_FOR_RELIABILITY = 8
 _BLOCK = 4096  # rows that are summed at a time: scipy copies them as float64
 _SD_OFFSET = 1e-3  # keeps genes that hardly differ between samples from being blown up
+_LEAST_RELIABILITY = 0.05
+_CONSTANT = 1e-6  # largest standard deviation that rounding explains
 
 
 def sum_rows(x: Any, codes: np.ndarray, n_units: int) -> Any:
@@ -49,8 +51,13 @@ class SumStats:
 
     @property
     def scale(self) -> np.ndarray:
-        """Factor that a network's input is multiplied by, (n_genes,); 0 where halves do not agree at all."""
-        scale: np.ndarray = self.reliability / (self.sd + _SD_OFFSET)
+        """Factor that values are multiplied by, (n_genes,); 0 for genes that do not differ between samples.
+
+        Where halves do not agree the factor is small but not 0: the estimate is noisy, and with 0 the clock would not see the
+        gene at all, so that its attribution would have no sign.
+        """
+        weight = np.where(self.sd > _CONSTANT, np.maximum(self.reliability, _LEAST_RELIABILITY), 0.0)
+        scale: np.ndarray = weight / (self.sd + _SD_OFFSET)
         return scale
 
     def fill(self, module: GeneInput) -> None:

@@ -13,7 +13,7 @@ def clock_card(meta: dict[str, Any]) -> str:
     error = _validation_error(meta)
     return f"""# Ageing clock: {meta["class"]}
 
-**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}).
+**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}){_scale(meta)}.
 
 **Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged \
 {age["min"]:g} to {age["max"]:g} {age["unit"]}. Held out as whole subjects: {roles.count("validation")} for validation, \
@@ -62,7 +62,7 @@ def ensemble_card(meta: dict[str, Any], roles: list[str], n_genes: int) -> str:
 
 **Predicts** chronological age in {age["unit"]} from {n_genes:,} genes: the weighted mean {how} over its members.
 
-**Trained on** subjects aged {age["min"]:g} to {age["max"]:g} {age["unit"]}. Held out from every member as whole subjects: \
+**Trained on** subjects aged {_range(age)}. Held out from every member as whole subjects: \
 {roles.count("test")} for testing. {roles.count("train")} subjects trained a member or more, and {roles.count("validation")} \
 validated.
 
@@ -88,6 +88,36 @@ Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-
 """
 
 
+def published_card(meta: dict[str, Any]) -> str:
+    """README.md of the bundle of a published clock: what it reads and gives, how to use it."""
+    setup = meta["setup"]
+    kind = "beta values" if meta["init"]["values"] == "beta" else "values as they are"
+    return f"""# Ageing clock: {meta["class"]}
+
+**Predicts** an age in {meta["age"]["unit"]} as a weighted sum of {len(meta["genes"]):,} features ({kind}; transform: \
+{meta["age"]["transform"]}). The coefficients are published ones and were not trained here; cite the publication, whose \
+licence holds.
+
+**Use it**
+
+```python
+import agevi
+
+clock = agevi.io.load_clock("path/to/this/directory")
+agevi.tl.predict_age(adata, clock)  # obs["agevi_predicted"]; needs no ages
+agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per subject
+```
+
+Values are read from {"adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"}, normalised as the \
+publication says; features are found by name ("{meta["genes"][0]}", ...). **Limits**: predictions hold for the tissue, assay, \
+species and age range of the publication. A difference between predicted and chronological age is a model's statement, \
+not a diagnosis.
+
+Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
+{meta["versions"]["torch"]}. Weights are safetensors, everything else is JSON; loading runs no code.
+"""
+
+
 def _trained_on(meta: dict[str, Any]) -> str:
     """Whom a member was trained on, and what it reads."""
     age = meta["age"]
@@ -95,7 +125,20 @@ def _trained_on(meta: dict[str, Any]) -> str:
         return f"{len(meta['members'])} members of its own"
     setup = meta["setup"]
     where = "adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"
+    if "n_subjects" not in age:
+        return f"elsewhere, published coefficients; {len(meta['genes']):,} features in {where} ({_input(meta)})"
     return f"{age['n_subjects']:,} subjects, {age['n_samples']:,} samples; {len(meta['genes']):,} genes in {where} ({_input(meta)})"
+
+
+def _scale(meta: dict[str, Any]) -> str:
+    """On which scale ages were trained, where it is not their own."""
+    name = {"log": "the logarithm of ages", "horvath": "the scale of Horvath (2013)"}.get(meta["age"].get("transform"))
+    return f", trained on {name}" if name else ""
+
+
+def _range(age: dict[str, Any]) -> str:
+    """The training ages of an ensemble's members; published ones do not tell theirs."""
+    return f"{age['min']:g} to {age['max']:g} {age['unit']}" if "min" in age else "as the publications say"
 
 
 def _input(meta: dict[str, Any]) -> str:

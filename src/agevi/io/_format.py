@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from agevi._checks import stack_depth
 from agevi.io import _format_document, _format_json, _format_replace, _format_tensors
 from agevi.io._format_errors import (
     BundleError,
@@ -153,16 +153,10 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
         bundle = _read(old)
     except BundleError:
         raise problem from None
-    warnings.warn(f"{problem} Read {old} instead, which an interrupted save left.", UserWarning, stacklevel=_depth())
+    warnings.warn(
+        f"{problem} Read {old} instead, which an interrupted save left.", UserWarning, stacklevel=stack_depth()
+    )
     return bundle
-
-
-def _depth() -> int:
-    """The stack level, as a warning of the caller counts it, of the first frame outside agevi."""
-    frame, depth = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "agevi":
-        frame, depth = frame.f_back, depth + 1
-    return depth
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path:

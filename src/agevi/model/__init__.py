@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agevi.model import presets
 from agevi.model.ensemble import EnsembleClock
-from agevi.model.linear import ElasticNetClock, PLSClock
+from agevi.model.linear import ElasticNetClock, LinearClock, PLSClock
 from agevi.model.mlp import MLPClock
 from agevi.model.nmf import NMFClock
 from agevi.model.transformer import TransformerClock
@@ -19,6 +19,7 @@ MODELS = (
     MLPClock,
     NMFClock,
     TransformerClock,
+    LinearClock,
     EnsembleClock,
 )
 """Every clock class, in the order in which docs and leaderboards show them."""
@@ -29,6 +30,7 @@ __all__ = [
     "ElasticNetClock",
     "EnsembleClock",
     "GaussianVAE",
+    "LinearClock",
     "MLPClock",
     "NMFClock",
     "PLSClock",

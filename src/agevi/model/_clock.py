@@ -51,7 +51,6 @@ class ClockMixin(RoleMixin, ShellMixin):
     """Whether training chooses an epoch on validation subjects, so that the final clock is a refit on all of them."""
     predicts_sums: bool = False
     """Whether the clock also predicts from the summed counts of a sample, because it was trained on sums."""
-    default_age_transform: ClassVar[str] = "none"
     compared_within: str | None = None  # column whose values have different features
 
     convert_legacy_save = Absent("clocks are saved as safetensors and JSON, never as scvi-tools' pickles.")
@@ -105,8 +104,9 @@ class ClockMixin(RoleMixin, ShellMixin):
         age_unit
             Unit of the ages, for axis labels and the card of a saved clock.
         age_transform
-            Scale on which ages are trained: ``"none"``, ``"log"`` (log(age - min_age + 1)) or ``"auto"``, the
-            default of the model.
+            Scale on which ages are trained: ``"none"``, ``"log"`` (log(age - min_age + 1)), ``"horvath"``
+            (log((age + 1) / 21) up to 20 years and (age - 20) / 21 above, Horvath 2013; ages above -1 year in years, months,
+            weeks or days) or ``"auto"``, the default of the model.
         min_age
             Lowest age that is believed; prenatal ages are negative.
         **kwargs
@@ -142,12 +142,6 @@ class ClockMixin(RoleMixin, ShellMixin):
     def chooses_epochs(cls, init: dict[str, Any] | None = None) -> bool:
         """Whether a clock made with the arguments ``init`` chooses its epoch on validation subjects."""
         return cls.selects_epochs
-
-    @property
-    def age_transform(self) -> str:
-        """Scale on which ages are trained, with ``"auto"`` resolved."""
-        chosen = self.setup_args["age_transform"]
-        return self.default_age_transform if chosen == "auto" else str(chosen)
 
     # --- prediction ------------------------------------------------------------------------------------------
 
@@ -316,7 +310,8 @@ class ClockMixin(RoleMixin, ShellMixin):
         others.
         """
         subject = _checks.labels(adata, self.setup_args["subject_key"], "subject_key")
-        return subject.map(self.split_).fillna(_keys.NEW).to_numpy(dtype=object)
+        known = subject.map(self.split_).astype(object)  # of no dtype of text where nobody is known
+        return known.where(known.notna(), _keys.NEW).to_numpy(dtype=object)
 
     # --- saving and loading ----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from agevi import _checks
 from agevi._compat import Callback, LossOutput, TrainingPlan
+from agevi.dataloaders._cells import processes
 from agevi.dataloaders._fields import SAMPLE, SUMMED
 from agevi.nn.products import factors_for, factors_in
 from agevi.nn.schedules import LR_SCHEDULES
@@ -35,6 +36,12 @@ class _EpochSums:
         self.sums += torch.stack([*(p.double() for p in parts), count])
         predicted = output.extra_metrics["predicted_age"].double()
         self.predicted.index_add_(1, sample, torch.stack([predicted, torch.ones_like(predicted)]))
+
+    def over_processes(self) -> None:
+        """Add what other processes of the same training saw."""
+        if processes()[1] > 1:
+            for sums in (self.sums, self.predicted):
+                torch.distributed.all_reduce(sums)
 
     def means(self) -> dict[str, torch.Tensor]:
         values = self.sums[:-1] / self.sums[-1].clamp_min(1)
@@ -157,6 +164,7 @@ class AgeTrainingPlan(TrainingPlan):
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch; stop when the loss is no number."""
+        self._sums["train"].over_processes()
         loss = self._sums["train"].means()["loss"]
         if not torch.isfinite(loss):
             raise RuntimeError(
@@ -167,6 +175,7 @@ class AgeTrainingPlan(TrainingPlan):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means of the validation pass."""
+        self._sums["validation"].over_processes()
         self._log_epoch("validation")
 
 

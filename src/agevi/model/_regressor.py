@@ -24,14 +24,16 @@ class AgeModule(BaseModuleClass):
     ----------
     age_loss
         Loss on the standardised age.
-    age_transform, min_age
+    age_transform, min_age, year
         See :class:`agevi.nn.heads.AgeScale`.
     """
 
-    def __init__(self, *, age_loss: str = "huber", age_transform: str = "none", min_age: float = -1.0) -> None:
+    def __init__(
+        self, *, age_loss: str = "huber", age_transform: str = "none", min_age: float = -1.0, year: float = 1.0
+    ) -> None:
         super().__init__()
         self.age_loss = age_loss
-        self.age_scale = AgeScale(age_transform, min_age)
+        self.age_scale = AgeScale(age_transform, min_age, year=year)
 
     def penalty(self) -> torch.Tensor | float:
         """What is added to the loss."""

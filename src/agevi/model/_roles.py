@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.dataloaders._sums import sample_groups
 from agevi.model._density import density_weights
+from agevi.nn.heads import YEAR
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,20 @@ class RoleMixin(Host):
     """Column of the groups that are summed apart within a sample."""
     history_: Any
     age_summary_: dict[str, Any]
+    default_age_transform: ClassVar[str] = "none"
+
+    @property
+    def age_transform(self) -> str:
+        """Scale on which ages are trained, with ``"auto"`` resolved."""
+        chosen = self.setup_args["age_transform"]
+        return self.default_age_transform if chosen == "auto" else str(chosen)
+
+    @property
+    def _age_scale_args(self) -> dict[str, Any]:
+        """Arguments of a module for its :class:`agevi.nn.heads.AgeScale`."""
+        setup = self.setup_args
+        year = YEAR.get(setup["age_unit"], 1.0)
+        return {"age_transform": self.age_transform, "min_age": setup["min_age"], "year": year}
 
     def _start(self) -> None:
         """The state of a clock that was never trained."""

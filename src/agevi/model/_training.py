@@ -123,7 +123,8 @@ class SubjectTrainingMixin(RoleMixin):
         batch_size
             Cells per step at most. Default: 512, less for fewer than 8,192 training cells; 128 pseudocells.
         accelerator, devices
-            As in scvi-tools.
+            As in scvi-tools. With ``devices=2, strategy="ddp"`` each of two processes reads half of every batch, and
+            normalises it by itself (BatchNorm); the clock and the history are those of the first process.
         early_stopping
             Stop when validation subjects have not improved for a quarter of the epochs (20 at least; set
             ``early_stopping_patience`` otherwise), and keep the best weights. Without validation subjects, and with
@@ -171,6 +172,7 @@ class SubjectTrainingMixin(RoleMixin):
             trainer_kwargs.setdefault("early_stopping_patience", max(20, max_epochs // 4))
             trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", ()), best]
         trainer_kwargs.setdefault("log_every_n_steps", 1)
+        trainer_kwargs.setdefault("use_distributed_sampler", False)  # the loaders share their batches out
         if validates:
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         self._run(
@@ -184,7 +186,7 @@ class SubjectTrainingMixin(RoleMixin):
             **trainer_kwargs,
         )
         n_run = int(self.trainer.current_epoch)
-        n_before = _n_epochs(self.history_) - n_run
+        n_before = max(_n_epochs(self.history_) - n_run, 0)  # of processes that train together one has a history
         self.best_epoch_ = n_before + (best.best_epoch if best is not None and best.best_epoch else n_run)
         self.split_ = {str(subject): str(role) for subject, role in roles.items()}
         self.n_trainings_ += 1

@@ -45,29 +45,28 @@ class Stack(nn.Module):
         ``x`` may be a CSR tensor.
         """
         if is_csr(x):
-            return self._after_first(self._first(x, covariates))
+            return self._wide(x, covariates)
         if covariates is not None and self.n_covariates:
             x = torch.cat([x, covariates.expand(*x.shape[:-1], self.n_covariates)], dim=-1)
         flat = x.reshape(-1, x.shape[-1])
-        whole = not len(self.blocks) or factor_dtype(x) == x.dtype  # then modules are called, with their hooks
-        out: torch.Tensor = self.blocks(flat) if whole else self._after_first(self._first(flat))
+        whole = factor_dtype(x) == x.dtype  # then modules are called, with their hooks
+        out: torch.Tensor = self.blocks(flat) if whole else self._wide(flat)
         return out.reshape(*x.shape[:-1], out.shape[-1])
 
-    def _first(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
-        """The first linear map, whose input may be wide; ``covariates`` are columns that ``x`` lacks."""
-        first: Any = self.blocks[0]
-        layer = first[0]
-        if covariates is None or not self.n_covariates:
-            return linear(x, layer.weight, layer.bias)
-        n = x.shape[-1]
-        out: torch.Tensor = linear(x, layer.weight[:, :n], layer.bias) + covariates @ layer.weight[:, n:].t()
-        return out
-
-    def _after_first(self, h: torch.Tensor) -> torch.Tensor:
-        """Everything behind the first linear map."""
-        first: Any = self.blocks[0]
-        rest: torch.Tensor = self.blocks[1:](first[1:](h))
-        return rest
+    def _wide(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        """All blocks, with products as in :func:`~agevi.nn.products.linear`; ``covariates`` are columns that ``x`` lacks."""
+        block: Any
+        for block in self.blocks:
+            layer, *rest = block
+            n = x.shape[-1]
+            weight = layer.weight if n == layer.in_features else layer.weight[:, :n]
+            h = linear(x, weight, layer.bias)
+            if covariates is not None and n < layer.in_features:
+                h = h + covariates @ layer.weight[:, n:].t()
+            for part in rest:
+                h = part(h)
+            x = h
+        return x
 
 
 class GaussianEncoder(nn.Module):
@@ -82,11 +81,11 @@ class GaussianEncoder(nn.Module):
 
     def location(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
         """The mean alone, (n, n_latent)."""
-        mean: torch.Tensor = self.mean(self.stack(x, covariates))
+        mean = linear(self.stack(x, covariates), self.mean.weight, self.mean.bias)
         return mean
 
     def forward(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation, both (n, n_latent)."""
         h = self.stack(x, covariates)
-        variance = torch.exp(self.log_variance(h)) + self.min_variance
-        return self.mean(h), variance.sqrt()
+        mean, log_variance = (linear(h, layer.weight, layer.bias) for layer in (self.mean, self.log_variance))
+        return mean, (torch.exp(log_variance) + self.min_variance).sqrt()

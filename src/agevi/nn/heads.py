@@ -10,7 +10,11 @@ from torch.nn import functional as F
 
 from agevi.nn.blocks import Stack
 
-AGE_TRANSFORMS = ("none", "log")
+AGE_TRANSFORMS = ("none", "log", "horvath")
+YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
+"""Length of a year in each unit of ages that the transform of Horvath knows."""
+ADULT = 20.0
+"""Years of age up to which that transform is logarithmic."""
 _LOSSES: dict[str, Callable[..., torch.Tensor]] = {"huber": F.huber_loss, "mse": F.mse_loss, "mae": F.l1_loss}
 AGE_LOSSES = tuple(_LOSSES)
 
@@ -18,25 +22,54 @@ AGE_LOSSES = tuple(_LOSSES)
 class AgeScale(nn.Module):
     r"""Ages in the user's unit to and from the standardised scale of the head.
 
-    With :math:`T` the identity (``"none"``) or :math:`T(a) = \log(a - a_{min} + 1)` (``"log"``), the scale is
-    :math:`(T(a) - m) / s` with mean and standard deviation over training samples, each sample once. What comes back is kept
-    between ``min_age`` and the highest training age plus the span of the training ages: one noisy cell on a log scale
-    would otherwise be centuries old.
+    With :math:`T` the identity (``"none"``), :math:`T(a) = \log(a - a_{min} + 1)` (``"log"``) or the transform of Horvath
+    (2013, Genome Biology 14:R115; ``"horvath"``), for ages in years
+
+    .. math::
+
+        T(a) = \log\frac{a + 1}{A + 1} \; (a \le A), \qquad T(a) = \frac{a - A}{A + 1} \; (a > A), \qquad A = 20,
+
+    which is logarithmic in childhood and linear in adults, the scale is :math:`(T(a) - m) / s` with mean and standard
+    deviation over training samples, each sample once. What comes back is kept between ``min_age`` and the highest training
+    age plus the span of the training ages: one noisy cell on a log scale would otherwise be centuries old.
+
+    Parameters
+    ----------
+    transform
+        One of :data:`AGE_TRANSFORMS`.
+    min_age
+        Lowest age that is believed.
+    year
+        Length of a year in the unit of the ages, for ``"horvath"``.
+    bounded
+        Whether ages that come back are kept within bounds.
     """
 
     mean: torch.Tensor
     sd: torch.Tensor
     highest: torch.Tensor
 
-    def __init__(self, transform: str = "none", min_age: float = -1.0) -> None:
+    def __init__(
+        self, transform: str = "none", min_age: float = -1.0, *, year: float = 1.0, bounded: bool = True
+    ) -> None:
         super().__init__()
-        self.transform, self.min_age = transform, min_age
+        self.transform, self.min_age, self.year, self.bounded = transform, min_age, year, bounded
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("sd", torch.ones((), dtype=torch.float64))
         self.register_buffer("highest", torch.full((), torch.finfo(torch.float32).max, dtype=torch.float64))
 
     def _forward_transform(self, age: torch.Tensor) -> torch.Tensor:
+        if self.transform == "horvath":
+            beyond = (age / self.year - ADULT) / (ADULT + 1)
+            return torch.where(beyond > 0, beyond, torch.log1p(beyond.clamp(max=0)))  # (a + 1) / (A + 1) = 1 + beyond
         return torch.log(age - self.min_age + 1) if self.transform == "log" else age
+
+    def _inverse_transform(self, t: torch.Tensor) -> torch.Tensor:
+        if self.transform == "horvath":
+            low = torch.where(t > 0, 0.0, t)  # so that no gradient meets an overflow
+            beyond = torch.where(t > 0, t, torch.expm1(low))
+            return (beyond * (ADULT + 1) + ADULT) * self.year
+        return torch.exp(t) + self.min_age - 1 if self.transform == "log" else t
 
     def fit(self, age: torch.Tensor) -> None:
         """Set mean, standard deviation and bound from the finite ages of training samples, (n_samples,)."""
@@ -52,8 +85,9 @@ class AgeScale(nn.Module):
 
     def to_age(self, z: torch.Tensor) -> torch.Tensor:
         """Ages in the user's unit as float32."""
-        t = z.double() * self.sd + self.mean
-        age = torch.exp(t) + self.min_age - 1 if self.transform == "log" else t
+        age = self._inverse_transform(z.double() * self.sd + self.mean)
+        if not self.bounded:
+            return age.float()
         return age.clamp(torch.as_tensor(self.min_age, dtype=age.dtype, device=age.device), self.highest).float()
 
 

@@ -105,18 +105,22 @@ class _SparseLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        ctx.x, ctx.dtype, ctx.shape = x, dtype, weight.shape
+        ctx.x, ctx.dtype, ctx.shape, ctx.dense = x, dtype, weight.shape, None
         factor = weight.to(dtype).t()
         if _pays_sparse(x, factor):
             return torch.mm(x, factor.contiguous())
         out = torch.empty(len(x), len(weight), dtype=weight.dtype, device=weight.device)
         for block in blocks(x):
-            out[block.rows] = block.dense(dtype) @ factor
+            dense = block.dense(dtype)
+            out[block.rows] = dense @ factor
+            if block.n_rows == len(x):  # the only block is small enough to keep
+                ctx.dense = dense
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor, None]:
         of_weight, factor = None, grad.to(ctx.dtype)
         for block in blocks(ctx.x):
-            of_weight = plus_product(of_weight, factor[block.rows].t(), block.dense(ctx.dtype), grad.dtype)
+            dense = block.dense(ctx.dtype) if ctx.dense is None else ctx.dense
+            of_weight = plus_product(of_weight, factor[block.rows].t(), dense, grad.dtype)
         return None, grad.new_zeros(ctx.shape) if of_weight is None else of_weight, None

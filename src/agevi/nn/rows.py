@@ -10,6 +10,8 @@ import torch
 
 _CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**29}
 """Size of a block of rows: on a CPU what stays in the cache, on a GPU what keeps it busy."""
+_KEPT_VALUES = 2**21
+"""Tensors with more values do not keep the places of their values between the layers that read them."""
 
 
 class Block(NamedTuple):
@@ -78,7 +80,9 @@ def as_dense(x: torch.Tensor) -> torch.Tensor:
 
 def with_values(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """A CSR tensor with other values at the same places."""
-    return csr(x.crow_indices(), x.col_indices(), values, x.shape[-1])
+    out = csr(x.crow_indices(), x.col_indices(), values, x.shape[-1])
+    out._places = _places_of(x)  # type: ignore[attr-defined]
+    return out
 
 
 def row_sum(x: torch.Tensor) -> torch.Tensor:
@@ -106,10 +110,38 @@ def row_slices(n_rows: int, n_genes: int, device: torch.device, itemsize: int = 
 
 def blocks(x: torch.Tensor) -> Iterator[Block]:
     """The rows of a CSR tensor, some at a time."""
-    crow, columns, values, n_genes = x.crow_indices().long(), x.col_indices(), x.values(), x.shape[-1]
-    for rows in row_slices(len(x), n_genes, x.device, values.element_size()):
+    known, values, found = _places_of(x), x.values(), []
+    for places in known or _places(x):
+        found.append(places)
+        yield Block(places.rows, x.shape[-1], places.position, values[places.values], places.offsets)
+    if len(values) <= _KEPT_VALUES:
+        known[:] = found
+
+
+class _Places(NamedTuple):
+    """Where the values of a block are, whatever they are."""
+
+    rows: slice
+    values: slice
+    position: torch.Tensor
+    offsets: torch.Tensor
+
+
+def _places_of(x: torch.Tensor) -> list[_Places]:
+    """What is known of the places of ``x``, and of all tensors that were made :func:`with_values` of it."""
+    if not hasattr(x, "_places"):
+        x._places = []  # type: ignore[attr-defined]
+    known: list[_Places] = x._places  # type: ignore[attr-defined]
+    return known
+
+
+def _places(x: torch.Tensor) -> Iterator[_Places]:
+    """The places of all blocks of ``x``."""
+    crow, columns, n_genes = x.crow_indices().long(), x.col_indices(), x.shape[-1]
+    slices = list(row_slices(len(x), n_genes, x.device, x.values().element_size()))
+    for rows in slices:
         offsets = crow[rows.start : rows.stop + 1]
-        first, last = (int(v) for v in offsets[[0, -1]])
+        first, last = (0, len(columns)) if len(slices) == 1 else (int(v) for v in offsets[[0, -1]])
         start = torch.arange(0, (len(offsets) - 1) * n_genes, n_genes, device=x.device)
         position = torch.repeat_interleave(start, offsets.diff(), output_size=last - first).add_(columns[first:last])
-        yield Block(rows, n_genes, position, values[first:last], offsets - offsets[0])
+        yield _Places(rows, slice(first, last), position, offsets - offsets[0])

@@ -1,12 +1,30 @@
-"""What happens to AnnData before a clock sees it: splits of subjects, ages that are text, leaks, cohorts, sums of cells."""
+"""What happens to AnnData before a clock sees it: splits of subjects, ages that are text, leaks, cohorts, bulk samples."""
 
 from __future__ import annotations
 
+from agevi.pp._aggregate_probes import aggregate_probes
 from agevi.pp._align_genes import align_genes
 from agevi.pp._audit_leakage import audit_leakage
+from agevi.pp._bulk_normalizer import BulkNormalizer
+from agevi.pp._bulk_values import beta_to_m, m_to_beta
 from agevi.pp._centre_genes import centre_genes
+from agevi.pp._concat_modalities import concat_modalities
+from agevi.pp._normalize_bulk import normalize_bulk
 from agevi.pp._parse_age import parse_age
 from agevi.pp._pseudocells import pseudocells
 from agevi.pp._split_subjects import split_subjects
 
-__all__ = ["align_genes", "audit_leakage", "centre_genes", "parse_age", "pseudocells", "split_subjects"]
+__all__ = [
+    "BulkNormalizer",
+    "aggregate_probes",
+    "align_genes",
+    "audit_leakage",
+    "beta_to_m",
+    "centre_genes",
+    "concat_modalities",
+    "m_to_beta",
+    "normalize_bulk",
+    "parse_age",
+    "pseudocells",
+    "split_subjects",
+]

@@ -140,6 +140,8 @@ def _sample_ages(adata: AnnData, model: Any, batch_size: int | None, min_gene_co
 def _roles(adata: AnnData, model: Any) -> np.ndarray:
     """Role of every cell; ``new`` throughout where the data do not name subjects."""
     subject_key = model.setup_args["subject_key"]
+    if subject_key not in adata.obs and not model.split_:  # a published clock, which knows nobody
+        return np.full(adata.n_obs, _keys.NEW, dtype=object)
     if subject_key not in adata.obs:
         warnings.warn(
             f"adata.obs has no {subject_key!r}, so cells of training subjects cannot be told; all roles are 'new'.",

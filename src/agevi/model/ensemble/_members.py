@@ -80,12 +80,11 @@ def joined_split(clocks: Sequence[Any]) -> dict[str, str]:
 def joined_ages(clocks: Sequence[Any], scale: str) -> dict[str, Any]:
     """Range of the ages that trained any clock."""
     ages = [clock.age_summary_ for clock in clocks]
-    return {
-        "unit": ages[0]["unit"],
-        "transform": "log" if scale == "log" else "none",
-        "min": min(a["min"] for a in ages),
-        "max": max(a["max"] for a in ages),
-    }
+    out = {"unit": ages[0]["unit"], "transform": "log" if scale == "log" else "none"}
+    known = [a for a in ages if "min" in a]  # published clocks do not tell theirs
+    if known:
+        out |= {"min": min(a["min"] for a in known), "max": max(a["max"] for a in known)}
+    return out
 
 
 def shared_data(clocks: Sequence[Any]) -> Any:

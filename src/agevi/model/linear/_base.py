@@ -26,13 +26,27 @@ from agevi.model.linear._rows import Rows
 _OF_NETWORKS = ("devices", "plan_kwargs")  # further arguments of train() that network clocks take
 
 
-class FittedLinearClock(ClockMixin, BaseModelClass):
+class LinearMixin(ClockMixin):
+    """How every linear clock predicts."""
+
+    module: LinearModule
+
+    def _predict_batches(
+        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
+    ) -> tuple[np.ndarray, None]:
+        """Ages of the rows in ``loader``; there is no latent space."""
+        self.module.eval()
+        with torch.inference_mode():
+            ages = [self.module.age(t[REGISTRY_KEYS.X_KEY], present, summed=summed).cpu() for t in loader]
+        return torch.cat(ages).numpy(), None
+
+
+class FittedLinearClock(LinearMixin, BaseModelClass):
     """A linear clock that is fitted exactly; classes differ in how they find the coefficients."""
 
     selects_epochs: ClassVar[bool] = False
     default_age_transform: ClassVar[str] = "log"
     _module_cls = LinearModule
-    module: LinearModule
 
     def __init__(self, adata: AnnData) -> None:
         super().__init__(registered(_checks.anndata(adata)))
@@ -129,12 +143,8 @@ class FittedLinearClock(ClockMixin, BaseModelClass):
         """Set the map of ``module``; what the search for it found, for ``history``."""
 
     def _make_module(self) -> LinearModule:
-        setup = self.setup_args
         return self._module_cls(
-            self.summary_stats.n_vars,
-            normalize=setup["normalize"],
-            age_transform=self.age_transform,
-            min_age=setup["min_age"],
+            self.summary_stats.n_vars, normalize=self.setup_args["normalize"], **self._age_scale_args
         )
 
     def _training_cells(self, train: np.ndarray) -> TrainingCells:
@@ -161,15 +171,6 @@ class FittedLinearClock(ClockMixin, BaseModelClass):
         means = frame.groupby([self._codes(SAMPLE)[used], "role"])[["predicted", "age"]].mean()
         error = (means["predicted"] - means["age"]).abs().groupby(level="role").mean()
         return {f"age_mae_{name}": [float(value)] for name, value in error.items()}
-
-    def _predict_batches(
-        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
-    ) -> tuple[np.ndarray, None]:
-        """Ages of the rows in ``loader``; there is no latent space."""
-        self.module.eval()
-        with torch.inference_mode():
-            ages = [self.module.age(t[REGISTRY_KEYS.X_KEY], present, summed=summed).cpu() for t in loader]
-        return torch.cat(ages).numpy(), None
 
 
 def standardize(module: LinearModule, x: Any, index: np.ndarray, unit: np.ndarray) -> Rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -20,7 +22,7 @@ class LinearModule(BaseModuleClass):
         Genes.
     normalize
         See :class:`agevi.nn.inputs.GeneInput`.
-    age_transform, min_age
+    age_transform, min_age, year, bounded
         See :class:`agevi.nn.heads.AgeScale`.
     """
 
@@ -28,11 +30,18 @@ class LinearModule(BaseModuleClass):
     cell_offset: torch.Tensor
 
     def __init__(
-        self, n_input: int, *, normalize: str = "log1p_cp10k", age_transform: str = "none", min_age: float = -1.0
+        self,
+        n_input: int,
+        *,
+        normalize: str = "log1p_cp10k",
+        age_transform: str = "none",
+        min_age: float = -1.0,
+        year: float = 1.0,
+        bounded: bool = True,
     ) -> None:
         super().__init__()
         self.input = GeneInput(n_input, normalize=normalize, standardize=True)
-        self.age_scale = AgeScale(age_transform, min_age)
+        self.age_scale = AgeScale(age_transform, min_age, year=year, bounded=bounded)
         # A parameter, because scvi-tools asks the parameters for their device.
         self.coefficients = nn.Parameter(torch.zeros(n_input, dtype=torch.float64), requires_grad=False)
         self.register_buffer("intercept", torch.zeros((), dtype=torch.float64))
@@ -78,3 +87,21 @@ class LinearModule(BaseModuleClass):
         at = torch.zeros((), dtype=torch.float64, requires_grad=True)
         slope = torch.autograd.grad(self.age_scale.to_age(at.to(self.age_scale.mean.device)), at)[0]
         return float(slope)
+
+
+class PublishedModule(LinearModule):
+    """A linear map from a table, on values as they are; ages are what the formula gives, without bounds.
+
+    Parameters
+    ----------
+    n_input
+        Features.
+    **kwargs
+        As in :class:`LinearModule`.
+    """
+
+    known: torch.Tensor
+
+    def __init__(self, n_input: int, **kwargs: Any) -> None:
+        super().__init__(n_input, normalize="none", bounded=False, **kwargs)
+        self.register_buffer("known", torch.zeros(n_input, dtype=torch.bool))  # features whose usual value is known

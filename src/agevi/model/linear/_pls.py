@@ -53,7 +53,7 @@ class PLSClock(FittedLinearClock):
         Components of partial least squares: their number, or ``"cv"`` to choose 1 to 15 of them.
     weights
         ``"reliability"``: z-scores times the share of a gene's variance between samples that two random halves of their
-        cells agree on; better ages. ``"zscore"``: z-scores alone; better rankings of genes.
+        cells agree on, at least 0.05; slightly better ages. ``"zscore"``: z-scores alone; better rankings of genes.
     subject_weight
         ``"equal"``: every subject weighs the same; ``"cells"``: every cell does;
         ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel

@@ -145,8 +145,7 @@ class NMFClock(RegressorClock):
                 dropout_rate=init["dropout_rate"],
                 normalize=self.setup_args["normalize"],
                 age_loss=init["age_loss"],
-                age_transform=self.age_transform,
-                min_age=self.setup_args["min_age"],
+                **self._age_scale_args,
                 sums=self.predicts_sums,
             )
 

@@ -81,7 +81,7 @@ class SampleClock(RegressorClock):
         age_unit
             Unit of the ages.
         age_transform
-            Scale on which ages are trained: ``"none"``, ``"log"`` or ``"auto"``, which is ``"none"``.
+            Scale on which ages are trained: ``"none"``, ``"log"``, ``"horvath"`` or ``"auto"``, which is ``"none"``.
         min_age
             Lowest age that is believed.
         **kwargs

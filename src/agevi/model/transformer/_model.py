@@ -210,8 +210,7 @@ class TransformerClock(SampleClock):
                 tissue=columns.index(setup["tissue_key"]) if setup["tissue_key"] else None,
                 n_sets=len(self._set_names),
                 zero_start=self._has_line,
-                age_transform=self.age_transform,
-                min_age=setup["min_age"],
+                **self._age_scale_args,
                 **{k: init[k] for k in ("category_dropout", "modality_dropout", "l1", "l2", "age_loss")},
             )
 

@@ -71,8 +71,7 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
                 n_cats_per_cov=list(state["n_cats_per_key"]) if cat_covs else [],
                 n_continuous_cov=len(setup["continuous_covariate_keys"] or []),
                 normalize=setup["normalize"],
-                age_transform=self.age_transform,
-                min_age=setup["min_age"],
+                **self._age_scale_args,
                 sums=self.predicts_sums,
                 **self._module_kwargs(init),
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 from agevi._compat import REGISTRY_KEYS, BaseModuleClass, LossOutput, auto_move_data
@@ -49,7 +49,7 @@ class ClockVAEModule(BaseModuleClass):
         term and are not reconstructed, the others the reverse.
     noise, noise_level
         Noise on the encoder's input while training, see :class:`agevi.nn.noise.InputNoise`.
-    age_transform, min_age
+    age_transform, min_age, year
         See :class:`agevi.nn.heads.AgeScale`.
     """
 
@@ -76,6 +76,7 @@ class ClockVAEModule(BaseModuleClass):
         noise_level: float = 0.0,
         age_transform: str = "none",
         min_age: float = -1.0,
+        year: float = 1.0,
     ) -> None:
         super().__init__()
         self.n_input, self.n_latent = n_input, n_latent
@@ -92,7 +93,7 @@ class ClockVAEModule(BaseModuleClass):
         self.decoder = Stack(n_latent, n_hidden[::-1], dropout_rate=0.0, n_covariates=n_covariates)
         self.logits = nn.Linear(self.decoder.n_output, n_input)
         self.head = AgeHead(n_latent, list(n_head), dropout_rate=dropout_rate)
-        self.age_scale = AgeScale(age_transform, min_age)
+        self.age_scale = AgeScale(age_transform, min_age, year=year)
         self.input = GeneInput(n_input, normalize=normalize, standardize=standardize, sums=sums)
         self.noise = InputNoise(n_input, kind=noise, level=noise_level) if noise else None
         self.observation = Continuous(n_input) if gene_likelihood == "normal" else Counts(gene_likelihood, n_input)
@@ -310,7 +311,8 @@ class ClockVAEModule(BaseModuleClass):
         x, qz, summed = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"], tensors.get(SUMMED)
         cells, aged = _single(summed), slice(None) if summed is None else summed
         mean, reconstruction = self.reconstruction(x if cells is None else as_dense(x)[cells], generative_outputs)
-        kl = kl_divergence(qz, Normal(torch.zeros_like(qz.loc), torch.ones_like(qz.scale))).sum(-1)
+        variance = qz.scale.square()
+        kl = 0.5 * (qz.loc.square() + variance - 1 - variance.log()).sum(-1)
         kl = kl if cells is None else kl[cells]
         loss = mean + kl_weight * kl.sum() / max(len(kl), 1)
         predicted = self.head(qz.loc[aged])
