@@ -47,22 +47,28 @@ def fit_ridge(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> Ridge:
     values, vectors = scipy.linalg.eigh(kernel, driver="evd", overwrite_a=True)
     values = np.maximum(values, 0.0)
     turned, blocks = vectors.T @ (y - middle), [np.flatnonzero(fold == f) for f in np.unique(fold)]
-    best, least = ALPHAS[-1], np.inf
-    held_out = np.full(n, middle)
-    for alpha in ALPHAS:
-        shrunk = values / (values + alpha)
-        residual = y - middle - vectors @ (shrunk * turned)
-        found = np.empty(n)
-        for rows in blocks:
-            part = vectors[rows]
-            hat = (part * shrunk) @ part.T + 1 / n
-            found[rows] = y[rows] - np.linalg.solve(np.eye(len(rows)) - hat, residual[rows])
-        error = float(np.mean((found - y) ** 2))
-        if error < least:
-            best, least, held_out = alpha, error, found
-    dual = vectors @ (turned / (values + best))
+    tried: dict[int, tuple[float, np.ndarray]] = {}
+
+    def error(i: int) -> float:
+        if i not in tried:
+            shrunk = values / (values + ALPHAS[i])
+            residual = y - middle - vectors @ (shrunk * turned)
+            found = np.empty(n)
+            for rows in blocks:
+                part = vectors[rows]
+                hat = (part * shrunk) @ part.T + 1 / n
+                found[rows] = y[rows] - np.linalg.solve(np.eye(len(rows)) - hat, residual[rows])
+            tried[i] = float(np.mean((found - y) ** 2)), found
+        return tried[i][0]
+
+    low, high = 0, len(ALPHAS) - 1
+    while low < high:  # the error falls and then rises with the penalty
+        between = (low + high) // 2
+        low, high = (low, between) if error(between) <= error(between + 1) else (between + 1, high)
+    best = min(tried, key=error)
+    dual = vectors @ (turned / (values + ALPHAS[best]))
     coef = (dual - dual.mean()) @ z
-    return Ridge(coef, middle - float(mean @ coef), held_out)
+    return Ridge(coef, middle - float(mean @ coef), tried[best][1])
 
 
 def folds_of(subject: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:

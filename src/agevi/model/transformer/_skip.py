@@ -13,6 +13,8 @@ MIN_SUBJECTS = 10
 """Training subjects from which a group of samples has a regression, and moments, of its own."""
 MAX_ROWS = 2000
 """Rows that one regression is fitted to; its cost goes with the cube of their number."""
+MAX_SHARED = 1600
+"""The same for regressions on several groups, which only support those of the groups."""
 _BLOCK = 512
 _GAIN = 0.98  # squared error, as a share of that of a group's own regression, below which the shared part is used
 
@@ -70,7 +72,7 @@ def fit_skip(
     for modality in np.unique(rows.fallback):
         of = np.flatnonzero(rows.fallback == modality)
         groups = np.unique(rows.group[of])
-        one = _fit(values, rows[of], rows.fallback[of], rng) if len(groups) > 1 else None
+        one = _fit(values, rows[of], rows.fallback[of], rng, MAX_SHARED) if len(groups) > 1 else None
         for group in groups:
             own = np.flatnonzero(rows.group == group)
             fit = _own(values, rows[own], common, own, rng)
@@ -110,20 +112,20 @@ def _common(values: Values, rows: Rows, rng: np.random.Generator) -> Ridge:
     """The regression on all groups, of ages around the mean of their group."""
     code = np.unique(rows.group, return_inverse=True)[1]
     centre = (np.bincount(code, rows.target) / np.bincount(code))[code]
-    return _fit(values, Rows(**(vars(rows) | {"target": rows.target - centre})), rows.group, rng)
+    return _fit(values, Rows(**(vars(rows) | {"target": rows.target - centre})), rows.group, rng, MAX_SHARED)
 
 
-def _fit(values: Values, rows: Rows, group: np.ndarray, rng: np.random.Generator) -> Ridge:
+def _fit(values: Values, rows: Rows, group: np.ndarray, rng: np.random.Generator, max_rows: int = MAX_ROWS) -> Ridge:
     """Ridge on the rows of some subjects; the other rows are predicted."""
     n = len(rows.target)
     if n < 2 or len(np.unique(rows.subject)) < MIN_SUBJECTS:
         return _constant(rows.target, values(rows.position[:1], group[:1]).shape[1])
     chosen = np.arange(n)
-    if n > MAX_ROWS:
+    if n > max_rows:
         code = np.unique(rows.subject, return_inverse=True)[1]
         order = rng.permutation(code.max() + 1)
         size = np.cumsum(np.bincount(code)[order])
-        kept = order[: max(2, int(np.searchsorted(size, MAX_ROWS, side="right")))]
+        kept = order[: max(2, int(np.searchsorted(size, max_rows, side="right")))]
         chosen = np.flatnonzero(np.isin(code, kept))
     y = rows.target[chosen]
     fit = fit_ridge(values(rows.position[chosen], group[chosen]), y, folds_of(rows.subject[chosen], y, rng))
