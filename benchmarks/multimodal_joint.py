@@ -24,10 +24,9 @@ from sklearn.preprocessing import StandardScaler
 import agevi
 
 MODALITIES = ("expression", "methylation")
-N_GENES, N_PROGRAMS = 600, 20
+N_GENES, N_PROGRAMS = 300, 20
 CLOCKS: dict[str, dict[str, Any]] = {
-    "ft": {"init": {"n_tokens": 24}},
-    "tab": {k: agevi.model.presets.PRECIOUS1GPT[k] for k in ("init", "train")},
+    "ft": {"init": {"n_tokens": 8}, "train": {"early_stopping_patience": 20}},
 }
 
 
