@@ -20,6 +20,7 @@ SMALL = {
     "PLSClock": {},
     "MLPClock": {"n_hidden": [16]},
     "NMFClock": {"n_components": 4, "n_hidden": [8]},
+    "TransformerClock": {"n_tokens": 6, "n_token": 8, "n_layers": 1},
 }
 EPOCHS = {name: {"max_epochs": 2, **QUIET} for name in SMALL}
 CONTINUOUS = {"DenoisingVAE": {"gene_likelihood": "normal", "noise": "gaussian"}}
@@ -201,6 +202,10 @@ def test_untrained_clocks_refuse(cls, cohort):
 
 def test_wrong_values_are_refused(cls, cohort):
     cohort.X = np.log1p(sp.csr_matrix(cohort.X))
+    if cls.expects == "continuous":
+        with pytest.raises(ValueError, match="reads values that are normalised already"):
+            make(cls, cohort, normalize="log1p_cp10k")
+        return
     with pytest.raises(ValueError, match="raw counts"):
         make(cls, cohort)
 

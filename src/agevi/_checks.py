@@ -309,12 +309,12 @@ def _value_blocks(x: Any) -> Iterator[np.ndarray]:
             yield block.data if sp.issparse(block) else np.asarray(block)
 
 
-def finite(x: Any, where: str) -> None:
+def finite(x: Any, where: str, *, advice: str = "remove or fill them first.") -> None:
     """Refuse NaN and infinite values."""
     for block in _value_blocks(x):
         if block.dtype.kind == "f" and not np.isfinite(block).all():
             bad = block[~np.isfinite(block)].flat[0]
-            raise ValueError(f"{where} has missing or infinite values (first: {bad}); remove or fill them first.")
+            raise ValueError(f"{where} has missing or infinite values (first: {bad}); {advice}")
 
 
 def within(x: Any, where: str, low: float, high: float, advice: str) -> None:

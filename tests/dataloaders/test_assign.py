@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 
+import agevi
 from agevi.dataloaders import _assign
 
 
@@ -149,3 +151,27 @@ def test_subject_ages_average_labelled_samples():
     out = _assign.subject_ages(age, owner)
     assert out.index.tolist() == ["d1", "d2", "d3"]
     np.testing.assert_array_equal(out, [20.0, 42.0, np.nan])
+
+
+def test_subjects_with_samples_in_several_strata():
+    """The most common value, and a stratum of its own where there are several: held-out shares hold for these too."""
+    subject = pd.Series(["a", "a", "a", "b", "b", "c"])
+    obs = pd.DataFrame({"tissue": ["blood", "skin", "skin", "skin", "blood", "blood"]}, index=list("123456"))
+    adata = ad.AnnData(np.zeros((6, 1), dtype=np.float32), obs=obs)
+    strata = _assign.subject_strata(adata, ["tissue"], subject)
+    assert strata["a"] == "skin"
+    assert strata["c"] == "blood"
+    assert strata["b"] not in ("skin", "blood")
+    obs = pd.DataFrame(
+        {"modality": ["x"] * 100 + ["y"] * 100, "donor": [f"d{i % 150}" for i in range(200)]},
+        index=[str(i) for i in range(200)],
+    )
+    obs["age"] = obs["donor"].str[1:].astype(float) % 50 + 20
+    adata = ad.AnnData(np.zeros((200, 1), dtype=np.float32), obs=obs)
+    agevi.pp.split_subjects(
+        adata, subject_key="donor", age_key="age", stratify_by="modality", test_size=0.3, validation_size=0
+    )
+    both = adata.obs.groupby("donor")["modality"].nunique() == 2
+    test = adata.obs.groupby("donor")["agevi_split"].first() == "test"
+    assert both.sum() == 50
+    assert 14 <= test[both].sum() <= 16

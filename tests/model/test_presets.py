@@ -13,7 +13,7 @@ from agevi.nn.schedules import cosine_restarts, cyclical_kl
 from tests.conftest import QUIET
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
-NAMED = [name for name in presets.__all__ if name != "ROWS"]
+NAMED = [name for name in presets.__all__ if name.startswith("NEURON")]
 
 
 def class_of(preset):
@@ -109,3 +109,18 @@ def test_noise_comes_in_both_units():
         (level, unit) for level in (0.5, 5.0) for unit in ("input_sd", "max")
     }
     assert all((r["gene_likelihood"], r["noise"], r["n_latent"]) == ("normal", "gaussian", 100) for r in rows)
+
+
+def test_the_multimodal_clock_is_the_published_one(cohort):
+    preset = presets.PRECIOUS1GPT
+    init, train = preset["init"], preset["train"]
+    assert (init["architecture"], init["n_hidden"], init["activation"]) == ("tab", [128, 2048, 128], "elu")
+    assert (init["dropout_rate"], init["age_loss"], train["batch_size"]) == (0.0, "mse", 96)
+    plan = train["plan_kwargs"]
+    assert (plan["optimizer"], plan["lr"], plan["weight_decay"]) == ("AdamW", 2.3e-4, 0.0)
+    preset = small(preset)
+    cls = class_of(preset)
+    cls.setup_anndata(cohort, **SETUP, **preset["setup"], tissue_key="cell_type")
+    model = cls(cohort, **preset["init"])
+    model.train(max_epochs=1, **QUIET | preset["train"])
+    assert np.isfinite(model.predict_age()).all()

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from agevi.model import DenoisingVAE, EnsembleClock, GaussianVAE, MLPClock, NMFClock, PLSClock, PoissonVAE
+from agevi.model import (
+    DenoisingVAE,
+    EnsembleClock,
+    GaussianVAE,
+    MLPClock,
+    NMFClock,
+    PLSClock,
+    PoissonVAE,
+    TransformerClock,
+)
 from agevi.model._reading import clocks_of, reader_of
 from agevi.model._unit_rows import UnitRows
 from tests.conftest import QUIET
@@ -29,6 +38,18 @@ CASES = [
     pytest.param(NMFClock, {**SMALL, "n_components": 5}, {}, id="nmf"),
     pytest.param(NMFClock, {**SMALL, "n_components": 5, "train_unit": "cell"}, {"normalize": "none"}, id="nmf-none"),
     pytest.param(PLSClock, {}, {}, id="pls"),
+    pytest.param(
+        TransformerClock,
+        {"n_tokens": 7, "n_token": 8, "n_layers": 1},
+        {"tissue_key": "cell_type", "categorical_covariate_keys": ["sex"]},
+        id="transformer-ft",
+    ),
+    pytest.param(
+        TransformerClock,
+        {"architecture": "tab", "skip": "ridge", "n_hidden": [8]},
+        {"tissue_key": "cell_type"},
+        id="transformer-tab",
+    ),
     pytest.param(PLSClock, {}, {"age_transform": "none", "normalize": "none"}, id="pls-none"),
 ]
 

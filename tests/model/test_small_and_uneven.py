@@ -66,7 +66,7 @@ COHORTS = {
 CASES = [
     pytest.param(cls, unit, id=f"{cls.__name__}-{unit or 'default'}")
     for cls in agevi.model.MODELS
-    if cls.trainable
+    if cls.trainable and cls.expects != "continuous"
     for unit in ([None, "cell"] if "train_unit" in inspect.signature(cls.__init__).parameters else [None])
 ]
 

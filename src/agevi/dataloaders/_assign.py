@@ -48,12 +48,13 @@ def subject_strata(adata: AnnData, columns: Sequence[str], subject: pd.Series) -
 
 
 def _most_common(values: pd.Series, subject: pd.Series) -> pd.Series:
-    """Most common value of every subject as text, the first in order among equals."""
+    """Most common value of every subject as text; equally common ones joined, as of a sample in each of two tissues."""
     text = values.astype(object).where(values.notna(), "").astype(str)
     frame = pd.DataFrame({"subject": subject.to_numpy(), "value": text.to_numpy()})
     counts = frame.value_counts().rename("n").reset_index()
-    counts = counts.sort_values(["subject", "n", "value"], ascending=[True, False, True])
-    return counts.drop_duplicates("subject").set_index("subject")["value"]
+    most = counts[counts["n"] == counts.groupby("subject")["n"].transform("max")].sort_values(["subject", "value"])
+    joined: pd.Series = most.groupby("subject")["value"].agg("\x1e".join)
+    return joined
 
 
 def role_counts(n_labelled: int, test_size: float, validation_size: float) -> tuple[int, int]:

@@ -26,6 +26,7 @@ class GeneMatch:
 
     columns: np.ndarray  # (n_genes,) position in the data, -1 where absent
     identical: bool
+    covered: float | None = None  # share of the features of a clock's nearest feature set, where it has several
 
     @property
     def present(self) -> np.ndarray:
@@ -35,7 +36,7 @@ class GeneMatch:
     @property
     def coverage(self) -> float:
         """Share of the clock's genes that the data have."""
-        return float(self.present.mean())
+        return float(self.present.mean()) if self.covered is None else self.covered
 
 
 def match_genes(genes: np.ndarray, names: pd.Index, *, min_coverage: float) -> GeneMatch:

@@ -18,9 +18,23 @@ from agevi._compat import (
     LayerField,
     NumericalJointObsField,
 )
-from agevi.dataloaders._fields import SAMPLE, SUBJECT, AgeField, UnitField
+from agevi._keys import MEASURED
+from agevi.dataloaders._fields import (
+    SAMPLE,
+    SUBJECT,
+    AgeField,
+    CategoryField,
+    FeatureSetField,
+    RowField,
+    UnitField,
+)
+from agevi.dataloaders._measured import check_sets
 from agevi.nn.heads import ADULT, AGE_TRANSFORMS, YEAR
 
+CATEGORY_KEYS = ("modality_key", "tissue_key")
+"""Arguments of ``setup_anndata`` that some clocks have; each names a categorical column that they read."""
+MIN_OF_MODALITY = 2
+ADVICE_OF_MASK = f"values that were not measured are 0 there, and False in adata.varm[{MEASURED!r}]"
 NORMALIZE = ("log1p_cp10k", "none")
 
 
@@ -61,6 +75,9 @@ def check_setup(
         for key in keys:
             check_covariate(adata, key, argument)
     check_values(_checks.matrix(adata, setup["layer"]), setup, counts=counts, model=model)
+    if CATEGORY_KEYS[0] in setup:
+        check_sets(adata)
+        check_modalities(adata, setup["modality_key"], sample)
     return adata
 
 
@@ -86,7 +103,8 @@ def check_values(
     """
     place = where(setup["layer"])
     if not counts and setup["normalize"] == "none":
-        _checks.finite(x, place)
+        masked = CATEGORY_KEYS[0] in setup
+        _checks.finite(x, place, advice=f"{ADVICE_OF_MASK}." if masked else "remove or fill them first.")
         return
     why = f"{model} is fitted to raw counts" if counts else f"{model} normalises raw counts itself"
     if new:
@@ -132,11 +150,24 @@ def check_ages(adata: AnnData, setup: dict[str, Any], subject: pd.Series, sample
 
 def covariate_columns(setup: dict[str, Any]) -> list[tuple[str, Sequence[str]]]:
     """Names of batch and covariate columns with the argument that named them."""
+    one = [(name, [setup[name]] if setup.get(name) else []) for name in ("batch_key", *CATEGORY_KEYS)]
     return [
-        ("batch_key", [setup["batch_key"]] if setup["batch_key"] else []),
+        *one,
         ("categorical_covariate_keys", setup["categorical_covariate_keys"] or []),
         ("continuous_covariate_keys", setup["continuous_covariate_keys"] or []),
     ]
+
+
+def check_modalities(adata: AnnData, modality_key: str | None, sample: pd.Series) -> None:
+    """Refuse a modality of which there is one sample."""
+    if modality_key is None:
+        return
+    n_samples = sample.groupby(adata.obs[modality_key].astype(str).to_numpy()).nunique()
+    if n_samples.min() < MIN_OF_MODALITY:
+        raise ValueError(
+            f"modality {n_samples.idxmin()!r} of adata.obs[{modality_key!r}] has {n_samples.min()} sample; a clock learns "
+            f"the scale of a modality from {MIN_OF_MODALITY} or more. Leave it out, or add samples."
+        )
 
 
 def check_covariate(adata: AnnData, key: str, argument: str) -> None:
@@ -154,13 +185,25 @@ def check_covariate(adata: AnnData, key: str, argument: str) -> None:
         )
 
 
+def category_columns(setup: dict[str, Any]) -> list[str]:
+    """Columns that enter a network as categories, in their order."""
+    keys = [setup[name] for name in CATEGORY_KEYS] + list(setup["categorical_covariate_keys"] or [])
+    return [key for key in keys if key]
+
+
 def make_manager(setup: dict[str, Any], setup_method_args: dict[str, Any]) -> AnnDataManager:
-    """A manager with the fields that every clock registers."""
-    fields = [
+    """A manager with the fields of a clock; those whose set-up names modality and tissue read feature sets too."""
+    if CATEGORY_KEYS[0] in setup:
+        columns = category_columns(setup)
+        fields: list[Any] = [CategoryField(i, key) for i, key in enumerate(columns)] + [FeatureSetField(), RowField()]
+    else:
+        fields = [
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup["batch_key"]),
+            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, setup["categorical_covariate_keys"]),
+            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, setup["continuous_covariate_keys"]),
+        ]
+    fields += [
         LayerField(REGISTRY_KEYS.X_KEY, setup["layer"], is_count_data=False, correct_data_format=False),
-        CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup["batch_key"]),
-        CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, setup["categorical_covariate_keys"]),
-        NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, setup["continuous_covariate_keys"]),
         AgeField(setup["age_key"], min_age=setup["min_age"]),
         UnitField(SUBJECT, setup["subject_key"]),
         UnitField(SAMPLE, setup["sample_key"] or setup["subject_key"]),

@@ -7,6 +7,7 @@ from agevi.model.ensemble import EnsembleClock
 from agevi.model.linear import ElasticNetClock, LinearClock, PLSClock
 from agevi.model.mlp import MLPClock
 from agevi.model.nmf import NMFClock
+from agevi.model.transformer import TransformerClock
 from agevi.model.vae import DenoisingVAE, GaussianVAE, PoissonVAE
 
 MODELS = (
@@ -17,6 +18,7 @@ MODELS = (
     PLSClock,
     MLPClock,
     NMFClock,
+    TransformerClock,
     LinearClock,
     EnsembleClock,
 )
@@ -33,5 +35,6 @@ __all__ = [
     "NMFClock",
     "PLSClock",
     "PoissonVAE",
+    "TransformerClock",
     "presets",
 ]

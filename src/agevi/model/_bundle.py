@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, parse_device, version
+from agevi.dataloaders._fields import CATEGORY
 from agevi.io import _format
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ def categories(registry: dict[str, Any]) -> dict[str, list[Any]]:
     fields = registry["field_registries"]
     setup = registry["setup_args"]
     out: dict[str, list[Any]] = {}
-    if setup["batch_key"]:
+    if setup["batch_key"] and REGISTRY_KEYS.BATCH_KEY in fields:
         state = fields[REGISTRY_KEYS.BATCH_KEY]["state_registry"]
         out[setup["batch_key"]] = [_plain(v) for v in state["categorical_mapping"]]
-    if setup["categorical_covariate_keys"]:
+    own = [field["state_registry"] for key, field in fields.items() if key.startswith(CATEGORY)]
+    out.update({state["original_key"]: [_plain(v) for v in state["categories"]] for state in own})
+    if setup["categorical_covariate_keys"] and not own:
         mappings = fields[REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"]["mappings"]
         out.update({key: [_plain(v) for v in mappings[key]] for key in setup["categorical_covariate_keys"]})
     return out
@@ -149,7 +152,7 @@ def class_of(meta: dict[str, Any], path: Path) -> Any:
 def restore(cls: Any, bundle: _format.Bundle) -> Any:
     """A trained clock of class ``cls`` on the CPU, without data."""
     meta = bundle.meta
-    model = cls._from_template(template(meta), meta["setup"], meta["init"])
+    model = cls._from_template(cls._template(meta), meta["setup"], meta["init"])
     load_weights(model, bundle)
     model.history_ = {k: _history_frame(k, v) for k, v in meta["history"].items()}
     model.split_, model.best_epoch_, model.age_summary_ = meta["split"], meta["best_epoch"], meta["age"]

@@ -51,6 +51,7 @@ class ClockMixin(RoleMixin, ShellMixin):
     """Whether training chooses an epoch on validation subjects, so that the final clock is a refit on all of them."""
     predicts_sums: bool = False
     """Whether the clock also predicts from the summed counts of a sample, because it was trained on sums."""
+    compared_within: str | None = None  # column whose values have different features
 
     convert_legacy_save = Absent("clocks are saved as safetensors and JSON, never as scvi-tools' pickles.")
     load_registry = Absent("it reads scvi-tools' pickles; look into clock.json of a saved clock.")
@@ -126,15 +127,13 @@ class ClockMixin(RoleMixin, ShellMixin):
         >>> adata = agevi.datasets.simulate_cohort()
         >>> agevi.model.PoissonVAE.setup_anndata(adata, age_key="age", subject_key="donor")
         """
-        method_args = cls._get_setup_method_args(**locals())
-        setup = method_args["setup_args"]
-        check_setup(
-            adata,
-            setup,
-            counts=cls.expects == "counts",
-            model=cls.__name__,
-            require_ages="source_registry" not in kwargs,
-        )
+        cls._register(adata, cls._get_setup_method_args(**locals()), kwargs)
+
+    @classmethod
+    def _register(cls, adata: AnnData, method_args: dict[str, Any], kwargs: dict[str, Any]) -> None:
+        """Check an AnnData against the arguments of ``setup_anndata``, and register it."""
+        setup, again = method_args["setup_args"], "source_registry" in kwargs
+        check_setup(adata, setup, counts=cls.expects == "counts", model=cls.__name__, require_ages=not again)
         manager = make_manager(setup, method_args)
         manager.register_fields(stand_in_for(adata) if adata.is_view else adata, **kwargs)
         cls.register_manager(manager)

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from agevi._compat import REGISTRY_KEYS
+from agevi._keys import FEATURE_SET
 from agevi.model.ensemble._model import EnsembleClock
 from agevi.model.linear._module import LinearModule
 from agevi.model.mlp._module import MLPModule
 from agevi.model.nmf._module import NMFModule
+from agevi.model.transformer._module import TransformerModule
 from agevi.model.vae._module import ClockVAEModule
 from agevi.nn.attribution import Reader, Tensors
 from agevi.nn.inputs import CP10K, GeneInput
@@ -32,9 +34,10 @@ class Reading:
     shift: torch.Tensor  # (n_units,)
     latent: Tail  # (n, n_units) to (n, n_latent)
     age: Tail  # (n, n_latent) to (n,)
-    values: Callable[[torch.Tensor], torch.Tensor]  # what is in the data to what is read, both (n, n_genes)
+    values: Callable[..., torch.Tensor]  # what is in the data to what is read, both (n, n_genes)
     logarithmic: bool  # whether values are log(1 + expression), and not expression itself
     covariates: Callable[[dict[str, torch.Tensor]], torch.Tensor] | None = None  # fields of a batch to (n, n_units)
+    by_field: bool = False  # whether values depend on the fields of a batch too, which they then take second
 
     def tail(self, units: torch.Tensor) -> torch.Tensor:
         """Age from the units of the first layer."""
@@ -80,7 +83,7 @@ def _joined(model: Any, readings: Iterator[Reading]) -> Callable[[Tensors], torc
     return average
 
 
-def reading_of(clock: Any, *, present: torch.Tensor | None, summed: bool) -> Reading:
+def reading_of(clock: Any, *, present: torch.Tensor | None, summed: bool, masks: torch.Tensor | None = None) -> Reading:
     """How a trained clock reads genes.
 
     Parameters
@@ -91,8 +94,12 @@ def reading_of(clock: Any, *, present: torch.Tensor | None, summed: bool) -> Rea
         Mask of the genes that the data have, None for all.
     summed
         Whether rows are sums of a sample's cells.
+    masks
+        Features that each feature set of the data measures, (n_sets, n_genes), for clocks that read these.
     """
     module = clock.module.eval()
+    if isinstance(module, TransformerModule):
+        return _read_transformer(module, module.measured if masks is None else masks)
     for kind, read in _READINGS:
         if isinstance(module, kind):
             return read(module, present, summed)
@@ -194,6 +201,39 @@ def _read_nmf(module: NMFModule, present: torch.Tensor | None, summed: bool) -> 
 
     shift = torch.zeros(len(weight), device=weight.device)
     return Reading(weight, shift, lambda target: nnls(gram, target), age, values, False)
+
+
+def _read_transformer(module: TransformerModule, masks: torch.Tensor) -> Reading:
+    """Units of the network, then the lines of all groups; behind them, what a row is told beside its values."""
+    net, n = module.net, len(module.net.weight())
+    codes = torch.zeros(module.n_columns + net.n_tokens, masks.shape[1], device=masks.device)
+    weight = torch.cat([net.weight().detach(), module.coef, codes])
+    sizes = [n, module.n_groups, module.n_columns, net.n_tokens]
+
+    def place(fields: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        levels = module.levels(fields)
+        return levels, fields[FEATURE_SET].squeeze(-1).long()
+
+    def values(x: torch.Tensor, fields: dict[str, torch.Tensor]) -> torch.Tensor:
+        levels, sets = place(fields)
+        return module.standardized(x, module.group(levels), masks[sets])
+
+    def told(fields: dict[str, torch.Tensor]) -> torch.Tensor:
+        levels, sets = place(fields)
+        lines = module.intercept.expand(len(levels), -1)
+        return torch.cat([lines.new_zeros(len(levels), n), lines, levels.to(lines), net.shares(masks)[sets]], dim=1)
+
+    def latent(units: torch.Tensor) -> torch.Tensor:
+        own, lines, levels, shares = units.split(sizes, dim=1)
+        codes = levels.round().long()
+        line = lines.gather(1, module.group(codes)[:, None])
+        return torch.cat([net(own, codes, shares, line.squeeze(1)).latent, line], dim=1)
+
+    def age(found: torch.Tensor) -> torch.Tensor:
+        return module.age_scale.to_age(module.standardized_age(found[:, :-1], found[:, -1]))
+
+    shift = torch.zeros(len(weight), device=weight.device)
+    return Reading(weight, shift, latent, age, values, False, told, by_field=True)
 
 
 _READINGS: tuple[tuple[type, Callable[..., Reading]], ...] = (

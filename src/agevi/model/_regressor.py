@@ -17,7 +17,57 @@ from agevi.model._training import SubjectTrainingMixin
 from agevi.nn.heads import AgeHead, AgeScale, masked_age_loss
 
 
-class RegressorModule(BaseModuleClass):
+class AgeModule(BaseModuleClass):
+    """The scale of ages and the loss on it; ``generative`` gives ``predicted``, the standardised age, (n,).
+
+    Parameters
+    ----------
+    age_loss
+        Loss on the standardised age.
+    age_transform, min_age, year
+        See :class:`agevi.nn.heads.AgeScale`.
+    """
+
+    def __init__(
+        self, *, age_loss: str = "huber", age_transform: str = "none", min_age: float = -1.0, year: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.age_loss = age_loss
+        self.age_scale = AgeScale(age_transform, min_age, year=year)
+
+    def penalty(self) -> torch.Tensor | float:
+        """What is added to the loss."""
+        return 0.0
+
+    def loss(
+        self,
+        tensors: dict[str, torch.Tensor],
+        inference_outputs: dict[str, torch.Tensor],
+        generative_outputs: dict[str, torch.Tensor],
+        subject_weights: torch.Tensor | None = None,
+    ) -> LossOutput:
+        """Loss of the standardised age over the cells that have one.
+
+        Parameters
+        ----------
+        tensors
+            A batch.
+        inference_outputs, generative_outputs
+            From ``inference`` and ``generative``.
+        subject_weights
+            Weight of a cell by the code of its subject, (n_subjects,).
+        """
+        predicted = generative_outputs["predicted"]
+        target = self.age_scale.to_scale(tensors[AGE].squeeze(-1))
+        weight = None if subject_weights is None else subject_weights[tensors[SUBJECT].squeeze(-1).long()]
+        return LossOutput(
+            loss=masked_age_loss(predicted, target, weight, kind=self.age_loss) + self.penalty(),
+            n_obs_minibatch=len(predicted),
+            extra_metrics={"predicted_age": self.age_scale.to_age(predicted.detach())},
+        )
+
+
+class RegressorModule(AgeModule):
     """Blocks and one linear unit that give the standardised age.
 
     Parameters
@@ -26,27 +76,13 @@ class RegressorModule(BaseModuleClass):
         Features that the blocks read.
     n_hidden, dropout_rate
         Widths of the blocks, and their dropout.
-    age_loss
-        Loss on the standardised age.
-    age_transform, min_age, year
-        See :class:`agevi.nn.heads.AgeScale`.
+    **kwargs
+        See :class:`AgeModule`.
     """
 
-    def __init__(
-        self,
-        n_features: int,
-        *,
-        n_hidden: Sequence[int],
-        dropout_rate: float,
-        age_loss: str = "huber",
-        age_transform: str = "none",
-        min_age: float = -1.0,
-        year: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.age_loss = age_loss
+    def __init__(self, n_features: int, *, n_hidden: Sequence[int], dropout_rate: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.head = AgeHead(n_features, list(n_hidden), dropout_rate=dropout_rate)
-        self.age_scale = AgeScale(age_transform, min_age, year=year)
 
     @abstractmethod
     def latent(
@@ -93,33 +129,6 @@ class RegressorModule(BaseModuleClass):
     def generative(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Standardised ages, (n,)."""
         return {"predicted": self.standardized_age(latent, summed)}
-
-    def loss(
-        self,
-        tensors: dict[str, torch.Tensor],
-        inference_outputs: dict[str, torch.Tensor],
-        generative_outputs: dict[str, torch.Tensor],
-        subject_weights: torch.Tensor | None = None,
-    ) -> LossOutput:
-        """Loss of the standardised age over the cells that have one.
-
-        Parameters
-        ----------
-        tensors
-            A batch.
-        inference_outputs, generative_outputs
-            From :meth:`inference` and :meth:`generative`.
-        subject_weights
-            Weight of a cell by the code of its subject, (n_subjects,).
-        """
-        predicted = generative_outputs["predicted"]
-        target = self.age_scale.to_scale(tensors[AGE].squeeze(-1))
-        weight = None if subject_weights is None else subject_weights[tensors[SUBJECT].squeeze(-1).long()]
-        return LossOutput(
-            loss=masked_age_loss(predicted, target, weight, kind=self.age_loss),
-            n_obs_minibatch=len(predicted),
-            extra_metrics={"predicted_age": self.age_scale.to_age(predicted.detach())},
-        )
 
 
 class RegressorClock(SubjectTrainingMixin, ClockMixin, BaseModelClass):

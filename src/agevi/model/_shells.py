@@ -46,13 +46,17 @@ class ShellMixin(Host):
         """
         setup = self.setup_args
         _checks.unique_names(adata)
-        match = match_genes(self.genes, adata.var_names, min_coverage=min_gene_coverage)
+        match = self._match(adata, min_gene_coverage)
         required = conditioned or getattr(self.module, "encode_covariates", False)
         obs = self._conditions(adata, required, conditioned=conditioned)
         shell = query_shell(adata, match, self.genes, layer=setup["layer"], obs=obs)
         x = _checks.matrix(shell, setup["layer"])
         check_values(x, setup, counts=self.expects == "counts", model=type(self).__name__, new=True)
         return shell, match
+
+    def _match(self, adata: AnnData, min_coverage: float) -> GeneMatch:
+        """Where the clock's genes are in ``adata``; refuses when too few are there."""
+        return match_genes(self.genes, adata.var_names, min_coverage=min_coverage)
 
     def _columns_for_verbs(self, adata: AnnData) -> pd.DataFrame:
         """Columns that a verb may group by: all but the ages, which no verb needs, and scvi-tools' own."""
@@ -109,6 +113,11 @@ class ShellMixin(Host):
     def _meta(self) -> dict[str, Any]:
         """Everything about the trained clock except its weights, as plain values."""
         return _bundle.meta_of(self)
+
+    @classmethod
+    def _template(cls, meta: dict[str, Any]) -> AnnData:
+        """A stand-in for the training data of a saved clock."""
+        return _bundle.template(meta)
 
     def _card(self, meta: dict[str, Any]) -> str:
         """The text for people that lies beside a saved clock."""

@@ -11,12 +11,11 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._compat import REGISTRY_KEYS
+from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._sums import sum_rows
 from agevi.model._clock import _blocks
 from agevi.model._reading import Reading, reading_of
-
-_FIELDS = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY)
 
 
 class UnitRows:
@@ -50,7 +49,10 @@ class UnitRows:
             self.rows = np.arange(self.shell.n_obs)
         present = self.match.present
         mask = None if present.all() else torch.from_numpy(present).to(self.device)
-        self.reading: Reading = reading_of(clock, present=mask, summed=codes is not None)
+        masks = None
+        if has_sets(self.shell):
+            masks = torch.from_numpy(feature_sets(self.shell).masks.copy()).to(self.device)
+        self.reading: Reading = reading_of(clock, present=mask, summed=codes is not None, masks=masks)
         self._fields = self._conditions() if self.reading.covariates is not None else {}
 
     @property
@@ -66,8 +68,8 @@ class UnitRows:
             manager = self.clock.get_anndata_manager(self.shell, required=True)
             return {
                 key: np.asarray(manager.get_from_registry(key), dtype=np.float32)
-                for key in _FIELDS
-                if key in manager.data_registry
+                for key in manager.data_registry
+                if key != REGISTRY_KEYS.X_KEY
             }
         finally:
             self.clock._forget(self.shell)
@@ -76,15 +78,20 @@ class UnitRows:
         """What the clock reads of some rows, (n, n_genes) float32 on its device."""
         x = _checks.matrix(self.shell, self.layer)[self.rows[rows]]
         dense = np.asarray(x.toarray() if sp.issparse(x) else x, dtype=np.float32)
-        return self.reading.values(torch.from_numpy(dense).to(self.device))
+        read = torch.from_numpy(dense).to(self.device)
+        return self.reading.values(read, self._fields_of(rows)) if self.reading.by_field else self.reading.values(read)
+
+    def _fields_of(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Batch and covariates of some rows, and what else is registered."""
+        chosen = self.rows[rows]
+        fields = {k: torch.from_numpy(v[chosen]).to(self.device) for k, v in self._fields.items()}
+        return fields | {REGISTRY_KEYS.X_KEY: torch.empty(len(chosen), 0, device=self.device)}
 
     def shift(self, rows: np.ndarray) -> torch.Tensor:
         """What is added behind the first layer, (n_units,), or (n, n_units) where the clock reads covariates."""
         if self.reading.covariates is None:
             return self.reading.shift
-        chosen = self.rows[rows]
-        fields = {k: torch.from_numpy(v[chosen]).to(self.device) for k, v in self._fields.items()}
-        return self.reading.shift + self.reading.covariates(fields)
+        return self.reading.shift + self.reading.covariates(self._fields_of(rows))
 
 
 def _summed(

@@ -1,4 +1,4 @@
-"""Recipes of the neuron clock of Su and Mukundan, as plain dictionaries.
+"""Recipes of the neuron clock of Su and Mukundan, and of the multimodal clock of Urban et al., as plain dictionaries.
 
 Every preset names a class of :mod:`agevi.model` and holds the arguments of its three steps::
 
@@ -7,7 +7,7 @@ Every preset names a class of :mod:`agevi.model` and holds the arguments of its 
     model = agevi.model.PoissonVAE(adata, **preset["init"])
     model.train(**preset["train"])
 
-They repeat the published study and are no advice: the defaults of the classes are what measures best. Epochs are fixed,
+They repeat the published studies and are no advice: the defaults of the classes are what measures best. Epochs are fixed,
 as published, so validation subjects choose nothing within a training.
 
 What the paper leaves open is filled in like this. All read raw counts, which are z-scored except
@@ -20,6 +20,10 @@ rate of dropout serves encoder and head. The MLP runs for 30 epochs, and without
 
 The factorisation is fitted to all training cells as dense rows, which takes tens of gigabytes at the paper's size; a
 smaller ``n_fit`` makes it fit.
+
+:data:`PRECIOUS1GPT` also needs the columns: ``setup_anndata(..., modality_key=..., tissue_key=...)``. That paper names neither
+the attention's width, heads and layers, which are those of Huang et al. (2020) here, nor the number of epochs, so validation
+subjects choose it. It knows no unknown tissue, and none is trained.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ __all__ = [
     "NEURON_GAUSSIAN_VAE",
     "NEURON_MLP",
     "NEURON_NMF",
+    "PRECIOUS1GPT",
     "ROWS",
 ]
 
@@ -185,3 +190,27 @@ NEURON_MLP = ROWS["mlp [5000, 5000, 5000]"]
 NEURON_NMF = ROWS["nmf"]
 NEURON_GAUSSIAN_VAE = ROWS["gaussian, latent 50"]
 NEURON_DENOISING_VAE = ROWS["denoising, noise 5 of input_sd"]
+PRECIOUS1GPT: Preset = {
+    "model": "TransformerClock",
+    "setup": {},
+    "init": {
+        "architecture": "tab",
+        "n_token": 32,
+        "n_heads": 8,
+        "n_layers": 6,
+        "n_hidden": [128, 2048, 128],
+        "activation": "elu",
+        "dropout_rate": 0.0,
+        "category_dropout": 0.0,
+        "modality_dropout": 0.0,
+        "skip": "none",
+        "standardize_by": "modality",
+        "age_loss": "mse",
+        "subject_weight": "cells",
+    },
+    "train": {
+        "batch_size": 96,
+        "plan_kwargs": {"optimizer": "AdamW", "lr": 2.3e-4, "weight_decay": 0.0, "lr_schedule": "constant"},
+    },
+}
+"""The TabTransformer of Urban et al., *Precious1GPT* (Aging 2023)."""

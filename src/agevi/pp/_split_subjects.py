@@ -52,7 +52,7 @@ def split_subjects(  # noqa: PLR0913
         0 leaves the role out.
     stratify_by
         Column or columns to balance as well (sex, tissue, cohort). A subject whose cells differ counts with its most
-        common value; missing values are a stratum of their own.
+        common value, or its equally common values as a stratum of their own; missing values are a stratum of their own.
     min_age
         Lowest age that is accepted, in the unit of the column.
     rng

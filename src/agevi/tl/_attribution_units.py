@@ -89,7 +89,7 @@ def _unit(model: Any, unit: str) -> tuple[bool, str | None]:
     _checks.choice(unit, UNITS, "unit")
     members = clocks_of(model)
     if unit == "cell" or (unit == "auto" and not any(clock.predicts_sums for clock in members)):
-        return False, None
+        return False, next((clock.compared_within for clock in members if clock.compared_within), None)
     of_cells = [type(clock).__name__ for clock in members if not clock.predicts_sums]
     if of_cells:
         what = f"this {type(model).__name__}" if len(members) == 1 else f"its member {of_cells[0]}"

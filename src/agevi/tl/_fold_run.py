@@ -16,6 +16,7 @@ from anndata import AnnData
 from threadpoolctl import threadpool_limits
 
 from agevi import _keys
+from agevi.dataloaders._measured import FeatureSets, write_sets
 from agevi.dataloaders._sums import sample_means
 from agevi.model.ensemble._average import average, weights_from_errors
 from agevi.tl._measure import Watch
@@ -38,6 +39,7 @@ class FoldData:
     sample: np.ndarray  # (n_cells,) code
     age: np.ndarray  # (n_samples,) NaN where unlabelled
     age_key: str
+    sets: FeatureSets | None = None  # what was measured in which cells, where the data say so
 
     @property
     def n_bytes(self) -> int:
@@ -51,8 +53,12 @@ class FoldData:
             obs[name] = obs[name].cat.remove_unused_categories()
         var, x = pd.DataFrame(index=self.genes), self.x[rows]
         if self.layer is None:
-            return AnnData(X=x, obs=obs, var=var)
-        return AnnData(obs=obs, var=var, layers={self.layer: x}, shape=x.shape)
+            out = AnnData(X=x, obs=obs, var=var)
+        else:
+            out = AnnData(obs=obs, var=var, layers={self.layer: x}, shape=x.shape)
+        if self.sets is not None:
+            write_sets(out, replace(self.sets, codes=self.sets.codes[rows]))
+        return out
 
 
 @dataclass(frozen=True)

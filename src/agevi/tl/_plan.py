@@ -10,6 +10,7 @@ from anndata import AnnData
 
 import agevi
 from agevi import _checks
+from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._register import check_setup, covariate_columns
 from agevi.tl._by_group import Groups
 from agevi.tl._checkpoint import fingerprint
@@ -53,6 +54,7 @@ def read_data(adata: AnnData, setup: Mapping[str, Any], cohort: Cohort) -> FoldD
         sample=cohort.sample,
         age=cohort.age,
         age_key=setup["age_key"],
+        sets=feature_sets(adata) if has_sets(adata) else None,
     )
 
 
@@ -136,6 +138,9 @@ def run_fingerprint(
         "the folds": np.asarray(cohort.folds, dtype=object)[cohort.fold],
         "the cells that train": cohort.trains,
     }
+    if data.sets is not None:
+        arguments["feature sets"] = as_text([data.sets.names, data.sets.masks])
+        columns["the feature set of every cell"] = data.sets.codes
     if recipe.members:
         arguments["members"] = as_text([member.described() for member in recipe.members])
     for part in recipe.parts:

@@ -1,0 +1,127 @@
+"""Which features were measured in which rows: a mask of features by feature set, and the set of every row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _keys
+from agevi.dataloaders._query import GeneMatch, match_genes
+
+_ALL = "all"  # the one set of data without a mask
+_MAKER = "agevi.pp.concat_modalities"
+
+
+@dataclass(frozen=True)
+class FeatureSets:
+    """The mask of an AnnData."""
+
+    names: list[str]
+    masks: np.ndarray  # (n_sets, n_vars) bool
+    codes: np.ndarray  # (n_obs,) set of every row
+
+    @property
+    def used(self) -> np.ndarray:
+        """Positions of the sets that have rows."""
+        return np.unique(self.codes)
+
+
+def has_sets(adata: AnnData) -> bool:
+    """Whether the data say what was measured."""
+    return _keys.MEASURED in adata.varm
+
+
+def feature_sets(adata: AnnData) -> FeatureSets:
+    """The mask of ``adata``; everything is measured where it has none."""
+    if not has_sets(adata):
+        return FeatureSets([_ALL], np.ones((1, adata.n_vars), dtype=bool), np.zeros(adata.n_obs, dtype=np.int64))
+    names, key = _described(adata)
+    masks = np.asarray(adata.varm[_keys.MEASURED])
+    if masks.dtype != bool or masks.shape != (adata.n_vars, len(names)):
+        raise ValueError(
+            f"adata.varm[{_keys.MEASURED!r}] is {masks.dtype} of shape {masks.shape}; the mask is bool, one row per feature "
+            f"({adata.n_vars:,}) and one column per feature set ({_checks.listed(names)}). Make it with {_MAKER}."
+        )
+    values = _checks.column(adata, key, f"adata.uns[{_keys.MEASURED!r}]['key']").astype(str)
+    codes = pd.Index(names).get_indexer(pd.Index(values))
+    if (codes < 0).any():
+        unknown = sorted(set(values[codes < 0]))
+        raise ValueError(
+            f"adata.obs[{key!r}] holds {_checks.listed(unknown)}, which is none of the feature sets of "
+            f"adata.uns[{_keys.MEASURED!r}] ({_checks.listed(names)}). Make both with {_MAKER}."
+        )
+    return FeatureSets(names, masks.T, codes)
+
+
+def _described(adata: AnnData) -> tuple[list[str], str]:
+    """Names of the sets and the column of ``obs`` that holds them."""
+    entry: Any = adata.uns.get(_keys.MEASURED)
+    if not hasattr(entry, "keys") or "sets" not in entry:
+        raise KeyError(
+            f"adata.varm has {_keys.MEASURED!r}, and adata.uns[{_keys.MEASURED!r}]['sets'] with the names of its columns "
+            f"is absent; make both with {_MAKER}, or delete the mask where everything was measured."
+        )
+    return [str(name) for name in np.atleast_1d(entry["sets"])], str(entry.get("key", _keys.FEATURE_SET))
+
+
+def check_sets(adata: AnnData) -> None:
+    """Refuse a mask that cannot be read, or rows of a set without features."""
+    sets = feature_sets(adata)
+    empty = [sets.names[i] for i in sets.used if not sets.masks[i].any()]
+    if empty:
+        raise ValueError(
+            f"feature set {empty[0]!r} of adata.varm[{_keys.MEASURED!r}] has rows and no measured feature; correct the "
+            "mask, or drop these rows."
+        )
+
+
+def write_sets(adata: AnnData, sets: FeatureSets) -> None:
+    """Set the slots of a mask in an AnnData of agevi's own."""
+    adata.varm[_keys.MEASURED] = sets.masks.T.copy()
+    adata.uns[_keys.MEASURED] = {"sets": list(sets.names), "key": _keys.FEATURE_SET}
+    adata.obs[_keys.FEATURE_SET] = pd.Categorical.from_codes(sets.codes, categories=pd.Index(sets.names))
+
+
+def aligned(sets: FeatureSets, match: GeneMatch) -> FeatureSets:
+    """The mask over a clock's genes; those that the data lack are not measured."""
+    masks = sets.masks[:, np.maximum(match.columns, 0)] & match.present
+    return FeatureSets(sets.names, masks, sets.codes)
+
+
+def match_sets(genes: np.ndarray, known: FeatureSets, adata: AnnData, *, min_coverage: float) -> GeneMatch:
+    """Find a clock's genes in ``adata``; every feature set with rows must cover one of the clock's.
+
+    Parameters
+    ----------
+    genes
+        The clock's genes.
+    known
+        The clock's feature sets, over its genes.
+    adata
+        The data.
+    min_coverage
+        Share of the features of one of the clock's sets that a set of the data must have.
+    """
+    own = feature_sets(adata)
+    if len(known.names) == 1 and len(own.names) == 1 and own.masks.all():
+        return match_genes(genes, adata.var_names, min_coverage=min_coverage)
+    match = match_genes(genes, adata.var_names, min_coverage=0.0)
+    found = aligned(own, match)
+    size = np.maximum(known.masks.sum(axis=1), 1)
+    share = found.masks[found.used].astype(np.float64) @ known.masks.T / size  # sets with rows x the clock's sets
+    best = share.max(axis=1)
+    worst = int(best.argmin())
+    if best[worst] < min_coverage:
+        nearest = int(share[worst].argmax())
+        absent = genes[known.masks[nearest] & ~found.masks[found.used[worst]]]
+        whose = f"feature set {own.names[found.used[worst]]!r} of adata" if len(own.names) > 1 else "adata"
+        raise ValueError(
+            f"{whose} has {best[worst]:.0%} of the {size[nearest]:,} features of {known.names[nearest]!r}, the nearest of "
+            f"the clock's feature sets ({_checks.listed(known.names)}); absent are e.g. {_checks.listed(absent, 2)}, and adata "
+            f"has {_checks.listed(adata.var_names, 2)}. A clock needs {min_coverage:.0%} of one of its sets."
+        )
+    return GeneMatch(match.columns, match.identical, covered=float(best[worst]))
