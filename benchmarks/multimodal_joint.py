@@ -1,10 +1,10 @@
 """What joining two modalities gains where they share features and subjects: simulated expression and methylation of the same genes.
 
 Programs change with age, half of them in an S-shaped way, and genes follow programs. A sample shows every gene through its
-modality: on another scale, at another level, and with noise of its own. Most of the loadings (``--shared``, of
-their variance) are common to both modalities, the rest is of each alone. Of ten subjects, eight have an
-expression sample, one a methylation sample, and one has both. The joint clock sees all training
-samples; the clocks of one modality see those of theirs. All are tested on the same held-out subjects, in five folds.
+modality: on another scale, at another level, and with noise of its own. Most of the loadings
+(``--shared``, of their variance) are common to both modalities, the rest is of each alone. Of ten subjects, eight have an expression
+sample, one a methylation sample, and one has both. The joint clock sees all training samples; the clocks of one modality see
+those of theirs. All are tested on the same held-out subjects, in five folds.
 
 usage: python benchmarks/multimodal_joint.py [--subjects 250] [--shared 0.9] [--seeds 0 1 2]
 """
