@@ -275,3 +275,33 @@ def test_get_before_the_test():
     with pytest.raises(KeyError) as raised:
         get.trend_df(samples_of()[0])
     check_message(raised, "run agevi.tl.trend_test(adata, order_key=...)")
+
+
+@pytest.fixture(scope="module")
+def children(data_dir):
+    """Controls below 20 years with the ages of a published clock, which knows none of them by name."""
+    adata = ad.read_h5ad(data_dir / "dnam_blood_horvath_cpgs" / "dnam_blood_horvath_cpgs.h5ad")
+    control = adata.obs["group"].astype(str).str.lower().str.contains("control")
+    adata = adata[(control & (adata.obs["age"] < 20)).to_numpy()].copy()
+    path = data_dir / "clocks" / "dnam_Horvath2013.csv"
+    agevi.tl.predict_age(adata, agevi.model.LinearClock.from_coefficients(path, None, "horvath"))
+    agevi.tl.aggregate_subjects(adata)
+    return adata
+
+
+@pytest.mark.realdata
+def test_methylation_rises_in_childhood(children):
+    row = table_of(children, order_key="age", n_boot=500, n_permutations=999).iloc[0]
+    table = children.uns["agevi_subjects"]
+    assert row["n"] == 379
+    assert row["spearman"] == pytest.approx(scipy.stats.spearmanr(table["age"], table["predicted"]).statistic)
+    assert row["spearman_low"] > 0.7
+    assert row["slope_low"] > 0.8
+    assert row["p"] == 0.001
+
+
+@pytest.mark.realdata
+def test_p_of_shuffled_children_is_uniform(children):
+    table = children.uns["agevi_subjects"]
+    age, predicted = table["age"].to_numpy(), table["predicted"].to_numpy()
+    assert uniform_p(lambda rng: (np.arange(len(age)), rng.permutation(age), predicted), n_runs=200) > 0.01
