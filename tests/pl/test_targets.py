@@ -40,7 +40,7 @@ def test_dots(ranking):
     assert [t.get_text() for t in legend.get_texts()] == [
         "rank 1", "rank 2", "rank 3", "raises the prediction", "lowers it",
     ]  # fmt: skip
-    assert legend.get_title().get_text() == "dark rim: first 2"
+    assert legend.get_title().get_text() == "dark rim: top 2"
     np.testing.assert_allclose(legend.legend_handles[0].get_markersize() ** 2, area[0, 1])
 
 

@@ -81,6 +81,7 @@ def test_ranks_by_hand():
     assert targets.genes["attribution"].tolist() == [3.0, 0.5, 4.0, 2.0]
     assert targets.genes["signed"].tolist() == [3.0, 0.5, 4.0, -2.0]
     assert targets.genes["n_diseases"].tolist() == [1, 2, 1, 2]
+    assert targets.genes["in_top"].all()
     (shared,) = targets.shared.to_dict("records")
     assert (shared["gene"], shared["diseases"], shared["mean_rank"]) == ("C", "x;y", 2.0)
     assert shared["p"] == pytest.approx((2 / 3) ** 2)
@@ -142,7 +143,16 @@ def test_one_disease_has_nothing_to_share():
     assert targets.shared.empty
     assert targets.overlap.empty
     assert targets.enrichment.empty
-    assert (targets.genes["n_diseases"] == 0).all()
+    assert targets.genes["in_top"].all()
+
+
+def test_a_compared_gene_is_listed_however_far_down_its_own_list():
+    """D is fourth in x, but first of the genes that y has too."""
+    first, second = pd.Series({"A": 4.0, "B": 3.0, "C": 2.0, "D": 1.0, "E": 0.5}), pd.Series({"D": 1.0, "E": 0.5})
+    genes = rank_targets({"x": first, "y": second}, n_top=1, n_shared=1).genes
+    assert genes[["disease", "gene", "rank", "in_top", "n_diseases"]].values.tolist() == [
+        ["x", "A", 1, False, 0], ["x", "D", 4, True, 2], ["y", "D", 1, True, 2],
+    ]  # fmt: skip
 
 
 def test_a_group_of_a_table_and_of_anndata():

@@ -25,7 +25,7 @@ def targets(
 
     Genes that are in the top of most diseases are above, then those of the smallest mean rank. The area of a dot falls with the
     rank, a dark rim marks a gene in the top of the disease that is compared, and the colour says whether the gene raises or
-    lowers the prediction. A cell without a dot is a gene beyond the first ``n_top`` of that disease.
+    lowers the prediction. Where there is no dot, the gene is beyond the first ``n_top`` of that disease.
 
     Parameters
     ----------
@@ -57,10 +57,10 @@ def targets(
     if not isinstance(targets, TargetRanking):
         raise TypeError(f"targets is a {type(targets).__name__}; pass what agevi.tl.rank_targets returned.")
     n_genes = _checks.count(n_genes, "n_genes")
-    diseases, last, top = (targets.params[name] for name in ("diseases", "n_top", "n_shared"))
-    table = targets.genes
-    rank = table.pivot(index="gene", columns="disease", values="rank")[diseases]
-    order = pd.DataFrame({"n": (rank <= top).sum(axis=1), "mean": rank.fillna(last + 1).mean(axis=1)})
+    diseases, top, table = targets.params["diseases"], targets.params["n_shared"], targets.genes
+    last = int(table["rank"].max())
+    rank = table.pivot(index="gene", columns="disease", values="rank").fillna(last + 1).mean(axis=1)
+    order = pd.DataFrame({"n": table.groupby("gene")["n_diseases"].first(), "mean": rank})
     genes = order.sort_values(["n", "mean"], ascending=[False, True]).index[:n_genes]
     table = table[table["gene"].isin(genes)]
     height = max(2.6, 1.3 + 0.24 * len(genes))
@@ -68,9 +68,9 @@ def targets(
     sign = np.sign(table["signed"].to_numpy())
     colors = np.select([sign > 0, sign < 0], [RAISES, LOWERS], UNKNOWN)
     ax.scatter(
-        pd.Index(diseases).get_indexer(table["disease"]), genes.get_indexer(table["gene"]),
+        pd.Index(diseases).get_indexer(pd.Index(table["disease"])), genes.get_indexer(pd.Index(table["gene"])),
         s=_areas(table["rank"].to_numpy(), last), c=colors, zorder=3, edgecolor=_base.LINE_COLOR,
-        linewidth=np.where(table["rank"] <= top, 1.4, 0.0),
+        linewidth=np.where(table["in_top"], 1.4, 0.0),
     )  # fmt: skip
     ax.set_xticks(range(len(diseases)), diseases, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(genes)), genes)
@@ -94,7 +94,7 @@ def _key(ax: Axes, colors: set[str], top: int, last: int) -> None:
             handles.append(Line2D([], [], marker="o", linestyle="", color=color, markersize=6, label=label))
     _base.legend(
         ax, handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), labelspacing=0.9,
-        title=f"dark rim: first {top}", alignment="left",
+        title=f"dark rim: top {top}", alignment="left",
     )  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def trend(
     return ax
 
 
-def _draw(ax: Axes, samples: pd.DataFrame, shift: np.ndarray, row: dict[str, Any], color: Any, size: float) -> None:
+def _draw(ax: Axes, samples: pd.DataFrame, shift: np.ndarray, row: Mapping[Any, Any], color: Any, size: float) -> None:
     """Points and line of one group."""
     x, y = samples["order"].to_numpy(), samples["predicted"].to_numpy(dtype=np.float64)
     label = f"{row['group']}, n = {row['n']}" if row["group"] else f"n = {row['n']}"

@@ -18,7 +18,7 @@ from agevi import _checks, _keys
 from agevi.tl._enrich import ORA_COLUMNS, enrich
 from agevi.tl._target_lists import keep_druggable, read_attributions, read_druggable
 
-GENE_COLUMNS = ["disease", "gene", "rank", "attribution", "signed", "rank_all", "n_diseases"]
+GENE_COLUMNS = ["disease", "gene", "rank", "attribution", "signed", "rank_all", "in_top", "n_diseases"]
 SHARED_COLUMNS = ["gene", "n_diseases", "diseases", "mean_rank", "p", "padj"]
 OVERLAP_COLUMNS = ["diseases", "n_diseases", "overlap", "expected", "n_listed", "n_background", "p", "genes"]
 JOIN = ";"
@@ -31,7 +31,7 @@ class TargetRanking:
     Attributes
     ----------
     genes
-        The first ``n_top`` genes of each disease.
+        The first ``n_top`` genes of each disease, and those of its top that are compared.
     shared
         Genes in the top ``n_shared`` of two diseases or more.
     overlap
@@ -87,7 +87,7 @@ def rank_targets(
         :func:`agevi.tl.enrich` takes. The background are the genes that could be ranked: druggable ones of the clock. Sets of
         5 genes or more in the background are tested.
     n_top
-        Genes that are listed for each disease, at most.
+        Genes that are listed for each disease, at most, and tested for ``sets``.
     n_shared
         First genes of each disease that are compared between diseases.
     group
@@ -100,8 +100,8 @@ def rank_targets(
     :class:`agevi.tl.TargetRanking` with DataFrames; nothing is written, since the tables come from several data sets.
 
     - ``genes``: ``disease``, ``gene``, ``rank`` (from 1, among druggable genes), ``attribution``, ``signed`` (positive where
-      the gene raises the prediction; NaN where unknown), ``rank_all`` (among all genes of the clock), ``n_diseases`` (in
-      whose top ``n_shared`` it is).
+      the gene raises the prediction; NaN where unknown), ``rank_all`` (among all genes of the clock), ``in_top`` (whether it
+      is one of the ``n_shared`` genes of this disease that are compared), ``n_diseases`` (for how many it is).
     - ``shared``: a row for each gene that is in the top of two diseases or more: ``gene``, ``n_diseases``, their names
       ``diseases`` joined by ";", ``mean_rank`` (over the diseases that give it an attribution, among the genes that all have), ``p`` (chance to be in
       the top of as many diseases, Poisson-binomial) and ``padj`` (Benjamini and Hochberg, over all genes in common).
@@ -155,12 +155,14 @@ def rank_targets(
     targets = read_druggable(druggable)
     kept = full if targets is None else {n: keep_druggable(table, targets, n) for n, table in full.items()}
     common = _common_ranks(kept, n_shared)
-    lists = {name: set(ranks.index[ranks <= n_shared]) for name, ranks in common.items()} if len(kept) > 1 else {}
+    lists = {name: set(common.index[common[name] <= n_shared]) for name in kept}
     counts = pd.Series(0, index=common.index, dtype=np.int64)
-    for genes in lists.values():
-        counts[list(genes)] += 1
+    for top in lists.values():
+        counts[list(top)] += 1
+    genes = pd.concat([_listed(n, kept[n], full[n], lists[n], n_top) for n in kept], ignore_index=True)
+    genes["n_diseases"] = counts.reindex(genes["gene"], fill_value=0).to_numpy(dtype=np.int64)
     return TargetRanking(
-        genes=pd.concat([_listed(n, kept[n], full[n], counts, n_top) for n in kept], ignore_index=True),
+        genes=genes[GENE_COLUMNS],
         shared=_shared(common, lists, counts),
         overlap=_overlaps(lists, len(common)),
         enrichment=_enrichment(kept, sets, n_top),
@@ -207,9 +209,10 @@ def _common_ranks(tables: dict[str, pd.DataFrame], n_shared: int) -> pd.DataFram
     return out
 
 
-def _listed(name: str, kept: pd.DataFrame, full: pd.DataFrame, counts: pd.Series, n_top: int) -> pd.DataFrame:
-    """The first genes of a disease."""
-    ranks = _ranks(kept["attribution"]).dropna().sort_values().head(n_top)
+def _listed(name: str, kept: pd.DataFrame, full: pd.DataFrame, top: set[str], n_top: int) -> pd.DataFrame:
+    """The first genes of a disease, and those that are compared."""
+    ranks = _ranks(kept["attribution"]).dropna().sort_values()
+    ranks = ranks[(ranks <= n_top) | ranks.index.isin(top)]
     chosen = kept.loc[ranks.index]
     return pd.DataFrame(
         {
@@ -219,15 +222,14 @@ def _listed(name: str, kept: pd.DataFrame, full: pd.DataFrame, counts: pd.Series
             "attribution": chosen["attribution"].to_numpy(),
             "signed": chosen["signed"].to_numpy(),
             "rank_all": _ranks(full["attribution"])[ranks.index].to_numpy(dtype=np.int64),
-            "n_diseases": counts.reindex(ranks.index, fill_value=0).to_numpy(dtype=np.int64),
-        },
-        columns=GENE_COLUMNS,
+            "in_top": ranks.index.isin(top),
+        }
     )
 
 
 def _shared(common: pd.DataFrame, lists: dict[str, set[str]], counts: pd.Series) -> pd.DataFrame:
     """Genes in the top of two diseases or more."""
-    if not lists:
+    if len(lists) < 2:
         return pd.DataFrame(columns=SHARED_COLUMNS)
     p = pd.Series(at_least([len(genes) / len(common) for genes in lists.values()])[counts], index=counts.index)
     padj = pd.Series(false_discovery_control(p), index=counts.index)

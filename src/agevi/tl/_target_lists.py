@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi.dataloaders._query import CPG, ENSEMBL
+from agevi.dataloaders._query import kind_of_name
 from agevi.tl._rankings import rankings
 
 GENE_COLUMNS = ("gene", "gene_name", "gene_symbol", "symbol")
@@ -167,7 +167,7 @@ def keep_druggable(table: pd.DataFrame, druggable: pd.Index, name: str) -> pd.Da
             f"all {len(kept):,} genes of druggable that tables[{name!r}] has (e.g. {_checks.listed(kept.index, 2)}) have an "
             "attribution of zero, so none can be ranked; a sparse clock uses few genes. Attribute a clock that uses more."
         )
-    ours, theirs = _kind(table.index), _kind(druggable)
+    ours, theirs = kind_of_name(table.index[0]), kind_of_name(druggable[0])
     if ours == "CpG sites":
         raise ValueError(
             f"{given}; the attributions are of CpG sites, the list holds {theirs}. Train the clock on genes, as "
@@ -183,12 +183,3 @@ def keep_druggable(table: pd.DataFrame, druggable: pd.Index, name: str) -> pd.Da
             f"{given}; the names differ in case, as mouse and human symbols do. Pass targets of the species of the data."
         )
     raise ValueError(f"{given}. Pass the gene names that the clock was trained with.")
-
-
-def _kind(names: pd.Index) -> str:
-    """What sort of names most are."""
-    first = names[:100].astype(str)
-    for pattern, kind in ((CPG, "CpG sites"), (ENSEMBL, "Ensembl ids")):
-        if sum(bool(pattern.match(name)) for name in first) > len(first) / 2:
-            return kind
-    return "symbols"
