@@ -251,7 +251,7 @@ CASES = {
     "several values in a sample": (
         set_obs("day", lambda a: np.arange(80.0)), ValueError, "order_key takes columns with one value per sample",
     ),
-    "no column": (lambda a: a.obs.drop(columns="day", inplace=True), KeyError, "order_key='day' is not a column of adata.obs"),
+    "no column": (lambda a: a.obs.pop("day"), KeyError, "order_key='day' is not a column of adata.obs"),
     "only training samples": (
         lambda a: a.uns["agevi_subjects"].__setitem__("role", "train"), ValueError, "train and validation shaped the clock",
     ),
