@@ -26,6 +26,7 @@ __all__ = [
     "perturbation_df",
     "programs_df",
     "subjects_df",
+    "trend_df",
 ]
 
 _METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "rmse", "mdae", "mad", "r2", "pearson"]
@@ -253,6 +254,41 @@ def correlation_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.
     call = "agevi.tl.age_correlation(adata, age_key=..., subject_key=...)"
     table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("correlation"), "uns", call)
     return table.rename_axis("component").reset_index()
+
+
+def trend_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Trend of predicted ages along an ordered covariate: correlation, and slope in the unit of age per unit of order.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.trend_test`.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A copy of the table with the columns that :func:`agevi.tl.trend_test` lists, all samples first, then each group.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.trend_test` was not run.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50)
+    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2  # stands for tl.predict_age(adata, model)
+    >>> adata.obs["agevi_role"] = "new"
+    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
+    >>> agevi.tl.trend_test(adata, order_key="age")
+    >>> agevi.get.trend_df(adata)["slope"].round(3).tolist()
+    [0.5]
+    """
+    slot = _keys.Keys(key_added).table("trend")
+    table: pd.DataFrame = _checks.slot(adata, slot, "uns", "agevi.tl.trend_test(adata, order_key=...)")
+    return table.reset_index(drop=True)
 
 
 def leaderboard_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:

@@ -61,7 +61,7 @@ def match_genes(genes: np.ndarray, names: pd.Index, *, min_coverage: float) -> G
 
 def _name_hint(genes: np.ndarray, names: pd.Index) -> str:
     """What may be wrong with the names, as the middle of a message."""
-    kinds = [_kind(str(n)) for n in (genes[0], names[0])]
+    kinds = [kind_of_name(str(n)) for n in (genes[0], names[0])]
     if kinds[0] != kinds[1] and "CpG sites" in kinds:
         return f"; the data hold {kinds[1]}, the clock reads {kinds[0]}. A clock fits the modality it was trained on."
     if kinds[0] != kinds[1]:
@@ -72,8 +72,8 @@ def _name_hint(genes: np.ndarray, names: pd.Index) -> str:
     return ". Pass data of the same gene annotation, with all genes kept."
 
 
-def _kind(name: str) -> str:
-    """What sort of name it is."""
+def kind_of_name(name: str) -> str:
+    """What sort of name of a feature it is."""
     if CPG.match(name):
         return "CpG sites"
     return "Ensembl ids" if ENSEMBL.match(name) else "symbols"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,7 +20,7 @@ from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import check_setup, make_manager
 from agevi.dataloaders._sums import sample_groups, sample_means, sum_rows
-from agevi.dataloaders._views import stand_in_for
+from agevi.dataloaders._views import of_features, to_register
 from agevi.model import _bundle
 from agevi.model._roles import RoleMixin
 from agevi.model._shells import ShellMixin
@@ -74,6 +74,7 @@ class ClockMixin(RoleMixin, ShellMixin):
         age_unit: str = "years",
         age_transform: str = "auto",
         min_age: float = -1.0,
+        features: Iterable[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Register an AnnData for this clock.
@@ -109,6 +110,11 @@ class ClockMixin(RoleMixin, ShellMixin):
             weeks or days) or ``"auto"``, the default of the model.
         min_age
             Lowest age that is believed; prenatal ages are negative.
+        features
+            Genes that train the clock, such as drug targets; those that the data lack are left out, and all genes train by
+            default. A copy of their values is registered. They alone are the clock's genes: it predicts from data with
+            any further ones, its coverage is that of these genes, and ``normalize="log1p_cp10k"`` takes counts per 10,000 of
+            these genes.
         **kwargs
             Passed on by scvi-tools when a saved registration is used again.
 
@@ -117,9 +123,9 @@ class ClockMixin(RoleMixin, ShellMixin):
         KeyError
             If a column or the layer does not exist.
         TypeError
-            If ages are no numbers.
+            If ages are no numbers, or ``features`` no list of names.
         ValueError
-            If ages, units or values cannot be trained on.
+            If ages, units or values cannot be trained on, or the data have none of the ``features``.
 
         Examples
         --------
@@ -133,9 +139,11 @@ class ClockMixin(RoleMixin, ShellMixin):
     def _register(cls, adata: AnnData, method_args: dict[str, Any], kwargs: dict[str, Any]) -> None:
         """Check an AnnData against the arguments of ``setup_anndata``, and register it."""
         setup, again = method_args["setup_args"], "source_registry" in kwargs
-        check_setup(adata, setup, counts=cls.expects == "counts", model=cls.__name__, require_ages=not again)
+        features = setup.pop("features", None)  # the genes that are registered tell
+        data = adata if features is None else of_features(adata, features, setup["layer"])
+        check_setup(data, setup, counts=cls.expects == "counts", model=cls.__name__, require_ages=not again)
         manager = make_manager(setup, method_args)
-        manager.register_fields(stand_in_for(adata) if adata.is_view else adata, **kwargs)
+        manager.register_fields(to_register(adata, data, cls), **kwargs)
         cls.register_manager(manager)
 
     @classmethod

@@ -85,9 +85,9 @@ class ShellMixin(Host):
 
     def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
         """Hook of every scvi-tools verb: foreign data pass through a shell, so that they are never written to."""
-        data = registered(self._data(adata))
-        if data is self.adata:
-            return super()._validate_anndata(data, copy_if_view)
+        data = self._data(adata)
+        if data is self.adata or registered(data, type(self)) is self.adata:
+            return super()._validate_anndata(self.adata, copy_if_view)
         if data is self._verb_shell:
             return data
         _checks.in_memory(data)

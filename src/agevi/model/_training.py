@@ -65,7 +65,7 @@ class SubjectTrainingMixin(RoleMixin):
         self.train_unit = _checks.choice(train_unit, TRAIN_UNITS, "train_unit")
         self.pseudocell_size = _checks.share_or_count(pseudocell_size, "pseudocell_size")
         self.predicts_sums = train_unit == "pseudocell"
-        adata = registered(_checks.anndata(adata))
+        adata = registered(_checks.anndata(adata), type(self))
         self.pseudocell_groupby = self._grouped_by(adata, pseudocell_groupby)
         super().__init__(adata)
         self._start()

@@ -9,7 +9,9 @@ from agevi.pl._enrichment import enrichment
 from agevi.pl._leaderboard import leaderboard
 from agevi.pl._perturbation import perturbation
 from agevi.pl._predicted_vs_actual import predicted_vs_actual
+from agevi.pl._targets import targets
 from agevi.pl._training import training
+from agevi.pl._trend import trend
 
 __all__ = [
     "age_correlation",
@@ -20,5 +22,7 @@ __all__ = [
     "leaderboard",
     "perturbation",
     "predicted_vs_actual",
+    "targets",
     "training",
+    "trend",
 ]

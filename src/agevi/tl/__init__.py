@@ -12,9 +12,12 @@ from agevi.tl._enrich import enrich
 from agevi.tl._evaluate_by import evaluate_by
 from agevi.tl._perturb_genes import perturb_genes
 from agevi.tl._predict_age import predict_age
+from agevi.tl._rank_targets import TargetRanking, rank_targets
+from agevi.tl._trend_test import trend_test
 from agevi.tl._tune import tune
 
 __all__ = [
+    "TargetRanking",
     "age_correlation",
     "age_programs",
     "aggregate_subjects",
@@ -25,5 +28,7 @@ __all__ = [
     "evaluate_by",
     "perturb_genes",
     "predict_age",
+    "rank_targets",
+    "trend_test",
     "tune",
 ]

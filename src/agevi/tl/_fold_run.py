@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from agevi import _keys
 from agevi.dataloaders._measured import FeatureSets, write_sets
 from agevi.dataloaders._sums import sample_means
+from agevi.dataloaders._views import registered
 from agevi.model.ensemble._average import average, weights_from_errors
 from agevi.tl._measure import Watch
 from agevi.tl._recipe import Recipe
@@ -190,8 +191,8 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
         return FoldResult(predicted, summed, validation_mae, best_epoch), held
     finally:
         if model is not None:
-            model.deregister_manager(train)
-        cls._setup_adata_manager_store.pop(train.uns.get("_scvi_uuid"), None)
+            model.deregister_manager(model.adata)
+        cls._setup_adata_manager_store.pop(registered(train, cls).uns.get("_scvi_uuid"), None)
 
 
 def _fit(model: Any, job: FoldJob) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from agevi import _checks
 from agevi.model._clock import ClockMixin
@@ -149,6 +150,8 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, functools.partial):
         return {"function": plain(value.func), "args": plain(value.args), "kwargs": plain(value.keywords)}
+    if isinstance(value, pd.Index | pd.Series) or (isinstance(value, np.ndarray) and value.dtype == object):
+        value = value.tolist()  # texts, whose bytes and whose short form say nothing
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if isinstance(value, (set, frozenset)):

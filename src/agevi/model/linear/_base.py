@@ -49,7 +49,7 @@ class FittedLinearClock(LinearMixin, BaseModelClass):
     _module_cls = LinearModule
 
     def __init__(self, adata: AnnData) -> None:
-        super().__init__(registered(_checks.anndata(adata)))
+        super().__init__(registered(_checks.anndata(adata), type(self)))
         self._start()
 
     def train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class SampleClock(RegressorClock):
         age_unit: str = "years",
         age_transform: str = "auto",
         min_age: float = -1.0,
+        features: Iterable[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Register an AnnData for this clock.
@@ -84,6 +86,9 @@ class SampleClock(RegressorClock):
             Scale on which ages are trained: ``"none"``, ``"log"``, ``"horvath"`` or ``"auto"``, which is ``"none"``.
         min_age
             Lowest age that is believed.
+        features
+            Features that train the clock, such as drug targets; those that the data lack are left out, and all train by
+            default.
         **kwargs
             Passed on by scvi-tools when a saved registration is used again.
 
@@ -92,9 +97,10 @@ class SampleClock(RegressorClock):
         KeyError
             If a column, the layer or a part of the mask does not exist.
         TypeError
-            If ages are no numbers.
+            If ages are no numbers, or ``features`` no list of names.
         ValueError
-            If ages, units, values or the mask cannot be trained on, or a modality has one sample.
+            If ages, units, values or the mask cannot be trained on, a modality has one sample, or the data have none of the
+            ``features``.
         """
         method_args = cls._get_setup_method_args(**locals())
         if normalize != "none":

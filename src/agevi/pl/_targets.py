@@ -1,0 +1,105 @@
+"""Drug targets of several diseases as a grid of dots."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from agevi import _checks
+from agevi.pl import _base
+from agevi.tl._rank_targets import TargetRanking
+
+RAISES, LOWERS, UNKNOWN = "#b2182b", "#2166ac", "#8c8c8c"
+_AREAS = (12.0, 170.0)  # square points of the last and the first rank
+
+
+def targets(
+    targets: TargetRanking,
+    *,
+    n_genes: int = 30,
+    ax: Axes | None = None,
+) -> Axes:
+    """Ranks of the first genes in every disease: a dot for each gene and disease.
+
+    Genes that are in the top of most diseases are above, then those of the smallest mean rank. The area of a dot falls with the
+    rank, a dark rim marks a gene in the top of the disease that is compared, and the colour says whether the gene raises or
+    lowers the prediction. Where there is no dot, the gene is beyond the first ``n_top`` of that disease.
+
+    Parameters
+    ----------
+    targets
+        What :func:`agevi.tl.rank_targets` returned.
+    n_genes
+        Most genes to draw.
+    ax
+        Axes to draw on; a new figure by default. The legend stands to the right of them.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    TypeError
+        ``targets`` is something else.
+
+    Examples
+    --------
+    >>> import agevi, numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(0)
+    >>> tables = {name: pd.Series(rng.normal(size=100), [f"g{i:02d}" for i in range(100)]) for name in ("COPD", "PD")}
+    >>> ax = agevi.pl.targets(agevi.tl.rank_targets(tables, n_top=50), n_genes=10)
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['COPD', 'PD']
+    """
+    if not isinstance(targets, TargetRanking):
+        raise TypeError(f"targets is a {type(targets).__name__}; pass what agevi.tl.rank_targets returned.")
+    n_genes = _checks.count(n_genes, "n_genes")
+    diseases, top, table = targets.params["diseases"], targets.params["n_shared"], targets.genes
+    last = int(table["rank"].max())
+    rank = table.pivot(index="gene", columns="disease", values="rank").fillna(last + 1).mean(axis=1)
+    order = pd.DataFrame({"n": table.groupby("gene")["n_diseases"].first(), "mean": rank})
+    genes = order.sort_values(["n", "mean"], ascending=[False, True]).index[:n_genes]
+    table = table[table["gene"].isin(genes)]
+    height = max(2.6, 1.3 + 0.24 * len(genes))
+    ax = _base.axes(ax, 2.6 + 0.55 * len(diseases), height)
+    sign = np.sign(table["signed"].to_numpy())
+    colors = np.select([sign > 0, sign < 0], [RAISES, LOWERS], UNKNOWN)
+    ax.scatter(
+        pd.Index(diseases).get_indexer(pd.Index(table["disease"])), genes.get_indexer(pd.Index(table["gene"])),
+        s=_areas(table["rank"].to_numpy(), last), c=colors, zorder=3, edgecolor=_base.LINE_COLOR,
+        linewidth=np.where(table["in_top"], 1.4, 0.0),
+    )  # fmt: skip
+    ax.set_xticks(range(len(diseases)), diseases, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(genes)), genes)
+    ax.set(xlim=(-0.6, len(diseases) - 0.4), ylim=(len(genes) - 0.4, -0.6))
+    ax.grid(color="#ececec", linewidth=0.8)
+    _key(ax, set(colors), top, last)
+    _base.tidy(ax)
+    return ax
+
+
+def _key(ax: Axes, colors: set[str], top: int, last: int) -> None:
+    """What areas, rims and colours mean."""
+    shown = np.unique(np.clip([1, top, last], 1, last))
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color="#c8c8c8", markersize=np.sqrt(area), label=f"rank {value:,}",
+               markeredgecolor=_base.LINE_COLOR, markeredgewidth=1.4 if value <= top else 0)
+        for value, area in zip(shown, _areas(shown, last), strict=True)
+    ]  # fmt: skip
+    for color, label in ((RAISES, "raises the prediction"), (LOWERS, "lowers it")):
+        if color in colors:
+            handles.append(Line2D([], [], marker="o", linestyle="", color=color, markersize=6, label=label))
+    _base.legend(
+        ax, handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), labelspacing=0.9,
+        title=f"dark rim: top {top}", alignment="left",
+    )  # fmt: skip
+
+
+def _areas(rank: np.ndarray, last: int) -> np.ndarray:
+    """Area of a dot for each rank, in square points, on the scale of logarithms, since the first ranks matter most."""
+    low, high = _AREAS
+    areas: np.ndarray = high - (high - low) * np.log(rank) / np.log(max(last, 2))
+    return areas

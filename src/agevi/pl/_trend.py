@@ -1,0 +1,114 @@
+"""Predicted ages of samples along an ordered covariate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from agevi import _keys, get
+from agevi.pl import _base
+from agevi.tl._trend_test import samples_in_order, slope
+
+MAX_GROUPS = 20
+_ALL = "#1f77b4"
+_JITTER = 0.12
+
+
+def trend(
+    adata: AnnData,
+    *,
+    palette: Mapping[str, str] | Sequence[str] | None = None,
+    size: float | None = None,
+    key_added: str = _keys.DEFAULT_KEY,
+    ax: Axes | None = None,
+) -> Axes:
+    """Predicted age of every sample along the order that was tested, with the least-squares line, in the unit of age.
+
+    Samples are coloured by the groups of the test, each with its line; without groups there is one line. Steps of a category
+    are drawn beside each other, their points shifted at random to the sides. The legend gives Spearman's correlation and p.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.trend_test`.
+    palette
+        Colour by group, or colours in order.
+    size
+        Area of a point in square points; by number of samples by default.
+    key_added
+        Prefix of the slots.
+    ax
+        Axes to draw on; a new figure by default. The legend of groups stands to the right of them.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.trend_test` was not run, or a column is gone since.
+    ValueError
+        There are more groups than colours that can be told apart.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50)
+    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2  # stands for tl.predict_age(adata, model)
+    >>> adata.obs["agevi_role"] = "new"
+    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
+    >>> agevi.tl.trend_test(adata, order_key="age")
+    >>> agevi.pl.trend(adata).get_xlabel()
+    'age'
+    """
+    table = get.trend_df(adata, key_added=key_added)
+    keys = _keys.Keys(key_added)
+    params = adata.uns[keys.table_params("trend")]
+    groupby, order_key = params.get("groupby") or None, str(params["order_key"])
+    samples, levels, _ = samples_in_order(
+        adata, order_key, groupby, keys=keys, sample_key=params.get("sample_key") or None
+    )
+    rows = table if groupby is None else table[table["groupby"] == groupby]
+    groups = rows["group"].astype(str).tolist()
+    if len(groups) > MAX_GROUPS:
+        raise ValueError(
+            f"groupby={groupby!r} has {len(groups)} values; at most {MAX_GROUPS} colours can be told apart."
+        )
+    colors: dict[Any, Any] = {"": _ALL}
+    if groupby is not None:
+        colors = _base.group_colors(adata, groupby, groups, palette)
+        samples["group"] = samples["group"].astype(str)
+    elif palette is not None:
+        colors = _base.group_colors(adata, "", [""], palette)
+    ax = _base.axes(ax, 5.2 if groupby is None else 7.6, 4.2)
+    shift = np.zeros(len(samples))
+    if levels is not None:
+        shift = np.random.default_rng(0).uniform(-_JITTER, _JITTER, len(samples))
+        ax.set_xticks(range(len(levels)), levels)
+    for row in rows.to_dict("records"):
+        chosen = np.ones(len(samples), dtype=bool) if groupby is None else (samples["group"] == row["group"]).to_numpy()
+        _draw(ax, samples[chosen], shift[chosen], row, colors[row["group"]], size or _base.point_size(len(samples)))
+    ax.set(xlabel=order_key, ylabel=f"Predicted age ({_base.age_unit(adata, key_added)})")
+    beside = {} if groupby is None else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "alignment": "left"}
+    _base.legend(ax, **({"loc": "best", "handlelength": 1.0, "title": groupby} | beside))
+    _base.tidy(ax)
+    return ax
+
+
+def _draw(ax: Axes, samples: pd.DataFrame, shift: np.ndarray, row: Mapping[Any, Any], color: Any, size: float) -> None:
+    """Points and line of one group."""
+    x, y = samples["order"].to_numpy(), samples["predicted"].to_numpy(dtype=np.float64)
+    label = f"{row['group']}, n = {row['n']}" if row["group"] else f"n = {row['n']}"
+    if not np.isnan(row["spearman"]):
+        label += f": Spearman {row['spearman']:.2f}, p {row['p']:.2g}"
+    ax.scatter(x + shift, y, s=size, color=color, alpha=0.8, edgecolor="white", linewidth=0.4, label=label, zorder=2)
+    if np.isnan(row["slope"]):
+        return
+    ends = np.array([x.min(), x.max()])
+    ax.plot(ends, y.mean() + slope(x, y) * (ends - x.mean()), color=color, linewidth=1.6, zorder=3)

@@ -1,0 +1,185 @@
+"""What targets are ranked from: attributions of several clocks, and lists of the genes that drugs act on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _keys
+from agevi.dataloaders._query import kind_of_name
+from agevi.tl._rankings import rankings
+
+GENE_COLUMNS = ("gene", "gene_name", "gene_symbol", "symbol")
+"""Names of the column of a table that holds genes, in any case."""
+_SEVERAL = r"[|;]"  # DrugCentral writes the genes of a complex as "PTGS1|PTGS2"
+
+
+def read_attributions(tables: Any, group: str, key_added: str) -> dict[str, pd.DataFrame]:
+    """The genes that each clock knows, with ``attribution`` (the size) and ``signed``, indexed by gene.
+
+    Parameters
+    ----------
+    tables
+        AnnData, DataFrame or Series by name.
+    group
+        Group of the attribution, where there are several.
+    key_added
+        Prefix of the slots of an AnnData.
+    """
+    if not isinstance(tables, Mapping) or isinstance(tables, pd.Series | pd.DataFrame):
+        raise TypeError(
+            f"tables is a {type(tables).__name__}; pass attributions by the name of the disease, such as "
+            '{"Parkinson": adata}.'
+        )
+    if not tables:
+        raise ValueError("tables is empty; pass attributions by the name of the disease.")
+    return {str(name): _one(value, str(name), group, key_added) for name, value in tables.items()}
+
+
+def _one(value: Any, name: str, group: str, key_added: str) -> pd.DataFrame:
+    """One clock's genes."""
+    if isinstance(value, AnnData):
+        out = _from_anndata(value, group, key_added)
+    elif isinstance(value, pd.DataFrame):
+        out = _from_frame(value, name, group)
+    elif isinstance(value, pd.Series):
+        out = pd.DataFrame({"attribution": value.abs(), "signed": value}, index=value.index)
+    else:
+        raise TypeError(
+            f"tables[{name!r}] is a {type(value).__name__}; pass an AnnData after agevi.tl.attribute_genes, a table of "
+            "agevi.get.attribution_df, or a Series of values by gene."
+        )
+    out = out.set_axis(out.index.astype(str)).astype(np.float64)
+    out = out[np.isfinite(out["attribution"])]
+    if out.index.has_duplicates:
+        twice = out.index[out.index.duplicated()]
+        raise ValueError(
+            f"tables[{name!r}] has {len(twice):,} genes twice (e.g. {_checks.listed(twice, 3)}); a gene has one attribution."
+        )
+    if not (out["attribution"] > 0).any():
+        raise ValueError(f"tables[{name!r}] has no gene with an attribution other than zero, so none can be ranked.")
+    return out
+
+
+def _from_anndata(adata: AnnData, group: str, key_added: str) -> pd.DataFrame:
+    """The slots of :func:`agevi.tl.attribute_genes`."""
+    _checks.anndata(adata)
+    _checks.unique_names(adata)
+    keys = _keys.Keys(key_added)
+    (ranking,) = rankings(adata, keys, "model", [group], signed=False)
+    out = pd.DataFrame({"attribution": ranking.values}, index=ranking.genes)
+    out["signed"] = np.nan
+    if keys.attribution("signed") in adata.varm:
+        (signed,) = rankings(adata, keys, "model", [group], signed=True)
+        out["signed"] = pd.Series(signed.values, index=signed.genes)
+    return out
+
+
+def _from_frame(table: pd.DataFrame, name: str, group: str) -> pd.DataFrame:
+    """A table of :func:`agevi.get.attribution_df`."""
+    missing = [column for column in ("gene", "attribution") if column not in table]
+    if missing:
+        raise KeyError(
+            f"tables[{name!r}] has no column {missing[0]!r}; pass what agevi.get.attribution_df returns, or a Series of "
+            f"values by gene. Available: {_checks.listed(table.columns)}."
+        )
+    if "group" in table and table["group"].nunique() > 1:
+        known = list(dict.fromkeys(table["group"].astype(str)))
+        table = table[table["group"].astype(str) == _checks.group(group, known, f"tables[{name!r}]['group']")]
+    signed = table["signed"] if "signed" in table else np.nan
+    out = pd.DataFrame({"attribution": table["attribution"].abs(), "signed": signed})
+    return out.set_axis(pd.Index(table["gene"]))
+
+
+def read_druggable(druggable: Any) -> pd.Index | None:
+    """Names of genes that drugs act on, None for no filter.
+
+    Parameters
+    ----------
+    druggable
+        Path of a text file with a gene in each line or of a table, a table with a column of genes, or names.
+    """
+    if druggable is None:
+        return None
+    if isinstance(druggable, str | os.PathLike):
+        path = Path(druggable)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"druggable={str(path)!r} is not a file; pass the path of a list or table of genes, or their names in a list."
+            )
+        suffixes = {suffix.lower() for suffix in path.suffixes}
+        if suffixes & {".csv", ".tsv"}:
+            druggable = pd.read_csv(path, sep="\t" if ".tsv" in suffixes else ",", dtype=str)
+        else:
+            druggable = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    if isinstance(druggable, pd.DataFrame):
+        druggable = druggable[_gene_column(druggable)]
+    if not isinstance(druggable, Iterable):
+        raise TypeError(
+            f"druggable is a {type(druggable).__name__}; pass the path of a list or table of genes, or their names in a list."
+        )
+    names = pd.Series(list(druggable), dtype=object).dropna().astype(str).str.split(_SEVERAL).explode().str.strip()
+    genes = pd.Index(names[names != ""].unique())
+    if not len(genes):
+        raise ValueError("druggable holds no genes; pass names as in adata.var_names, or None for no filter.")
+    return genes
+
+
+def _gene_column(table: pd.DataFrame) -> Any:
+    """The column with the genes."""
+    lower = {str(column).lower(): column for column in table.columns}
+    found = next((lower[name] for name in GENE_COLUMNS if name in lower), None)
+    if found is None:
+        raise KeyError(
+            f"druggable has no column of genes ({', '.join(map(repr, GENE_COLUMNS))}, in any case); rename it, or pass the "
+            f"names in a list. Available: {_checks.listed(table.columns)}."
+        )
+    return found
+
+
+def keep_druggable(table: pd.DataFrame, druggable: pd.Index, name: str) -> pd.DataFrame:
+    """The genes of a table that drugs act on, or a message on what may be wrong with the names.
+
+    Parameters
+    ----------
+    table
+        Attributions indexed by gene.
+    druggable
+        Names.
+    name
+        The table's name.
+    """
+    kept = table[table.index.isin(druggable)]
+    if (kept["attribution"] > 0).any():
+        return kept
+    given = (
+        f"none of the {len(druggable):,} genes of druggable (e.g. {_checks.listed(druggable, 2)}) is among the {len(table):,} "
+        f"genes of tables[{name!r}] (e.g. {_checks.listed(table.index, 2)})"
+    )
+    if len(kept):
+        raise ValueError(
+            f"all {len(kept):,} genes of druggable that tables[{name!r}] has (e.g. {_checks.listed(kept.index, 2)}) have an "
+            "attribution of zero, so none can be ranked; a sparse clock uses few genes. Attribute a clock that uses more."
+        )
+    ours, theirs = kind_of_name(table.index[0]), kind_of_name(druggable[0])
+    if ours == "CpG sites":
+        raise ValueError(
+            f"{given}; the attributions are of CpG sites, the list holds {theirs}. Train the clock on genes, as "
+            "agevi.pp.aggregate_probes makes them."
+        )
+    if ours != theirs:
+        raise ValueError(
+            f"{given}; the attributions use {ours}, the list uses {theirs}. Rename one of them, for example "
+            "adata.var_names = adata.var['symbol']."
+        )
+    if set(table.index.str.upper()) & set(druggable.str.upper()):
+        raise ValueError(
+            f"{given}; the names differ in case, as mouse and human symbols do. Pass targets of the species of the data."
+        )
+    raise ValueError(f"{given}. Pass the gene names that the clock was trained with.")
