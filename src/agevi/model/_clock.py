@@ -28,7 +28,7 @@ from agevi.nn.products import PRECISIONS, factors_for, factors_in
 
 logger = logging.getLogger(__name__)
 
-_PREDICT_BATCH = 1024
+_PREDICT_VALUES = 2**23  # cells x genes of a step of prediction, about
 _BACKED_BLOCK = 16384  # cells read from disk at a time
 
 
@@ -178,7 +178,7 @@ class ClockMixin(RoleMixin, ShellMixin):
             which needs a clock that was trained on sums. Values that are not normalised inside (``normalize="none"``)
             are averaged instead.
         batch_size
-            Cells per step.
+            Cells per step. Default: 512 to 4,096, fewer for more genes.
         precision
             ``"bfloat16"`` rounds the factors of a network's products with all genes, which is faster on hardware that
             multiplies in it; predictions then differ by some hundredths of a year.
@@ -251,7 +251,8 @@ class ClockMixin(RoleMixin, ShellMixin):
         present = None if match.present.all() else torch.from_numpy(match.present).to(self.device)
         try:
             manager, cells = self.get_anndata_manager(shell), None if indices is None else np.asarray(indices)
-            loader = cell_loader(manager, cells, batch_size=batch_size or _PREDICT_BATCH)
+            n_cells = batch_size or int(np.clip(_PREDICT_VALUES // len(self.genes), 512, 4096))
+            loader = cell_loader(manager, cells, batch_size=n_cells)
             return self._predict_batches(loader, present, summed=summed)
         finally:
             self._forget(shell)
