@@ -47,6 +47,8 @@ class ClockMixin(RoleMixin, ShellMixin):
     """``"counts"``, ``"continuous"`` or ``"any"``."""
     trainable: ClassVar[bool] = True
     """Whether the class can be built from an AnnData and trained on ages."""
+    predicts: ClassVar[str] = "age"
+    """What the network gives: ages, or the log-odds of a classifier."""
     selects_epochs: ClassVar[bool] = True
     """Whether training chooses an epoch on validation subjects, so that the final clock is a refit on all of them."""
     predicts_sums: bool = False
