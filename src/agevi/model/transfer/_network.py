@@ -68,7 +68,7 @@ def _head(module: Any) -> list[nn.Module]:
 
 
 def _of_vae(module: ClockVAEModule) -> tuple[list[nn.Module], list[nn.Module]]:
-    return [*module.encoder.stack.blocks, module.encoder.mean], _head(module)  # type: ignore[misc]
+    return [*module.encoder.stack.blocks, module.encoder.mean], _head(module)
 
 
 def _of_mlp(module: MLPModule) -> tuple[list[nn.Module], list[nn.Module]]:
