@@ -10,6 +10,7 @@ from agevi.pl._leaderboard import leaderboard
 from agevi.pl._perturbation import perturbation
 from agevi.pl._predicted_vs_actual import predicted_vs_actual
 from agevi.pl._training import training
+from agevi.pl._transfer import transfer
 
 __all__ = [
     "age_correlation",
@@ -21,4 +22,5 @@ __all__ = [
     "perturbation",
     "predicted_vs_actual",
     "training",
+    "transfer",
 ]

@@ -11,9 +11,10 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import Host, parse_device
+from agevi._compat import parse_device
 from agevi.dataloaders._fields import AGE
 from agevi.dataloaders._pseudocells import Rows
+from agevi.model._roles import RoleMixin
 from agevi.model._seed import seeded
 from agevi.model.transfer import _condition, _network
 from agevi.model.transfer._draws import Draws, Units
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 _EPOCHS = 40
 
 
-class TransferTrainingMixin(Host):
+class TransferTrainingMixin(RoleMixin):
     """``train`` of a classifier."""
 
     clock: Any
