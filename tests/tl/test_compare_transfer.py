@@ -64,8 +64,10 @@ def test_the_table(clock, data):
 def test_folds_hold_out_whole_subjects_and_are_the_same_for_all(clock, data, monkeypatch):
     seen = {}
 
-    def network(samples, clock, model, row, held_out, **_):
-        seen.setdefault(row, []).append(held_out)
+    def network(samples, clock, model, row, roles, **_):
+        seen.setdefault(row, []).append(roles == "test")
+        case = samples.case_of[roles == "validation"]
+        assert (case.sum(), len(case)) == (2, 4)  # of 8 and 12 that are not held out
         return np.full(len(samples.case), 0.5)
 
     monkeypatch.setattr(_compare_transfer, "_network", network)
@@ -85,8 +87,9 @@ def test_networks_never_see_who_is_held_out(clock, data, monkeypatch):
     made, predict = [], CaseControlClassifier.predict_proba
 
     def spied(self, *args, indices, **kwargs):
+        assert "log_loss_validation" in self.history
         held_out = set(self._adata.obs["donor"].astype(str).iloc[list(indices)])
-        assert not held_out & {name for name, role in self.split_.items() if role == "train"}
+        assert held_out == {name for name, role in self.split_.items() if role == "test"}
         made.append(self.freeze)
         return predict(self, *args, indices=indices, **kwargs)
 
@@ -181,6 +184,7 @@ def test_the_table_survives_a_file(clock, data, tmp_path, form):
     [
         pytest.param({"n_folds": 13}, ValueError, "n_folds=13, but adata.obs['condition'] has 12 cases and 18 controls; each fold holds out one of each or more. Pass n_folds=12 or less.", id="folds"),
         pytest.param({"n_folds": 1}, ValueError, "n_folds=1 is out of range", id="one fold"),
+        pytest.param({"validation_size": 1.0}, ValueError, "validation_size=1.0 is not a share; pass a number from 0", id="validation"),
         pytest.param({"reference": "scratch"}, ValueError, "reference='scratch' is not known; choose one of 'frozen transfer'", id="reference"),
         pytest.param({"sex_key": "gender"}, KeyError, "sex_key='gender' is not a column of adata.obs", id="sex"),
         pytest.param({"condition_key": "cell_type"}, ValueError, "has 3 levels", id="three levels"),

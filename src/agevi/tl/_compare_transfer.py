@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 NOUN = "transfer"
 _HIGH = 0.975
+_LEAST_VALIDATION = 2
 
 
 def compare_transfer(  # noqa: PLR0913
@@ -34,6 +35,7 @@ def compare_transfer(  # noqa: PLR0913
     n_repeats: int = 5,
     sex_key: str | None = None,
     reference: str = "from scratch",
+    validation_size: float = 0.2,
     train_kwargs: dict[str, Any] | None = None,
     n_boot: int = 1000,
     key_added: str = _keys.DEFAULT_KEY,
@@ -69,6 +71,9 @@ def compare_transfer(  # noqa: PLR0913
         Column with the sex, or another category, for the row without genes.
     reference
         Row that the others are compared with.
+    validation_size
+        Share of the training subjects of each class, the same for all networks of a fold, that choose the epoch of a network
+        and do not train it; 0, or fewer than 2 subjects of a class: all epochs are run. Linear models train on them too.
     train_kwargs
         Arguments of :meth:`agevi.model.CaseControlClassifier.train` for all networks, such as ``max_epochs``.
     n_boot
@@ -131,6 +136,10 @@ def compare_transfer(  # noqa: PLR0913
     """
     n_folds = _checks.count(n_folds, "n_folds", low=MIN_FOLDS)
     n_repeats, n_boot = _checks.count(n_repeats, "n_repeats"), _checks.count(n_boot, "n_boot")
+    if not 0 <= validation_size < 1:
+        raise ValueError(
+            f"validation_size={validation_size!r} is not a share; pass a number from 0 to below 1, such as 0.2."
+        )
     model = CaseControlClassifier.from_clock(clock, adata, condition_key=condition_key, control=control)
     samples = samples_of(adata, clock, model, condition_key, sex_key)
     _checks.choice(reference, samples.rows, "reference")
@@ -138,7 +147,15 @@ def compare_transfer(  # noqa: PLR0913
     generator = _checks.generator(rng)
     probabilities = np.stack(
         [
-            _repeat(samples, clock, model, n_folds=n_folds, train_kwargs=train_kwargs or {}, rng=generator)
+            _repeat(
+                samples,
+                clock,
+                model,
+                n_folds=n_folds,
+                validation_size=validation_size,
+                train_kwargs={"early_stopping": validation_size > 0} | (train_kwargs or {}),
+                rng=generator,
+            )
             for _ in range(n_repeats)
         ],
         axis=1,
@@ -152,6 +169,7 @@ def compare_transfer(  # noqa: PLR0913
         "n_repeats": n_repeats,
         "sex_key": sex_key,
         "reference": reference,
+        "validation_size": validation_size,
         "train_kwargs": train_kwargs or {},
         "n_boot": n_boot,
         "rng": rng,
@@ -183,6 +201,7 @@ def _repeat(
     model: CaseControlClassifier,
     *,
     n_folds: int,
+    validation_size: float,
     train_kwargs: dict[str, Any],
     rng: np.random.Generator,
 ) -> np.ndarray:
@@ -196,13 +215,25 @@ def _repeat(
     for fold in range(n_folds):
         seed = as_seed(rng)
         held_out = (fold_of[samples.subject] == fold).to_numpy()
+        roles = _roles(samples.case_of, fold_of == fold, validation_size, np.random.default_rng(seed))
         for i, row in enumerate(samples.rows):
             if row in NETWORKS:
-                found = _network(samples, clock, model, row, fold_of == fold, seed=seed, train_kwargs=train_kwargs)
+                found = _network(samples, clock, model, row, roles, seed=seed, train_kwargs=train_kwargs)
                 out[i, held_out] = found[held_out]
             else:
                 out[i, held_out] = linear_probabilities(samples, row, held_out, seed)
     return out
+
+
+def _roles(case: pd.Series, held_out: pd.Series, share: float, rng: np.random.Generator) -> pd.Series:
+    """Role of every labelled subject in one fold."""
+    roles = held_out.map({True: _keys.TEST, False: _keys.TRAIN}).astype(object)
+    trained = [rng.permutation(case.index[(case == label) & ~held_out]) for label in (0.0, 1.0)]
+    wanted = [round(share * len(names)) for names in trained]
+    if min(wanted) >= _LEAST_VALIDATION:
+        for names, n in zip(trained, wanted, strict=True):
+            roles[names[:n]] = _keys.VALIDATION
+    return roles
 
 
 def _network(
@@ -210,14 +241,14 @@ def _network(
     clock: Any,
     model: CaseControlClassifier,
     row: str,
-    held_out: pd.Series,
+    roles: pd.Series,
     *,
     seed: int,
     train_kwargs: dict[str, Any],
 ) -> np.ndarray:
-    """Probabilities of a network that the subjects ``held_out`` did not train, (n_samples,), NaN elsewhere."""
+    """Probabilities of the test samples from a network that they did not train, (n_samples,), NaN elsewhere."""
     data = samples.data
-    role = samples.cell_subject.map(held_out).map({True: _keys.TEST, False: _keys.TRAIN}).fillna(_keys.TEST)
+    role = samples.cell_subject.map(roles).fillna(_keys.TEST)
     data.obs[_keys.SPLIT] = role.to_numpy()
     classifier = CaseControlClassifier.from_clock(
         clock, data, condition_key=model.condition_key, control=model.control, rng=seed, **NETWORKS[row]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,17 +154,18 @@ def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed:
     x, case, subject = samples.features[row], samples.case, samples.subject
     train = np.flatnonzero(~held_out)
     strength = _penalty(x[train], case[train], subject[train], seed) if row == FEATURES else _WEAK
-    return _fitted(x[train], case[train], x[held_out], strength)
+    return _fitted(x[train], case[train], x[held_out], [strength])[0]
 
 
-def _fitted(x: np.ndarray, case: np.ndarray, new: np.ndarray, strength: float) -> np.ndarray:
-    """Probabilities of ``new`` from a balanced logistic regression on scaled features."""
-    if x.shape[1] == 0:
-        return np.full(len(new), 0.5)
+def _fitted(x: np.ndarray, case: np.ndarray, new: np.ndarray, strengths: Sequence[float]) -> list[np.ndarray]:
+    """Probabilities of ``new`` from balanced logistic regressions on scaled features, one for each penalty."""
     scaler = StandardScaler().fit(x)
-    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
-    out: np.ndarray = model.fit(scaler.transform(x), case).predict_proba(scaler.transform(new))[:, 1]
-    return out
+    x, new = scaler.transform(x), scaler.transform(new)
+    if x.shape[1] > len(x):  # the penalty keeps weights in the span of the rows, so that they can be found there
+        axes = np.linalg.svd(x, full_matrices=False)[2]
+        x, new = x @ axes.T, new @ axes.T
+    models = (LogisticRegression(C=c, class_weight="balanced", solver="newton-cholesky") for c in strengths)
+    return [model.fit(x, case).predict_proba(new)[:, 1] for model in models]
 
 
 def _penalty(x: np.ndarray, case: np.ndarray, subject: np.ndarray, seed: int) -> float:
@@ -177,8 +179,7 @@ def _penalty(x: np.ndarray, case: np.ndarray, subject: np.ndarray, seed: int) ->
     for train, held_out in folds.split(x, case, subject):
         if np.ptp(case[train]) == 0:
             continue
-        for i, strength in enumerate(PENALTIES):
-            found = _fitted(x[train], case[train], x[held_out], strength)
+        for i, found in enumerate(_fitted(x[train], case[train], x[held_out], PENALTIES)):
             right = np.clip(np.where(case[held_out] == 1, found, 1 - found), 1e-12, None)
             weight = np.where(case[held_out] == 1, 1 / case.sum(), 1 / (len(case) - case.sum()))
             losses[i] -= (weight * np.log(right)).sum()
