@@ -202,7 +202,7 @@ class TransferTrainingMixin(RoleMixin):
         weight = 1 / pd.Series(owner).map(pd.Series(owner).value_counts()).to_numpy(dtype=np.float64)
         if self.class_weight == "balanced":
             weight = weight / np.where(label == 1, weight[label == 1].sum(), weight[label == 0].sum())
-        return Units(cells, torch.from_numpy(label).float(), torch.from_numpy(weight / weight.mean()).float())
+        return Units(cells, *(torch.tensor(v, dtype=torch.float32) for v in (label, weight / weight.mean())))
 
     def _log_roles(self) -> None:
         """Say how many held-out subjects the clock knows."""
