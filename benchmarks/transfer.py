@@ -8,7 +8,7 @@ severe, the clock (PoissonVAE) trained on the ages of other people's CD4 T cells
 ``covid_own``: the same at all 500 genes, with a clock of the ages of the same 15 people. ``simulated``: which
 planted genes attributions of each classifier find.
 
-usage: python benchmarks/transfer.py [--part parkinson islets covid covid_own simulated] [--data FOLDER] [--figures FOLDER]
+usage: python benchmarks/transfer.py [--part parkinson islets covid covid_own simulated] [--data FOLDER] [--figures FOLDER] [--repeats N]
 """
 
 from __future__ import annotations
@@ -110,14 +110,21 @@ def covid_own(data: pathlib.Path) -> tuple[ad.AnnData, object, str]:
     return adata, clock, "mild"
 
 
-def compare(part: str, data: pathlib.Path, figures: pathlib.Path | None, seed: int) -> None:
+def compare(part: str, data: pathlib.Path, figures: pathlib.Path | None, seed: int, repeats: int) -> None:
     """All rows on one data set."""
     start = time.perf_counter()
     adata, clock, control = {"parkinson": parkinson, "islets": islets, "covid": covid, "covid_own": covid_own}[part](
         data
     )
     agevi.tl.compare_transfer(
-        adata, clock, condition_key="condition", control=control, sex_key="sex", n_folds=5, n_repeats=5, rng=seed
+        adata,
+        clock,
+        condition_key="condition",
+        control=control,
+        sex_key="sex",
+        n_folds=5,
+        n_repeats=repeats,
+        rng=seed,
     )
     table = agevi.get.transfer_df(adata)
     n, n_cases = table.loc[0, ["n_subjects", "n_cases"]]
@@ -211,6 +218,7 @@ def main() -> None:
     parser.add_argument("--data", type=pathlib.Path, default=DATA)
     parser.add_argument("--figures", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -224,7 +232,7 @@ def main() -> None:
             print(means.round(2).to_string())
             print(f"a guess: {30 / 470:.2f}, {30 / 470:.2f}, {60 / 500:.2f}, {100 / 500:.2f}")
         else:
-            compare(part, arguments.data, arguments.figures, arguments.seed)
+            compare(part, arguments.data, arguments.figures, arguments.seed, arguments.repeats)
 
 
 if __name__ == "__main__":

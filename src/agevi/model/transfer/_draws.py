@@ -15,6 +15,9 @@ from agevi.dataloaders._pseudocells import MAX_CELLS, MIN_STEPS, ROWS, SAMPLES, 
 CELLS = 32
 """Cells of a sample in a step, for clocks of single cells, and twice that many when it is only judged."""
 
+MOST_DRAWS = 4
+"""Sums of a sample in a step at most: of a few samples more are much alike, and reading their cells takes the time."""
+
 
 @dataclass(frozen=True)
 class Units:
@@ -44,7 +47,7 @@ class Draws:
         self.rows, self.units, self.size, self.rng = rows, units, size, rng
         self.n_units = min(SAMPLES, len(units.cells))
         several = size is not None and max(map(len, units.cells)) > 1
-        self.n_each = max(1, round(ROWS / self.n_units)) if several else 1
+        self.n_each = min(MOST_DRAWS, max(1, round(ROWS / self.n_units))) if several else 1
         self._queue = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:

@@ -48,7 +48,7 @@ class TransferTrainingMixin(RoleMixin):
     ) -> None:
         """Train on the subjects of the training roles that have a condition; every call starts from the clock anew.
 
-        A step takes 64 samples: two or more sums of cells of each, drawn anew, for a clock of sums, and 32 cells of each
+        A step takes 64 samples: two to four sums of cells of each, drawn anew, for a clock of sums, and 32 cells of each
         for a clock of single cells, whose log-odds are averaged before the loss. The loss is the log-loss, in which
         subjects of a class weigh the same. ``history`` holds ``log_loss_train`` and ``log_loss_validation`` by epoch.
 
