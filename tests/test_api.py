@@ -23,7 +23,7 @@ VERBS = {
     f"model.{cls.__name__}.{name}": getattr(cls, name)
     for cls in agevi.model.MODELS
     for name in ("setup_anndata", "train", "predict_age", "save", "load")
-    if cls.trainable or name not in ("setup_anndata", "train")
+    if hasattr(cls, name)
 }
 
 

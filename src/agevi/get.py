@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._get_genes import attribution_df, enrichment_df, perturbation_df, programs_df
+from agevi._get_transfer import transfer_df
 from agevi.metrics._rows import metrics_row, reference_ages
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "programs_df",
     "subjects_df",
     "trend_df",
+    "transfer_df",
 ]
 
 _METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "rmse", "mdae", "mad", "r2", "pearson"]

@@ -88,6 +88,42 @@ Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-
 """
 
 
+def classifier_card(meta: dict[str, Any]) -> str:
+    """README.md of the bundle of a classifier: what it tells apart, on whom it was trained, how to use it."""
+    init, clock, roles, n = meta["init"], meta["clock"], list(meta["split"].values()), meta["trained_on"]
+    start = "new weights" if init["from_scratch"] else f"the weights of the clock (freeze: {init['freeze']})"
+    balanced = (
+        " Cases and controls weighed the same in sum, so probabilities are those of a population half of which are \
+cases."
+        if init["class_weight"] == "balanced"
+        else ""
+    )
+    return f"""# Classifier: {meta["class"]}
+
+**Predicts** the probability of {init["case"]!r} against {init["control"]!r} ({init["condition_key"]}) from \
+{len(clock["genes"]):,} genes ({_input(clock)}), with the network of a {clock["class"]}, trained from {start}.
+
+**Trained on** {n["n_cases"]:,} cases and {n["n_subjects"] - n["n_cases"]:,} controls. Held out as whole subjects: \
+{roles.count("validation")} for validation, {roles.count("test")} for testing.{balanced} The clock was trained on the ages of \
+{list(clock["split"].values()).count("train"):,} subjects.
+
+**Use it**
+
+```python
+import agevi
+
+model = agevi.io.load_clock("path/to/this/directory")
+probability = model.predict_proba(adata)  # needs neither ages nor conditions
+```
+
+**Limits**: predictions hold for the tissue, assay, species and patients of the training data. Whatever sets cases apart from \
+controls there is used, batches too. This is research software and no diagnosis.
+
+Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
+{meta["versions"]["torch"]}. Weights are safetensors, everything else is JSON; loading runs no code.
+"""
+
+
 def published_card(meta: dict[str, Any]) -> str:
     """README.md of the bundle of a published clock: what it reads and gives, how to use it."""
     setup = meta["setup"]

@@ -1,8 +1,17 @@
-"""How well ages are predicted: arrays in, floats out. One row is one sample; never pass cells as if they were."""
+"""How well ages are predicted, and cases told from controls: arrays in, floats out. One row is one sample; never pass cells as if they were."""
 
 from __future__ import annotations
 
 from agevi.metrics._bootstrap import bootstrap_interval
+from agevi.metrics._classification import (
+    auprc,
+    auroc,
+    balanced_accuracy,
+    brier,
+    classification_metrics,
+    f1,
+    mcc,
+)
 from agevi.metrics._regression import (
     LinearFit,
     mad,
@@ -18,9 +27,16 @@ from agevi.metrics._regression import (
 
 __all__ = [
     "LinearFit",
+    "auprc",
+    "auroc",
+    "balanced_accuracy",
     "bootstrap_interval",
+    "brier",
+    "classification_metrics",
+    "f1",
     "mad",
     "mae",
+    "mcc",
     "mdae",
     "pearson",
     "r2",

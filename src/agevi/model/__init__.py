@@ -7,6 +7,7 @@ from agevi.model.ensemble import EnsembleClock
 from agevi.model.linear import ElasticNetClock, LinearClock, PLSClock
 from agevi.model.mlp import MLPClock
 from agevi.model.nmf import NMFClock
+from agevi.model.transfer import CaseControlClassifier
 from agevi.model.transformer import TransformerClock
 from agevi.model.vae import DenoisingVAE, GaussianVAE, PoissonVAE
 
@@ -21,11 +22,13 @@ MODELS = (
     TransformerClock,
     LinearClock,
     EnsembleClock,
+    CaseControlClassifier,
 )
 """Every clock class, in the order in which docs and leaderboards show them."""
 
 __all__ = [
     "MODELS",
+    "CaseControlClassifier",
     "DenoisingVAE",
     "ElasticNetClock",
     "EnsembleClock",

@@ -154,7 +154,7 @@ def restore(cls: Any, bundle: _format.Bundle) -> Any:
     meta = bundle.meta
     model = cls._from_template(cls._template(meta), meta["setup"], meta["init"])
     load_weights(model, bundle)
-    model.history_ = {k: _history_frame(k, v) for k, v in meta["history"].items()}
+    model.history_ = history_of(meta)
     model.split_, model.best_epoch_, model.age_summary_ = meta["split"], meta["best_epoch"], meta["age"]
     model.is_trained_ = True
     model.module.eval()
@@ -172,6 +172,11 @@ def load_weights(model: Any, bundle: _format.Bundle) -> None:
             "the bundle was made by another version or was edited. Save the clock again."
         )
     model.module.load_state_dict(bundle.tensors)
+
+
+def history_of(meta: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """The history of a clock as tables."""
+    return {name: _history_frame(name, values) for name, values in meta["history"].items()}
 
 
 def _history_frame(name: str, values: list[float]) -> pd.DataFrame:

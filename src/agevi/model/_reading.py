@@ -17,6 +17,7 @@ from agevi.model.ensemble._model import EnsembleClock
 from agevi.model.linear._module import LinearModule
 from agevi.model.mlp._module import MLPModule
 from agevi.model.nmf._module import NMFModule
+from agevi.model.transfer._model import CaseControlClassifier
 from agevi.model.transformer._module import TransformerModule
 from agevi.model.vae._module import ClockVAEModule
 from agevi.nn.attribution import Reader, Tensors
@@ -49,7 +50,9 @@ class Reading:
 
 
 def clocks_of(model: Any) -> list[Any]:
-    """The clock itself, or those that an ensemble holds, ensembles in it taken apart too."""
+    """The clock itself, or those that an ensemble holds, ensembles in it taken apart too; the network of a classifier."""
+    if isinstance(model, CaseControlClassifier):
+        return [model.clock]
     if isinstance(model, EnsembleClock):
         return [clock for member in model.clocks for clock in clocks_of(member)]
     return [model]

@@ -14,7 +14,7 @@ from agevi._compat import REGISTRY_KEYS
 from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._sums import sum_rows
-from agevi.model._clock import _blocks
+from agevi.model._predictions import blocks
 from agevi.model._reading import Reading, reading_of
 
 
@@ -100,7 +100,7 @@ def _summed(
     """A shell whose rows are the sums in which a clock predicts (means of values that it does not normalise)."""
     setup, n_units = clock.setup_args, int(codes.max()) + 1
     sums, start = None, 0
-    for block in _blocks(adata, cells):
+    for block in blocks(adata, cells):
         shell, match = clock._shell(block, min_gene_coverage=min_gene_coverage, conditioned=False)
         of_row = np.full(block.n_obs, -1)
         of_row[np.arange(block.n_obs) if adata.isbacked else cells] = codes[start : start + block.n_obs]

@@ -11,6 +11,7 @@ from agevi.pl._perturbation import perturbation
 from agevi.pl._predicted_vs_actual import predicted_vs_actual
 from agevi.pl._targets import targets
 from agevi.pl._training import training
+from agevi.pl._transfer import transfer
 from agevi.pl._trend import trend
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "targets",
     "training",
     "trend",
+    "transfer",
 ]

@@ -7,6 +7,7 @@ from agevi.tl._age_programs import age_programs
 from agevi.tl._aggregate_subjects import aggregate_subjects
 from agevi.tl._attribute_genes import attribute_genes
 from agevi.tl._compare_models import compare_models
+from agevi.tl._compare_transfer import compare_transfer
 from agevi.tl._cross_validate import cross_validate
 from agevi.tl._enrich import enrich
 from agevi.tl._evaluate_by import evaluate_by
@@ -23,6 +24,7 @@ __all__ = [
     "aggregate_subjects",
     "attribute_genes",
     "compare_models",
+    "compare_transfer",
     "cross_validate",
     "enrich",
     "evaluate_by",

@@ -88,6 +88,10 @@ def predict_age(
     """
     if not is_clock(model):
         raise TypeError(f"model is a {type(model).__name__}; pass a trained clock, for example agevi.model.PoissonVAE.")
+    if model.predicts != "age":
+        raise TypeError(
+            f"model is a {type(model).__name__}, which predicts {model.predicts} and no ages; call model.predict_proba(adata)."
+        )
     _checks.anndata(adata)
     keys = _keys.Keys(key_added)
     _keep_out_of_fold(adata, keys, overwrite)

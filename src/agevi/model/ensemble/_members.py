@@ -26,6 +26,10 @@ def check_members(clocks: Any) -> list[Any]:
             raise TypeError(
                 f"clocks[{i}] is {what}; pass trained clocks, for example agevi.model.PLSClock(adata) after train()."
             )
+        if clock.predicts != "age":
+            raise TypeError(
+                f"clocks[{i}] is a {type(clock).__name__}, which predicts {clock.predicts} and no ages; leave it out."
+            )
         if not clock.is_trained_:
             raise RuntimeError(f"clocks[{i}] is a {type(clock).__name__} that is not trained; call its train() first.")
     for argument in ("age_unit", "subject_key", "sample_key"):

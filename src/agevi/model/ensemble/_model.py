@@ -17,7 +17,8 @@ from agevi.dataloaders._sums import sample_means
 from agevi.io import _format
 from agevi.io._card import ensemble_card
 from agevi.model import _bundle
-from agevi.model._clock import ClockMixin, Prediction
+from agevi.model._clock import ClockMixin
+from agevi.model._predictions import Prediction
 from agevi.model.ensemble import _members
 from agevi.model.ensemble._average import SCALES, average, check_weights, weights_from_errors
 from agevi.model.ensemble._module import EnsembleModule

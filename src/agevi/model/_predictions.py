@@ -1,0 +1,149 @@
+"""Passes over cells, or over sums of cells, that predict ages."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+
+from agevi import _checks
+from agevi.dataloaders._cells import cell_loader
+from agevi.dataloaders._query import GeneMatch
+from agevi.dataloaders._sums import sample_groups, sample_means, sum_rows
+from agevi.model._shells import ShellMixin
+
+_PREDICT_VALUES = 2**23  # cells x genes of a step of prediction, about
+_BACKED_BLOCK = 16384  # cells read from disk at a time
+
+
+class Prediction(NamedTuple):
+    """What a pass over cells gives."""
+
+    age: np.ndarray  # (n_cells,) float32, unit of the age column
+    latent: np.ndarray | None  # (n_cells, n_latent) float32
+    gene_coverage: float
+
+
+class PredictMixin(ShellMixin):
+    """How a clock goes over data, in memory or on disk."""
+
+    def _predict(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        min_gene_coverage: float = 0.8,
+    ) -> Prediction:
+        """Ages and latent representation in one pass over the cells."""
+        self._check_trained("tl.predict_age")
+        data = self._data(adata)
+        parts = [
+            self._predict_block(block, None if data.isbacked else indices, batch_size, min_gene_coverage)
+            for block in blocks(data, indices)
+        ]
+        latents = [part.latent for part in parts if part.latent is not None]
+        return Prediction(
+            np.concatenate([part.age for part in parts]),
+            np.concatenate(latents) if latents else None,
+            parts[0].gene_coverage,
+        )
+
+    def _predict_block(
+        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None, min_gene_coverage: float
+    ) -> Prediction:
+        """The same for cells in memory."""
+        shell, match = self._shell(adata, min_gene_coverage=min_gene_coverage, conditioned=False)
+        age, latent = self._predict_shell(shell, match, indices=indices, batch_size=batch_size)
+        return Prediction(age, latent, match.coverage)
+
+    def _predict_shell(
+        self,
+        shell: AnnData,
+        match: GeneMatch,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        summed: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Ages and latent means of the rows of a shell."""
+        self._remember(shell)
+        present = None if match.present.all() else torch.from_numpy(match.present).to(self.device)
+        try:
+            manager, cells = self.get_anndata_manager(shell), None if indices is None else np.asarray(indices)
+            n_cells = batch_size or int(np.clip(_PREDICT_VALUES // len(self.genes), 512, 4096))
+            loader = cell_loader(manager, cells, batch_size=n_cells)
+            return self._predict_batches(loader, present, summed=summed)
+        finally:
+            self._forget(shell)
+
+    def _predict_samples(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        min_gene_coverage: float = 0.8,
+    ) -> np.ndarray:
+        """Ages from the sum of each sample's cells, one value per cell, (n_cells,)."""
+        self._check_trained("tl.predict_age")
+        data, setup = self._data(adata), self.setup_args
+        rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
+        sample = _checks.labels(data, setup["sample_key"] or setup["subject_key"], "sample_key").to_numpy()[rows]
+        of_sample = pd.factorize(sample, sort=True)[0]
+        codes = of_sample
+        if self.pseudocell_groupby is not None:
+            group = _checks.labels(data, self.pseudocell_groupby, "pseudocell_groupby").iloc[rows]
+            codes = sample_groups(of_sample, group)
+        n_units, sums, start = codes.max() + 1, None, 0
+        for block in blocks(data, rows):
+            shell, match = self._shell(block, min_gene_coverage=min_gene_coverage, conditioned=False)
+            x = _checks.matrix(shell, setup["layer"])
+            used = codes[start : start + block.n_obs] if data.isbacked else np.full(block.n_obs, -1)
+            if not data.isbacked:
+                used[rows] = codes
+            part = sum_rows(x, used, n_units)
+            sums, start = part if sums is None else sums + part, start + block.n_obs
+        if setup["normalize"] == "none":
+            sums = sp.diags(1 / np.bincount(codes)) @ sums
+        first = np.unique(codes, return_index=True)[1]
+        obs = self._conditions(data[rows[first]], getattr(self.module, "encode_covariates", False))
+        units = AnnData(obs=obs, var=shell.var.copy(), shape=(n_units, len(self.genes)))
+        if setup["layer"] is None:
+            units.X = sums
+        else:
+            units.layers[setup["layer"]] = sums
+        age, _ = self._predict_shell(units, match, batch_size=batch_size, summed=True)
+        if self.pseudocell_groupby is None:
+            return age[codes]
+        return sample_means(age[codes], of_sample)  # over cells, so that a group weighs by its cells
+
+    @abstractmethod
+    def _predict_batches(
+        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Ages and latent means of the rows in ``loader``.
+
+        ``present`` masks the genes that the data have; ``summed`` says that rows are sums of a sample's cells.
+        """
+
+    def _check_trained(self, verb: str) -> None:
+        if not self.is_trained_:
+            name = type(self).__name__
+            raise RuntimeError(f"{verb} needs a trained model; call model.train() or {name}.load(...) first.")
+
+
+def blocks(adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> Iterator[AnnData]:
+    """``adata`` itself, or the chosen cells of backed data, some at a time."""
+    if not adata.isbacked:
+        yield adata
+        return
+    rows = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
+    for part in np.array_split(rows, max(1, -(-len(rows) // _BACKED_BLOCK))):
+        yield adata[part].to_memory()

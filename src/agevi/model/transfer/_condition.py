@@ -1,0 +1,96 @@
+"""Who is a case and who a control."""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks
+
+
+def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
+    """Names of the controls and of the cases in a column that has these two.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    condition_key
+        Column of ``adata.obs``; missing values are unlabelled.
+    control
+        Its value in controls.
+    """
+    values = _checks.column(adata, condition_key, "condition_key")
+    found = sorted(values.dropna().astype(str).unique())
+    if len(found) != 2:
+        raise ValueError(
+            f"adata.obs[{condition_key!r}] has {len(found)} levels ({_checks.listed(found) or 'none'}); a classifier tells "
+            "two apart. Pass a subset of adata with two, or set others to missing, which means unlabelled."
+        )
+    name = str(control)
+    if name not in found:
+        close = difflib.get_close_matches(name, found, n=1)
+        hint = f"; closest: {close[0]!r}" if close else ""
+        raise ValueError(
+            f"control={control!r} is not in adata.obs[{condition_key!r}]{hint}. Available: {_checks.listed(found)}."
+        )
+    return name, next(level for level in found if level != name)
+
+
+def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], subject: pd.Series) -> pd.Series:
+    """1.0 for cases, 0.0 for controls and NaN where unlabelled, indexed by subject in the order of their names.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    condition_key
+        Column of ``adata.obs``.
+    names
+        Values of controls and of cases; others count as unlabelled.
+    subject
+        Subject of every cell.
+    """
+    values = _checks.column(adata, condition_key, "condition_key")
+    text = values.astype(object).where(values.notna(), "").astype(str)
+    code = text.map({names[0]: 0.0, names[1]: 1.0}).to_numpy(dtype=np.float64)
+    grouped = pd.Series(code).groupby(subject.to_numpy(), sort=True)
+    low, high, known, size = grouped.min(), grouped.max(), grouped.count(), grouped.size()
+    both = low.index[(high > low).to_numpy()]
+    if len(both):
+        raise ValueError(
+            f"subject {both[0]!r} is both {names[1]!r} and {names[0]!r} in adata.obs[{condition_key!r}], as are "
+            f"{len(both) - 1} others; a subject is held out as a whole and has one condition. Correct it, or drop the subject."
+        )
+    part = known.index[((known > 0) & (known < size)).to_numpy()]
+    if len(part):
+        raise ValueError(
+            f"subject {part[0]!r} has a condition in {known[part[0]]:,} of its {size[part[0]]:,} cells in "
+            f"adata.obs[{condition_key!r}]; give all its cells the condition, or none."
+        )
+    return low
+
+
+def check_both(case: pd.Series, what: str, names: tuple[str, str], least: int = 1) -> None:
+    """Refuse subjects among whom there are too few cases or controls.
+
+    Parameters
+    ----------
+    case
+        1.0 for cases and 0.0 for controls.
+    what
+        Who they are, for the message.
+    names
+        Of controls and cases.
+    least
+        How many of each are needed.
+    """
+    n = [int((case == code).sum()) for code in (0.0, 1.0)]
+    if min(n) < least:
+        raise ValueError(
+            f"{what} are {n[1]} subjects of {names[1]!r} and {n[0]} of {names[0]!r}; {least} or more of each are needed. Use "
+            "another split, or more subjects."
+        )

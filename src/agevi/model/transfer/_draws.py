@@ -1,0 +1,99 @@
+"""What a classifier is trained on: samples, or draws of their cells, with one class each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from agevi.dataloaders._cells import Batch
+from agevi.dataloaders._fields import SUMMED
+from agevi.dataloaders._pseudocells import MAX_CELLS, MIN_STEPS, ROWS, SAMPLES, Rows
+
+CELLS = 32
+"""Cells of a sample in a step, for clocks of single cells, and twice that many when it is only judged."""
+
+MOST_DRAWS = 4
+"""Sums of a sample in a step at most: of a few samples more are much alike, and reading their cells takes the time."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Samples (or their groups of cells) with a class."""
+
+    cells: list[np.ndarray]  # positions of the cells of each
+    case: torch.Tensor  # (n_units,) 1 for cases, 0 for controls
+    weight: torch.Tensor  # (n_units,) in the loss, mean 1
+
+
+class Draws:
+    """Steps of training: sums of cells drawn anew, or single cells whose log-odds are averaged.
+
+    Parameters
+    ----------
+    rows
+        Source of values.
+    units
+        What is drawn from.
+    size
+        Cells of a sum, a share of those of the unit or a number; None: single cells.
+    rng
+        Generator.
+    """
+
+    def __init__(self, rows: Rows, units: Units, *, size: float | None, rng: np.random.Generator) -> None:
+        self.rows, self.units, self.size, self.rng = rows, units, size, rng
+        self.n_units = min(SAMPLES, len(units.cells))
+        several = size is not None and max(map(len, units.cells)) > 1
+        self.n_each = min(MOST_DRAWS, max(1, round(ROWS / self.n_units))) if several else 1
+        self._queue = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return max(MIN_STEPS, -(-len(self.units.cells) // self.n_units))
+
+    def __iter__(self) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
+        for _ in range(len(self)):
+            chosen = np.repeat(self._next(), self.n_each)
+            yield self.batch(chosen, [self._draw(self.units.cells[i]) for i in chosen])
+
+    def whole(self) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
+        """All units once, with all their cells (single cells: the first ones), always the same."""
+        members = [c if self.size is not None else c[: 2 * CELLS] for c in self.units.cells]
+        for part in np.array_split(np.arange(len(members)), -(-len(members) // (4 * SAMPLES))):
+            yield self.batch(part, [members[i] for i in part])
+
+    def batch(self, chosen: np.ndarray, members: Sequence[np.ndarray]) -> tuple[Batch, torch.Tensor, torch.Tensor]:
+        """Rows, the position in ``chosen`` that each belongs to, and ``chosen`` as a tensor.
+
+        Parameters
+        ----------
+        chosen
+            Units.
+        members
+            Cells of each.
+        """
+        units = torch.from_numpy(chosen)
+        if self.size is not None:
+            return self.rows.batch(list(members), np.empty(0, dtype=np.int64)), torch.arange(len(chosen)), units
+        owner = np.repeat(np.arange(len(chosen)), [len(m) for m in members])
+        tensors = self.rows.batch([], np.concatenate(list(members)))
+        del tensors[SUMMED]  # no clock of single cells has moments of sums
+        return tensors, torch.from_numpy(owner), units
+
+    def _next(self) -> np.ndarray:
+        """Units in random order, each once before any comes twice."""
+        if len(self._queue) < self.n_units:
+            self._queue = np.concatenate([self._queue, self.rng.permutation(len(self.units.cells))])
+        out, self._queue = self._queue[: self.n_units], self._queue[self.n_units :]
+        return out
+
+    def _draw(self, cells: np.ndarray) -> np.ndarray:
+        """Cells of one unit."""
+        if self.size is None:
+            wanted = CELLS
+        else:
+            wanted = int(np.ceil(self.size * len(cells))) if self.size < 1 else int(self.size)
+        drawn: np.ndarray = self.rng.choice(cells, min(wanted, len(cells), MAX_CELLS), replace=False)
+        return drawn

@@ -1,0 +1,330 @@
+"""A classifier of cases and controls from the network of a clock."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from agevi import _checks
+from agevi._compat import Absent, BaseModelClass
+from agevi.dataloaders._sums import sample_means
+from agevi.io import _format
+from agevi.io._card import classifier_card
+from agevi.model import _bundle
+from agevi.model._clock import ClockMixin
+from agevi.model._predictions import Prediction
+from agevi.model._seed import as_seed
+from agevi.model.transfer import _condition, _network
+from agevi.model.transfer._training import TransferTrainingMixin
+
+CLASS_WEIGHTS = ("balanced", "none")
+LEVELS = ("sample", "cell")
+
+
+class CaseControlClassifier(TransferTrainingMixin, ClockMixin, BaseModelClass):
+    """Classifier of cases and controls: the network of a trained clock with a new last unit that gives log-odds.
+
+    Make it with :meth:`from_clock`. What a clock has learnt from ages may tell a disease of age from health with fewer
+    cases than a network that starts from nothing; whether it does has to be measured, see
+    :func:`agevi.tl.compare_transfer`. A sample is classified in the way in which its clock predicts a sample: clocks of sums
+    (``train_unit="pseudocell"``) from the sum of its cells, and clocks of single cells from the mean of their log-odds,
+    which is taken before the loss. A probability above 0.5 says that a sample resembles the cases of the training data,
+    whatever set these apart, batches too. After the transfer of Precious1GPT (Urban et al. 2023).
+
+    Parameters
+    ----------
+    clock
+        A trained network clock, of which a copy is taken.
+    condition_key
+        Column of ``adata.obs`` with two values; missing ones mean unlabelled.
+    control
+        Its value in controls.
+    case
+        Its value in cases.
+    freeze
+        What stays as it is in the clock, see :meth:`from_clock`.
+    from_scratch
+        Whether the network starts from new weights.
+    class_weight
+        ``"balanced"`` or ``"none"``.
+    rng
+        Seed.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(case_fraction=0.5)
+    >>> agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", stratify_by=["condition"])
+    >>> agevi.model.MLPClock.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> clock = agevi.model.MLPClock(adata, n_hidden=[16])
+    >>> clock.train(max_epochs=2, enable_progress_bar=False)
+    >>> model = agevi.model.CaseControlClassifier.from_clock(clock, adata, condition_key="condition", control="control")
+    >>> model.train(max_epochs=2)
+    >>> model.predict_proba().shape == (adata.n_obs,)
+    True
+    """
+
+    trainable: ClassVar[bool] = False
+    selects_epochs: ClassVar[bool] = False
+    predicts: ClassVar[str] = "log-odds"
+
+    setup_anndata = Absent("it reads data as its clock does; make it with from_clock(clock, adata, ...).")
+    predict_age = Absent("it gives probabilities: predict_proba(adata). The ages are those of its clock.")
+    _predict_batches = Absent("its network predicts.")
+
+    def __init__(
+        self,
+        clock: Any,
+        *,
+        condition_key: str,
+        control: str,
+        case: str,
+        freeze: str = "all_but_last",
+        from_scratch: bool = False,
+        class_weight: str = "balanced",
+        rng: int | np.random.Generator | None = 0,
+    ) -> None:
+        _network.check_network(clock)
+        self.freeze = _checks.choice(freeze, _network.FREEZE, "freeze")
+        if from_scratch and freeze != "none":
+            raise ValueError(
+                f"from_scratch=True with freeze={freeze!r}; new weights that stay as they are know nothing. Pass "
+                "freeze='none' too."
+            )
+        super().__init__(registry=clock.registry_)
+        self._start()
+        self.condition_key, self.control, self.case = condition_key, str(control), str(case)
+        self.from_scratch = bool(from_scratch)
+        self.class_weight = _checks.choice(class_weight, CLASS_WEIGHTS, "class_weight")
+        self.seed = as_seed(rng)
+        self.clock = _bundle.copy_of(clock)
+        _network.give_log_odds(self.clock.module)
+        self.module = self.clock.module.eval()
+        self.expects, self.predicts_sums = clock.expects, clock.predicts_sums
+        self._adata: AnnData | None = None
+        self._initial: dict[str, torch.Tensor] | None = None
+        self._model_summary_string = (
+            f"{type(self).__name__}: {self.case} or {self.control} by {self.condition_key}, "
+            f"{'new weights in the network' if from_scratch else 'network'} of a {type(clock).__name__}, freeze: {freeze}"
+        )
+
+    @classmethod
+    def from_clock(
+        cls,
+        clock: Any,
+        adata: AnnData,
+        *,
+        condition_key: str,
+        control: str,
+        freeze: str = "all_but_last",
+        from_scratch: bool = False,
+        class_weight: str = "balanced",
+        rng: int | np.random.Generator | None = 0,
+    ) -> CaseControlClassifier:
+        """A classifier that is ready to be trained; the clock stays as it is.
+
+        The case is the other of the two values of the column. Subject and sample are read from the columns that the clock
+        was set up with; no age is needed.
+
+        Parameters
+        ----------
+        clock
+            A trained network clock: :class:`~agevi.model.PoissonVAE`, :class:`~agevi.model.GaussianVAE`,
+            :class:`~agevi.model.DenoisingVAE`, :class:`~agevi.model.MLPClock` or :class:`~agevi.model.NMFClock`.
+        adata
+            Samples or cells of cases and controls, with the clock's genes in any order; genes that are absent enter at
+            their mean.
+        condition_key
+            Column of ``adata.obs`` with two values; missing ones mean unlabelled.
+        control
+            Its value in controls.
+        freeze
+            What stays bit for bit as it is in the clock, with BatchNorm and dropout as in predictions.
+            ``"all_but_last"``: all but the last linear unit. ``"encoder"``: all but the head, and where the head is one
+            unit, as in :class:`~agevi.model.MLPClock` and autoencoders with ``n_head=[]``, but for the layer before it too.
+            ``"none"``: nothing but the scales of genes, and the components of :class:`~agevi.model.NMFClock`.
+        from_scratch
+            The same network with new weights, and scales and components of the training subjects, to compare with. It needs
+            ``freeze="none"``.
+        class_weight
+            ``"balanced"``: cases and controls weigh the same in sum, so that probabilities are those of a population half of
+            which are cases; ``"none"``: every subject weighs the same.
+        rng
+            Seed of new weights and of training.
+
+        Returns
+        -------
+        The classifier, which ``train()`` trains.
+
+        Raises
+        ------
+        KeyError
+            If a column is missing.
+        TypeError
+            If ``clock`` is no network clock.
+        RuntimeError
+            If the clock is not trained.
+        ValueError
+            If the column has not two values, or a subject is both case and control.
+        """
+        _network.check_network(clock)
+        _checks.in_memory(_checks.anndata(adata), "training reads")
+        names = _condition.levels(adata, condition_key, control)
+        subject, _ = _checks.units(adata, clock.setup_args["subject_key"], clock.setup_args["sample_key"])
+        case = _condition.case_by_subject(adata, condition_key, names, subject)
+        _condition.check_both(case, f"adata.obs[{condition_key!r}]", names, least=2)
+        model = cls(
+            clock, condition_key=condition_key, control=names[0], case=names[1], freeze=freeze,
+            from_scratch=from_scratch, class_weight=class_weight, rng=rng,
+        )  # fmt: skip
+        model.clock._shell(adata, min_gene_coverage=0.8, conditioned=False)  # its gates
+        model._adata = adata
+        model._initial = {k: v.detach().clone() for k, v in model.module.state_dict().items()}
+        return model
+
+    @property
+    def setup_args(self) -> dict[str, Any]:
+        """Arguments of the clock's ``setup_anndata``, with the unit of what is predicted."""
+        return {**self.clock.setup_args, "age_unit": self.predicts, "age_transform": "none"}
+
+    # --- prediction ------------------------------------------------------------------------------------------
+
+    def predict_proba(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        level: str = "sample",
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Probability of being a case, for every cell, between 0 and 1.
+
+        Neither condition nor age is read. Probabilities of samples are what the classifier was trained on.
+
+        Parameters
+        ----------
+        adata
+            Cells with the clock's genes in any order; default: the data that the classifier was made with.
+        indices
+            Positions of the cells; default all.
+        level
+            ``"sample"``: that of the cell's sample, the same for all its cells: from their sum, or for clocks of single
+            cells from the mean of their log-odds. ``"cell"``: from the cell alone.
+        batch_size
+            Cells per step.
+
+        Returns
+        -------
+        float32 of shape (n_cells,).
+
+        Raises
+        ------
+        KeyError
+            If ``level="sample"`` and the column of the samples is missing.
+        RuntimeError
+            If the classifier is not trained, or was loaded without data and ``adata`` is missing.
+        ValueError
+            If genes are missing or the values are not what the clock was trained on.
+        """
+        _checks.choice(level, LEVELS, "level")
+        self._check_trained("model.predict_proba")
+        find = self._predict_samples if level == "sample" else self._of_cells
+        odds = torch.from_numpy(find(self._data(adata), indices=indices, batch_size=batch_size))
+        probability: np.ndarray = torch.sigmoid(odds).numpy()
+        return probability
+
+    def _of_cells(self, adata: AnnData, **options: Any) -> np.ndarray:
+        found: np.ndarray = self.clock._predict(adata, **options).age
+        return found
+
+    def _predict(self, adata: AnnData | None = None, **options: Any) -> Prediction:
+        """Log-odds of every cell."""
+        self._check_trained("model.predict_proba")
+        found: Prediction = self.clock._predict(self._data(adata), **options)
+        return found
+
+    def _predict_samples(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        min_gene_coverage: float = 0.8,
+    ) -> np.ndarray:
+        """Log-odds of every cell's sample, (n_cells,) float32."""
+        data, setup = self._data(adata), self.setup_args
+        options = {"indices": indices, "batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
+        if self.predicts_sums:
+            sums: np.ndarray = self.clock._predict_samples(data, **options)
+            return sums
+        sample = _checks.labels(data, setup["sample_key"] or setup["subject_key"], "sample_key").to_numpy()
+        code = pd.factorize(sample if indices is None else sample[np.asarray(indices)])[0]
+        return sample_means(self.clock._predict(data, **options).age, code)
+
+    def _data(self, adata: AnnData | None) -> AnnData:
+        """``adata``, or the data that the classifier was made with."""
+        if adata is None and self._adata is None:
+            raise RuntimeError("this CaseControlClassifier was loaded without data; pass adata=... to predict.")
+        return _checks.anndata(self._adata if adata is None else adata)
+
+    # --- saving and loading ----------------------------------------------------------------------------------
+
+    def _meta(self) -> dict[str, Any]:
+        """The clock's plain values, and what makes it a classifier."""
+        return {
+            "class": type(self).__name__,
+            "init": {
+                "condition_key": self.condition_key,
+                "control": self.control,
+                "case": self.case,
+                "freeze": self.freeze,
+                "from_scratch": self.from_scratch,
+                "class_weight": self.class_weight,
+                "rng": self.seed,
+            },
+            "clock": self.clock._meta(),
+            "split": dict(self.split_),
+            "trained_on": dict(self.age_summary_),
+            "best_epoch": self.best_epoch_,
+            "history": {k: [float(v) for v in frame.iloc[:, 0]] for k, frame in (self.history_ or {}).items()},
+            "versions": _bundle.versions(),
+        }
+
+    def _card(self, meta: dict[str, Any]) -> str:
+        return classifier_card(meta)
+
+    @classmethod
+    def _restore(cls, bundle: _format.Bundle) -> Any:
+        """A trained classifier on the CPU, without data, from a bundle of one."""
+        meta, own = bundle.meta, bundle.meta.get("clock")
+        if not isinstance(own, dict):
+            raise _format.BundleError(
+                f"{bundle.path} holds a classifier without a clock; it was edited. Save it again."
+            )
+        clock = _bundle.class_of(own, bundle.path)._restore(dataclasses.replace(bundle, meta=own))
+        model = cls(clock, **meta["init"])
+        model.history_ = _bundle.history_of(meta)
+        model.split_, model.best_epoch_, model.age_summary_ = meta["split"], meta["best_epoch"], meta["trained_on"]
+        model.is_trained_ = True
+        return model
+
+    def _attach(self, adata: AnnData) -> None:
+        """Make ``adata`` the data that are predicted by default."""
+        self._adata = _checks.anndata(adata)
+
+    def to_device(self, device: str | int | torch.device) -> None:
+        """Move the network to a device.
+
+        Parameters
+        ----------
+        device
+            As in scvi-tools.
+        """
+        self.clock.to_device(device)
+        self.module = self.clock.module

@@ -1,0 +1,215 @@
+"""How a classifier is trained."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from agevi import _checks, _keys
+from agevi._compat import parse_device
+from agevi.dataloaders._fields import AGE
+from agevi.dataloaders._pseudocells import Rows
+from agevi.model._roles import RoleMixin
+from agevi.model._seed import seeded
+from agevi.model.transfer import _condition, _network
+from agevi.model.transfer._draws import Draws, Units
+from agevi.model.transfer._fit import fit
+from agevi.model.transfer._split import roles_of
+
+logger = logging.getLogger(__name__)
+
+_EPOCHS = 40
+
+
+class TransferTrainingMixin(RoleMixin):
+    """``train`` of a classifier."""
+
+    clock: Any
+    module: Any
+    freeze: str
+    _adata: AnnData | None
+    _initial: dict[str, torch.Tensor] | None
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        split_key: str = _keys.SPLIT,
+        train_roles: tuple[str, ...] = (_keys.TRAIN,),
+        early_stopping: bool = False,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-2,
+        accelerator: str = "auto",
+    ) -> None:
+        """Train on the subjects of the training roles that have a condition; every call starts from the clock anew.
+
+        A step takes 64 samples: two to four sums of cells of each, drawn anew, for a clock of sums, and 32 cells of each
+        for a clock of single cells, whose log-odds are averaged before the loss. The loss is the log-loss, in which
+        subjects of a class weigh the same. ``history`` holds ``log_loss_train`` and ``log_loss_validation`` by epoch.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs of 10 steps, or of one pass over the samples if these are more; 40 by default.
+        split_key
+            Column of ``adata.obs`` with the roles of :func:`agevi.pp.split_subjects`. Where the default column is absent,
+            subjects are split 70/15/15 within cases and controls, which is logged and kept in ``split_``.
+        train_roles
+            Roles that train.
+        early_stopping
+            Keep the weights of the epoch with the lowest log-loss on validation subjects, and stop a quarter of the epochs
+            after it (10 at least). By default, and without validation subjects of both classes, all epochs are run.
+        lr, weight_decay
+            Of AdamW, the learning rate at its peak in one cycle.
+        accelerator
+            As in scvi-tools.
+
+        Raises
+        ------
+        KeyError
+            If ``split_key`` is not a column.
+        RuntimeError
+            If the classifier was loaded, or the loss becomes infinite.
+        ValueError
+            If the split puts a subject on two sides, or one class has no training subject.
+        """
+        adata = self._training_data()
+        max_epochs = _EPOCHS if max_epochs is None else _checks.count(max_epochs, "max_epochs")
+        subject, sample = _checks.units(adata, self.setup_args["subject_key"], self.setup_args["sample_key"])
+        names = (self.control, self.case)
+        case = _condition.case_by_subject(adata, self.condition_key, names, subject)
+        roles = roles_of(adata, case, subject, split_key=split_key, train_roles=train_roles, rng=self.seed)
+        of_role = {role: case[roles.index[roles == role]].dropna() for role in _keys.SPLIT_ROLES}
+        _condition.check_both(of_role[_keys.TRAIN], "the training subjects with a condition", names)
+        if accelerator != "auto":
+            self.to_device(parse_device(accelerator, "auto"))
+        validates = of_role[_keys.VALIDATION].nunique() == 2
+        shell, match = self._shell_of(adata, subject, sample, case)
+        clock, template = self.clock, self.clock._adata_manager
+        clock._adata, clock._adata_manager = shell, clock.get_anndata_manager(shell, required=True)
+        try:
+            with seeded(self.seed):
+                self._renew((subject.map(roles) == _keys.TRAIN).to_numpy() & subject.map(case).notna().to_numpy())
+                rng = np.random.default_rng(self.seed)
+                rows = Rows(clock.adata_manager, averaged=self.setup_args["normalize"] == "none")
+                draws = {
+                    role: Draws(rows, self._units(chosen, subject), size=self._size, rng=rng)
+                    for role, chosen in of_role.items()
+                    if role == _keys.TRAIN or (role == _keys.VALIDATION and validates)
+                }
+                self._fit(draws, match.present, max_epochs, early_stopping, lr, weight_decay)
+        finally:
+            clock._forget(shell)
+            clock._adata, clock._adata_manager = None, template
+        self.split_ = {str(name): str(role) for name, role in roles.items()}
+        self.age_summary_ = {
+            "n_subjects": len(of_role[_keys.TRAIN]),
+            "n_cases": int(of_role[_keys.TRAIN].sum()),
+        }
+        self.is_trained_ = True
+        self.n_trainings_ += 1
+        self._log_roles()
+
+    def _fit(
+        self,
+        draws: dict[str, Draws],
+        present: np.ndarray,
+        max_epochs: int,
+        early_stopping: bool,
+        lr: float,
+        weight_decay: float,
+    ) -> None:
+        """Train the layers that are not frozen."""
+        trained = _network.trained_layers(self.module, self.freeze)
+        _network.set_trainable(self.module, trained)
+        found = fit(
+            self.module,
+            trained,
+            train=draws[_keys.TRAIN],
+            validation=draws.get(_keys.VALIDATION),
+            max_epochs=max_epochs,
+            patience=max(10, max_epochs // 4) if early_stopping else None,
+            lr=lr,
+            weight_decay=weight_decay,
+            whole=self.freeze == "none",
+            present=None if present.all() else torch.from_numpy(present).to(self.device),
+        )
+        self.module.requires_grad_(True).eval()
+        self.best_epoch_ = found.best_epoch
+        self.history_ = {
+            name: pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"), dtype=np.float64)
+            for name, values in found.history.items()
+        }
+
+    def _training_data(self) -> AnnData:
+        if self._initial is None or self._adata is None:
+            raise RuntimeError(
+                "this CaseControlClassifier was loaded, without the weights that its clock had; make a new one with "
+                "CaseControlClassifier.from_clock(clock, adata, ...) to train it."
+            )
+        return self._adata
+
+    @property
+    def _size(self) -> float | None:
+        """Cells of a sum, None where the clock reads single cells."""
+        size: float = self.clock.pseudocell_size
+        return size if self.predicts_sums else None
+
+    def _shell_of(self, adata: AnnData, subject: pd.Series, sample: pd.Series, case: pd.Series) -> tuple[AnnData, Any]:
+        """The data as the clock reads them, registered with the class of every cell in the place of its age."""
+        clock = self.clock
+        shell, match = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
+        setup = clock.setup_args
+        shell.obs[setup["subject_key"]] = subject.to_numpy()
+        if setup["sample_key"] is not None:
+            shell.obs[setup["sample_key"]] = sample.to_numpy()
+        if clock.pseudocell_groupby is not None:
+            shell.obs[clock.pseudocell_groupby] = _checks.labels(
+                adata, clock.pseudocell_groupby, "pseudocell_groupby"
+            ).to_numpy()
+        clock._remember(shell)
+        shell.obs[f"_scvi_{AGE}"] = subject.map(case).to_numpy(dtype=np.float64)
+        return shell, match
+
+    def _renew(self, train: np.ndarray) -> None:
+        """The weights that training starts from."""
+        if self._initial is None:
+            raise RuntimeError("no weights to start from.")
+        if not self.from_scratch:
+            self.module.load_state_dict(self._initial)
+            _network.renew_last(self.module)
+            return
+        clock, device = self.clock, self.device
+        clock.init_params_["non_kwargs"]["rng"] = self.seed
+        clock.module = clock._make_module()
+        _network.give_log_odds(clock.module)
+        clock._fit_buffers(train)
+        self.module = clock.module.to(device)
+
+    def _units(self, case: pd.Series, subject: pd.Series) -> Units:
+        """What training draws from among the subjects of ``case``, with weights that are equal within a class."""
+        codes = self.clock._units_of_sums()
+        used = np.flatnonzero(subject.isin(case.index).to_numpy())
+        order = used[np.argsort(codes[used], kind="stable")]
+        cells = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+        owner = subject.to_numpy()[[c[0] for c in cells]]
+        label = case[owner].to_numpy()
+        weight = 1 / pd.Series(owner).map(pd.Series(owner).value_counts()).to_numpy(dtype=np.float64)
+        if self.class_weight == "balanced":
+            weight = weight / np.where(label == 1, weight[label == 1].sum(), weight[label == 0].sum())
+        return Units(cells, *(torch.tensor(v, dtype=torch.float32) for v in (label, weight / weight.mean())))
+
+    def _log_roles(self) -> None:
+        """Say how many held-out subjects the clock knows."""
+        held_out = [name for name, role in self.split_.items() if role == _keys.TEST]
+        known = sum(self.clock.split_.get(name) == _keys.TRAIN for name in held_out)
+        if known and not self.from_scratch:
+            logger.info(
+                "%d of %d test subjects trained the clock: it knows their ages and values, but not their condition "
+                "(model.clock.split_).", known, len(held_out),
+            )  # fmt: skip

@@ -1,0 +1,117 @@
+"""Classifiers with and without what a clock has learnt."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from agevi import _checks, _keys, get
+from agevi.metrics._classification import METRICS
+from agevi.pl import _base
+
+COLORS = {"from the clock": "#1f77b4", "without the clock": "#ff7f0e", "no genes": "#a6a6a6"}
+"""Colour by what a row starts from, from scanpy's default palette."""
+_FROM_CLOCK = ("frozen transfer", "encoder frozen", "fine-tuned")
+_WITHOUT = ("from scratch", "logistic regression")
+_LABELS = {
+    "auroc": "AUROC",
+    "auprc": "Average precision",
+    "f1": "F1",
+    "mcc": "Matthews' correlation",
+    "balanced_accuracy": "Balanced accuracy",
+    "brier": "Brier score (0 is best)",
+}
+
+
+def transfer(
+    adata: AnnData, *, metric: str = "auroc", key_added: str = _keys.DEFAULT_KEY, ax: Axes | None = None
+) -> Axes:
+    """How well held-out cases are told from controls by each row of a transfer, with 95 % intervals, without unit.
+
+    The dashed line is a guess. Intervals of two rows overlap more than the interval of their difference suggests, since both
+    are judged on the same subjects: a filled marker says that the interval of the difference of its AUROC from the reference
+    (a diamond) does not hold 0.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.compare_transfer`.
+    metric
+        ``"auroc"``, ``"auprc"``, ``"f1"``, ``"mcc"``, ``"balanced_accuracy"`` or ``"brier"``.
+    key_added
+        Prefix of the slots.
+    ax
+        Axes to draw on; a new figure by default.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.compare_transfer` was not run.
+    ValueError
+        The metric is unknown.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(case_fraction=0.5)
+    >>> agevi.model.MLPClock.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> clock = agevi.model.MLPClock(adata, n_hidden=[16])
+    >>> clock.train(max_epochs=2, enable_progress_bar=False)
+    >>> agevi.tl.compare_transfer(
+    ...     adata,
+    ...     clock,
+    ...     condition_key="condition",
+    ...     control="control",
+    ...     n_folds=2,
+    ...     n_repeats=1,
+    ...     n_boot=20,
+    ...     train_kwargs={"max_epochs": 1},
+    ... )
+    >>> agevi.pl.transfer(adata).get_xlabel()
+    'AUROC'
+    """
+    _checks.choice(metric, METRICS, "metric")
+    table = get.transfer_df(adata, key_added=key_added)
+    params = adata.uns[_keys.Keys(key_added).table_params("transfer")]
+    ax = _base.axes(ax, 6.0, 1.2 + 0.36 * len(table))
+    value, low, high = (table[f"{metric}{end}"].to_numpy() for end in ("", "_low", "_high"))
+    apart = ((table["difference_low"] > 0) | (table["difference_high"] < 0)).to_numpy()
+    is_reference = (table["model"] == params["reference"]).to_numpy()
+    kind = np.array([_kind(name) for name in table["model"]])
+    for name, color in COLORS.items():
+        for shape, chosen in (("o", ~is_reference), ("D", is_reference)):
+            for filled in (True, False):
+                rows = np.flatnonzero((kind == name) & chosen & (apart == filled))
+                if len(rows):
+                    ax.errorbar(
+                        value[rows], rows, xerr=np.stack([value - low, high - value])[:, rows].clip(0), fmt=shape,
+                        color=color, markerfacecolor=color if filled else "white", capsize=3, zorder=3,
+                    )  # fmt: skip
+    for name, color in COLORS.items():
+        if (kind == name).any():
+            ax.plot([], [], "o", color=color, label=name)
+    guess = {"auprc": table["n_cases"].iloc[0] / table["n_subjects"].iloc[0], "mcc": 0.0, "brier": 0.25}.get(
+        metric, 0.5
+    )
+    ax.axvline(guess, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    ax.set(xlabel=_LABELS[metric], yticks=range(len(table)), yticklabels=table["model"])
+    n_cases = int(table["n_cases"].iloc[0])
+    n_controls = int(table["n_subjects"].iloc[0]) - n_cases
+    ax.set_title(f"{n_cases:,} {params['case']}, {n_controls:,} {params['control']}", fontsize="medium")
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    _base.tidy(ax)
+    ax.grid(axis="x", color="#e0e0e0", linewidth=0.6)
+    _base.legend(ax, loc="upper left", bbox_to_anchor=(1.01, 1.0), handletextpad=0.5)
+    return ax
+
+
+def _kind(name: str) -> str:
+    """What a row starts from."""
+    if name in _FROM_CLOCK:
+        return "from the clock"
+    return "without the clock" if name in _WITHOUT else "no genes"

@@ -1,0 +1,297 @@
+"""Whether what a clock has learnt from ages helps to tell cases from controls."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+import agevi
+from agevi import _checks, _keys
+from agevi.dataloaders._folds import MIN_FOLDS, assign_folds
+from agevi.metrics import _class_kernels
+from agevi.metrics._classification import METRICS, interval, subject_draws
+from agevi.model._seed import as_seed
+from agevi.model.transfer import CaseControlClassifier
+from agevi.tl._transfer_rows import NETWORKS, Samples, linear_probabilities, samples_of
+
+logger = logging.getLogger(__name__)
+
+NOUN = "transfer"
+_HIGH = 0.975
+_LEAST_VALIDATION = 2
+
+
+def compare_transfer(  # noqa: PLR0913
+    adata: AnnData,
+    clock: Any,
+    *,
+    condition_key: str,
+    control: str,
+    n_folds: int = 5,
+    n_repeats: int = 5,
+    sex_key: str | None = None,
+    reference: str = "from scratch",
+    validation_size: float = 0.2,
+    train_kwargs: dict[str, Any] | None = None,
+    n_boot: int = 1000,
+    key_added: str = _keys.DEFAULT_KEY,
+    rng: int | np.random.Generator | None = 0,
+    copy: bool = False,
+) -> AnnData | None:
+    """How well cases are told from controls with and without what a clock has learnt from ages, without unit.
+
+    All rows are fitted in the same folds of whole subjects, which are balanced over condition and age, and judged on the
+    subjects that were held out. ``"frozen transfer"``: the clock with a new last unit; ``"encoder frozen"``;
+    ``"fine-tuned"``: all layers trained on; ``"from scratch"``: the same network from new weights
+    (:class:`agevi.model.CaseControlClassifier` says what each trains). ``"logistic regression"``: on what the clock reads of
+    each sample, scaled on training subjects, the penalty chosen inside these; ``"age + sex"``: the same on age and
+    ``sex_key`` alone, or ``"age"`` without it. Where ``"age + sex"`` does as well as the others, these may tell age. Subjects
+    that trained the clock are held out from the classifier alone: the clock knows their ages, not their condition. To be
+    free of that too, train the clock on others.
+
+    Parameters
+    ----------
+    adata
+        Samples or cells of cases and controls, with the clock's genes.
+    clock
+        A trained network clock.
+    condition_key
+        Column of ``adata.obs`` with two values; missing ones mean unlabelled, and such subjects are left out.
+    control
+        Its value in controls.
+    n_folds
+        Folds, at most as many as there are subjects in the smaller class.
+    n_repeats
+        Divisions into folds. Each metric is taken over all held-out samples of a division, and averaged over divisions.
+    sex_key
+        Column with the sex, or another category, for the row without genes.
+    reference
+        Row that the others are compared with.
+    validation_size
+        Share of the training subjects of each class, the same for all networks of a fold, that choose the epoch of a network
+        and do not train it; 0, or fewer than 2 subjects of a class: all epochs are run. Linear models train on them too.
+    train_kwargs
+        Arguments of :meth:`agevi.model.CaseControlClassifier.train` for all networks, such as ``max_epochs``.
+    n_boot
+        Draws of subjects for the intervals, the same for all rows.
+    key_added
+        Prefix of the slots.
+    rng
+        Seed or generator of folds, networks and draws.
+    copy
+        Return a copy of ``adata`` with the slots instead of writing to ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    ``adata.uns[f"{key_added}_transfer"]``
+        DataFrame, index model: ``n_subjects``, ``n_cases`` (subjects), each of ``auroc``, ``auprc``, ``f1``, ``mcc``,
+        ``balanced_accuracy`` and ``brier`` with the ends of its 95 % interval over subjects (``..._low``, ``..._high``),
+        ``auroc_sd`` over divisions, and ``difference``, ``difference_low`` and ``difference_high``: AUROC minus that of the
+        reference in the same draws.
+    ``adata.uns[f"{key_added}_transfer_params"]``
+        Arguments, names of the classes, the clock's class, and ``n_known``: subjects that trained the clock.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    TypeError
+        If ``clock`` is no network clock.
+    RuntimeError
+        If the clock is not trained.
+    ValueError
+        If the column has not two values, a subject is both case and control, or there are too few of a class.
+
+    Notes
+    -----
+    Intervals are of the mean over divisions. They cover the choice of subjects, not that of the training data, and are too
+    narrow with fewer than about ten subjects in a class.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(case_fraction=0.5)
+    >>> agevi.model.MLPClock.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> clock = agevi.model.MLPClock(adata, n_hidden=[16])
+    >>> clock.train(max_epochs=2, enable_progress_bar=False)
+    >>> agevi.tl.compare_transfer(
+    ...     adata,
+    ...     clock,
+    ...     condition_key="condition",
+    ...     control="control",
+    ...     n_folds=2,
+    ...     n_repeats=1,
+    ...     sex_key="sex",
+    ...     n_boot=20,
+    ...     train_kwargs={"max_epochs": 1},
+    ... )
+    >>> agevi.get.transfer_df(adata)["model"].tolist()[-1]
+    'age + sex'
+    """
+    n_folds = _checks.count(n_folds, "n_folds", low=MIN_FOLDS)
+    n_repeats, n_boot = _checks.count(n_repeats, "n_repeats"), _checks.count(n_boot, "n_boot")
+    if not 0 <= validation_size < 1:
+        raise ValueError(
+            f"validation_size={validation_size!r} is not a share; pass a number from 0 to below 1, such as 0.2."
+        )
+    model = CaseControlClassifier.from_clock(clock, adata, condition_key=condition_key, control=control)
+    samples = samples_of(adata, clock, model, condition_key, sex_key)
+    _checks.choice(reference, samples.rows, "reference")
+    _check_folds(samples, n_folds, condition_key)
+    generator = _checks.generator(rng)
+    probabilities = np.stack(
+        [
+            _repeat(
+                samples,
+                clock,
+                model,
+                n_folds=n_folds,
+                validation_size=validation_size,
+                train_kwargs={"early_stopping": validation_size > 0} | (train_kwargs or {}),
+                rng=generator,
+            )
+            for _ in range(n_repeats)
+        ],
+        axis=1,
+    )  # n_rows x n_repeats x n_samples
+    table = _table(samples, probabilities, reference, n_boot, generator)
+    params = {
+        "condition_key": condition_key,
+        "control": model.control,
+        "case": model.case,
+        "n_folds": n_folds,
+        "n_repeats": n_repeats,
+        "sex_key": sex_key,
+        "reference": reference,
+        "validation_size": validation_size,
+        "train_kwargs": train_kwargs or {},
+        "n_boot": n_boot,
+        "rng": rng,
+        "model": type(clock).__name__,
+        "n_known": int(sum(clock.split_.get(name) == _keys.TRAIN for name in samples.case_of.index)),
+        "version": agevi.__version__,
+    }
+    out = adata.copy() if copy else adata
+    keys = _keys.Keys(key_added)
+    out.uns[keys.table(NOUN)] = _keys.to_uns(table)
+    out.uns[keys.table_params(NOUN)] = _keys.to_uns(params)
+    return out if copy else None
+
+
+def _check_folds(samples: Samples, n_folds: int, condition_key: str) -> None:
+    """Refuse more folds than there are subjects of a class."""
+    n_cases = int(samples.case_of.sum())
+    fewest = min(n_cases, len(samples.case_of) - n_cases)
+    if n_folds > fewest:
+        raise ValueError(
+            f"n_folds={n_folds}, but adata.obs[{condition_key!r}] has {n_cases} cases and {len(samples.case_of) - n_cases} "
+            f"controls; each fold holds out one of each or more. Pass n_folds={max(fewest, MIN_FOLDS)} or less."
+        )
+
+
+def _repeat(
+    samples: Samples,
+    clock: Any,
+    model: CaseControlClassifier,
+    *,
+    n_folds: int,
+    validation_size: float,
+    train_kwargs: dict[str, Any],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Out-of-fold probabilities of one division, (n_rows, n_samples)."""
+    n = len(samples.case_of)
+    folds = assign_folds(
+        samples.age_of, np.ones(n, dtype=bool), samples.case_of.to_numpy().astype(int), n_folds, rng
+    )  # fmt: skip
+    fold_of = pd.Series(folds, index=samples.case_of.index)
+    out = np.full((len(samples.rows), len(samples.case)), np.nan)
+    for fold in range(n_folds):
+        seed = as_seed(rng)
+        held_out = (fold_of[samples.subject] == fold).to_numpy()
+        roles = _roles(samples.case_of, fold_of == fold, validation_size, np.random.default_rng(seed))
+        for i, row in enumerate(samples.rows):
+            if row in NETWORKS:
+                found = _network(samples, clock, model, row, roles, seed=seed, train_kwargs=train_kwargs)
+                out[i, held_out] = found[held_out]
+            else:
+                out[i, held_out] = linear_probabilities(samples, row, held_out, seed)
+    return out
+
+
+def _roles(case: pd.Series, held_out: pd.Series, share: float, rng: np.random.Generator) -> pd.Series:
+    """Role of every labelled subject in one fold."""
+    roles = held_out.map({True: _keys.TEST, False: _keys.TRAIN}).astype(object)
+    trained = [rng.permutation(case.index[(case == label) & ~held_out]) for label in (0.0, 1.0)]
+    wanted = [round(share * len(names)) for names in trained]
+    if min(wanted) >= _LEAST_VALIDATION:
+        for names, n in zip(trained, wanted, strict=True):
+            roles[names[:n]] = _keys.VALIDATION
+    return roles
+
+
+def _network(
+    samples: Samples,
+    clock: Any,
+    model: CaseControlClassifier,
+    row: str,
+    roles: pd.Series,
+    *,
+    seed: int,
+    train_kwargs: dict[str, Any],
+) -> np.ndarray:
+    """Probabilities of the test samples from a network that they did not train, (n_samples,), NaN elsewhere."""
+    data = samples.data
+    role = samples.cell_subject.map(roles).fillna(_keys.TEST)
+    data.obs[_keys.SPLIT] = role.to_numpy()
+    classifier = CaseControlClassifier.from_clock(
+        clock, data, condition_key=model.condition_key, control=model.control, rng=seed, **NETWORKS[row]
+    )
+    level = logger.getEffectiveLevel()
+    quiet = logging.getLogger("agevi.model.transfer")
+    quiet.setLevel(max(level, logging.WARNING))  # the number of known subjects is told once, in the parameters
+    try:
+        classifier.train(**train_kwargs)
+    finally:
+        quiet.setLevel(logging.NOTSET)
+    cells = np.flatnonzero((role == _keys.TEST).to_numpy() & (samples.cell_sample >= 0))
+    out = np.full(len(samples.case), np.nan)
+    out[samples.cell_sample[cells]] = classifier.predict_proba(indices=cells.tolist())
+    return out
+
+
+def _table(
+    samples: Samples, probabilities: np.ndarray, reference: str, n_boot: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Metrics of every row with their intervals, and the difference of its AUROC from that of the reference."""
+    case = np.broadcast_to(samples.case, probabilities.shape)
+    draws = list(subject_draws(len(samples.case), samples.subject, n_boot, rng))
+    columns: dict[str, Any] = {
+        "n_subjects": np.full(len(samples.rows), len(samples.case_of)),
+        "n_cases": np.full(len(samples.rows), int(samples.case_of.sum())),
+    }
+    for name in METRICS:
+        kernel = getattr(_class_kernels, name)
+        each = kernel(case, probabilities)
+        drawn = np.stack([kernel(case[..., rows], probabilities[..., rows]).mean(axis=1) for rows in draws], axis=1)
+        columns[name] = each.mean(axis=1)
+        columns |= _ends(name, drawn)
+        if name == "auroc":
+            i = samples.rows.index(reference)
+            n_repeats = each.shape[1]
+            columns["auroc_sd"] = each.std(axis=1, ddof=1) if n_repeats > 1 else np.full(len(each), np.nan)
+            columns["difference"] = columns[name] - columns[name][i]
+            columns |= _ends("difference", drawn - drawn[i])
+    return pd.DataFrame(columns, index=pd.Index(samples.rows, dtype=object))
+
+
+def _ends(name: str, drawn: np.ndarray) -> dict[str, np.ndarray]:
+    """Ends of the interval of every row."""
+    ends = np.array([interval(values, _HIGH) for values in drawn])
+    return {f"{name}_low": ends[:, 0], f"{name}_high": ends[:, 1]}

@@ -1,0 +1,186 @@
+"""What is compared in a transfer: the networks, and linear models of the same samples."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.preprocessing import StandardScaler
+
+from agevi import _checks
+from agevi.dataloaders._sums import unit_values
+from agevi.model.transfer import CaseControlClassifier
+from agevi.model.transfer._condition import case_by_subject
+
+logger = logging.getLogger(__name__)
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "frozen transfer": {"freeze": "all_but_last"},
+    "encoder frozen": {"freeze": "encoder"},
+    "fine-tuned": {"freeze": "none"},
+    "from scratch": {"freeze": "none", "from_scratch": True},
+}
+"""Arguments of the classifier of every network, by the name of its row."""
+FEATURES = "logistic regression"
+PENALTIES = tuple(float(c) for c in np.logspace(-5, 1, 7))
+"""Inverse strengths of the penalty among which the row of features chooses."""
+_INNER_FOLDS = 5
+_WEAK = 1e4  # age and sex are a few columns, which need no penalty
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled samples."""
+
+    data: AnnData  # cells, their matrix shared with the user's data
+    cell_subject: pd.Series  # subject of every cell
+    cell_sample: np.ndarray  # (n_cells,) code of the sample, -1 where unlabelled
+    case: np.ndarray  # (n_samples,) 1 for cases
+    subject: np.ndarray  # (n_samples,) name
+    case_of: pd.Series  # of every labelled subject
+    age_of: np.ndarray  # (n_subjects,) mean age, NaN where unknown
+    features: dict[str, np.ndarray] = field(default_factory=dict)  # of the linear rows, (n_samples, ...)
+
+    @property
+    def rows(self) -> list[str]:
+        """Names of all rows."""
+        return [*NETWORKS, *self.features]
+
+
+def samples_of(
+    adata: AnnData, clock: Any, model: CaseControlClassifier, condition_key: str, sex_key: str | None
+) -> Samples:
+    """Labelled samples of ``adata`` and what linear models read of them.
+
+    Parameters
+    ----------
+    adata
+        The user's data.
+    clock
+        A trained clock.
+    model
+        A classifier of it, which knows the names of the classes.
+    condition_key
+        Column of ``adata.obs``.
+    sex_key
+        Column with a category of every sample, or None.
+    """
+    setup = clock.setup_args
+    subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    case = case_by_subject(adata, condition_key, (model.control, model.case), subject)
+    case_of = case.dropna()
+    labelled = subject.isin(case_of.index).to_numpy()
+    names = sample.where(pd.Series(labelled, index=sample.index))
+    code = pd.factorize(names, sort=True)[0]
+    first = np.unique(code[labelled], return_index=True)[1]
+    cells = np.flatnonzero(labelled)[first]
+    owner = subject.to_numpy()[cells]
+    age = _ages(adata, setup["age_key"], code, len(cells))
+    shell, _ = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
+    x = _checks.matrix(shell, setup["layer"])
+    features = {FEATURES: unit_values(x, code, len(cells), normalize=setup["normalize"])}
+    features |= _covariates(adata, age, sex_key, cells)
+    return Samples(
+        data=_sharing(adata, setup["layer"]),
+        cell_subject=subject.reset_index(drop=True),
+        cell_sample=code,
+        case=case_of[owner].to_numpy(),
+        subject=owner,
+        case_of=case_of,
+        age_of=pd.Series(age).groupby(owner).mean().reindex(case_of.index).to_numpy(),
+        features=features,
+    )
+
+
+def _sharing(adata: AnnData, layer: str | None) -> AnnData:
+    """The same cells with a table of their own, and the same matrix."""
+    x, var = _checks.matrix(adata, layer), pd.DataFrame(index=adata.var_names)
+    obs = adata.obs.loc[:, [c for c in adata.obs if not str(c).startswith("_scvi")]].copy()
+    if layer is None:
+        return AnnData(X=x, obs=obs, var=var)
+    return AnnData(obs=obs, var=var, layers={layer: x}, shape=adata.shape)
+
+
+def _ages(adata: AnnData, age_key: str, code: np.ndarray, n_samples: int) -> np.ndarray:
+    """Mean age of the cells of every sample, NaN where there is none."""
+    out = np.full(n_samples, np.nan)
+    values = adata.obs.get(age_key)
+    if values is None or not pd.api.types.is_numeric_dtype(values):
+        return out
+    used = code >= 0
+    means = pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan)[used]).groupby(code[used]).mean()
+    out[means.index] = means.to_numpy()
+    return out
+
+
+def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, cells: np.ndarray) -> dict[str, np.ndarray]:
+    """The row without genes; none where neither ages nor a column are there."""
+    parts, names = [], []
+    if np.isfinite(age).all():
+        parts.append(age[:, None])
+        names.append("age")
+    elif np.isfinite(age).any():
+        logger.info(
+            "%d of %d samples have no age, which is left out of the row without genes.", np.isnan(age).sum(), len(age)
+        )
+    if sex_key is not None:
+        text = _checks.column(adata, sex_key, "sex_key").astype(object).iloc[cells]
+        parts.append(pd.get_dummies(text.where(text.notna(), "").astype(str)).to_numpy(dtype=np.float64)[:, 1:])
+        names.append("sex" if sex_key.lower() in ("sex", "gender") else sex_key)
+    return {" + ".join(names): np.concatenate(parts, axis=1)} if parts else {}
+
+
+def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed: int) -> np.ndarray:
+    """Probabilities of the held-out samples from a logistic regression, (n_held_out,).
+
+    Parameters
+    ----------
+    samples
+        All samples.
+    row
+        Name of the features.
+    held_out
+        Mask of the samples that do not train, (n_samples,).
+    seed
+        Seed of the inner folds.
+    """
+    x, case, subject = samples.features[row], samples.case, samples.subject
+    train = np.flatnonzero(~held_out)
+    strength = _penalty(x[train], case[train], subject[train], seed) if row == FEATURES else _WEAK
+    return _fitted(x[train], case[train], x[held_out], [strength])[0]
+
+
+def _fitted(x: np.ndarray, case: np.ndarray, new: np.ndarray, strengths: Sequence[float]) -> list[np.ndarray]:
+    """Probabilities of ``new`` from balanced logistic regressions on scaled features, one for each penalty."""
+    scaler = StandardScaler().fit(x)
+    x, new = scaler.transform(x), scaler.transform(new)
+    if x.shape[1] > len(x):  # the penalty keeps weights in the span of the rows, so that they can be found there
+        axes = np.linalg.svd(x, full_matrices=False)[2]
+        x, new = x @ axes.T, new @ axes.T
+    models = (LogisticRegression(C=c, class_weight="balanced", solver="newton-cholesky") for c in strengths)
+    return [model.fit(x, case).predict_proba(new)[:, 1] for model in models]
+
+
+def _penalty(x: np.ndarray, case: np.ndarray, subject: np.ndarray, seed: int) -> float:
+    """The penalty with the lowest balanced log-loss over folds of training subjects."""
+    fewest = min(len(set(subject[case == label])) for label in (0, 1))
+    n_folds = min(_INNER_FOLDS, fewest)
+    if n_folds < 2:
+        return PENALTIES[len(PENALTIES) // 2]
+    losses = np.zeros(len(PENALTIES))
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed % 2**32)
+    for train, held_out in folds.split(x, case, subject):
+        if np.ptp(case[train]) == 0:
+            continue
+        for i, found in enumerate(_fitted(x[train], case[train], x[held_out], PENALTIES)):
+            right = np.clip(np.where(case[held_out] == 1, found, 1 - found), 1e-12, None)
+            weight = np.where(case[held_out] == 1, 1 / case.sum(), 1 / (len(case) - case.sum()))
+            losses[i] -= (weight * np.log(right)).sum()
+    return PENALTIES[int(losses.argmin())]

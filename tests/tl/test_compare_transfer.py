@@ -1,0 +1,207 @@
+"""Transfers compared with what does not start from a clock."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+import agevi
+from agevi.model.transfer import CaseControlClassifier
+from agevi.tl import _compare_transfer, _transfer_rows
+from tests.conftest import QUIET
+from tests.test_gates import snapshot
+
+SETUP = {"age_key": "age", "subject_key": "donor"}
+CONDITION = {"condition_key": "condition", "control": "control"}
+SHORT = {"n_folds": 3, "n_repeats": 2, "n_boot": 50, "train_kwargs": {"max_epochs": 1}, "sex_key": "sex"}
+ROWS = ["frozen transfer", "encoder frozen", "fine-tuned", "from scratch", "logistic regression", "age + sex"]
+
+
+@pytest.fixture(scope="module")
+def _data():
+    return agevi.datasets.simulate_cohort(
+        n_subjects=30, n_cells=6, n_genes=40, n_age_genes=20, case_fraction=0.4, acceleration=60, n_visits=2, rng=2
+    )
+
+
+@pytest.fixture
+def data(_data):
+    """12 cases, biologically 60 years older, and 18 controls, with two visits each."""
+    return _data.copy()
+
+
+@pytest.fixture(scope="module")
+def clock(_data):
+    adata = _data.copy()
+    agevi.model.MLPClock.setup_anndata(adata, **SETUP, sample_key="sample")
+    model = agevi.model.MLPClock(adata, n_hidden=[8])
+    model.train(max_epochs=2, **QUIET)
+    return model
+
+
+def test_the_table(clock, data):
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+    table = agevi.get.transfer_df(data)
+    assert table["model"].tolist() == ROWS
+    assert (table["n_subjects"] == 30).all()
+    assert (table["n_cases"] == 12).all()
+    for name in ("auroc", "auprc", "f1", "mcc", "balanced_accuracy", "brier"):
+        assert (table[f"{name}_low"] <= table[name] + 1e-9).all()
+        assert (table[f"{name}_high"] >= table[name] - 1e-9).all()
+    scratch = table.set_index("model").loc["from scratch"]
+    np.testing.assert_allclose(table["difference"], table["auroc"] - scratch["auroc"])
+    assert scratch[["difference", "difference_low", "difference_high"]].tolist() == [0, 0, 0]
+    params = data.uns["agevi_transfer_params"]
+    assert (params["control"], params["case"], params["model"]) == ("control", "case", "MLPClock")
+    assert params["n_known"] == sum(role == "train" for role in clock.split_.values())
+
+
+def test_folds_hold_out_whole_subjects_and_are_the_same_for_all(clock, data, monkeypatch):
+    seen = {}
+
+    def network(samples, clock, model, row, roles, **_):
+        seen.setdefault(row, []).append(roles == "test")
+        case = samples.case_of[roles == "validation"]
+        assert (case.sum(), len(case)) == (2, 4)  # of 8 and 12 that are not held out
+        return np.full(len(samples.case), 0.5)
+
+    monkeypatch.setattr(_compare_transfer, "_network", network)
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+    case = data.obs.drop_duplicates("donor").set_index("donor")["condition"] == "case"
+    for row in _transfer_rows.NETWORKS:
+        masks = pd.concat(seen[row], axis=1).to_numpy()  # 2 divisions x 3 folds
+        np.testing.assert_array_equal(masks, pd.concat(seen["from scratch"], axis=1).to_numpy())
+        for part in (masks[:, :3], masks[:, 3:]):
+            assert (part.sum(axis=1) == 1).all()
+            assert {tuple(p[case[seen[row][0].index].to_numpy()].sum(0)) for p in [part]} == {(4, 4, 4)}
+        assert (masks[:, :3] != masks[:, 3:]).any()
+
+
+def test_networks_never_see_who_is_held_out(clock, data, monkeypatch):
+    """Their training roles hold no subject that is predicted."""
+    made, predict = [], CaseControlClassifier.predict_proba
+
+    def spied(self, *args, indices, **kwargs):
+        assert "log_loss_validation" in self.history
+        held_out = set(self._adata.obs["donor"].astype(str).iloc[list(indices)])
+        assert held_out == {name for name, role in self.split_.items() if role == "test"}
+        made.append(self.freeze)
+        return predict(self, *args, indices=indices, **kwargs)
+
+    monkeypatch.setattr(CaseControlClassifier, "predict_proba", spied)
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+    assert made == ["all_but_last", "encoder", "none", "none"] * 6
+
+
+def test_rows_of_linear_models_equal_scikit_learn(clock, data):
+    model = CaseControlClassifier.from_clock(clock, data, **CONDITION)
+    samples = _transfer_rows.samples_of(data, clock, model, "condition", "sex")
+    visits = data.obs.drop_duplicates("sample").sort_values("sample")
+    counts = pd.DataFrame(data.X.toarray()).groupby(data.obs["sample"].to_numpy()).sum()
+    values = np.log1p(counts.div(counts.sum(axis=1), axis=0) * 1e4)
+    np.testing.assert_allclose(samples.features["logistic regression"], values, rtol=1e-5)
+    known = np.column_stack([visits["age"], visits["sex"] == "male"]).astype(float)
+    np.testing.assert_allclose(samples.features["age + sex"], known)
+    np.testing.assert_array_equal(samples.case, visits["condition"] == "case")
+    held_out = samples.subject < "d10"
+    scaler = StandardScaler().fit(known[~held_out])
+    fitted = LogisticRegression(C=1e4, class_weight="balanced").fit(
+        scaler.transform(known[~held_out]), samples.case[~held_out]
+    )
+    expected = fitted.predict_proba(scaler.transform(known[held_out]))[:, 1]
+    found = _transfer_rows.linear_probabilities(samples, "age + sex", held_out, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_metrics_are_means_over_divisions(clock, data, monkeypatch):
+    """AUROC of known probabilities, by scikit-learn."""
+    rng, parts = np.random.default_rng(0), []
+
+    def repeat(samples, *_, **__):
+        parts.append(rng.random((len(samples.rows), len(samples.case))))
+        return parts[-1]
+
+    monkeypatch.setattr(_compare_transfer, "_repeat", repeat)
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+    case = (data.obs.drop_duplicates("sample").sort_values("sample")["condition"] == "case").to_numpy()
+    expected = [[roc_auc_score(case, row) for row in part] for part in parts]
+    table = agevi.get.transfer_df(data)
+    np.testing.assert_allclose(table["auroc"], np.mean(expected, axis=0))
+    np.testing.assert_allclose(table["auroc_sd"], np.std(expected, axis=0, ddof=1))
+
+
+def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **(SHORT | {"train_kwargs": {"max_epochs": 20}}))
+    first = agevi.get.transfer_df(data).set_index("model")["auroc"]
+    assert first["logistic regression"] > 0.8
+    assert first["fine-tuned"] > 0.8
+    donors = data.obs["donor"].unique()
+    drawn = dict(zip(donors, np.random.default_rng(1).permutation(np.arange(30) < 12), strict=True))
+    data.obs["random"] = np.where(data.obs["donor"].map(drawn).astype(bool), "case", "control")
+    agevi.tl.compare_transfer(data, clock, **(CONDITION | {"condition_key": "random"}), **SHORT)
+    assert agevi.get.transfer_df(data)["auroc"].between(0.15, 0.8).all()
+
+
+def test_same_seed_same_table_and_nothing_else_written(clock, data):
+    before = snapshot(data)
+    first = agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, copy=True)
+    second = agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, copy=True)
+    pd.testing.assert_frame_equal(first.uns["agevi_transfer"], second.uns["agevi_transfer"])
+    assert snapshot(data) == before
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, key_added="k")
+    after = snapshot(data)
+    assert {k for k in after if before.get(k) != after[k]} == {"uns"}
+    assert set(data.uns) - {"truth"} == {"k_transfer", "k_transfer_params"}
+
+
+def test_without_ages_and_with_unlabelled_subjects(clock, data):
+    del data.obs["age"]
+    unlabelled = data.obs["donor"].isin(["d00", "d01"])
+    data.obs["condition"] = data.obs["condition"].astype(object).where(~unlabelled, np.nan)
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **(SHORT | {"sex_key": None}))
+    table = agevi.get.transfer_df(data)
+    assert table["model"].tolist() == ROWS[:-1]
+    assert (table["n_subjects"] == 28).all()
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+@pytest.mark.filterwarnings("ignore")
+def test_the_table_survives_a_file(clock, data, tmp_path, form):
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+    getattr(data, f"write_{form}")(tmp_path / "x")
+    back = getattr(ad, f"read_{form}")(tmp_path / "x")
+    pd.testing.assert_frame_equal(agevi.get.transfer_df(back), agevi.get.transfer_df(data), check_dtype=False)
+    assert back.uns["agevi_transfer_params"]["train_kwargs"]["max_epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        pytest.param({"n_folds": 13}, ValueError, "n_folds=13, but adata.obs['condition'] has 12 cases and 18 controls; each fold holds out one of each or more. Pass n_folds=12 or less.", id="folds"),
+        pytest.param({"n_folds": 1}, ValueError, "n_folds=1 is out of range", id="one fold"),
+        pytest.param({"validation_size": 1.0}, ValueError, "validation_size=1.0 is not a share; pass a number from 0", id="validation"),
+        pytest.param({"reference": "scratch"}, ValueError, "reference='scratch' is not known; choose one of 'frozen transfer'", id="reference"),
+        pytest.param({"sex_key": "gender"}, KeyError, "sex_key='gender' is not a column of adata.obs", id="sex"),
+        pytest.param({"condition_key": "cell_type"}, ValueError, "has 3 levels", id="three levels"),
+        pytest.param({"control": "healthy"}, ValueError, "control='healthy' is not in", id="control"),
+        pytest.param({"condition_key": "batch", "control": "batch0"}, ValueError, "is both 'batch1' and 'batch0'", id="both"),
+    ],
+)  # fmt: skip
+def test_bad_input(clock, data, arguments, error, words):
+    before = snapshot(data)
+    with pytest.raises(error) as raised:
+        agevi.tl.compare_transfer(data, clock, **(CONDITION | SHORT | arguments))
+    assert words in str(raised.value)
+    assert snapshot(data) == before
+
+
+def test_before_it_was_run(data):
+    with pytest.raises(KeyError, match=r"run agevi.tl.compare_transfer\(adata, clock"):
+        agevi.get.transfer_df(data)
+    with pytest.raises(KeyError, match=r"run agevi.tl.compare_transfer\(adata, clock"):
+        agevi.pl.transfer(data)
