@@ -41,12 +41,17 @@ def choice(value: Any, options: Sequence[str], argument: str) -> str:
     return str(value)
 
 
+def closest(name: Any, names: Sequence[str]) -> str:
+    """What a message adds when ``name`` is absent from ``names``: the one that is most like it, or nothing."""
+    close = difflib.get_close_matches(str(name), names, n=1)
+    return f"; closest: {close[0]!r}" if close else ""
+
+
 def group(value: Any, groups: Sequence[str], where: str) -> str:
     """``value`` when it is one of the ``groups`` that stand in ``where``, else a ValueError that names the closest."""
     if str(value) in groups:
         return str(value)
-    close = difflib.get_close_matches(str(value), groups, n=1)
-    hint = f"; closest: {close[0]!r}" if close else ""
+    hint = closest(value, groups)
     raise ValueError(f"group={value!r} is not in {where}{hint}. Available: {listed(groups)}.")
 
 
@@ -246,8 +251,7 @@ def matrix(adata: ad.AnnData, layer: str | None) -> Any:
             raise ValueError(f"adata.X is absent; pass layer=..., one of {listed(names) or 'none'}.")
         return _readable(adata.X, "adata.X")
     if layer not in adata.layers:
-        close = difflib.get_close_matches(str(layer), names, n=1)
-        hint = f"; closest: {close[0]!r}" if close else ""
+        hint = closest(layer, names)
         there = listed(names) or "none"
         raise KeyError(f"layer={layer!r} is not in adata.layers{hint}. Available: {there}.")
     return _readable(adata.layers[layer], f"adata.layers[{layer!r}]")
@@ -257,8 +261,7 @@ def representation(adata: ad.AnnData, use_rep: str) -> tuple[Any, list[str]]:
     """``adata.obsm[use_rep]`` as a finite array or sparse matrix (n_cells, n_components), and its components' names."""
     if use_rep not in adata.obsm:
         names = list(adata.obsm.keys())
-        close = difflib.get_close_matches(str(use_rep), names, n=1)
-        hint = f"; closest: {close[0]!r}" if close else ""
+        hint = closest(use_rep, names)
         there = f"Available: {listed(names)}." if names else "adata.obsm is empty; run sc.pp.pca(adata) first."
         raise KeyError(f"use_rep={use_rep!r} is not in adata.obsm{hint}. {there}")
     values, where = adata.obsm[use_rep], f"adata.obsm[{use_rep!r}]"
@@ -297,7 +300,7 @@ def in_memory(adata: ad.AnnData, reader: str = "training and scvi-tools' verbs r
         )
 
 
-def _value_blocks(x: Any) -> Iterator[np.ndarray]:
+def value_blocks(x: Any) -> Iterator[np.ndarray]:
     """Stored values in blocks; zeros that a sparse matrix leaves out are left out."""
     if sp.issparse(x):
         for start in range(0, len(x.data), _BLOCK):
@@ -311,7 +314,7 @@ def _value_blocks(x: Any) -> Iterator[np.ndarray]:
 
 def finite(x: Any, where: str, *, advice: str = "remove or fill them first.") -> None:
     """Refuse NaN and infinite values."""
-    for block in _value_blocks(x):
+    for block in value_blocks(x):
         if block.dtype.kind == "f" and not np.isfinite(block).all():
             bad = block[~np.isfinite(block)].flat[0]
             raise ValueError(f"{where} has missing or infinite values (first: {bad}); {advice}")
@@ -319,7 +322,7 @@ def finite(x: Any, where: str, *, advice: str = "remove or fill them first.") ->
 
 def within(x: Any, where: str, low: float, high: float, advice: str) -> None:
     """Refuse values outside ``low`` to ``high``; ``advice`` says what they are and what to do."""
-    for block in _value_blocks(x):
+    for block in value_blocks(x):
         least, most = (float(block.min()), float(block.max())) if block.size else (low, low)
         if least < low - _ROUNDING or most > high + _ROUNDING:
             worst = least if least < low - _ROUNDING else most
@@ -333,7 +336,7 @@ def counts(x: Any, where: str, why: str, *, advice: str, empty_ok: bool = False)
     """
     finite(x, where)
     total = 0.0
-    for block in _value_blocks(x):
+    for block in value_blocks(x):
         if block.size and block.min() < 0:
             raise ValueError(f"{where} has negative values (lowest: {block.min():g}); {why}. {advice}")
         if block.dtype.kind == "f":

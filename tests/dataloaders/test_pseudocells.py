@@ -9,7 +9,7 @@ import torch
 from agevi._compat import REGISTRY_KEYS
 from agevi.dataloaders import _pseudocells
 from agevi.dataloaders._fields import AGE, SAMPLE, SUMMED
-from agevi.dataloaders._pseudocells import PseudocellLoader, PseudocellSplitter, Rows
+from agevi.dataloaders._pseudocells import PseudocellLoader, PseudocellSplitter, Rows, draw_cells
 from agevi.model import PoissonVAE
 
 X = REGISTRY_KEYS.X_KEY
@@ -50,16 +50,14 @@ def test_an_epoch_takes_every_sample_as_often(manager, monkeypatch):
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(0.5, 10), (0.05, 1), (7, 7), (100, 20)])
-def test_size_of_a_pseudocell(manager, size, wanted):
-    loader = PseudocellLoader(Rows(manager, averaged=False), [np.arange(20)], np.arange(20), size=size)
-    drawn = loader._draw(np.arange(20))
+def test_size_of_a_pseudocell(size, wanted):
+    drawn = draw_cells(np.arange(20), size, np.random.default_rng(0))
     assert len(set(drawn)) == len(drawn) == wanted
 
 
-def test_large_samples_are_capped(manager, monkeypatch):
+def test_large_samples_are_capped(monkeypatch):
     monkeypatch.setattr(_pseudocells, "MAX_CELLS", 5)
-    loader = PseudocellLoader(Rows(manager, averaged=False), [np.arange(20)], np.arange(20), size=0.5)
-    assert len(loader._draw(np.arange(20))) == 5
+    assert len(draw_cells(np.arange(20), 0.5, np.random.default_rng(0))) == 5
 
 
 def test_few_samples_fill_a_step_with_more_pseudocells(manager):

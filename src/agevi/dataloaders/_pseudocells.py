@@ -66,6 +66,36 @@ class Rows:
         return out / sizes[:, None].astype(np.float32) if self.averaged else out
 
 
+class Turns:
+    """Positions in random order, each once before any comes twice.
+
+    Parameters
+    ----------
+    n
+        How many there are.
+    rng
+        Generator.
+    """
+
+    def __init__(self, n: int, rng: np.random.Generator) -> None:
+        self.n, self.rng = n, rng
+        self._queue = np.empty(0, dtype=np.int64)
+
+    def take(self, n: int) -> np.ndarray:
+        """The next ``n``, at most as many as there are."""
+        if len(self._queue) < n:
+            self._queue = np.concatenate([self._queue, self.rng.permutation(self.n)])
+        out, self._queue = self._queue[:n], self._queue[n:]
+        return out
+
+
+def draw_cells(cells: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
+    """Some of ``cells`` without replacement: a share below 1, or a number; never more than :data:`MAX_CELLS`."""
+    wanted = int(np.ceil(size * len(cells))) if size < 1 else int(size)
+    drawn: np.ndarray = rng.choice(cells, min(wanted, len(cells), MAX_CELLS), replace=False)
+    return drawn
+
+
 class PseudocellLoader:
     """Steps of training: pseudocells drawn anew each time, beside single cells.
 
@@ -102,7 +132,7 @@ class PseudocellLoader:
         self.n_samples = min(max(1, n_rows * SAMPLES // ROWS), len(samples))
         self.n_each = max(1, round(n_rows / self.n_samples))
         self.rng = np.random.default_rng(int(torch.randint(2**31, (1,))))
-        self._queue = np.empty(0, dtype=np.int64)
+        self.turns = Turns(len(samples), self.rng)
 
     def __len__(self) -> int:
         return max(MIN_STEPS, -(-len(self.samples) // self.n_samples))
@@ -110,22 +140,10 @@ class PseudocellLoader:
     def __iter__(self) -> Iterator[Batch]:
         rank, n_processes = processes()
         for _ in range(len(self)):
-            members = [self._draw(self.samples[i]) for i in np.repeat(self._next_samples(), self.n_each)]
+            chosen = np.repeat(self.turns.take(self.n_samples), self.n_each)
+            members = [draw_cells(self.samples[i], self.size, self.rng) for i in chosen]
             cells = self.rng.choice(self.cells, self.n_cells, replace=False) if self.n_cells else self.cells[:0]
             yield self.rows.batch(members[rank::n_processes], cells[rank::n_processes])
-
-    def _next_samples(self) -> np.ndarray:
-        """Samples in random order, each once before any comes twice."""
-        if len(self._queue) < self.n_samples:
-            self._queue = np.concatenate([self._queue, self.rng.permutation(len(self.samples))])
-        out, self._queue = self._queue[: self.n_samples], self._queue[self.n_samples :]
-        return out
-
-    def _draw(self, cells: np.ndarray) -> np.ndarray:
-        """Cells of one pseudocell."""
-        wanted = int(np.ceil(self.size * len(cells))) if self.size < 1 else int(self.size)
-        drawn: np.ndarray = self.rng.choice(cells, min(wanted, len(cells), MAX_CELLS), replace=False)
-        return drawn
 
 
 class PseudocellSplitter(pl.LightningDataModule):

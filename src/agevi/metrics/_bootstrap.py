@@ -81,22 +81,30 @@ def bootstrap_interval(
     else:
         members = _members(np.asarray(groups), known)
     values = np.concatenate(list(_draws(metric, x, y, members, n_boot, generator)))
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
+    return interval(values, quantile)
+
+
+def interval(values: Array, high: float) -> tuple[float, float]:
+    """Ends of a percentile interval up to the quantile ``high``, NaN where no draw has a value."""
+    known = values[~np.isnan(values)]
+    if not len(known):
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [1 - quantile, quantile])
-    return float(low), float(high)
+    low_end, high_end = np.quantile(known, [1 - high, high])
+    return float(low_end), float(high_end)
+
+
+def rows_by_subject(subjects: NDArray[np.generic]) -> list[NDArray[np.intp]]:
+    """Rows of each subject, in the order of their names."""
+    codes = np.unique(subjects.astype(str), return_inverse=True)[1]
+    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
 
 
 def _members(groups: NDArray[np.generic], known: NDArray[np.bool_]) -> list[NDArray[np.intp]] | None:
     """Rows of each subject, or None where each has one."""
     if groups.shape != known.shape:
         raise ValueError(f"groups has shape {groups.shape} and age has {known.shape}; pass one subject per row.")
-    codes = np.unique(groups[known].astype(str), return_inverse=True)[1]
-    counts = np.bincount(codes)
-    if counts.max(initial=1) == 1:
-        return None
-    return np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
+    members = rows_by_subject(groups[known])
+    return None if max(map(len, members), default=1) <= 1 else members
 
 
 def _draws(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agevi.metrics import _class_kernels, _regression
+from agevi.metrics._bootstrap import interval, rows_by_subject
 from agevi.metrics._kernels import Array
 
 METRICS = ("auroc", "auprc", "f1", "mcc", "balanced_accuracy", "brier")
@@ -274,22 +275,14 @@ def subject_draws(
         Seed or generator.
     """
     generator = np.random.default_rng(rng)
-    names = np.arange(n) if groups is None else np.asarray(groups)
-    if names.shape != (n,):
-        raise ValueError(f"groups has shape {names.shape} and case has ({n},); pass one subject per row.")
-    codes = np.unique(names if groups is None else names.astype(str), return_inverse=True)[1]
-    order = np.argsort(codes, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(codes))[:-1])
-    single = len(members) == n
+    if groups is None:
+        members = list(np.arange(n)[:, None])
+    else:
+        names = np.asarray(groups)
+        if names.shape != (n,):
+            raise ValueError(f"groups has shape {names.shape} and case has ({n},); pass one subject per row.")
+        members = rows_by_subject(names)
+    order = np.concatenate(members)
     for _ in range(n_boot):
         drawn = generator.integers(len(members), size=len(members))
-        yield order[drawn] if single else np.concatenate([members[i] for i in drawn])
-
-
-def interval(values: Array, high: float) -> tuple[float, float]:
-    """Ends of a percentile interval up to the quantile ``high``, NaN where no draw has a value."""
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low_end, high_end = np.quantile(known, [1 - high, high])
-    return float(low_end), float(high_end)
+        yield order[drawn] if len(members) == n else np.concatenate([members[i] for i in drawn])

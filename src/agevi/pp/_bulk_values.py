@@ -31,7 +31,7 @@ def dense(block: Any, dtype: Any) -> np.ndarray:
 def value_range(x: Any, place: str) -> tuple[float, float]:
     """Lowest and highest value, NaN left out; refuses infinite values."""
     low, high = np.inf, -np.inf
-    for block in _checks._value_blocks(x):
+    for block in _checks.value_blocks(x):
         if not block.size:
             continue
         block_low, block_high = float(np.fmin.reduce(block, axis=None)), float(np.fmax.reduce(block, axis=None))

@@ -178,7 +178,7 @@ def _matrix(adata: AnnData, layer: str | None, *, is_beta: bool) -> Any:
     """The values of a data set, checked, CSR where they are sparse."""
     x = _checks.matrix(adata, layer)
     place = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    missing = next((b for b in _checks._value_blocks(x) if b.dtype.kind == "f" and not np.isfinite(b).all()), None)
+    missing = next((b for b in _checks.value_blocks(x) if b.dtype.kind == "f" and not np.isfinite(b).all()), None)
     if missing is not None:
         raise ValueError(
             f"{place} has missing or infinite values (first: {missing[~np.isfinite(missing)].flat[0]}), and the mask "

@@ -13,7 +13,8 @@ import agevi
 from agevi import _checks, _keys
 from agevi.dataloaders._folds import MIN_FOLDS, assign_folds
 from agevi.metrics import _class_kernels
-from agevi.metrics._classification import METRICS, interval, subject_draws
+from agevi.metrics._bootstrap import interval
+from agevi.metrics._classification import METRICS, subject_draws
 from agevi.model._seed import as_seed
 from agevi.model.transfer import CaseControlClassifier
 from agevi.tl._transfer_rows import NETWORKS, Samples, linear_probabilities, samples_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -179,8 +178,7 @@ def _absent(name: str, adata: AnnData, there: pd.Index) -> str:
     """What to say of a gene that cannot be perturbed."""
     if name in adata.var_names:
         return f"gene {name!r} is in adata.var_names, but the clock was trained without it; it cannot change its ages."
-    close = difflib.get_close_matches(name, [str(gene) for gene in there], n=1)
-    hint = f"; closest: {close[0]!r}" if close else ""
+    hint = _checks.closest(name, [str(gene) for gene in there])
     return f"gene {name!r} is not in adata.var_names{hint}. Available: {_checks.listed(there)}."
 
 

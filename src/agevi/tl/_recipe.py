@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import inspect
@@ -132,8 +131,7 @@ def check_kwargs(
         if name in reserved:
             raise ValueError(f"{argument} holds {name!r}, which the cross-validation sets itself; leave it out.")
         if name not in known and not takes_more:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; closest: {close[0]!r}" if close else ""
+            hint = _checks.closest(name, known)
             there = _checks.listed([n for n in known if n not in reserved])
             raise TypeError(f"{argument} holds {name!r}, which {call} does not take{hint}. It takes {there}.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import numbers
@@ -140,8 +139,7 @@ class Search:
             if first in known[call]:
                 return call
         every = [n for names in known.values() for n in names]
-        close = difflib.get_close_matches(first, every, n=1)
-        hint = f"; closest: {close[0]!r}" if close else ""
+        hint = _checks.closest(first, every)
         raise ValueError(
             f"space varies {first!r}, which {self.model_cls.__name__} does not take{hint}. It takes "
             f"{_checks.listed(known['model_kwargs'])}; arguments of the training plan are written 'plan_kwargs.lr'."

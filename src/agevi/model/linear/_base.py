@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -209,8 +208,7 @@ def _check_names(call: str, train: Any, given: dict[str, Any]) -> None:
     known = {*own, *_OF_NETWORKS, *inspect.signature(Trainer).parameters, *inspect.signature(pl.Trainer).parameters}
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(name, sorted(known), n=1)
-            hint = f"; closest: {close[0]!r}" if close else ""
+            hint = _checks.closest(name, sorted(known))
             raise TypeError(
                 f"{call} got {name!r}, which neither a clock nor scvi-tools' trainer takes{hint}. It takes "
                 f"{_checks.listed(own, len(own))}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -108,8 +107,7 @@ def _frame(table: Any, argument: str) -> pd.DataFrame:
             )
         if not path.is_file():
             there = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
-            close = difflib.get_close_matches(path.name, there, n=1)
-            hint = f"; closest: {close[0]!r}" if close else ""
+            hint = _checks.closest(path.name, there)
             raise FileNotFoundError(
                 f"{argument}={str(table)!r} does not exist{hint}. Pass the file of the coefficients."
             )
@@ -200,8 +198,7 @@ def _one_model(frame: pd.DataFrame, model: str | None) -> pd.DataFrame:
             f"{_checks.listed(there, _SHOWN)}."
         )
     if model is not None and model not in there:
-        close = difflib.get_close_matches(str(model), there, n=1)
-        hint = f"; closest: {close[0]!r}" if close else ""
+        hint = _checks.closest(model, there)
         raise ValueError(
             f"model={model!r} is not in the table's column {str(column)!r}{hint}. Available: {_checks.listed(there, _SHOWN)}."
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -32,8 +30,7 @@ def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
         )
     name = str(control)
     if name not in found:
-        close = difflib.get_close_matches(name, found, n=1)
-        hint = f"; closest: {close[0]!r}" if close else ""
+        hint = _checks.closest(name, found)
         raise ValueError(
             f"control={control!r} is not in adata.obs[{condition_key!r}]{hint}. Available: {_checks.listed(found)}."
         )

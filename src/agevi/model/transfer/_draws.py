@@ -10,7 +10,7 @@ import torch
 
 from agevi.dataloaders._cells import Batch
 from agevi.dataloaders._fields import SUMMED
-from agevi.dataloaders._pseudocells import MAX_CELLS, MIN_STEPS, ROWS, SAMPLES, Rows
+from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, Rows, Turns, draw_cells
 
 CELLS = 32
 """Cells of a sample in a step, for clocks of single cells, and twice that many when it is only judged."""
@@ -48,15 +48,15 @@ class Draws:
         self.n_units = min(SAMPLES, len(units.cells))
         several = size is not None and max(map(len, units.cells)) > 1
         self.n_each = min(MOST_DRAWS, max(1, round(ROWS / self.n_units))) if several else 1
-        self._queue = np.empty(0, dtype=np.int64)
+        self.turns = Turns(len(units.cells), rng)
 
     def __len__(self) -> int:
         return max(MIN_STEPS, -(-len(self.units.cells) // self.n_units))
 
     def __iter__(self) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
         for _ in range(len(self)):
-            chosen = np.repeat(self._next(), self.n_each)
-            yield self.batch(chosen, [self._draw(self.units.cells[i]) for i in chosen])
+            chosen, size = np.repeat(self.turns.take(self.n_units), self.n_each), self.size or CELLS
+            yield self.batch(chosen, [draw_cells(self.units.cells[i], size, self.rng) for i in chosen])
 
     def whole(self) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
         """All units once, with all their cells (single cells: the first ones), always the same."""
@@ -81,19 +81,3 @@ class Draws:
         tensors = self.rows.batch([], np.concatenate(list(members)))
         del tensors[SUMMED]  # no clock of single cells has moments of sums
         return tensors, torch.from_numpy(owner), units
-
-    def _next(self) -> np.ndarray:
-        """Units in random order, each once before any comes twice."""
-        if len(self._queue) < self.n_units:
-            self._queue = np.concatenate([self._queue, self.rng.permutation(len(self.units.cells))])
-        out, self._queue = self._queue[: self.n_units], self._queue[self.n_units :]
-        return out
-
-    def _draw(self, cells: np.ndarray) -> np.ndarray:
-        """Cells of one unit."""
-        if self.size is None:
-            wanted = CELLS
-        else:
-            wanted = int(np.ceil(self.size * len(cells))) if self.size < 1 else int(self.size)
-        drawn: np.ndarray = self.rng.choice(cells, min(wanted, len(cells), MAX_CELLS), replace=False)
-        return drawn

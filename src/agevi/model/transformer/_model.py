@@ -245,7 +245,8 @@ class TransformerClock(SampleClock):
     def _fit_line(self, train: np.ndarray) -> None:
         """The linear path, and its predictions of training rows from other subjects."""
         module, ages, (group, fallback) = self.module, self._cell_ages(), self._groups()
-        masks, codes = feature_sets(self.adata).masks, feature_sets(self.adata).codes
+        sets = feature_sets(self.adata)
+        masks, codes = sets.masks, sets.codes
         rows = np.flatnonzero(train & np.isfinite(ages))
         kinds = np.unique(np.stack([group[rows], codes[rows]], axis=1), axis=0)
         measured = [masks[kinds[kinds[:, 0] == g, 1]].any(axis=0) for g in np.unique(kinds[:, 0])]
