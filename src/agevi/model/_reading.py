@@ -233,7 +233,7 @@ def _read_transformer(module: TransformerModule, masks: torch.Tensor) -> Reading
         return torch.cat([net(own, codes, shares, line.squeeze(1)).latent, line], dim=1)
 
     def age(found: torch.Tensor) -> torch.Tensor:
-        return module.age_scale.to_age(module.standardized_age(found[:, :-1], found[:, -1]))
+        return module.age(found[:, :-1], found[:, -1])
 
     shift = torch.zeros(len(weight), device=weight.device)
     return Reading(weight, shift, latent, age, values, False, told, by_field=True)

@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from agevi import _checks
+from agevi.dataloaders._measured import feature_sets, has_sets, write_sets
 from agevi.dataloaders._sums import unit_values
 from agevi.model.transfer import CaseControlClassifier
 from agevi.model.transfer._condition import case_by_subject
@@ -103,9 +104,10 @@ def _sharing(adata: AnnData, layer: str | None) -> AnnData:
     """The same cells with a table of their own, and the same matrix."""
     x, var = _checks.matrix(adata, layer), pd.DataFrame(index=adata.var_names)
     obs = adata.obs.loc[:, [c for c in adata.obs if not str(c).startswith("_scvi")]].copy()
-    if layer is None:
-        return AnnData(X=x, obs=obs, var=var)
-    return AnnData(obs=obs, var=var, layers={layer: x}, shape=adata.shape)
+    out = AnnData(X=x if layer is None else None, obs=obs, var=var, layers=None if layer is None else {layer: x})
+    if has_sets(adata):
+        write_sets(out, feature_sets(adata))
+    return out
 
 
 def _ages(adata: AnnData, age_key: str, code: np.ndarray, n_samples: int) -> np.ndarray:

@@ -11,12 +11,22 @@ import torch
 from scipy.special import expit, logit
 
 import agevi
-from agevi.model import CaseControlClassifier, DenoisingVAE, GaussianVAE, MLPClock, NMFClock, PLSClock, PoissonVAE
+from agevi.model import (
+    CaseControlClassifier,
+    DenoisingVAE,
+    GaussianVAE,
+    MLPClock,
+    NMFClock,
+    PLSClock,
+    PoissonVAE,
+    TransformerClock,
+)
 from tests.conftest import QUIET
 from tests.test_gates import snapshot
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 CONDITION = {"condition_key": "condition", "control": "control"}
+TOKENS = {"n_tokens": 6, "n_token": 8, "n_heads": 2}
 VAE = {"n_hidden": [12, 8], "n_latent": 4, "n_head": [6]}
 CLOCKS = {
     "PoissonVAE": (PoissonVAE, VAE),
@@ -26,6 +36,8 @@ CLOCKS = {
     "MLPClock": (MLPClock, {"n_hidden": [12, 8]}),
     "MLPClock of cells": (MLPClock, {"n_hidden": [12, 8], "train_unit": "cell"}),
     "NMFClock": (NMFClock, {"n_components": 4, "n_hidden": [8]}),
+    "TransformerClock": (TransformerClock, TOKENS),
+    "TransformerClock tab": (TransformerClock, TOKENS | {"architecture": "tab", "n_hidden": [12, 8]}),
 }
 each_clock = pytest.mark.parametrize("name", CLOCKS)
 
@@ -75,8 +87,14 @@ def of(clock, adata, **arguments):
 
 # --- what is frozen ----------------------------------------------------------------------------------------------
 
-LAST = {"head.output.weight", "head.output.bias"}
-HEAD = {"PoissonVAE": "head.", "GaussianVAE": ("encoder.mean.", "head."), "DenoisingVAE": "head.", "MLPClock": ("head.stack.blocks.1.", "head.output."), "NMFClock": "head."}  # fmt: skip
+FIRST = {
+    "PoissonVAE": "encoder.stack.blocks.0.0.weight",
+    "MLPClock": "head.stack.blocks.0.0.weight",
+    "TransformerClock": "net.features.weight",
+    "TransformerClock tab": "net.of_features.weight",
+}
+FIXED = ("input.", "age_scale.", "components", "decoder.", "mean", "scale", "coef", "intercept", "measured")
+HEAD = {"PoissonVAE": "head.", "GaussianVAE": ("encoder.mean.", "head."), "DenoisingVAE": "head.", "MLPClock": ("head.stack.blocks.1.", "head.output."), "NMFClock": "head.", "TransformerClock": ("net.attention.1.", "net.stack.0.", "output.")}  # fmt: skip
 
 
 @each_clock
@@ -87,16 +105,17 @@ def test_frozen_parts_stay_bit_identical_over_20_epochs(clocks, data, name, free
     model = of(clock, data, freeze=freeze)
     model.train(max_epochs=20)
     moved = changed(before, state(model))
+    last = {("output." if name.startswith("Transformer") else "head.output.") + part for part in ("weight", "bias")}
     if freeze == "all_but_last":
-        assert moved == LAST
-        np.testing.assert_array_equal(model._predict(data).latent, latent) if "MLP" in name else None
+        assert moved == last
+        if name.startswith(("MLP", "Transformer")):
+            np.testing.assert_array_equal(model._predict(data).latent, latent)
     elif freeze == "encoder":
-        assert LAST < moved
+        assert last < moved
         assert all(key.startswith(HEAD[name.split()[0]]) for key in moved)
     else:
-        first = {"PoissonVAE": "encoder.stack.blocks.0.0.weight", "MLPClock": "head.stack.blocks.0.0.weight"}
-        assert first.get(name.split()[0], "head.output.weight") in moved
-        assert not any(key.startswith(("input.", "age_scale.", "components", "decoder.")) for key in moved)
+        assert FIRST.get(name, "head.output.weight") in moved
+        assert not any(key.startswith(FIXED) for key in moved)
     assert changed(before, state(clock)) == set()  # the clock itself
     np.testing.assert_array_equal(clock.predict_age(data), ages)
 
@@ -412,7 +431,9 @@ def test_what_is_no_network_is_refused(clocks, data):
     PLSClock.setup_anndata(data, **SETUP)
     linear = PLSClock(data)
     linear.train()
-    with pytest.raises(TypeError, match="clock is a PLSClock, which has no network of layers to freeze.* or NMFClock"):
+    with pytest.raises(
+        TypeError, match="clock is a PLSClock, which has no network of layers to freeze.* or TransformerClock"
+    ):
         of(linear, data)
     with pytest.raises(TypeError, match="clock is a EnsembleClock, which has no network"):
         of(agevi.model.EnsembleClock([linear]), data)

@@ -136,7 +136,8 @@ class CaseControlClassifier(TransferTrainingMixin, ClockMixin, BaseModelClass):
         ----------
         clock
             A trained network clock: :class:`~agevi.model.PoissonVAE`, :class:`~agevi.model.GaussianVAE`,
-            :class:`~agevi.model.DenoisingVAE`, :class:`~agevi.model.MLPClock` or :class:`~agevi.model.NMFClock`.
+            :class:`~agevi.model.DenoisingVAE`, :class:`~agevi.model.MLPClock`, :class:`~agevi.model.NMFClock` or
+            :class:`~agevi.model.TransformerClock`.
         adata
             Samples or cells of cases and controls, with the clock's genes in any order; genes that are absent enter at
             their mean.
@@ -147,11 +148,13 @@ class CaseControlClassifier(TransferTrainingMixin, ClockMixin, BaseModelClass):
         freeze
             What stays bit for bit as it is in the clock, with BatchNorm and dropout as in predictions.
             ``"all_but_last"``: all but the last linear unit. ``"encoder"``: all but the head, and where the head is one
-            unit, as in :class:`~agevi.model.MLPClock` and autoencoders with ``n_head=[]``, but for the layer before it too.
-            ``"none"``: nothing but the scales of genes, and the components of :class:`~agevi.model.NMFClock`.
+            unit, as in :class:`~agevi.model.MLPClock`, :class:`~agevi.model.TransformerClock` and autoencoders with
+            ``n_head=[]``, but for the layer before it too. ``"none"``: nothing but the scales of genes, the components of
+            :class:`~agevi.model.NMFClock` and the linear path of :class:`~agevi.model.TransformerClock`, which log-odds do
+            not contain: the network reads it.
         from_scratch
-            The same network with new weights, and scales and components of the training subjects, to compare with. It needs
-            ``freeze="none"``.
+            The same network with new weights, and scales, components and linear path (of the condition) of the training
+            subjects, to compare with. It needs ``freeze="none"``.
         class_weight
             ``"balanced"``: cases and controls weigh the same in sum, so that probabilities are those of a population half of
             which are cases; ``"none"``: every subject weighs the same.

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from anndata import AnnData
 from torch import nn
 
 from agevi import _checks
 from agevi.dataloaders._fields import SUMMED
+from agevi.dataloaders._measured import feature_sets
 from agevi.model._clock import is_clock
 from agevi.model.mlp._module import MLPModule
 from agevi.model.nmf._module import NMFModule
+from agevi.model.transformer._module import TransformerModule
 from agevi.model.vae._module import ClockVAEModule
 from agevi.nn.heads import AgeScale
+from agevi.nn.transformer import TabTransformer
 
 FREEZE = ("all_but_last", "encoder", "none")
 
@@ -39,6 +44,8 @@ def give_log_odds(module: Any) -> None:
     new = LogOdds(old.transform, old.min_age, year=old.year)
     new.load_state_dict(old.state_dict())
     module.age_scale = new.to(old.mean.device)
+    if isinstance(module, TransformerModule):
+        module.adds_line = False
 
 
 def check_network(clock: Any) -> None:
@@ -54,8 +61,8 @@ def check_network(clock: Any) -> None:
     if not isinstance(clock.module, tuple(_LAYERS)):
         raise TypeError(
             f"clock is a {type(clock).__name__}, which has no network of layers to freeze and train on; pass a trained "
-            "PoissonVAE, GaussianVAE, DenoisingVAE, MLPClock or NMFClock. agevi.tl.compare_transfer has a row for a linear "
-            "model of the features."
+            "PoissonVAE, GaussianVAE, DenoisingVAE, MLPClock, NMFClock or TransformerClock. agevi.tl.compare_transfer has a "
+            "row for a linear model of the features."
         )
     clock._check_trained("CaseControlClassifier.from_clock")
 
@@ -79,7 +86,23 @@ def _of_nmf(module: NMFModule) -> tuple[list[nn.Module], list[nn.Module]]:
     return [], _head(module)  # the components are no weights that are trained
 
 
-_LAYERS: dict[type, Any] = {ClockVAEModule: _of_vae, MLPModule: _of_mlp, NMFModule: _of_nmf}
+def _of_transformer(module: TransformerModule) -> tuple[list[nn.Module], list[nn.Module]]:
+    net, last = module.net, [module.output]
+    if isinstance(net, TabTransformer):
+        start = nn.ModuleList([net.categories, net.attention, net.of_features, net.of_context, net.first])
+        return [start, *net.stack], last
+    start = nn.ModuleList([net.categories, net.features, nn.ParameterList([net.readout, net.of_line])])
+    norm, perceptron = net.stack
+    *attention, final = net.attention
+    return [start, *attention, nn.ModuleList([final, norm]), *perceptron], last
+
+
+_LAYERS: dict[type, Any] = {
+    ClockVAEModule: _of_vae,
+    MLPModule: _of_mlp,
+    NMFModule: _of_nmf,
+    TransformerModule: _of_transformer,
+}
 """By kind of module: layers from genes to the latent representation, and those of the head behind it."""
 
 
@@ -154,7 +177,7 @@ def renew_last(module: Any) -> None:
 # --- what the network gives ----------------------------------------------------------------------------------------
 
 
-def log_odds(module: Any, tensors: dict[str, torch.Tensor], present: torch.Tensor | None) -> torch.Tensor:
+def log_odds(module: Any, tensors: dict[str, torch.Tensor], known: dict[str, torch.Tensor]) -> torch.Tensor:
     """Log-odds of every row of a batch, (n,).
 
     Parameters
@@ -163,14 +186,32 @@ def log_odds(module: Any, tensors: dict[str, torch.Tensor], present: torch.Tenso
         A clock's module after :func:`give_log_odds`.
     tensors
         The batch, with a mask of the rows that are sums.
-    present
-        Mask of the genes that the data have, (n_genes,), None for all.
+    known
+        From :func:`known_genes`.
     """
-    inputs = module._get_inference_input(tensors)
-    summed = tensors.get(SUMMED)
+    inputs = module._get_inference_input(tensors) | known
     if isinstance(module, ClockVAEModule):
-        out: torch.Tensor = module.age(module.latent_mean(**inputs, present=present))
+        out: torch.Tensor = module.age(module.latent_mean(**inputs))
         return out
-    latent = module.inference(**inputs, present=present)["latent"]
-    of_rows: torch.Tensor = module.age(latent, summed)
+    found = module.inference(**inputs)
+    beside = found["line"] if isinstance(module, TransformerModule) else tensors.get(SUMMED)
+    of_rows: torch.Tensor = module.age(found["latent"], beside)
     return of_rows
+
+
+def known_genes(module: Any, shell: AnnData, present: np.ndarray) -> dict[str, torch.Tensor]:
+    """What :func:`log_odds` is told of genes that the data lack.
+
+    Parameters
+    ----------
+    module
+        A clock's module.
+    shell
+        The data with the clock's genes.
+    present
+        Mask of the genes that they have, (n_genes,).
+    """
+    device = module.age_scale.mean.device
+    if isinstance(module, TransformerModule):
+        return {"masks": torch.from_numpy(np.ascontiguousarray(feature_sets(shell).masks)).to(device)}
+    return {} if present.all() else {"present": torch.from_numpy(present).to(device)}

@@ -102,7 +102,8 @@ class TransferTrainingMixin(RoleMixin):
                     for role, chosen in of_role.items()
                     if role == _keys.TRAIN or (role == _keys.VALIDATION and validates)
                 }
-                self._fit(draws, match.present, max_epochs, early_stopping, lr, weight_decay)
+                known = _network.known_genes(self.module, shell, match.present)
+                self._fit(draws, known, max_epochs, early_stopping, lr, weight_decay)
         finally:
             clock._forget(shell)
             clock._adata, clock._adata_manager = None, template
@@ -118,7 +119,7 @@ class TransferTrainingMixin(RoleMixin):
     def _fit(
         self,
         draws: dict[str, Draws],
-        present: np.ndarray,
+        known: dict[str, torch.Tensor],
         max_epochs: int,
         early_stopping: bool,
         lr: float,
@@ -137,7 +138,7 @@ class TransferTrainingMixin(RoleMixin):
             lr=lr,
             weight_decay=weight_decay,
             whole=self.freeze == "none",
-            present=None if present.all() else torch.from_numpy(present).to(self.device),
+            known=known,
         )
         self.module.requires_grad_(True).eval()
         self.best_epoch_ = found.best_epoch

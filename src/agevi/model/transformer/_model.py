@@ -378,8 +378,7 @@ class TransformerClock(SampleClock):
         """Ages and latent representation of the rows in ``loader``."""
         ages, latents = [], []
         for out in self._outputs(loader):
-            standardized = self.module.standardized_age(out["latent"], out["line"])
-            ages.append(self.module.age_scale.to_age(standardized).cpu())
+            ages.append(self.module.age(out["latent"], out["line"]).cpu())
             latents.append(out["latent"].cpu())
         return torch.cat(ages).numpy(), torch.cat(latents).numpy()
 

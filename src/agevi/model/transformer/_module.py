@@ -80,6 +80,9 @@ class TransformerModule(AgeModule):
         self.register_buffer("measured", torch.ones(n_sets, n_features, dtype=torch.bool))
         self.register_buffer("held_out", None, persistent=False)
         self.output = nn.Linear(net.n_latent, 1)
+        self.adds_line = (
+            True  # a classifier's output is no age, so that the line is only something that the network reads
+        )
         if zero_start:
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)
@@ -200,5 +203,10 @@ class TransformerModule(AgeModule):
 
     def standardized_age(self, latent: torch.Tensor, line: torch.Tensor) -> torch.Tensor:
         """Standardised age from the latent representation and the linear path, (n,)."""
-        out: torch.Tensor = self.output(latent).squeeze(-1) + line
+        out: torch.Tensor = self.output(latent).squeeze(-1)
+        return out + line if self.adds_line else out
+
+    def age(self, latent: torch.Tensor, line: torch.Tensor) -> torch.Tensor:
+        """Predicted age in the user's unit, (n,)."""
+        out: torch.Tensor = self.age_scale.to_age(self.standardized_age(latent, line))
         return out
