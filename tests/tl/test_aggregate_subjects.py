@@ -283,6 +283,12 @@ def in_turn(*steps):
             ValueError, r"sample 'd2' has cells with different values \(50.00, 51.00\).*level='cells'", id="two sums",
         ),
         pytest.param(
+            in_turn(add("agevi_predicted_sample", lambda o: 50.0), add("visit", lambda o: [f"v{i}" for i in range(len(o))])),
+            {"sample_key": "visit"}, ValueError,
+            r"one age for all cells of donor 'd2', who has 12 samples by sample_key='visit'.*sample_key='visit'\) first",
+            id="sums of more than a sample",
+        ),
+        pytest.param(
             add("visit", lambda o: "v"), {"sample_key": "visit"}, ValueError, "sample 'v' belongs to 4 subjects",
             id="sample in two subjects",
         ),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import agevi
+from tests.conftest import QUIET
 
 
 def test_slots(cohort, trained):
@@ -22,6 +23,32 @@ def test_slots(cohort, trained):
     assert info["gene_coverage"] == 1
     assert (info["subject_key"], info["sample_key"], info["age_key"]) == ("donor", "donor", "age")
     assert info["age_unit"] == "years"
+
+
+def test_samples_finer_than_those_of_the_clock(cohort):
+    """Each half of a donor's cells has the age that it would have as a donor of its own."""
+    agevi.model.MLPClock.setup_anndata(cohort, age_key="age", subject_key="donor")
+    trained = agevi.model.MLPClock(cohort, n_hidden=[4])
+    trained.train(max_epochs=1, **QUIET)
+    half = np.where(np.arange(cohort.n_obs) % 2, " b", " a")
+    cohort.obs["visit"] = cohort.obs["donor"].astype(str) + half
+    apart = cohort.copy()
+    apart.obs["donor"] = apart.obs["visit"]
+    agevi.tl.predict_age(apart, trained)
+    agevi.tl.predict_age(cohort, trained)
+    with pytest.raises(ValueError, match=r"who has 2 samples by sample_key='visit'; sums were taken over 'donor'"):
+        agevi.tl.aggregate_subjects(cohort, sample_key="visit")
+    agevi.tl.predict_age(cohort, trained, sample_key="visit")
+    expected = apart.obs["agevi_predicted_sample"]
+    np.testing.assert_array_equal(cohort.obs["agevi_predicted_sample"], expected)
+    assert expected.groupby(cohort.obs["donor"].to_numpy()).nunique().max() == 2
+    agevi.tl.aggregate_subjects(cohort)
+    assert len(agevi.get.subjects_df(cohort)) == cohort.obs["visit"].nunique()
+    ensemble = agevi.model.EnsembleClock([trained])
+    agevi.tl.predict_age(cohort, ensemble, sample_key="visit", key_added="mean")
+    np.testing.assert_allclose(cohort.obs["mean_predicted_sample"], expected, rtol=1e-5)
+    with pytest.raises(KeyError, match="sample_key='visits' is not a column of adata.obs; closest: 'visit'"):
+        agevi.tl.predict_age(cohort, trained, sample_key="visits")
 
 
 def test_roles_of_new_and_known_subjects(cohort, trained, caplog):

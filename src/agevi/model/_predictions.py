@@ -90,12 +90,14 @@ class PredictMixin(ShellMixin):
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
         min_gene_coverage: float = 0.8,
+        sample_key: str | None = None,
     ) -> np.ndarray:
-        """Ages from the sum of each sample's cells, one value per cell, (n_cells,)."""
+        """Ages from the sum of each sample's cells, one value per cell, (n_cells,); samples by default as in training."""
         self._check_trained("tl.predict_age")
         data, setup = self._data(adata), self.setup_args
         rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
-        sample = _checks.labels(data, setup["sample_key"] or setup["subject_key"], "sample_key").to_numpy()[rows]
+        sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
+        sample = _checks.labels(data, sample_key, "sample_key").to_numpy()[rows]
         of_sample = pd.factorize(sample, sort=True)[0]
         codes = of_sample
         if self.pseudocell_groupby is not None:

@@ -74,7 +74,7 @@ def aggregate_subjects(
     KeyError
         A column or the predictions are absent.
     ValueError
-        A sample has two ages, roles, folds or subjects.
+        A sample has two ages, roles, folds or subjects, or only a part in the sum whose age was predicted.
 
     Examples
     --------
@@ -99,6 +99,7 @@ def aggregate_subjects(
     n = len(names)
     spread = cells["cell"].groupby(codes).std().to_numpy()
     if summed:
+        _check_sums(adata, keys, sample_key or subject_key, sample)
         predicted = _one_sum(cells["value"].to_numpy(), codes, names, keys, sample_key or subject_key)
     else:
         predicted = per_group(cells["value"].to_numpy()[used], codes[used], n, statistic)
@@ -185,6 +186,20 @@ def per_group(values: np.ndarray, codes: np.ndarray, n_groups: int, statistic: s
     total = np.bincount(codes[keep], weights=values[order][keep], minlength=n_groups)
     kept = np.bincount(codes[keep], minlength=n_groups)
     return np.divide(total, kept, out=np.full(n_groups, np.nan), where=kept > 0)
+
+
+def _check_sums(adata: AnnData, keys: _keys.Keys, unit_key: str, sample: pd.Series) -> None:
+    """Refuse samples that share a sum with others, whose predicted ages would be the same."""
+    summed_by = adata.uns.get(keys.uns, {}).get("sample_key")
+    if summed_by == unit_key or summed_by not in adata.obs:
+        return
+    n_samples = sample.groupby(adata.obs[summed_by].astype(str).to_numpy()).nunique()
+    if n_samples.max() > 1:
+        raise ValueError(
+            f"adata.obs[{keys.predicted_sample!r}] has one age for all cells of {summed_by} {n_samples.idxmax()!r}, who has "
+            f"{n_samples.max()} samples by sample_key={unit_key!r}; sums were taken over {summed_by!r}. Run "
+            f"agevi.tl.predict_age(adata, model, sample_key={unit_key!r}) first, or pass level='cells'."
+        )
 
 
 def _one_sum(values: np.ndarray, codes: np.ndarray, names: np.ndarray, keys: _keys.Keys, unit_key: str) -> np.ndarray:

@@ -21,6 +21,7 @@ def predict_age(
     adata: AnnData,
     model: Any,
     *,
+    sample_key: str | None = None,
     key_added: str = _keys.DEFAULT_KEY,
     batch_size: int | None = None,
     min_gene_coverage: float = 0.8,
@@ -39,6 +40,9 @@ def predict_age(
         Cells with the clock's genes, in any order and any matrix format.
     model
         A trained clock.
+    sample_key
+        Column with the visit or biopsy, whose cells are summed. Default: that of the clock, else the subject; pass it for
+        data with several samples of a subject where the training data had one.
     key_added
         Prefix of the slots.
     batch_size
@@ -68,6 +72,8 @@ def predict_age(
 
     Raises
     ------
+    KeyError
+        If ``sample_key`` is not a column.
     TypeError
         If ``model`` is no clock.
     RuntimeError
@@ -95,8 +101,10 @@ def predict_age(
     _checks.anndata(adata)
     keys = _keys.Keys(key_added)
     _keep_out_of_fold(adata, keys, overwrite)
+    if sample_key is not None:
+        _checks.labels(adata, sample_key, "sample_key")
     prediction = model._predict(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
-    sample_ages = _sample_ages(adata, model, batch_size, min_gene_coverage)
+    sample_ages = _sample_ages(adata, model, sample_key, batch_size, min_gene_coverage)
     roles = _roles(adata, model)
     adata = adata.copy() if copy else adata
     adata.obs[keys.predicted] = prediction.age
@@ -115,7 +123,7 @@ def predict_age(
             "version": agevi.__version__,
             "gene_coverage": prediction.gene_coverage,
             "subject_key": setup["subject_key"],
-            "sample_key": setup["sample_key"] or setup["subject_key"],
+            "sample_key": sample_key or setup["sample_key"] or setup["subject_key"],
             "age_key": setup["age_key"],
             "age_unit": setup["age_unit"],
         }
@@ -132,12 +140,16 @@ def _keep_out_of_fold(adata: AnnData, keys: _keys.Keys, overwrite: bool) -> None
         )
 
 
-def _sample_ages(adata: AnnData, model: Any, batch_size: int | None, min_gene_coverage: float) -> np.ndarray | None:
+def _sample_ages(
+    adata: AnnData, model: Any, sample_key: str | None, batch_size: int | None, min_gene_coverage: float
+) -> np.ndarray | None:
     """Ages from summed counts, (n_cells,); None for clocks of single cells and data that do not name samples."""
     setup = model.setup_args
-    if not model.predicts_sums or (setup["sample_key"] or setup["subject_key"]) not in adata.obs:
+    if not model.predicts_sums or (sample_key or setup["sample_key"] or setup["subject_key"]) not in adata.obs:
         return None
-    ages: np.ndarray = model._predict_samples(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
+    ages: np.ndarray = model._predict_samples(
+        adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage, sample_key=sample_key
+    )
     return ages
 
 

@@ -137,15 +137,17 @@ class EnsembleClock(ClockMixin, BaseModelClass):
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
         min_gene_coverage: float = 0.8,
+        sample_key: str | None = None,
     ) -> np.ndarray:
         """Mean of the members' ages of every sample, from its sum or, for members of single cells, the mean of its cells."""
         data, setup = self._data(adata), self.setup_args
         options = {"indices": indices, "batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
-        sample = _checks.labels(data, setup["sample_key"] or setup["subject_key"], "sample_key").to_numpy()
+        sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
+        sample = _checks.labels(data, sample_key, "sample_key").to_numpy()
         code = pd.factorize(sample if indices is None else sample[np.asarray(indices)])[0]
         return self._average(
             [
-                clock._predict_samples(data, **options)
+                clock._predict_samples(data, **options, sample_key=sample_key)
                 if clock.predicts_sums
                 else sample_means(clock._predict(data, **options).age, code)
                 for clock in self.clocks

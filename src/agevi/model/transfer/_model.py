@@ -259,14 +259,16 @@ class CaseControlClassifier(TransferTrainingMixin, ClockMixin, BaseModelClass):
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
         min_gene_coverage: float = 0.8,
+        sample_key: str | None = None,
     ) -> np.ndarray:
         """Log-odds of every cell's sample, (n_cells,) float32."""
         data, setup = self._data(adata), self.setup_args
+        sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
         options = {"indices": indices, "batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
         if self.predicts_sums:
-            sums: np.ndarray = self.clock._predict_samples(data, **options)
+            sums: np.ndarray = self.clock._predict_samples(data, **options, sample_key=sample_key)
             return sums
-        sample = _checks.labels(data, setup["sample_key"] or setup["subject_key"], "sample_key").to_numpy()
+        sample = _checks.labels(data, sample_key, "sample_key").to_numpy()
         code = pd.factorize(sample if indices is None else sample[np.asarray(indices)])[0]
         return sample_means(self.clock._predict(data, **options).age, code)
 

@@ -87,7 +87,7 @@ def _of_nmf(module: NMFModule) -> tuple[list[nn.Module], list[nn.Module]]:
 
 
 def _of_transformer(module: TransformerModule) -> tuple[list[nn.Module], list[nn.Module]]:
-    net, last = module.net, [module.output]
+    net, last = module.net, list[nn.Module]([module.output])
     if isinstance(net, TabTransformer):
         start = nn.ModuleList([net.categories, net.attention, net.of_features, net.of_context, net.first])
         return [start, *net.stack], last
