@@ -27,7 +27,6 @@ import pandas as pd
 import scanpy as sc
 import torch
 from sklearn.metrics import average_precision_score
-from sklearn.model_selection import StratifiedKFold, train_test_split
 
 import agevi
 
@@ -70,13 +69,6 @@ def parkinson(data: pathlib.Path) -> tuple[ad.AnnData, object, str]:
 
 def islets(data: pathlib.Path) -> tuple[ad.AnnData, object, str]:
     """The same for islets."""
-    adata = islet_donors(data)
-    whole(adata)
-    return adata, clock_of(adata), "normal"
-
-
-def islet_donors(data: pathlib.Path) -> ad.AnnData:
-    """Donors of islets at 2,000 genes."""
     adata = ad.read_h5ad(data / "bulk_fadista_islets_77" / "bulk_fadista_islets_77.h5ad")
     adata.obs["condition"] = np.where(adata.obs["hba1c_class"] == "Normal", "normal", "raised HbA1c")
     values = adata.copy()
@@ -85,40 +77,11 @@ def islet_donors(data: pathlib.Path) -> ad.AnnData:
     x = values.X.toarray() if hasattr(values.X, "toarray") else values.X
     adata = adata[:, np.argsort(-x.var(axis=0))[:2000]].copy()
     adata.var_names_make_unique()
-    return adata
-
-
-def clock_of(adata: ad.AnnData) -> object:
-    """An MLPClock of counts, trained on its training subjects."""
+    whole(adata)
     agevi.model.MLPClock.setup_anndata(adata, **SETUP)
     clock = agevi.model.MLPClock(adata)
     clock.train(enable_progress_bar=False)
-    return clock
-
-
-def islets_apart(data: pathlib.Path, seed: int, repeats: int) -> None:
-    """AUROC of held-out donors whom neither classifier nor clock has seen, means of the divisions."""
-    adata, rows = islet_donors(data), []
-    case = (adata.obs["condition"] != "normal").to_numpy()
-    for repeat in range(repeats):
-        found = pd.DataFrame(np.nan, index=adata.obs_names, columns=list(FREEZE))
-        folds = StratifiedKFold(5, shuffle=True, random_state=seed + repeat)
-        for train, test in folds.split(case, case):
-            validation = train_test_split(train, test_size=0.2, stratify=case[train], random_state=seed + repeat)[1]
-            role = np.full(adata.n_obs, "train", dtype=object)
-            role[validation], role[test] = "validation", "test"
-            adata.obs["agevi_split"] = role
-            clock = clock_of(adata)
-            for name, arguments in FREEZE.items():
-                model = agevi.model.CaseControlClassifier.from_clock(
-                    clock, adata, condition_key="condition", control="normal", rng=seed + repeat, **arguments
-                )
-                model.train(early_stopping=True)
-                found.loc[adata.obs_names[test], name] = model.predict_proba()[test]
-        rows.append({name: agevi.metrics.auroc(case, found[name]) for name in FREEZE})
-    table = pd.DataFrame(rows)
-    print(f"\nislets_apart: a clock for every fold; {repeats} divisions, seed {seed}")
-    print(pd.DataFrame({"auroc": table.mean(), "sd": table.std()}).round(3).to_string())
+    return adata, clock, "normal"
 
 
 def covid(data: pathlib.Path) -> tuple[ad.AnnData, object, str]:
@@ -151,9 +114,8 @@ def covid_own(data: pathlib.Path) -> tuple[ad.AnnData, object, str]:
 def compare(part: str, data: pathlib.Path, figures: pathlib.Path | None, seed: int, repeats: int) -> None:
     """All rows on one data set."""
     start = time.perf_counter()
-    adata, clock, control = {"parkinson": parkinson, "islets": islets, "covid": covid, "covid_own": covid_own}[part](
-        data
-    )
+    makers = {"parkinson": parkinson, "islets": islets, "covid": covid, "covid_own": covid_own}
+    adata, clock, control = makers[part.removesuffix("_apart")](data)
     agevi.tl.compare_transfer(
         adata,
         clock,
@@ -162,6 +124,7 @@ def compare(part: str, data: pathlib.Path, figures: pathlib.Path | None, seed: i
         sex_key="sex",
         n_folds=5,
         n_repeats=repeats,
+        refit_clock=part.endswith("_apart"),
         rng=seed,
     )
     table = agevi.get.transfer_df(adata)
@@ -269,8 +232,6 @@ def main() -> None:
             print("\nsimulated: 60 disease genes of 500, 30 of them of 100 age genes; mean of seeds 0 to 2")
             print(means.round(2).to_string())
             print(f"a guess: {30 / 470:.2f}, {30 / 470:.2f}, {60 / 500:.2f}, {100 / 500:.2f}")
-        elif part == "islets_apart":
-            islets_apart(arguments.data, arguments.seed, arguments.repeats)
         else:
             compare(part, arguments.data, arguments.figures, arguments.seed, arguments.repeats)
 

@@ -44,6 +44,8 @@ def transfer_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.Dat
     ...     n_repeats=1,
     ...     n_boot=20,
     ...     train_kwargs={"max_epochs": 1},
+    ...     refit_clock=True,
+    ...     clock_kwargs={"max_epochs": 1},
     ... )
     >>> agevi.get.transfer_df(adata)["model"].tolist()[:2]
     ['frozen transfer', 'encoder frozen']

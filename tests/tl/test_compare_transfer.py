@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from agevi.tl import _compare_transfer, _transfer_rows
 from tests.conftest import QUIET
 from tests.test_gates import snapshot
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* subjects trained the clock, which knows their ages")
 SETUP = {"age_key": "age", "subject_key": "donor"}
 CONDITION = {"condition_key": "condition", "control": "control"}
 SHORT = {"n_folds": 3, "n_repeats": 2, "n_boot": 50, "train_kwargs": {"max_epochs": 1}, "sex_key": "sex"}
@@ -159,6 +162,56 @@ def test_same_seed_same_table_and_nothing_else_written(clock, data):
     assert set(data.uns) - {"truth"} == {"k_transfer", "k_transfer_params"}
 
 
+def test_a_clock_that_knows_held_out_subjects_is_told_of(clock, data):
+    known = sum(role == "train" for role in clock.split_.values())
+    with pytest.warns(UserWarning, match=rf"^{known} of 30 subjects trained the clock.*or refit_clock=True\.$"):
+        agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+    data.obs["donor"] = "new " + data.obs["donor"].astype(str)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+    assert data.uns["agevi_transfer_params"]["n_known"] == 0
+
+
+def test_clocks_of_every_fold_see_training_subjects_alone(clock, data, monkeypatch):
+    """By the subjects that each was trained on, and by the clocks that the classifiers were made from."""
+    trained, judged, train = [], [], agevi.model.MLPClock.train
+    from_clock, predict = CaseControlClassifier.from_clock, CaseControlClassifier.predict_proba
+
+    def spied_train(self, **arguments):
+        train(self, **arguments)
+        trained.append((self, set(self.adata.obs["donor"].astype(str)), arguments["max_epochs"]))
+
+    def spied_from(source, *args, **arguments):
+        out = from_clock(source, *args, **arguments)
+        out.source = source
+        return out
+
+    def spied_predict(self, *args, indices, **kwargs):
+        judged.append((self.source, set(self._adata.obs["donor"].astype(str).iloc[list(indices)])))
+        return predict(self, *args, indices=indices, **kwargs)
+
+    monkeypatch.setattr(agevi.model.MLPClock, "train", spied_train)
+    monkeypatch.setattr(CaseControlClassifier, "from_clock", spied_from)
+    monkeypatch.setattr(CaseControlClassifier, "predict_proba", spied_predict)
+    refit = {"refit_clock": True, "clock_kwargs": {"max_epochs": 1}}
+    data.obs.loc[data.obs["donor"].isin(["d00", "d01"]), "condition"] = np.nan
+    before = snapshot(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, **refit, copy=True)
+    assert snapshot(data) == before
+    assert len(trained) == 6
+    assert len(judged) == 24
+    donors = set(data.obs["donor"].astype(str)) - {"d00", "d01"}
+    for i, (model, held_out) in enumerate(judged):
+        source, seen, epochs = trained[i // 4]
+        assert model is source
+        assert epochs == 1
+        assert seen == donors - held_out
+        assert (list(source.genes), source.module.head.output.in_features) == (list(clock.genes), 8)
+
+
 def test_without_ages_and_with_unlabelled_subjects(clock, data):
     del data.obs["age"]
     unlabelled = data.obs["donor"].isin(["d00", "d01"])
@@ -185,6 +238,7 @@ def test_the_table_survives_a_file(clock, data, tmp_path, form):
         pytest.param({"n_folds": 13}, ValueError, "n_folds=13, but adata.obs['condition'] has 12 cases and 18 controls; each fold holds out one of each or more. Pass n_folds=12 or less.", id="folds"),
         pytest.param({"n_folds": 1}, ValueError, "n_folds=1 is out of range", id="one fold"),
         pytest.param({"validation_size": 1.0}, ValueError, "validation_size=1.0 is not a share; pass a number from 0", id="validation"),
+        pytest.param({"clock_kwargs": {"max_epochs": 1}}, ValueError, "clock_kwargs is for clocks that are trained anew; pass refit_clock=True too", id="clock_kwargs"),
         pytest.param({"reference": "scratch"}, ValueError, "reference='scratch' is not known; choose one of 'frozen transfer'", id="reference"),
         pytest.param({"sex_key": "gender"}, KeyError, "sex_key='gender' is not a column of adata.obs", id="sex"),
         pytest.param({"condition_key": "cell_type"}, ValueError, "has 3 levels", id="three levels"),

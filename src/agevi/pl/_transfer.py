@@ -71,6 +71,8 @@ def transfer(
     ...     n_repeats=1,
     ...     n_boot=20,
     ...     train_kwargs={"max_epochs": 1},
+    ...     refit_clock=True,
+    ...     clock_kwargs={"max_epochs": 1},
     ... )
     >>> agevi.pl.transfer(adata).get_xlabel()
     'AUROC'

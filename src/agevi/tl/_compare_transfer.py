@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from agevi.metrics._bootstrap import interval
 from agevi.metrics._classification import METRICS, subject_draws
 from agevi.model._seed import as_seed
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl._transfer_rows import NETWORKS, Samples, linear_probabilities, samples_of
+from agevi.tl._transfer_rows import NETWORKS, Samples, linear_probabilities, refitted, samples_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ def compare_transfer(  # noqa: PLR0913
     reference: str = "from scratch",
     validation_size: float = 0.2,
     train_kwargs: dict[str, Any] | None = None,
+    refit_clock: bool = False,
+    clock_kwargs: dict[str, Any] | None = None,
     n_boot: int = 1000,
     key_added: str = _keys.DEFAULT_KEY,
     rng: int | np.random.Generator | None = 0,
@@ -51,8 +54,9 @@ def compare_transfer(  # noqa: PLR0913
     (:class:`agevi.model.CaseControlClassifier` says what each trains). ``"logistic regression"``: on what the clock reads of
     each sample, scaled on training subjects, the penalty chosen inside these; ``"age + sex"``: the same on age and
     ``sex_key`` alone, or ``"age"`` without it. Where ``"age + sex"`` does as well as the others, these may tell age. Subjects
-    that trained the clock are held out from the classifier alone: the clock knows their ages, not their condition. To be
-    free of that too, train the clock on others.
+    that trained the clock are held out from the classifier alone: the clock knows their ages, which may go with their
+    condition, and its rows look better than they are, of which a warning tells. Pass a clock of other people, or
+    ``refit_clock=True``.
 
     Parameters
     ----------
@@ -77,6 +81,11 @@ def compare_transfer(  # noqa: PLR0913
         and do not train it; 0, or fewer than 2 subjects of a class: all epochs are run. Linear models train on them too.
     train_kwargs
         Arguments of :meth:`agevi.model.CaseControlClassifier.train` for all networks, such as ``max_epochs``.
+    refit_clock
+        Train the clock anew in every fold, with its arguments and genes, on the ages of the subjects that train the
+        classifiers there; those that choose epochs do so for the clock too. It takes that much longer.
+    clock_kwargs
+        Arguments of the clock's ``train`` then, such as ``max_epochs``.
     n_boot
         Draws of subjects for the intervals, the same for all rows.
     key_added
@@ -96,7 +105,8 @@ def compare_transfer(  # noqa: PLR0913
         ``auroc_sd`` over divisions, and ``difference``, ``difference_low`` and ``difference_high``: AUROC minus that of the
         reference in the same draws.
     ``adata.uns[f"{key_added}_transfer_params"]``
-        Arguments, names of the classes, the clock's class, and ``n_known``: subjects that trained the clock.
+        Arguments, names of the classes, the clock's class, and ``n_known``: subjects that trained the clock, 0 where it was
+        trained anew.
 
     Raises
     ------
@@ -107,7 +117,13 @@ def compare_transfer(  # noqa: PLR0913
     RuntimeError
         If the clock is not trained.
     ValueError
-        If the column has not two values, a subject is both case and control, or there are too few of a class.
+        If the column has not two values, a subject is both case and control, there are too few of a class, or a clock that
+        is to be trained anew finds no ages.
+
+    Warns
+    -----
+    UserWarning
+        If subjects of ``adata`` trained the clock.
 
     Notes
     -----
@@ -131,6 +147,8 @@ def compare_transfer(  # noqa: PLR0913
     ...     sex_key="sex",
     ...     n_boot=20,
     ...     train_kwargs={"max_epochs": 1},
+    ...     refit_clock=True,
+    ...     clock_kwargs={"max_epochs": 1},
     ... )
     >>> agevi.get.transfer_df(adata)["model"].tolist()[-1]
     'age + sex'
@@ -141,10 +159,22 @@ def compare_transfer(  # noqa: PLR0913
         raise ValueError(
             f"validation_size={validation_size!r} is not a share; pass a number from 0 to below 1, such as 0.2."
         )
+    if clock_kwargs and not refit_clock:
+        raise ValueError(
+            "clock_kwargs is for clocks that are trained anew; pass refit_clock=True too, or leave it out."
+        )
     model = CaseControlClassifier.from_clock(clock, adata, condition_key=condition_key, control=control)
     samples = samples_of(adata, clock, model, condition_key, sex_key)
     _checks.choice(reference, samples.rows, "reference")
     _check_folds(samples, n_folds, condition_key)
+    known = [] if refit_clock else [s for s in samples.case_of.index if clock.split_.get(s) == _keys.TRAIN]
+    if known:
+        warnings.warn(
+            f"{len(known)} of {len(samples.case_of)} subjects trained the clock, which knows their ages: the rows that start "
+            "from it look better than they would for other people. Pass a clock of other people, or refit_clock=True.",
+            UserWarning,
+            stacklevel=2,
+        )
     generator = _checks.generator(rng)
     probabilities = np.stack(
         [
@@ -152,6 +182,7 @@ def compare_transfer(  # noqa: PLR0913
                 samples,
                 clock,
                 model,
+                clock_kwargs=(clock_kwargs or {}) if refit_clock else None,
                 n_folds=n_folds,
                 validation_size=validation_size,
                 train_kwargs={"early_stopping": validation_size > 0} | (train_kwargs or {}),
@@ -172,10 +203,12 @@ def compare_transfer(  # noqa: PLR0913
         "reference": reference,
         "validation_size": validation_size,
         "train_kwargs": train_kwargs or {},
+        "refit_clock": refit_clock,
+        "clock_kwargs": clock_kwargs or {},
         "n_boot": n_boot,
         "rng": rng,
         "model": type(clock).__name__,
-        "n_known": int(sum(clock.split_.get(name) == _keys.TRAIN for name in samples.case_of.index)),
+        "n_known": len(known),
         "version": agevi.__version__,
     }
     out = adata.copy() if copy else adata
@@ -201,6 +234,7 @@ def _repeat(
     clock: Any,
     model: CaseControlClassifier,
     *,
+    clock_kwargs: dict[str, Any] | None,
     n_folds: int,
     validation_size: float,
     train_kwargs: dict[str, Any],
@@ -217,9 +251,10 @@ def _repeat(
         seed = as_seed(rng)
         held_out = (fold_of[samples.subject] == fold).to_numpy()
         roles = _roles(samples.case_of, fold_of == fold, validation_size, np.random.default_rng(seed))
+        source = clock if clock_kwargs is None else refitted(clock, samples, roles, seed, clock_kwargs)
         for i, row in enumerate(samples.rows):
             if row in NETWORKS:
-                found = _network(samples, clock, model, row, roles, seed=seed, train_kwargs=train_kwargs)
+                found = _network(samples, source, model, row, roles, seed=seed, train_kwargs=train_kwargs)
                 out[i, held_out] = found[held_out]
             else:
                 out[i, held_out] = linear_probabilities(samples, row, held_out, seed)
