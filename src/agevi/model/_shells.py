@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,23 @@ from agevi.dataloaders._views import registered
 from agevi.io._card import clock_card
 from agevi.io._format import Bundle
 from agevi.model import _bundle
+
+
+class DataMixin(Host):
+    """For models that are not trained on AnnData themselves: data to predict by default, which are kept as they are."""
+
+    without_data: ClassVar[str] = "was loaded without data"
+    """Why there may be none, for the message."""
+
+    def _data(self, adata: AnnData | None) -> AnnData:
+        """``adata``, or the data of the model."""
+        if adata is None and self._adata is None:
+            raise RuntimeError(f"this {type(self).__name__} {self.without_data}; pass adata=... to predict.")
+        return _checks.anndata(self._adata if adata is None else adata)
+
+    def _attach(self, adata: AnnData) -> None:
+        """Make ``adata`` the data that are predicted by default."""
+        self._adata = _checks.anndata(adata)
 
 
 class ShellMixin(Host):

@@ -19,12 +19,13 @@ from agevi.io._card import ensemble_card
 from agevi.model import _bundle
 from agevi.model._clock import ClockMixin
 from agevi.model._predictions import Prediction
+from agevi.model._shells import DataMixin
 from agevi.model.ensemble import _members
 from agevi.model.ensemble._average import SCALES, average, check_weights, weights_from_errors
 from agevi.model.ensemble._module import EnsembleModule
 
 
-class EnsembleClock(ClockMixin, BaseModelClass):
+class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
     """Ageing clock: the mean of the ages that several trained clocks predict.
 
     Each member looks for its genes and normalises values by itself, and the ages are averaged, by default on the
@@ -67,6 +68,7 @@ class EnsembleClock(ClockMixin, BaseModelClass):
     """
 
     trainable: ClassVar[bool] = False
+    without_data = "has no data, since it was loaded without or its members were made with different ones"
     selects_epochs: ClassVar[bool] = False
     weights_: np.ndarray
     """Weight of every member, with sum 1, (n_clocks,)."""
@@ -103,15 +105,6 @@ class EnsembleClock(ClockMixin, BaseModelClass):
         return _members.joined_genes(self.clocks)
 
     # --- prediction ------------------------------------------------------------------------------------------
-
-    def _data(self, adata: AnnData | None) -> AnnData:
-        """``adata``, or the data that all members were made with."""
-        if adata is None and self._adata is None:
-            raise RuntimeError(
-                "this EnsembleClock has no data, since it was loaded without or its members were made with different ones; "
-                "pass adata=... to predict."
-            )
-        return _checks.anndata(self._adata if adata is None else adata)
 
     def _predict(
         self,
@@ -187,10 +180,6 @@ class EnsembleClock(ClockMixin, BaseModelClass):
         model = cls(members, **bundle.meta["init"])
         _bundle.load_weights(model, bundle)  # refuses tensors of no member
         return model
-
-    def _attach(self, adata: AnnData) -> None:
-        """Make ``adata`` the data that are predicted by default."""
-        self._adata = _checks.anndata(adata)
 
     def to_device(self, device: str | int | torch.device) -> None:
         """Move all members to a device.

@@ -18,6 +18,7 @@ from agevi.dataloaders._query import CPG, GeneMatch
 from agevi.dataloaders._register import check_horvath_unit, where
 from agevi.io._card import published_card
 from agevi.model import _bundle
+from agevi.model._shells import DataMixin
 from agevi.model.linear._base import LinearMixin
 from agevi.model.linear._module import PublishedModule
 from agevi.model.linear._table import Coefficients, read_coefficients
@@ -26,7 +27,7 @@ from agevi.nn.heads import AGE_TRANSFORMS
 VALUES = ("any", "beta")
 
 
-class LinearClock(LinearMixin, BaseModelClass):
+class LinearClock(DataMixin, LinearMixin, BaseModelClass):
     """Ageing clock: a weighted sum of features with published weights.
 
     Made by :meth:`from_coefficients`; there is nothing to train. Values are read as they are in the data, so they must be
@@ -55,6 +56,7 @@ class LinearClock(LinearMixin, BaseModelClass):
 
     expects = "continuous"
     trainable: ClassVar[bool] = False
+    without_data = "has no data, since it was made from a table"
     selects_epochs: ClassVar[bool] = False
     predicts_sums = True
     module: PublishedModule
@@ -203,14 +205,6 @@ class LinearClock(LinearMixin, BaseModelClass):
 
     # --- data ------------------------------------------------------------------------------------------------
 
-    def _data(self, adata: AnnData | None) -> AnnData:
-        """``adata``, or the data that were attached."""
-        if adata is None and self._adata is None:
-            raise RuntimeError(
-                "this LinearClock has no data, since it was made from a table; pass adata=... to predict."
-            )
-        return _checks.anndata(self._adata if adata is None else adata)
-
     def _shell(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
         shell, match = super()._shell(adata, min_gene_coverage=min_gene_coverage, conditioned=conditioned)
         layer = self.setup_args["layer"]
@@ -230,10 +224,6 @@ class LinearClock(LinearMixin, BaseModelClass):
                 stacklevel=_checks.stack_depth(),
             )
         return shell, match
-
-    def _attach(self, adata: AnnData) -> None:
-        """Make ``adata`` the data that are predicted by default."""
-        self._adata = _checks.anndata(adata)
 
     def _card(self, meta: dict[str, Any]) -> str:
         return published_card(meta)

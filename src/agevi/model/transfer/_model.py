@@ -20,6 +20,7 @@ from agevi.model import _bundle
 from agevi.model._clock import ClockMixin
 from agevi.model._predictions import Prediction
 from agevi.model._seed import as_seed
+from agevi.model._shells import DataMixin
 from agevi.model.transfer import _condition, _network
 from agevi.model.transfer._training import TransferTrainingMixin
 
@@ -27,7 +28,7 @@ CLASS_WEIGHTS = ("balanced", "none")
 LEVELS = ("sample", "cell")
 
 
-class CaseControlClassifier(TransferTrainingMixin, ClockMixin, BaseModelClass):
+class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseModelClass):
     """Classifier of cases and controls: the network of a trained clock with a new last unit that gives log-odds.
 
     Make it with :meth:`from_clock`. What a clock has learnt from ages may tell a disease of age from health with fewer
@@ -272,12 +273,6 @@ class CaseControlClassifier(TransferTrainingMixin, ClockMixin, BaseModelClass):
         code = pd.factorize(sample if indices is None else sample[np.asarray(indices)])[0]
         return sample_means(self.clock._predict(data, **options).age, code)
 
-    def _data(self, adata: AnnData | None) -> AnnData:
-        """``adata``, or the data that the classifier was made with."""
-        if adata is None and self._adata is None:
-            raise RuntimeError("this CaseControlClassifier was loaded without data; pass adata=... to predict.")
-        return _checks.anndata(self._adata if adata is None else adata)
-
     # --- saving and loading ----------------------------------------------------------------------------------
 
     def _meta(self) -> dict[str, Any]:
@@ -318,10 +313,6 @@ class CaseControlClassifier(TransferTrainingMixin, ClockMixin, BaseModelClass):
         model.split_, model.best_epoch_, model.age_summary_ = meta["split"], meta["best_epoch"], meta["trained_on"]
         model.is_trained_ = True
         return model
-
-    def _attach(self, adata: AnnData) -> None:
-        """Make ``adata`` the data that are predicted by default."""
-        self._adata = _checks.anndata(adata)
 
     def to_device(self, device: str | int | torch.device) -> None:
         """Move the network to a device.
