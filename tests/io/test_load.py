@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 import agevi
+from agevi.io._format import BundleError
 from agevi.model import PoissonVAE
 from tests.conftest import QUIET
+from tests.io.bundles import sign
 
 
 @pytest.fixture
@@ -41,6 +43,38 @@ def test_files(bundle):
     card = (bundle / "README.md").read_text()
     assert "Predicts" in card
     assert "load_clock" in card
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"init": {"n_latents": 3}}, {"init": {"n_latent": "many"}}, {"setup": None}, {"genes": 7}, {"split": None}],
+    ids=["argument unknown", "value", "no setup", "genes", "no roles"],
+)
+def test_a_signed_bundle_that_makes_no_clock_is_refused(bundle, changes):
+    sign(bundle, **changes)
+    with pytest.raises(
+        BundleError, match=r"clock does not describe a PoissonVAE.*or was edited\. Save the clock again\.$"
+    ):
+        agevi.io.load_clock(bundle)
+
+
+def test_a_signed_classifier_of_a_linear_clock_is_refused(cohort, tmp_path):
+    agevi.model.PLSClock.setup_anndata(cohort, age_key="age", subject_key="donor")
+    linear = agevi.model.PLSClock(cohort)
+    linear.train()
+    linear.save(tmp_path / "linear")
+    own = json.loads((tmp_path / "linear" / "clock.json").read_text())
+    sign(
+        tmp_path / "linear",
+        **{"class": "CaseControlClassifier"},
+        clock=own,
+        init={"condition_key": "c", "control": "a", "case": "b"},
+    )
+    with pytest.raises(
+        BundleError,
+        match=r"CaseControlClassifier that this.*TypeError: clock is a PLSClock, which has no network",
+    ):
+        agevi.io.load_clock(tmp_path / "linear")
 
 
 def test_saving_again_gives_the_same_bytes(trained, cohort, bundle, tmp_path):

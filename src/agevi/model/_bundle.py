@@ -129,7 +129,15 @@ def build(
         raise _format.BundleError(
             f"{bundle.path} holds a {held}, not a {cls.__name__}; use {held}.load or agevi.io.load_clock."
         )
-    model = cls._restore(bundle)
+    try:
+        model = cls._restore(bundle)
+    except _format.BundleError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _format.BundleError(
+            f"{bundle.path} does not describe a {held} that this version of agevi can make ({type(error).__name__}: {error}); "
+            "it was made by another version or was edited. Save the clock again."
+        ) from error
     model.to_device(parse_device(accelerator, device))
     if adata is not None:
         model._attach(adata)
