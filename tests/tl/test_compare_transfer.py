@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import anndata as ad
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 import agevi
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl import _compare_transfer, _transfer_rows
+from agevi.tl import _compare_transfer, _transfer_folds, _transfer_rows
 from tests.conftest import QUIET
 from tests.test_gates import snapshot
 
@@ -67,13 +68,13 @@ def test_the_table(clock, data):
 def test_folds_hold_out_whole_subjects_and_are_the_same_for_all(clock, data, monkeypatch):
     seen = {}
 
-    def network(samples, clock, model, row, roles, **_):
-        seen.setdefault(row, []).append(roles == "test")
-        case = samples.case_of[roles == "validation"]
+    def network(fits, clock, row, fold):
+        seen.setdefault(row, []).append(fold.roles == "test")
+        case = fits.samples.case_of[fold.roles == "validation"]
         assert (case.sum(), len(case)) == (2, 4)  # of 8 and 12 that are not held out
-        return np.full(len(samples.case), 0.5)
+        return np.full(fold.held_out.sum(), 0.5)
 
-    monkeypatch.setattr(_compare_transfer, "_network", network)
+    monkeypatch.setattr(_transfer_folds, "_network", network)
     agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
     case = data.obs.drop_duplicates("donor").set_index("donor")["condition"] == "case"
     for row in _transfer_rows.NETWORKS:
@@ -125,11 +126,11 @@ def test_metrics_are_means_over_divisions(clock, data, monkeypatch):
     """AUROC of known probabilities, by scikit-learn."""
     rng, parts = np.random.default_rng(0), []
 
-    def repeat(samples, *_, **__):
-        parts.append(rng.random((len(samples.rows), len(samples.case))))
-        return parts[-1]
+    def fit_folds(fits, folds, _):
+        parts.extend(rng.random((2, len(fits.samples.rows), len(fits.samples.case))))
+        return [parts[fold.repeat][:, fold.held_out] for fold in folds]
 
-    monkeypatch.setattr(_compare_transfer, "_repeat", repeat)
+    monkeypatch.setattr(_compare_transfer, "fit_folds", fit_folds)
     agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
     case = (data.obs.drop_duplicates("sample").sort_values("sample")["condition"] == "case").to_numpy()
     expected = [[roc_auc_score(case, row) for row in part] for part in parts]
@@ -210,6 +211,18 @@ def test_clocks_of_every_fold_see_training_subjects_alone(clock, data, monkeypat
         assert epochs == 1
         assert seen == donors - held_out
         assert (list(source.genes), source.module.head.output.in_features) == (list(clock.genes), 8)
+
+
+@pytest.mark.parametrize("refit", [False, True], ids=["one clock", "a clock for every fold"])
+def test_folds_side_by_side_give_the_same(clock, data, refit):
+    """In processes, and in threads of this one."""
+    arguments = CONDITION | SHORT | {"refit_clock": refit, "clock_kwargs": {"max_epochs": 1} if refit else None}
+    expected = agevi.tl.compare_transfer(data, clock, **arguments, copy=True).uns["agevi_transfer"]
+    found = agevi.tl.compare_transfer(data, clock, **arguments, n_jobs=2, copy=True).uns["agevi_transfer"]
+    pd.testing.assert_frame_equal(found, expected)
+    with joblib.parallel_config("threading", n_jobs=2):
+        found = agevi.tl.compare_transfer(data, clock, **arguments, copy=True).uns["agevi_transfer"]
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_without_ages_and_with_unlabelled_subjects(clock, data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -108,6 +109,11 @@ class Categories(nn.Module):
         return self.table[levels + self.offset]
 
 
+def _arrange(tokens: FeatureTokens, keys: Any) -> None:
+    """What follows from the tokens of features that were loaded; no lambda, so that clocks can be pickled to workers."""
+    tokens.arrange()
+
+
 class FeatureTokens(nn.Module):
     """Tokens that are linear maps of their features, and of the share of these that was measured.
 
@@ -135,7 +141,7 @@ class FeatureTokens(nn.Module):
         self.weight = nn.Parameter(torch.randn(n_features, n_token) * (n_tokens / n_features) ** 0.5)
         self.bias = nn.Parameter(torch.randn(n_tokens, n_token) * n_token**-0.5)
         self.of_share = nn.Parameter(torch.zeros(n_tokens, n_token))
-        self.register_load_state_dict_post_hook(lambda module, keys: module.arrange())  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_arrange)  # type: ignore[no-untyped-call]
         self.arrange()
 
     def assign(self, token_of: torch.Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from typing import Any
 
@@ -12,19 +11,17 @@ from anndata import AnnData
 
 import agevi
 from agevi import _checks, _keys
-from agevi.dataloaders._folds import MIN_FOLDS, assign_folds
+from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.metrics import _class_kernels
 from agevi.metrics._bootstrap import interval
 from agevi.metrics._classification import METRICS, subject_draws
-from agevi.model._seed import as_seed
+from agevi.model._bundle import copy_of
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl._transfer_rows import NETWORKS, Samples, linear_probabilities, refitted, samples_of
-
-logger = logging.getLogger(__name__)
+from agevi.tl._transfer_folds import Fits, draw_folds, fit_folds
+from agevi.tl._transfer_rows import Samples, samples_of
 
 NOUN = "transfer"
 _HIGH = 0.975
-_LEAST_VALIDATION = 2
 
 
 def compare_transfer(  # noqa: PLR0913
@@ -42,6 +39,7 @@ def compare_transfer(  # noqa: PLR0913
     refit_clock: bool = False,
     clock_kwargs: dict[str, Any] | None = None,
     n_boot: int = 1000,
+    n_jobs: int | None = 1,
     key_added: str = _keys.DEFAULT_KEY,
     rng: int | np.random.Generator | None = 0,
     copy: bool = False,
@@ -88,6 +86,8 @@ def compare_transfer(  # noqa: PLR0913
         Arguments of the clock's ``train`` then, such as ``max_epochs``.
     n_boot
         Draws of subjects for the intervals, the same for all rows.
+    n_jobs
+        Folds side by side, as in joblib; results do not depend on it.
     key_added
         Prefix of the slots.
     rng
@@ -176,22 +176,18 @@ def compare_transfer(  # noqa: PLR0913
             stacklevel=2,
         )
     generator = _checks.generator(rng)
-    probabilities = np.stack(
-        [
-            _repeat(
-                samples,
-                clock,
-                model,
-                clock_kwargs=(clock_kwargs or {}) if refit_clock else None,
-                n_folds=n_folds,
-                validation_size=validation_size,
-                train_kwargs={"early_stopping": validation_size > 0} | (train_kwargs or {}),
-                rng=generator,
-            )
-            for _ in range(n_repeats)
-        ],
-        axis=1,
-    )  # n_rows x n_repeats x n_samples
+    folds = [f for i in range(n_repeats) for f in draw_folds(samples, i, n_folds, validation_size, generator)]
+    fits = Fits(
+        samples,
+        copy_of(clock),
+        condition_key,
+        control,
+        train_kwargs={"early_stopping": validation_size > 0} | (train_kwargs or {}),
+        clock_kwargs=(clock_kwargs or {}) if refit_clock else None,
+    )
+    probabilities = np.full((len(samples.rows), n_repeats, len(samples.case)), np.nan)
+    for fold, found in zip(folds, fit_folds(fits, folds, n_jobs), strict=True):
+        probabilities[:, fold.repeat, fold.held_out] = found
     table = _table(samples, probabilities, reference, n_boot, generator)
     params = {
         "condition_key": condition_key,
@@ -227,79 +223,6 @@ def _check_folds(samples: Samples, n_folds: int, condition_key: str) -> None:
             f"n_folds={n_folds}, but adata.obs[{condition_key!r}] has {n_cases} cases and {len(samples.case_of) - n_cases} "
             f"controls; each fold holds out one of each or more. Pass n_folds={max(fewest, MIN_FOLDS)} or less."
         )
-
-
-def _repeat(
-    samples: Samples,
-    clock: Any,
-    model: CaseControlClassifier,
-    *,
-    clock_kwargs: dict[str, Any] | None,
-    n_folds: int,
-    validation_size: float,
-    train_kwargs: dict[str, Any],
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Out-of-fold probabilities of one division, (n_rows, n_samples)."""
-    n = len(samples.case_of)
-    folds = assign_folds(
-        samples.age_of, np.ones(n, dtype=bool), samples.case_of.to_numpy().astype(int), n_folds, rng
-    )  # fmt: skip
-    fold_of = pd.Series(folds, index=samples.case_of.index)
-    out = np.full((len(samples.rows), len(samples.case)), np.nan)
-    for fold in range(n_folds):
-        seed = as_seed(rng)
-        held_out = (fold_of[samples.subject] == fold).to_numpy()
-        roles = _roles(samples.case_of, fold_of == fold, validation_size, np.random.default_rng(seed))
-        source = clock if clock_kwargs is None else refitted(clock, samples, roles, seed, clock_kwargs)
-        for i, row in enumerate(samples.rows):
-            if row in NETWORKS:
-                found = _network(samples, source, model, row, roles, seed=seed, train_kwargs=train_kwargs)
-                out[i, held_out] = found[held_out]
-            else:
-                out[i, held_out] = linear_probabilities(samples, row, held_out, seed)
-    return out
-
-
-def _roles(case: pd.Series, held_out: pd.Series, share: float, rng: np.random.Generator) -> pd.Series:
-    """Role of every labelled subject in one fold."""
-    roles = held_out.map({True: _keys.TEST, False: _keys.TRAIN}).astype(object)
-    trained = [rng.permutation(case.index[(case == label) & ~held_out]) for label in (0.0, 1.0)]
-    wanted = [round(share * len(names)) for names in trained]
-    if min(wanted) >= _LEAST_VALIDATION:
-        for names, n in zip(trained, wanted, strict=True):
-            roles[names[:n]] = _keys.VALIDATION
-    return roles
-
-
-def _network(
-    samples: Samples,
-    clock: Any,
-    model: CaseControlClassifier,
-    row: str,
-    roles: pd.Series,
-    *,
-    seed: int,
-    train_kwargs: dict[str, Any],
-) -> np.ndarray:
-    """Probabilities of the test samples from a network that they did not train, (n_samples,), NaN elsewhere."""
-    data = samples.data
-    role = samples.cell_subject.map(roles).fillna(_keys.TEST)
-    data.obs[_keys.SPLIT] = role.to_numpy()
-    classifier = CaseControlClassifier.from_clock(
-        clock, data, condition_key=model.condition_key, control=model.control, rng=seed, **NETWORKS[row]
-    )
-    level = logger.getEffectiveLevel()
-    quiet = logging.getLogger("agevi.model.transfer")
-    quiet.setLevel(max(level, logging.WARNING))  # the number of known subjects is told once, in the parameters
-    try:
-        classifier.train(**train_kwargs)
-    finally:
-        quiet.setLevel(logging.NOTSET)
-    cells = np.flatnonzero((role == _keys.TEST).to_numpy() & (samples.cell_sample >= 0))
-    out = np.full(len(samples.case), np.nan)
-    out[samples.cell_sample[cells]] = classifier.predict_proba(indices=cells.tolist())
-    return out
 
 
 def _table(

@@ -23,7 +23,7 @@ from agevi.model.ensemble._average import average, weights_from_errors
 from agevi.tl._measure import Watch
 from agevi.tl._recipe import Recipe
 
-_ALONE = threading.Lock()
+ALONE = threading.Lock()
 """Folds that share a process take turns, since torch has one random state per process."""
 _SMALL = 1 << 26
 """Bytes of values below which memory is left to Python's own collection, which costs half a second when it is forced."""
@@ -104,7 +104,7 @@ def run_fold(data: FoldData, job: FoldJob, n_threads: int = 1) -> FoldResult:
     n_threads
         Threads of torch and of linear algebra; the same number everywhere gives the same result everywhere.
     """
-    with _ALONE, threads(n_threads):
+    with ALONE, threads(n_threads):
         watch = Watch()
         try:
             result = _fit_and_predict(data, job)

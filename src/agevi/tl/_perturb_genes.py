@@ -49,8 +49,8 @@ def perturb_genes(  # noqa: PLR0913
     model
         A trained clock.
     genes
-        A gene, several genes, each on its own, or a dictionary of gene sets, each perturbed as a whole. Default: all
-        genes of the clock are screened.
+        A gene, several genes, each on its own, or a dictionary of gene sets, each perturbed as a whole, without those of
+        its genes that the clock does not read (``n_genes`` counts the others). Default: all genes of the clock are screened.
     factor
         What expression is multiplied by: 0 knocks a gene out, 0.5 halves it, 2 doubles it. A gene without counts stays
         without.

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from agevi import _checks, _keys
+from agevi import _checks
 from agevi.dataloaders._measured import feature_sets, has_sets, write_sets
 from agevi.dataloaders._sums import unit_values
 from agevi.model.transfer import CaseControlClassifier
@@ -137,32 +137,6 @@ def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, cells: np.
         parts.append(pd.get_dummies(text.where(text.notna(), "").astype(str)).to_numpy(dtype=np.float64)[:, 1:])
         names.append("sex" if sex_key.lower() in ("sex", "gender") else sex_key)
     return {" + ".join(names): np.concatenate(parts, axis=1)} if parts else {}
-
-
-def refitted(clock: Any, samples: Samples, roles: pd.Series, seed: int, train_kwargs: dict[str, Any]) -> Any:
-    """A clock of the same kind, arguments and genes, trained on the ages of some of the samples alone.
-
-    Parameters
-    ----------
-    clock
-        A trained clock.
-    samples
-        Samples with ages.
-    roles
-        Role of every labelled subject; cells of others are not read.
-    seed
-        Seed of the new clock.
-    train_kwargs
-        Arguments of its ``train``.
-    """
-    used = samples.cell_subject.isin(roles.index[roles != _keys.TEST]).to_numpy()
-    data = samples.data[used].copy()
-    data.obs[_keys.SPLIT] = samples.cell_subject[used].map(roles).to_numpy()
-    cls, meta = type(clock), clock._meta()
-    cls.setup_anndata(data, **(clock.setup_args | {"features": [str(gene) for gene in clock.genes]}))
-    new = cls(data, **(meta["init"] | {"rng": seed}))
-    new.train(**({"enable_progress_bar": False} | train_kwargs))
-    return new
 
 
 def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed: int) -> np.ndarray:

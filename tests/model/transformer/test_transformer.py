@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import anndata as ad
 import numpy as np
@@ -354,6 +355,11 @@ def test_a_saved_clock_is_the_same(data, tmp_path, init):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_clock_can_be_sent_to_another_process(_ft, data):
+    back = pickle.loads(pickle.dumps(_ft))
+    np.testing.assert_array_equal(back.predict_age(data), _ft.predict_age(data))
+
+
 def test_the_mask_survives_a_file(data, tmp_path):
     expected = fit(data.copy()).predict_age(data)
     data.write_h5ad(tmp_path / "x.h5ad")

@@ -1,0 +1,148 @@
+"""The folds of a comparison of transfers, each on its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+from agevi import _keys
+from agevi.dataloaders._folds import assign_folds
+from agevi.model._seed import as_seed
+from agevi.model.transfer import CaseControlClassifier
+from agevi.tl._fold_run import ALONE, threads
+from agevi.tl._transfer_rows import NETWORKS, Samples, linear_probabilities
+
+_LEAST_VALIDATION = 2
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold of one division."""
+
+    repeat: int  # number of the division
+    held_out: np.ndarray  # (n_samples,) bool
+    roles: pd.Series  # of every labelled subject
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fits:
+    """What is fitted in every fold."""
+
+    samples: Samples
+    clock: Any  # trained, without data
+    condition_key: str
+    control: str
+    train_kwargs: dict[str, Any]
+    clock_kwargs: dict[str, Any] | None  # None: the clock stays as it is
+
+
+def draw_folds(
+    samples: Samples, repeat: int, n_folds: int, validation_size: float, rng: np.random.Generator
+) -> list[Fold]:
+    """Folds of whole subjects, balanced over condition and age.
+
+    Parameters
+    ----------
+    samples
+        Labelled samples.
+    repeat
+        Number of the division.
+    n_folds
+        Folds.
+    validation_size
+        Share of the training subjects of each class that choose epochs.
+    rng
+        Generator.
+    """
+    case, n = samples.case_of, len(samples.case_of)
+    of_subject = assign_folds(samples.age_of, np.ones(n, dtype=bool), case.to_numpy().astype(int), n_folds, rng)
+    fold_of, out = pd.Series(of_subject, index=case.index), []
+    for fold in range(n_folds):
+        seed = as_seed(rng)
+        roles = _roles(case, fold_of == fold, validation_size, np.random.default_rng(seed))
+        out.append(Fold(repeat, (fold_of[samples.subject] == fold).to_numpy(), roles, seed))
+    return out
+
+
+def _roles(case: pd.Series, held_out: pd.Series, share: float, rng: np.random.Generator) -> pd.Series:
+    """Role of every labelled subject in one fold."""
+    roles = held_out.map({True: _keys.TEST, False: _keys.TRAIN}).astype(object)
+    trained = [rng.permutation(case.index[(case == label) & ~held_out]) for label in (0.0, 1.0)]
+    wanted = [round(share * len(names)) for names in trained]
+    if min(wanted) >= _LEAST_VALIDATION:
+        for names, n in zip(trained, wanted, strict=True):
+            roles[names[:n]] = _keys.VALIDATION
+    return roles
+
+
+def fit_folds(fits: Fits, folds: Sequence[Fold], n_jobs: int | None) -> list[np.ndarray]:
+    """Probabilities of the held-out samples of every fold, (n_rows, n_held_out) each.
+
+    Parameters
+    ----------
+    fits
+        What is fitted.
+    folds
+        The folds.
+    n_jobs
+        As in joblib. 1 leaves the choice to :func:`joblib.parallel_config`, and runs in this process without one.
+    """
+    found: list[np.ndarray] = Parallel(n_jobs=None if n_jobs == 1 else n_jobs)(
+        delayed(_fit_fold)(fits, fold) for fold in folds
+    )
+    return found
+
+
+def _fit_fold(fits: Fits, fold: Fold) -> np.ndarray:
+    """All rows of one fold; one thread, so that results do not depend on where it runs."""
+    with ALONE, threads(1):
+        clock = fits.clock if fits.clock_kwargs is None else _refitted(fits, fold)
+        return np.stack(
+            [
+                _network(fits, clock, row, fold)
+                if row in NETWORKS
+                else linear_probabilities(fits.samples, row, fold.held_out, fold.seed)
+                for row in fits.samples.rows
+            ]
+        )
+
+
+def _refitted(fits: Fits, fold: Fold) -> Any:
+    """A clock of the same kind, arguments and genes, trained on the ages of the fold's training subjects alone."""
+    samples, clock = fits.samples, fits.clock
+    role = samples.cell_subject.map(fold.roles)
+    used = role.isin([_keys.TRAIN, _keys.VALIDATION]).to_numpy()
+    data = samples.data[used].copy()
+    data.obs[_keys.SPLIT] = role[used].to_numpy()
+    cls = type(clock)
+    cls.setup_anndata(data, **(clock.setup_args | {"features": [str(gene) for gene in clock.genes]}))
+    new = cls(data, **(clock._meta()["init"] | {"rng": fold.seed}))
+    new.train(**({"enable_progress_bar": False} | (fits.clock_kwargs or {})))
+    return new
+
+
+def _network(fits: Fits, clock: Any, row: str, fold: Fold) -> np.ndarray:
+    """Probabilities of the held-out samples from a network that they did not train, (n_held_out,)."""
+    samples, data = fits.samples, fits.samples.data
+    role = samples.cell_subject.map(fold.roles).fillna(_keys.TEST)
+    data.obs[_keys.SPLIT] = role.to_numpy()
+    classifier = CaseControlClassifier.from_clock(
+        clock, data, condition_key=fits.condition_key, control=fits.control, rng=fold.seed, **NETWORKS[row]
+    )
+    quiet = logging.getLogger("agevi.model.transfer")
+    quiet.setLevel(max(quiet.getEffectiveLevel(), logging.WARNING))  # known subjects are told of once, by a warning
+    try:
+        classifier.train(**fits.train_kwargs)
+    finally:
+        quiet.setLevel(logging.NOTSET)
+    cells = np.flatnonzero((role == _keys.TEST).to_numpy() & (samples.cell_sample >= 0))
+    out = np.full(len(samples.case), np.nan)
+    out[samples.cell_sample[cells]] = classifier.predict_proba(indices=cells.tolist())
+    return out[fold.held_out]
