@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
@@ -23,6 +24,11 @@ class FeatureSets:
     names: list[str]
     masks: np.ndarray  # (n_sets, n_vars) bool
     codes: np.ndarray  # (n_obs,) set of every row
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The mask as a tensor, (n_sets, n_vars)."""
+        return torch.from_numpy(np.ascontiguousarray(self.masks))
 
     @property
     def used(self) -> np.ndarray:

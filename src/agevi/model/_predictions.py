@@ -83,6 +83,15 @@ class PredictMixin(ShellMixin):
         finally:
             self._forget(shell)
 
+    def _sample_codes(
+        self, adata: AnnData, indices: Sequence[int] | np.ndarray | None, sample_key: str | None
+    ) -> np.ndarray:
+        """Sample of every cell, (n_cells,); by default the samples are those of training."""
+        key = sample_key or self.setup_args["sample_key"] or self.setup_args["subject_key"]
+        names = _checks.labels(adata, key, "sample_key").to_numpy()
+        codes: np.ndarray = pd.factorize(names if indices is None else names[np.asarray(indices)], sort=True)[0]
+        return codes
+
     def _predict_samples(
         self,
         adata: AnnData | None = None,
@@ -96,10 +105,7 @@ class PredictMixin(ShellMixin):
         self._check_trained("tl.predict_age")
         data, setup = self._data(adata), self.setup_args
         rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
-        sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
-        sample = _checks.labels(data, sample_key, "sample_key").to_numpy()[rows]
-        of_sample = pd.factorize(sample, sort=True)[0]
-        codes = of_sample
+        codes = of_sample = self._sample_codes(data, rows, sample_key)
         if self.pseudocell_groupby is not None:
             group = _checks.labels(data, self.pseudocell_groupby, "pseudocell_groupby").iloc[rows]
             codes = sample_groups(of_sample, group)

@@ -103,6 +103,8 @@ def predict_age(
     _keep_out_of_fold(adata, keys, overwrite)
     if sample_key is not None:
         _checks.labels(adata, sample_key, "sample_key")
+    setup = model.setup_args
+    sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
     prediction = model._predict(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
     sample_ages = _sample_ages(adata, model, sample_key, batch_size, min_gene_coverage)
     roles = _roles(adata, model)
@@ -115,7 +117,6 @@ def predict_age(
     adata.obs[keys.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
     if prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
-    setup = model.setup_args
     adata.uns[keys.uns] = _keys.to_uns(
         {
             "params": {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage, "key_added": key_added},
@@ -123,7 +124,7 @@ def predict_age(
             "version": agevi.__version__,
             "gene_coverage": prediction.gene_coverage,
             "subject_key": setup["subject_key"],
-            "sample_key": sample_key or setup["sample_key"] or setup["subject_key"],
+            "sample_key": sample_key,
             "age_key": setup["age_key"],
             "age_unit": setup["age_unit"],
         }
@@ -141,11 +142,10 @@ def _keep_out_of_fold(adata: AnnData, keys: _keys.Keys, overwrite: bool) -> None
 
 
 def _sample_ages(
-    adata: AnnData, model: Any, sample_key: str | None, batch_size: int | None, min_gene_coverage: float
+    adata: AnnData, model: Any, sample_key: str, batch_size: int | None, min_gene_coverage: float
 ) -> np.ndarray | None:
     """Ages from summed counts, (n_cells,); None for clocks of single cells and data that do not name samples."""
-    setup = model.setup_args
-    if not model.predicts_sums or (sample_key or setup["sample_key"] or setup["subject_key"]) not in adata.obs:
+    if not model.predicts_sums or sample_key not in adata.obs:
         return None
     ages: np.ndarray = model._predict_samples(
         adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage, sample_key=sample_key

@@ -354,12 +354,12 @@ def test_a_saved_clock_is_the_same(data, tmp_path, init):
     assert np.abs(again.predict_age() - model.predict_age()).max() < 1  # the same path, other random numbers
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_clock_can_be_sent_to_another_process(_ft, data):
     back = pickle.loads(pickle.dumps(_ft))
     np.testing.assert_array_equal(back.predict_age(data), _ft.predict_age(data))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_the_mask_survives_a_file(data, tmp_path):
     expected = fit(data.copy()).predict_age(data)
     data.write_h5ad(tmp_path / "x.h5ad")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 
@@ -133,11 +132,9 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
         sample_key: str | None = None,
     ) -> np.ndarray:
         """Mean of the members' ages of every sample, from its sum or, for members of single cells, the mean of its cells."""
-        data, setup = self._data(adata), self.setup_args
+        data = self._data(adata)
         options = {"indices": indices, "batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
-        sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
-        sample = _checks.labels(data, sample_key, "sample_key").to_numpy()
-        code = pd.factorize(sample if indices is None else sample[np.asarray(indices)])[0]
+        code = self._sample_codes(data, indices, sample_key)
         return self._average(
             [
                 clock._predict_samples(data, **options, sample_key=sample_key)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 
@@ -263,15 +262,12 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         sample_key: str | None = None,
     ) -> np.ndarray:
         """Log-odds of every cell's sample, (n_cells,) float32."""
-        data, setup = self._data(adata), self.setup_args
-        sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
+        data = self._data(adata)
         options = {"indices": indices, "batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
         if self.predicts_sums:
             sums: np.ndarray = self.clock._predict_samples(data, **options, sample_key=sample_key)
             return sums
-        sample = _checks.labels(data, sample_key, "sample_key").to_numpy()
-        code = pd.factorize(sample if indices is None else sample[np.asarray(indices)])[0]
-        return sample_means(self.clock._predict(data, **options).age, code)
+        return sample_means(self.clock._predict(data, **options).age, self._sample_codes(data, indices, sample_key))
 
     # --- saving and loading ----------------------------------------------------------------------------------
 

@@ -213,5 +213,5 @@ def known_genes(module: Any, shell: AnnData, present: np.ndarray) -> dict[str, t
     """
     device = module.age_scale.mean.device
     if isinstance(module, TransformerModule):
-        return {"masks": torch.from_numpy(np.ascontiguousarray(feature_sets(shell).masks)).to(device)}
+        return {"masks": feature_sets(shell).tensor.to(device)}
     return {} if present.all() else {"present": torch.from_numpy(present).to(device)}

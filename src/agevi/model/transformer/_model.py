@@ -229,7 +229,7 @@ class TransformerClock(SampleClock):
         )
         module.mean.copy_(torch.from_numpy(mean))
         module.scale.copy_(torch.from_numpy(scale))
-        module.measured.copy_(torch.from_numpy(np.ascontiguousarray(sets.masks)))
+        module.measured.copy_(sets.tensor)
         module.age_scale.fit(self._sample_ages(train))
         if init["architecture"] == "ft" and init["modules"] is None:
             rng = np.random.default_rng(init["rng"])
@@ -385,7 +385,7 @@ class TransformerClock(SampleClock):
     def _outputs(self, loader: Any, *, weights: bool = False) -> Iterator[dict[str, Any]]:
         """What the module makes of every batch."""
         self.module.eval()
-        masks = torch.from_numpy(np.ascontiguousarray(feature_sets(loader.dataset.manager.adata).masks)).to(self.device)
+        masks = feature_sets(loader.dataset.manager.adata).tensor.to(self.device)
         for tensors in loader:
             inputs = self.module._get_inference_input(tensors)
             yield self.module.inference(**inputs, masks=masks, weights=weights)

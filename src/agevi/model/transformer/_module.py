@@ -80,9 +80,7 @@ class TransformerModule(AgeModule):
         self.register_buffer("measured", torch.ones(n_sets, n_features, dtype=torch.bool))
         self.register_buffer("held_out", None, persistent=False)
         self.output = nn.Linear(net.n_latent, 1)
-        self.adds_line = (
-            True  # a classifier's output is no age, so that the line is only something that the network reads
-        )
+        self.adds_line = True  # not in classifiers, whose output is no age; their network only reads the line
         if zero_start:
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)
