@@ -9,14 +9,17 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 import agevi
+from agevi.model import TransformerClock
 from agevi.model.transfer import CaseControlClassifier
 from agevi.tl import _compare_transfer, _transfer_folds, _transfer_rows
 from tests.conftest import QUIET
+from tests.model.transformer import masked
 from tests.test_gates import snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* subjects trained the clock, which knows their ages")
@@ -108,9 +111,9 @@ def test_rows_of_linear_models_equal_scikit_learn(clock, data):
     visits = data.obs.drop_duplicates("sample").sort_values("sample")
     counts = pd.DataFrame(data.X.toarray()).groupby(data.obs["sample"].to_numpy()).sum()
     values = np.log1p(counts.div(counts.sum(axis=1), axis=0) * 1e4)
-    np.testing.assert_allclose(samples.features["logistic regression"], values, rtol=1e-5)
+    np.testing.assert_allclose(samples.features["logistic regression"].values, values, rtol=1e-5)
     known = np.column_stack([visits["age"], visits["sex"] == "male"]).astype(float)
-    np.testing.assert_allclose(samples.features["age + sex"], known)
+    np.testing.assert_allclose(samples.features["age + sex"].values, known)
     np.testing.assert_array_equal(samples.case, visits["condition"] == "case")
     held_out = samples.subject < "d10"
     scaler = StandardScaler().fit(known[~held_out])
@@ -120,6 +123,31 @@ def test_rows_of_linear_models_equal_scikit_learn(clock, data):
     expected = fitted.predict_proba(scaler.transform(known[held_out]))[:, 1]
     found = _transfer_rows.linear_probabilities(samples, "age + sex", held_out, 0)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_a_linear_row_of_two_modalities_scales_each(monkeypatch):
+    """Each by its training rows; a sample measured twice has the mean of its log-odds."""
+    adata = masked.samples(60, paired=0.5)
+    adata.obs["condition"] = np.where(adata.obs["donor"].str[1:].astype(int) % 3 == 0, "case", "control")
+    TransformerClock.setup_anndata(adata, **(masked.SETUP | {"sample_key": None}))
+    clock = TransformerClock(adata, **masked.SMALL)
+    clock.train(max_epochs=1, **QUIET)
+    model = CaseControlClassifier.from_clock(clock, adata, **CONDITION)
+    found = _transfer_rows.samples_of(adata, clock, model, "condition", None)
+    monkeypatch.setattr(_transfer_rows, "PENALTIES", (1e-2,))
+    held_out = np.arange(len(found.case)) % 4 == 0
+    values = pd.DataFrame(adata.X.astype(float), index=adata.obs["donor"])
+    modality, z = adata.obs["modality"].to_numpy(), np.zeros(adata.shape)
+    train = ~values.index.isin(found.subject[held_out])
+    for name in ("expression", "methylation"):
+        own = modality == name
+        z[own] = StandardScaler().fit(values[own & train]).transform(values[own])
+    case = (adata.obs["condition"] == "case").to_numpy()
+    fitted = LogisticRegression(C=1e-2, class_weight="balanced").fit(z[train], case[train])
+    log_odds = pd.Series(fitted.decision_function(z[~train])).groupby(values.index[~train]).mean()
+    expected = pd.Series(expit(log_odds)).reindex(found.subject[held_out])
+    row = _transfer_rows.linear_probabilities(found, "logistic regression", held_out, 0)
+    np.testing.assert_allclose(row, expected, rtol=1e-3)
 
 
 def test_metrics_are_means_over_divisions(clock, data, monkeypatch):

@@ -50,8 +50,8 @@ def compare_transfer(  # noqa: PLR0913
     subjects that were held out. ``"frozen transfer"``: the clock with a new last unit; ``"encoder frozen"``;
     ``"fine-tuned"``: all layers trained on; ``"from scratch"``: the same network from new weights
     (:class:`agevi.model.CaseControlClassifier` says what each trains). ``"logistic regression"``: on what the clock reads of
-    each sample, scaled on training subjects, the penalty chosen inside these; ``"age + sex"``: the same on age and
-    ``sex_key`` alone, or ``"age"`` without it. Where ``"age + sex"`` does as well as the others, these may tell age. Subjects
+    each sample, scaled on training subjects (each modality on its own), the penalty chosen inside these; ``"age + sex"``: the
+    same on age and ``sex_key`` alone, or ``"age"`` without it. Where ``"age + sex"`` does as well as the others, these may tell age. Subjects
     that trained the clock are held out from the classifier alone: the clock knows their ages, which may go with their
     condition, and its rows look better than they are, of which a warning tells. Pass a clock of other people, or
     ``refit_clock=True``.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
@@ -34,6 +35,20 @@ PENALTIES = tuple(float(c) for c in np.logspace(-5, 1, 7))
 """Inverse strengths of the penalty among which the row of features chooses."""
 _INNER_FOLDS = 5
 _WEAK = 1e4  # age and sex are a few columns, which need no penalty
+_FEWEST = 10  # rows of a kind from which its own mean and standard deviation are taken
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a linear model reads: one row of features for each sample, or for each kind of measurement of a sample."""
+
+    values: np.ndarray  # (n_rows, n_features)
+    sample: np.ndarray  # (n_rows,) code
+    kind: np.ndarray  # (n_rows,) code of the modality and of the features that were measured
+
+    def part(self, used: np.ndarray) -> Table:
+        """Some of the rows."""
+        return Table(self.values[used], self.sample[used], self.kind[used])
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class Samples:
     subject: np.ndarray  # (n_samples,) name
     case_of: pd.Series  # of every labelled subject
     age_of: np.ndarray  # (n_subjects,) mean age, NaN where unknown
-    features: dict[str, np.ndarray] = field(default_factory=dict)  # of the linear rows, (n_samples, ...)
+    features: dict[str, Table] = field(default_factory=dict)  # of the linear rows
 
     @property
     def rows(self) -> list[str]:
@@ -84,10 +99,7 @@ def samples_of(
     cells = np.flatnonzero(labelled)[first]
     owner = subject.to_numpy()[cells]
     age = _ages(adata, setup["age_key"], code, len(cells))
-    shell, _ = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
-    x = _checks.matrix(shell, setup["layer"])
-    features = {FEATURES: unit_values(x, code, len(cells), normalize=setup["normalize"])}
-    features |= _covariates(adata, age, sex_key, cells)
+    features = {FEATURES: _table(adata, clock, code)} | _covariates(adata, age, sex_key, cells)
     return Samples(
         data=_sharing(adata, setup["layer"]),
         cell_subject=subject.reset_index(drop=True),
@@ -98,6 +110,22 @@ def samples_of(
         age_of=pd.Series(age).groupby(owner).mean().reindex(case_of.index).to_numpy(),
         features=features,
     )
+
+
+def _table(adata: AnnData, clock: Any, code: np.ndarray) -> Table:
+    """The features that the clock reads, of every sample and, for clocks of several modalities, kind of measurement."""
+    setup = clock.setup_args
+    shell, _ = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
+    kind = feature_sets(shell).codes
+    if clock.compared_within is not None:
+        modality, names = pd.factorize(adata.obs[clock.compared_within])
+        kind = kind * len(names) + modality
+    used, n_kinds = code >= 0, int(kind.max()) + 1
+    pairs, row_of = np.unique(code[used] * n_kinds + kind[used], return_inverse=True)
+    row = np.full(len(code), -1)
+    row[used] = row_of
+    values = unit_values(_checks.matrix(shell, setup["layer"]), row, len(pairs), normalize=setup["normalize"])
+    return Table(values, pairs // n_kinds, pairs % n_kinds)
 
 
 def _sharing(adata: AnnData, layer: str | None) -> AnnData:
@@ -122,7 +150,7 @@ def _ages(adata: AnnData, age_key: str, code: np.ndarray, n_samples: int) -> np.
     return out
 
 
-def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, cells: np.ndarray) -> dict[str, np.ndarray]:
+def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, cells: np.ndarray) -> dict[str, Table]:
     """The row without genes; none where neither ages nor a column are there."""
     parts, names = [], []
     if np.isfinite(age).all():
@@ -136,7 +164,10 @@ def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, cells: np.
         text = _checks.column(adata, sex_key, "sex_key").astype(object).iloc[cells]
         parts.append(pd.get_dummies(text.where(text.notna(), "").astype(str)).to_numpy(dtype=np.float64)[:, 1:])
         names.append("sex" if sex_key.lower() in ("sex", "gender") else sex_key)
-    return {" + ".join(names): np.concatenate(parts, axis=1)} if parts else {}
+    if not parts:
+        return {}
+    rows = np.arange(len(cells))
+    return {" + ".join(names): Table(np.concatenate(parts, axis=1), rows, np.zeros_like(rows))}
 
 
 def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed: int) -> np.ndarray:
@@ -153,36 +184,53 @@ def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed:
     seed
         Seed of the inner folds.
     """
-    x, case, subject = samples.features[row], samples.case, samples.subject
-    train = np.flatnonzero(~held_out)
-    strength = _penalty(x[train], case[train], subject[train], seed) if row == FEATURES else _WEAK
-    return _fitted(x[train], case[train], x[held_out], [strength])[0]
+    table = samples.features[row]
+    new = held_out[table.sample]
+    train, case, subject = table.part(~new), samples.case[table.sample[~new]], samples.subject[table.sample[~new]]
+    strength = _penalty(train, case, subject, seed) if row == FEATURES else _WEAK
+    log_odds = _fitted(train, case, table.part(new), [strength])[0]
+    of_sample: np.ndarray = pd.Series(log_odds).groupby(table.sample[new]).mean().to_numpy()
+    found: np.ndarray = expit(of_sample)
+    return found
 
 
-def _fitted(x: np.ndarray, case: np.ndarray, new: np.ndarray, strengths: Sequence[float]) -> list[np.ndarray]:
-    """Probabilities of ``new`` from balanced logistic regressions on scaled features, one for each penalty."""
-    scaler = StandardScaler().fit(x)
-    x, new = scaler.transform(x), scaler.transform(new)
+def _fitted(train: Table, case: np.ndarray, new: Table, strengths: Sequence[float]) -> list[np.ndarray]:
+    """Log-odds of ``new`` from balanced logistic regressions on scaled features, one for each penalty."""
+    x, z = _scaled(train, new)
     if x.shape[1] > len(x):  # the penalty keeps weights in the span of the rows, so that they can be found there
         axes = np.linalg.svd(x, full_matrices=False)[2]
-        x, new = x @ axes.T, new @ axes.T
+        x, z = x @ axes.T, z @ axes.T
     models = (LogisticRegression(C=c, class_weight="balanced", solver="newton-cholesky") for c in strengths)
-    return [model.fit(x, case).predict_proba(new)[:, 1] for model in models]
+    return [model.fit(x, case).decision_function(z) for model in models]
 
 
-def _penalty(x: np.ndarray, case: np.ndarray, subject: np.ndarray, seed: int) -> float:
+def _scaled(train: Table, new: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Features of both with mean 0 and standard deviation 1 in the training rows, of each kind where it has enough."""
+    scaler = StandardScaler().fit(train.values)
+    x, z = scaler.transform(train.values), scaler.transform(new.values)
+    kinds, number = np.unique(train.kind, return_counts=True)
+    if len(kinds) > 1:
+        for kind in kinds[number >= _FEWEST]:
+            own = train.kind == kind
+            scaler = StandardScaler().fit(train.values[own])
+            x[own] = scaler.transform(train.values[own])
+            if (new.kind == kind).any():
+                z[new.kind == kind] = scaler.transform(new.values[new.kind == kind])
+    return x, z
+
+
+def _penalty(train: Table, case: np.ndarray, subject: np.ndarray, seed: int) -> float:
     """The penalty with the lowest balanced log-loss over folds of training subjects."""
     fewest = min(len(set(subject[case == label])) for label in (0, 1))
     n_folds = min(_INNER_FOLDS, fewest)
     if n_folds < 2:
         return PENALTIES[len(PENALTIES) // 2]
     losses = np.zeros(len(PENALTIES))
+    sign, weight = np.where(case == 1, 1, -1), np.where(case == 1, 1 / case.sum(), 1 / (len(case) - case.sum()))
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed % 2**32)
-    for train, held_out in folds.split(x, case, subject):
-        if np.ptp(case[train]) == 0:
+    for fitted, held_out in folds.split(train.values, case, subject):
+        if np.ptp(case[fitted]) == 0:
             continue
-        for i, found in enumerate(_fitted(x[train], case[train], x[held_out], PENALTIES)):
-            right = np.clip(np.where(case[held_out] == 1, found, 1 - found), 1e-12, None)
-            weight = np.where(case[held_out] == 1, 1 / case.sum(), 1 / (len(case) - case.sum()))
-            losses[i] -= (weight * np.log(right)).sum()
+        for i, log_odds in enumerate(_fitted(train.part(fitted), case[fitted], train.part(held_out), PENALTIES)):
+            losses[i] += (weight[held_out] * np.logaddexp(0, -sign[held_out] * log_odds)).sum()
     return PENALTIES[int(losses.argmin())]
