@@ -24,6 +24,7 @@ OUT_OF_FOLD = "out_of_fold"
 NEW = "new"
 SPLIT_ROLES = (TRAIN, VALIDATION, TEST)
 ROLES = (TRAIN, VALIDATION, TEST, OUT_OF_FOLD, NEW)
+FITTED_ROLES = (TRAIN, VALIDATION)
 HELD_OUT_ROLES = (TEST, OUT_OF_FOLD, NEW)
 """Roles whose ages did not shape the fitted weights, so that statistics on age gaps may use them."""
 

@@ -32,6 +32,8 @@ def compared(cohort):
     [
         pytest.param("auroc", "AUROC", 0.5, id="auroc"),
         pytest.param("auprc", "Average precision", 0.25, id="auprc"),
+        pytest.param("f1", "F1", 1 / 3, id="f1"),  # a coin has precision 1/4 and recall 1/2
+        pytest.param("balanced_accuracy", "Balanced accuracy", 0.5, id="balanced_accuracy"),
         pytest.param("mcc", "Matthews' correlation", 0.0, id="mcc"),
         pytest.param("brier", "Brier score (0 is best)", 0.25, id="brier"),
     ],

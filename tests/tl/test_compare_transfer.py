@@ -11,18 +11,18 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 import agevi
 from agevi.model import TransformerClock
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl import _compare_transfer, _transfer_folds, _transfer_rows
+from agevi.tl import _compare_transfer, _transfer_folds, _transfer_rows, _transfer_table
 from tests.conftest import QUIET
 from tests.model.transformer import masked
 from tests.test_gates import snapshot
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* subjects trained the clock, which knows their ages")
+pytestmark = pytest.mark.filterwarnings("ignore:.* subjects trained the clock or chose its epochs")
 SETUP = {"age_key": "age", "subject_key": "donor"}
 CONDITION = {"condition_key": "condition", "control": "control"}
 SHORT = {"n_folds": 3, "n_repeats": 2, "n_boot": 50, "train_kwargs": {"max_epochs": 1}, "sex_key": "sex"}
@@ -65,7 +65,7 @@ def test_the_table(clock, data):
     assert scratch[["difference", "difference_low", "difference_high"]].tolist() == [0, 0, 0]
     params = data.uns["agevi_transfer_params"]
     assert (params["control"], params["case"], params["model"]) == ("control", "case", "MLPClock")
-    assert params["n_known"] == sum(role == "train" for role in clock.split_.values())
+    assert params["n_known"] == sum(role in ("train", "validation") for role in clock.split_.values())
 
 
 def test_folds_hold_out_whole_subjects_and_are_the_same_for_all(clock, data, monkeypatch):
@@ -94,9 +94,9 @@ def test_networks_never_see_who_is_held_out(clock, data, monkeypatch):
     made, predict = [], CaseControlClassifier.predict_proba
 
     def spied(self, *args, indices, **kwargs):
-        assert "log_loss_validation" in self.history
         held_out = set(self._adata.obs["donor"].astype(str).iloc[list(indices)])
         assert held_out == {name for name, role in self.split_.items() if role == "test"}
+        assert set(self.split_.values()) == {"train", "test"}
         made.append(self.freeze)
         return predict(self, *args, indices=indices, **kwargs)
 
@@ -143,7 +143,10 @@ def test_a_linear_row_of_two_modalities_scales_each(monkeypatch):
         own = modality == name
         z[own] = StandardScaler().fit(values[own & train]).transform(values[own])
     case = (adata.obs["condition"] == "case").to_numpy()
-    fitted = LogisticRegression(C=1e-2, class_weight="balanced").fit(z[train], case[train])
+    subject = pd.Series(values.index[train])
+    weight = 1 / subject.map(subject.value_counts()).to_numpy()
+    weight *= np.where(case[train], 1 / weight[case[train]].sum(), 1 / weight[~case[train]].sum()) * weight.sum() / 2
+    fitted = LogisticRegression(C=1e-2).fit(z[train], case[train], weight)
     log_odds = pd.Series(fitted.decision_function(z[~train])).groupby(values.index[~train]).mean()
     expected = pd.Series(expit(log_odds)).reindex(found.subject[held_out])
     row = _transfer_rows.linear_probabilities(found, "logistic regression", held_out, 0)
@@ -151,20 +154,96 @@ def test_a_linear_row_of_two_modalities_scales_each(monkeypatch):
 
 
 def test_metrics_are_means_over_divisions(clock, data, monkeypatch):
-    """AUROC of known probabilities, by scikit-learn."""
-    rng, parts = np.random.default_rng(0), []
+    """Of known probabilities of subjects, by scikit-learn; AUROC over pairs of one fold."""
+    rng, parts, seen = np.random.default_rng(0), [], []
 
     def fit_folds(fits, folds, _):
         parts.extend(rng.random((2, len(fits.samples.rows), len(fits.samples.case))))
+        seen.extend([fits.samples.subject, folds])
         return [parts[fold.repeat][:, fold.held_out] for fold in folds]
 
     monkeypatch.setattr(_compare_transfer, "fit_folds", fit_folds)
     agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
-    case = (data.obs.drop_duplicates("sample").sort_values("sample")["condition"] == "case").to_numpy()
-    expected = [[roc_auc_score(case, row) for row in part] for part in parts]
+    subject, folds = seen
+    case = data.obs.drop_duplicates("donor").set_index("donor")["condition"].eq("case").sort_index()
+    of_subject = [[pd.Series(row).groupby(subject).mean() for row in part] for part in parts]
+    expected = np.zeros((2, len(ROWS)))
+    for i, row in np.ndindex(expected.shape):
+        own = [f.roles.index[f.roles == "test"] for f in folds if f.repeat == i]
+        pairs = [case[names].sum() * (~case[names]).sum() for names in own]
+        areas = [roc_auc_score(case[names], of_subject[i][row][names]) for names in own]
+        expected[i, row] = np.average(areas, weights=pairs)
     table = agevi.get.transfer_df(data)
-    np.testing.assert_allclose(table["auroc"], np.mean(expected, axis=0))
-    np.testing.assert_allclose(table["auroc_sd"], np.std(expected, axis=0, ddof=1))
+    np.testing.assert_allclose(table["auroc"], expected.mean(axis=0))
+    np.testing.assert_allclose(table["auroc_sd"], expected.std(axis=0, ddof=1))
+    precision = [[average_precision_score(case, row) for row in part] for part in of_subject]
+    np.testing.assert_allclose(table["auprc"], np.mean(precision, axis=0))
+
+
+def test_networks_train_for_as_many_epochs_as_validation_subjects_chose(clock, data, monkeypatch):
+    """On all training subjects; once where nobody is to choose."""
+    calls, train = [], CaseControlClassifier.train
+
+    def spied(self, **arguments):
+        train(self, **arguments)
+        calls.append((arguments, self.best_epoch_, "log_loss_validation" in self.history))
+
+    monkeypatch.setattr(CaseControlClassifier, "train", spied)
+    short = SHORT | {"n_folds": 2, "n_repeats": 1, "train_kwargs": {"max_epochs": 4}}
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **short, validation_size=0.4)
+    assert len(calls) == 16
+    for first, final in zip(calls[::2], calls[1::2], strict=True):
+        assert first[0] == {"early_stopping": True, "max_epochs": 4}
+        roles = ("train", "validation")
+        assert final[0] == {"early_stopping": False, "max_epochs": first[1], "train_roles": roles}
+        assert (first[2], final[2]) == (True, False)
+    calls.clear()
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **short, validation_size=0)
+    assert [c[0]["early_stopping"] for c in calls] == [False] * 8
+
+
+def test_nothing_is_left_with_scvi_tools(clock, data):
+    """Data and models of the folds, which its stores would keep alive."""
+    cls = type(clock)
+
+    def kept():
+        return set(cls._setup_adata_manager_store), set(cls._per_instance_manager_store) - {None}
+
+    before = kept()
+    refit = {"refit_clock": True, "clock_kwargs": {"max_epochs": 1}}
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, **refit)
+    assert kept() == before
+
+
+def test_features_that_say_nothing_have_an_area_of_one_half():
+    """With few subjects, whose areas across folds would be below."""
+    rng, within, across = np.random.default_rng(0), [], []
+    case = np.r_[np.ones(4), np.zeros(8)]
+    for _ in range(2000):
+        fold = np.r_[rng.permutation(4), rng.permutation(np.repeat(np.arange(4), 2))]
+        probability = np.array([case[fold != f].mean() for f in fold]) + 0.2 * rng.normal(size=12)
+        within.append(_transfer_table.auroc_within(case, probability, fold, np.ones((1, 12)))[0])
+        fold[8:] = rng.integers(4, size=4)
+        probability = np.array([case[fold != f].mean() for f in fold]) + 0.02 * rng.normal(size=12)
+        across.append(roc_auc_score(case, probability))
+        assert 0 <= within[-1] <= 1
+    assert abs(np.mean(within) - 0.5) < 0.02
+    assert np.mean(across) < 0.4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_fold_holds_out_both_classes(seed):
+    """Also where some ages are unknown."""
+    rng = np.random.default_rng(seed)
+    case = pd.Series(np.r_[np.ones(4), np.zeros(9)], index=[f"d{i:02d}" for i in range(13)])
+    age = np.where(rng.random(13) < 0.5, np.nan, rng.uniform(20, 80, 13))
+    samples = _transfer_rows.Samples(
+        None, case.index.to_series(), np.arange(13), case.to_numpy(), case.index.to_numpy(), case, age
+    )
+    for fold in _transfer_folds.draw_folds(samples, 0, 4, 0.2, rng):
+        held_out = case[fold.roles == "test"]
+        assert held_out.sum() == 1
+        assert (held_out == 0).sum() >= 2
 
 
 def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):
@@ -192,7 +271,7 @@ def test_same_seed_same_table_and_nothing_else_written(clock, data):
 
 
 def test_a_clock_that_knows_held_out_subjects_is_told_of(clock, data):
-    known = sum(role == "train" for role in clock.split_.values())
+    known = sum(role in ("train", "validation") for role in clock.split_.values())
     with pytest.warns(UserWarning, match=rf"^{known} of 30 subjects trained the clock.*or refit_clock=True\.$"):
         agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
     data.obs["donor"] = "new " + data.obs["donor"].astype(str)
@@ -280,6 +359,9 @@ def test_the_table_survives_a_file(clock, data, tmp_path, form):
         pytest.param({"n_folds": 1}, ValueError, "n_folds=1 is out of range", id="one fold"),
         pytest.param({"validation_size": 1.0}, ValueError, "validation_size=1.0 is not a share; pass a number from 0", id="validation"),
         pytest.param({"clock_kwargs": {"max_epochs": 1}}, ValueError, "clock_kwargs is for clocks that are trained anew; pass refit_clock=True too", id="clock_kwargs"),
+        pytest.param({"train_kwargs": {"train_roles": ("train", "test")}}, ValueError, "train_kwargs holds 'train_roles', which is set for each fold; leave it out.", id="roles"),
+        pytest.param({"train_kwargs": {"max_epoch": 1}}, TypeError, "train_kwargs holds 'max_epoch', which CaseControlClassifier.train does not take; closest: 'max_epochs'.", id="train_kwargs"),
+        pytest.param({"refit_clock": True, "clock_kwargs": {"split_key": "x"}}, ValueError, "clock_kwargs holds 'split_key', which is set for each fold; leave it out.", id="clock's roles"),
         pytest.param({"reference": "scratch"}, ValueError, "reference='scratch' is not known; choose one of 'frozen transfer'", id="reference"),
         pytest.param({"sex_key": "gender"}, KeyError, "sex_key='gender' is not a column of adata.obs", id="sex"),
         pytest.param({"condition_key": "cell_type"}, ValueError, "has 3 levels", id="three levels"),

@@ -222,7 +222,7 @@ CASES = {
     "setup": ({"setup_kwargs": {"laier": "x"}}, TypeError, "'laier', which PLSClock.setup_anndata does not take"),
     "layers": ({"setup_kwargs": {"PLSClock": {"layer": "x"}}}, ValueError, "setup_kwargs gives the classes of model_cls different values of layer"),
     "weights": ({"model_kwargs": {"EnsembleClock": {"weights": [1]}}}, ValueError, "nor one number from 0 for each of the 2 clocks"),
-    "joining": ({"model_kwargs": {"EnsembleClock": {"clocks": []}}}, ValueError, "which the cross-validation sets itself"),
+    "joining": ({"model_kwargs": {"EnsembleClock": {"clocks": []}}}, ValueError, "which is set for each fold"),
 }  # fmt: skip
 
 

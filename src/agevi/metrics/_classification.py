@@ -248,7 +248,7 @@ def classification_metrics(
     if n_boot < 0:
         raise ValueError(f"n_boot={n_boot!r} is not a number of draws; pass 0 or more, such as 2000.")
     out: dict[str, float] = {"n": len(x), "n_cases": int(x.sum())}
-    draws = list(subject_draws(len(x), groups, n_boot, rng))
+    draws = [rows for rows in subject_draws(len(x), groups, n_boot, rng) if np.ptp(x[rows])]
     for name in METRICS:
         kernel = getattr(_class_kernels, name)
         out[name] = float(kernel(x, y))

@@ -97,9 +97,8 @@ def transfer(
     for name, color in COLORS.items():
         if (kind == name).any():
             ax.plot([], [], "o", color=color, label=name)
-    guess = {"auprc": table["n_cases"].iloc[0] / table["n_subjects"].iloc[0], "mcc": 0.0, "brier": 0.25}.get(
-        metric, 0.5
-    )
+    share = table["n_cases"].iloc[0] / table["n_subjects"].iloc[0]
+    guess = {"auprc": share, "f1": share / (share + 0.5), "mcc": 0.0, "brier": 0.25}.get(metric, 0.5)
     ax.axvline(guess, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ax.set(xlabel=_LABELS[metric], yticks=range(len(table)), yticklabels=table["model"])
     n_cases = int(table["n_cases"].iloc[0])

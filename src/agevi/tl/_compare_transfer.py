@@ -12,16 +12,16 @@ from anndata import AnnData
 import agevi
 from agevi import _checks, _keys
 from agevi.dataloaders._folds import MIN_FOLDS
-from agevi.metrics import _class_kernels
-from agevi.metrics._bootstrap import interval
-from agevi.metrics._classification import METRICS, subject_draws
 from agevi.model._bundle import copy_of
 from agevi.model.transfer import CaseControlClassifier
+from agevi.tl._fold_run import forget
+from agevi.tl._recipe import check_kwargs
 from agevi.tl._transfer_folds import Fits, draw_folds, fit_folds
 from agevi.tl._transfer_rows import Samples, samples_of
+from agevi.tl._transfer_table import metric_table
 
 NOUN = "transfer"
-_HIGH = 0.975
+_ROLES = ("split_key", "train_roles")
 
 
 def compare_transfer(  # noqa: PLR0913
@@ -51,9 +51,9 @@ def compare_transfer(  # noqa: PLR0913
     ``"fine-tuned"``: all layers trained on; ``"from scratch"``: the same network from new weights
     (:class:`agevi.model.CaseControlClassifier` says what each trains). ``"logistic regression"``: on what the clock reads of
     each sample, scaled on training subjects (each modality on its own), the penalty chosen inside these; ``"age + sex"``: the
-    same on age and ``sex_key`` alone, or ``"age"`` without it. Where ``"age + sex"`` does as well as the others, these may tell age. Subjects
-    that trained the clock are held out from the classifier alone: the clock knows their ages, which may go with their
-    condition, and its rows look better than they are, of which a warning tells. Pass a clock of other people, or
+    same on age and ``sex_key`` alone, or ``"age"`` without it. Where ``"age + sex"`` does as well as the others, these may tell
+    age. Subjects that trained the clock are held out from the classifier alone: the clock knows their ages, which may go
+    with their condition, and its rows look better than they are, of which a warning tells. Pass a clock of other people, or
     ``refit_clock=True``.
 
     Parameters
@@ -69,14 +69,16 @@ def compare_transfer(  # noqa: PLR0913
     n_folds
         Folds, at most as many as there are subjects in the smaller class.
     n_repeats
-        Divisions into folds. Each metric is taken over all held-out samples of a division, and averaged over divisions.
+        Divisions into folds. Each metric is taken over all held-out subjects of a division, of whose samples the mean
+        probability counts, and averaged over divisions. AUROC is taken over pairs of subjects that the same fold held out.
     sex_key
         Column with the sex, or another category, for the row without genes.
     reference
         Row that the others are compared with.
     validation_size
-        Share of the training subjects of each class, the same for all networks of a fold, that choose the epoch of a network
-        and do not train it; 0, or fewer than 2 subjects of a class: all epochs are run. Linear models train on them too.
+        Share of the training subjects of each class, the same for all networks of a fold, that choose the epochs of a network,
+        which is then trained anew for as many on all training subjects; 0, or fewer than 2 subjects of a class: all epochs are
+        run.
     train_kwargs
         Arguments of :meth:`agevi.model.CaseControlClassifier.train` for all networks, such as ``max_epochs``.
     refit_clock
@@ -105,7 +107,7 @@ def compare_transfer(  # noqa: PLR0913
         ``auroc_sd`` over divisions, and ``difference``, ``difference_low`` and ``difference_high``: AUROC minus that of the
         reference in the same draws.
     ``adata.uns[f"{key_added}_transfer_params"]``
-        Arguments, names of the classes, the clock's class, and ``n_known``: subjects that trained the clock, 0 where it was
+        Arguments, names of the classes, the clock's class, and ``n_known``: subjects of the clock's training, 0 where it was
         trained anew.
 
     Raises
@@ -123,7 +125,7 @@ def compare_transfer(  # noqa: PLR0913
     Warns
     -----
     UserWarning
-        If subjects of ``adata`` trained the clock.
+        If subjects of ``adata`` trained the clock or chose its epochs.
 
     Notes
     -----
@@ -163,14 +165,18 @@ def compare_transfer(  # noqa: PLR0913
         raise ValueError(
             "clock_kwargs is for clocks that are trained anew; pass refit_clock=True too, or leave it out."
         )
+    check_kwargs(
+        "train_kwargs", train_kwargs, "CaseControlClassifier.train", CaseControlClassifier.train, ("self", *_ROLES)
+    )
+    check_kwargs("clock_kwargs", clock_kwargs, f"{type(clock).__name__}.train", type(clock).train, ("self", *_ROLES))
     model = CaseControlClassifier.from_clock(clock, adata, condition_key=condition_key, control=control)
     samples = samples_of(adata, clock, model, condition_key, sex_key)
     _checks.choice(reference, samples.rows, "reference")
     _check_folds(samples, n_folds, condition_key)
-    known = [] if refit_clock else [s for s in samples.case_of.index if clock.split_.get(s) == _keys.TRAIN]
+    known = [] if refit_clock else [s for s in samples.case_of.index if clock.split_.get(s) in _keys.FITTED_ROLES]
     if known:
         warnings.warn(
-            f"{len(known)} of {len(samples.case_of)} subjects trained the clock, which knows their ages: the rows that start "
+            f"{len(known)} of {len(samples.case_of)} subjects trained the clock or chose its epochs, so that it knows their ages: the rows that start "
             "from it look better than they would for other people. Pass a clock of other people, or refit_clock=True.",
             UserWarning,
             stacklevel=2,
@@ -185,10 +191,22 @@ def compare_transfer(  # noqa: PLR0913
         train_kwargs={"early_stopping": validation_size > 0} | (train_kwargs or {}),
         clock_kwargs=(clock_kwargs or {}) if refit_clock else None,
     )
-    probabilities = np.full((len(samples.rows), n_repeats, len(samples.case)), np.nan)
+    fold_of = np.zeros((n_repeats, len(samples.case_of)), dtype=np.int64)
+    of_samples = np.full((len(samples.rows), n_repeats, len(samples.case)), np.nan)
     for fold, found in zip(folds, fit_folds(fits, folds, n_jobs), strict=True):
-        probabilities[:, fold.repeat, fold.held_out] = found
-    table = _table(samples, probabilities, reference, n_boot, generator)
+        of_samples[:, fold.repeat, fold.held_out] = found
+        fold_of[fold.repeat, fold.roles == _keys.TEST] = fold.number
+    forget(model.clock)
+    forget(fits.clock)
+    table = metric_table(
+        samples.rows,
+        samples.case_of.to_numpy(),
+        _of_subjects(of_samples, samples),
+        fold_of,
+        reference=reference,
+        n_boot=n_boot,
+        rng=generator,
+    )
     params = {
         "condition_key": condition_key,
         "control": model.control,
@@ -225,32 +243,10 @@ def _check_folds(samples: Samples, n_folds: int, condition_key: str) -> None:
         )
 
 
-def _table(
-    samples: Samples, probabilities: np.ndarray, reference: str, n_boot: int, rng: np.random.Generator
-) -> pd.DataFrame:
-    """Metrics of every row with their intervals, and the difference of its AUROC from that of the reference."""
-    case = np.broadcast_to(samples.case, probabilities.shape)
-    draws = list(subject_draws(len(samples.case), samples.subject, n_boot, rng))
-    columns: dict[str, Any] = {
-        "n_subjects": np.full(len(samples.rows), len(samples.case_of)),
-        "n_cases": np.full(len(samples.rows), int(samples.case_of.sum())),
-    }
-    for name in METRICS:
-        kernel = getattr(_class_kernels, name)
-        each = kernel(case, probabilities)
-        drawn = np.stack([kernel(case[..., rows], probabilities[..., rows]).mean(axis=1) for rows in draws], axis=1)
-        columns[name] = each.mean(axis=1)
-        columns |= _ends(name, drawn)
-        if name == "auroc":
-            i = samples.rows.index(reference)
-            n_repeats = each.shape[1]
-            columns["auroc_sd"] = each.std(axis=1, ddof=1) if n_repeats > 1 else np.full(len(each), np.nan)
-            columns["difference"] = columns[name] - columns[name][i]
-            columns |= _ends("difference", drawn - drawn[i])
-    return pd.DataFrame(columns, index=pd.Index(samples.rows, dtype=object))
-
-
-def _ends(name: str, drawn: np.ndarray) -> dict[str, np.ndarray]:
-    """Ends of the interval of every row."""
-    ends = np.array([interval(values, _HIGH) for values in drawn])
-    return {f"{name}_low": ends[:, 0], f"{name}_high": ends[:, 1]}
+def _of_subjects(probability: np.ndarray, samples: Samples) -> np.ndarray:
+    """Mean probability of the samples of every subject, (n_rows, n_divisions, n_subjects)."""
+    owner = samples.case_of.index.get_indexer(pd.Index(samples.subject))
+    member = np.zeros((len(owner), len(samples.case_of)))
+    member[np.arange(len(owner)), owner] = 1 / np.bincount(owner)[owner]
+    out: np.ndarray = probability @ member
+    return out

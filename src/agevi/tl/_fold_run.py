@@ -190,9 +190,23 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
         best_epoch = model.best_epoch_ if recipe.selects_epochs else -1
         return FoldResult(predicted, summed, validation_mae, best_epoch), held
     finally:
-        if model is not None:
-            model.deregister_manager(model.adata)
-        cls._setup_adata_manager_store.pop(registered(train, cls).uns.get("_scvi_uuid"), None)
+        forget(model, cls, train)
+
+
+def forget(model: Any, cls: Any = None, adata: AnnData | None = None) -> None:
+    """Drop what scvi-tools keeps of a model, and of the data it was set up with, for the life of the process.
+
+    Parameters
+    ----------
+    model
+        The model, None where it was not made.
+    cls, adata
+        Class and data of the set-up.
+    """
+    if model is not None:
+        model._per_instance_manager_store.pop(model.id, None)
+    if cls is not None:
+        cls._setup_adata_manager_store.pop(registered(adata, cls).uns.get("_scvi_uuid"), None)
 
 
 def _fit(model: Any, job: FoldJob) -> np.ndarray | None:

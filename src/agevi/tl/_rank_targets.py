@@ -130,7 +130,9 @@ def rank_targets(
 
     Notes
     -----
-    Diseases are compared on the genes that all of them could rank (``n_background`` :math:`= N`), ranked anew among these. With
+    Genes with the same attribution are ranked in an order of chance, another one for each name of a disease: in one order they
+    would be shared for that reason alone. Diseases are compared on the genes that all of them could rank (``n_background``
+    :math:`= N`), ranked anew among these. With
     top lists of :math:`n_1, \dots, n_m` genes, the overlap of two is hypergeometric. The number of genes in all :math:`m` lists
     is the end of a chain: the first :math:`i` lists have :math:`X_i` genes in common, and given it :math:`X_{i+1}` is
     hypergeometric with :math:`X_i` of :math:`N` genes and :math:`n_{i+1}` draws, which gives its exact distribution. The p
@@ -180,7 +182,7 @@ def rank_targets(
 
 
 def _ranks(attribution: pd.Series) -> pd.Series:
-    """Rank of every gene from 1, the largest first; NaN for genes without any attribution."""
+    """Rank of every gene from 1, the largest first, ties as they come; NaN for genes without any attribution."""
     ranks = attribution.rank(ascending=False, method="first")
     return ranks.where(attribution > 0)
 
@@ -196,7 +198,8 @@ def _common_ranks(tables: dict[str, pd.DataFrame], n_shared: int) -> pd.DataFram
             f"n_shared={n_shared}, but the tables have {len(genes):,} genes in common ({sizes}); pass a smaller n_shared, or "
             "attributions of clocks that were trained on the same genes."
         )
-    out = pd.DataFrame({name: _ranks(table.loc[genes, "attribution"]) for name, table in tables.items()}, index=genes)
+    shared = {name: table.loc[table.index.isin(genes), "attribution"] for name, table in tables.items()}
+    out = pd.DataFrame({name: _ranks(values) for name, values in shared.items()}, index=genes.sort_values())
     few = out.max().fillna(0).astype(int)
     few = few[few < n_shared]
     if len(tables) > 1 and len(few):

@@ -118,7 +118,21 @@ def check_class(model_cls: Any) -> None:
 def check_kwargs(
     argument: str, kwargs: Mapping[str, Any] | None, call: str, function: Any, reserved: tuple[str, ...]
 ) -> None:
-    """Refuse names that the call does not take, and those that the cross-validation sets."""
+    """Refuse names that a call does not take, and those that are set for each fold.
+
+    Parameters
+    ----------
+    argument
+        Name of the user's argument, for the message.
+    kwargs
+        Its value.
+    call
+        What takes it, for the message.
+    function
+        The same as an object.
+    reserved
+        Names that are set for each fold.
+    """
     if kwargs is None:
         return
     if not isinstance(kwargs, Mapping):
@@ -129,7 +143,7 @@ def check_kwargs(
     takes_more = "setup" not in call and any(p.kind == p.VAR_KEYWORD for p in parameters.values())
     for name in kwargs:
         if name in reserved:
-            raise ValueError(f"{argument} holds {name!r}, which the cross-validation sets itself; leave it out.")
+            raise ValueError(f"{argument} holds {name!r}, which is set for each fold; leave it out.")
         if name not in known and not takes_more:
             hint = _checks.closest(name, known)
             there = _checks.listed([n for n in known if n not in reserved])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def read_attributions(tables: Any, group: str, key_added: str) -> dict[str, pd.D
 
 
 def _one(value: Any, name: str, group: str, key_added: str) -> pd.DataFrame:
-    """One clock's genes."""
+    """One clock's genes, in an order of chance that depends on the name alone, so that ties are not broken alike."""
     if isinstance(value, AnnData):
         out = _from_anndata(value, group, key_added)
     elif isinstance(value, pd.DataFrame):
@@ -64,7 +65,7 @@ def _one(value: Any, name: str, group: str, key_added: str) -> pd.DataFrame:
         )
     if not (out["attribution"] > 0).any():
         raise ValueError(f"tables[{name!r}] has no gene with an attribution other than zero, so none can be ranked.")
-    return out
+    return out.sort_index().sample(frac=1, random_state=zlib.crc32(name.encode()))
 
 
 def _from_anndata(adata: AnnData, group: str, key_added: str) -> pd.DataFrame:

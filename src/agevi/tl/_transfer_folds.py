@@ -15,7 +15,7 @@ from agevi import _keys
 from agevi.dataloaders._folds import assign_folds
 from agevi.model._seed import as_seed
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl._fold_run import ALONE, threads
+from agevi.tl._fold_run import ALONE, forget, threads
 from agevi.tl._transfer_rows import NETWORKS, Samples, linear_probabilities
 
 _LEAST_VALIDATION = 2
@@ -26,6 +26,7 @@ class Fold:
     """A fold of one division."""
 
     repeat: int  # number of the division
+    number: int  # in its division
     held_out: np.ndarray  # (n_samples,) bool
     roles: pd.Series  # of every labelled subject
     seed: int
@@ -46,7 +47,7 @@ class Fits:
 def draw_folds(
     samples: Samples, repeat: int, n_folds: int, validation_size: float, rng: np.random.Generator
 ) -> list[Fold]:
-    """Folds of whole subjects, balanced over condition and age.
+    """Folds of whole subjects, balanced over condition and age; where no age is known, that of the class stands in.
 
     Parameters
     ----------
@@ -62,12 +63,14 @@ def draw_folds(
         Generator.
     """
     case, n = samples.case_of, len(samples.case_of)
-    of_subject = assign_folds(samples.age_of, np.ones(n, dtype=bool), case.to_numpy().astype(int), n_folds, rng)
+    known = pd.Series(samples.age_of, index=case.index)
+    age = known.fillna(known.groupby(case).transform("median")).fillna(0.0).to_numpy()
+    of_subject = assign_folds(age, np.ones(n, dtype=bool), case.to_numpy().astype(int), n_folds, rng)
     fold_of, out = pd.Series(of_subject, index=case.index), []
     for fold in range(n_folds):
         seed = as_seed(rng)
         roles = _roles(case, fold_of == fold, validation_size, np.random.default_rng(seed))
-        out.append(Fold(repeat, (fold_of[samples.subject] == fold).to_numpy(), roles, seed))
+        out.append(Fold(repeat, fold, (fold_of[samples.subject] == fold).to_numpy(), roles, seed))
     return out
 
 
@@ -104,7 +107,7 @@ def _fit_fold(fits: Fits, fold: Fold) -> np.ndarray:
     """All rows of one fold; one thread, so that results do not depend on where it runs."""
     with ALONE, threads(1):
         clock = fits.clock if fits.clock_kwargs is None else _refitted(fits, fold)
-        return np.stack(
+        out = np.stack(
             [
                 _network(fits, clock, row, fold)
                 if row in NETWORKS
@@ -112,20 +115,27 @@ def _fit_fold(fits: Fits, fold: Fold) -> np.ndarray:
                 for row in fits.samples.rows
             ]
         )
+        if clock is not fits.clock:
+            forget(clock)
+        return out
 
 
 def _refitted(fits: Fits, fold: Fold) -> Any:
     """A clock of the same kind, arguments and genes, trained on the ages of the fold's training subjects alone."""
     samples, clock = fits.samples, fits.clock
     role = samples.cell_subject.map(fold.roles)
-    used = role.isin([_keys.TRAIN, _keys.VALIDATION]).to_numpy()
+    used = role.isin(_keys.FITTED_ROLES).to_numpy()
     data = samples.data[used].copy()
     data.obs[_keys.SPLIT] = role[used].to_numpy()
     cls = type(clock)
-    cls.setup_anndata(data, **(clock.setup_args | {"features": [str(gene) for gene in clock.genes]}))
-    new = cls(data, **(clock._meta()["init"] | {"rng": fold.seed}))
-    new.train(**({"enable_progress_bar": False} | (fits.clock_kwargs or {})))
-    return new
+    new = None
+    try:
+        cls.setup_anndata(data, **(clock.setup_args | {"features": [str(gene) for gene in clock.genes]}))
+        new = cls(data, **(clock._meta()["init"] | {"rng": fold.seed}))
+        new.train(**({"enable_progress_bar": False} | (fits.clock_kwargs or {})))
+        return new
+    finally:
+        forget(new, cls, data)
 
 
 def _network(fits: Fits, clock: Any, row: str, fold: Fold) -> np.ndarray:
@@ -137,12 +147,22 @@ def _network(fits: Fits, clock: Any, row: str, fold: Fold) -> np.ndarray:
         clock, data, condition_key=fits.condition_key, control=fits.control, rng=fold.seed, **NETWORKS[row]
     )
     quiet = logging.getLogger("agevi.model.transfer")
+    level = quiet.level
     quiet.setLevel(max(quiet.getEffectiveLevel(), logging.WARNING))  # known subjects are told of once, by a warning
     try:
-        classifier.train(**fits.train_kwargs)
+        _train(classifier, fits.train_kwargs, chooses=_keys.VALIDATION in set(fold.roles))
     finally:
-        quiet.setLevel(logging.NOTSET)
+        quiet.setLevel(level)
     cells = np.flatnonzero((role == _keys.TEST).to_numpy() & (samples.cell_sample >= 0))
     out = np.full(len(samples.case), np.nan)
     out[samples.cell_sample[cells]] = classifier.predict_proba(indices=cells.tolist())
+    forget(classifier.clock)
     return out[fold.held_out]
+
+
+def _train(classifier: CaseControlClassifier, kwargs: dict[str, Any], *, chooses: bool) -> None:
+    """On all training subjects, for as many epochs as some of them chose before where they are to."""
+    if kwargs["early_stopping"] and chooses:
+        classifier.train(**kwargs)
+        kwargs = kwargs | {"max_epochs": classifier.best_epoch_}
+    classifier.train(**(kwargs | {"early_stopping": False, "train_roles": _keys.FITTED_ROLES}))

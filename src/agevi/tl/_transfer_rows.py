@@ -99,9 +99,10 @@ def samples_of(
     cells = np.flatnonzero(labelled)[first]
     owner = subject.to_numpy()[cells]
     age = _ages(adata, setup["age_key"], code, len(cells))
-    features = {FEATURES: _table(adata, clock, code)} | _covariates(adata, age, sex_key, cells)
+    shell, match = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
+    features = {FEATURES: _table(adata, clock, shell, code)} | _covariates(adata, age, sex_key, cells)
     return Samples(
-        data=_sharing(adata, setup["layer"]),
+        data=_sharing(adata, setup["layer"], shell if match.present.all() else None),
         cell_subject=subject.reset_index(drop=True),
         cell_sample=code,
         case=case_of[owner].to_numpy(),
@@ -112,10 +113,9 @@ def samples_of(
     )
 
 
-def _table(adata: AnnData, clock: Any, code: np.ndarray) -> Table:
+def _table(adata: AnnData, clock: Any, shell: AnnData, code: np.ndarray) -> Table:
     """The features that the clock reads, of every sample and, for clocks of several modalities, kind of measurement."""
     setup = clock.setup_args
-    shell, _ = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
     kind = feature_sets(shell).codes
     if clock.compared_within is not None:
         modality, names = pd.factorize(adata.obs[clock.compared_within])
@@ -128,13 +128,14 @@ def _table(adata: AnnData, clock: Any, code: np.ndarray) -> Table:
     return Table(values, pairs // n_kinds, pairs % n_kinds)
 
 
-def _sharing(adata: AnnData, layer: str | None) -> AnnData:
-    """The same cells with a table of their own, and the same matrix."""
-    x, var = _checks.matrix(adata, layer), pd.DataFrame(index=adata.var_names)
+def _sharing(adata: AnnData, layer: str | None, shell: AnnData | None) -> AnnData:
+    """The same cells with a table of their own, and the same matrix, in the order of the clock's genes if it has all."""
+    source = adata if shell is None else shell
+    x, var = _checks.matrix(source, layer), pd.DataFrame(index=source.var_names)
     obs = adata.obs.loc[:, [c for c in adata.obs if not str(c).startswith("_scvi")]].copy()
     out = AnnData(X=x if layer is None else None, obs=obs, var=var, layers=None if layer is None else {layer: x})
-    if has_sets(adata):
-        write_sets(out, feature_sets(adata))
+    if has_sets(source):
+        write_sets(out, feature_sets(source))
     return out
 
 
@@ -188,20 +189,30 @@ def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed:
     new = held_out[table.sample]
     train, case, subject = table.part(~new), samples.case[table.sample[~new]], samples.subject[table.sample[~new]]
     strength = _penalty(train, case, subject, seed) if row == FEATURES else _WEAK
-    log_odds = _fitted(train, case, table.part(new), [strength])[0]
+    log_odds = _fitted(train, case, _weights(case, subject), table.part(new), [strength])[0]
     of_sample: np.ndarray = pd.Series(log_odds).groupby(table.sample[new]).mean().to_numpy()
     found: np.ndarray = expit(of_sample)
     return found
 
 
-def _fitted(train: Table, case: np.ndarray, new: Table, strengths: Sequence[float]) -> list[np.ndarray]:
-    """Log-odds of ``new`` from balanced logistic regressions on scaled features, one for each penalty."""
+def _weights(case: np.ndarray, subject: np.ndarray) -> np.ndarray:
+    """Weights of rows in which subjects of a class weigh the same, and cases as much as controls, (n_rows,)."""
+    weight = 1 / pd.Series(subject).groupby(subject).transform("size").to_numpy(dtype=np.float64)
+    of_class = np.where(case == 1, weight[case == 1].sum(), weight[case == 0].sum())
+    out: np.ndarray = weight / of_class * weight.sum() / 2
+    return out
+
+
+def _fitted(
+    train: Table, case: np.ndarray, weight: np.ndarray, new: Table, strengths: Sequence[float]
+) -> list[np.ndarray]:
+    """Log-odds of ``new`` from logistic regressions on scaled features, one for each penalty."""
     x, z = _scaled(train, new)
     if x.shape[1] > len(x):  # the penalty keeps weights in the span of the rows, so that they can be found there
         axes = np.linalg.svd(x, full_matrices=False)[2]
         x, z = x @ axes.T, z @ axes.T
-    models = (LogisticRegression(C=c, class_weight="balanced", solver="newton-cholesky") for c in strengths)
-    return [model.fit(x, case).decision_function(z) for model in models]
+    models = (LogisticRegression(C=c, solver="newton-cholesky") for c in strengths)
+    return [model.fit(x, case, weight).decision_function(z) for model in models]
 
 
 def _scaled(train: Table, new: Table) -> tuple[np.ndarray, np.ndarray]:
@@ -226,11 +237,13 @@ def _penalty(train: Table, case: np.ndarray, subject: np.ndarray, seed: int) -> 
     if n_folds < 2:
         return PENALTIES[len(PENALTIES) // 2]
     losses = np.zeros(len(PENALTIES))
-    sign, weight = np.where(case == 1, 1, -1), np.where(case == 1, 1 / case.sum(), 1 / (len(case) - case.sum()))
+    sign, weight = np.where(case == 1, 1, -1), _weights(case, subject)
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed % 2**32)
     for fitted, held_out in folds.split(train.values, case, subject):
         if np.ptp(case[fitted]) == 0:
             continue
-        for i, log_odds in enumerate(_fitted(train.part(fitted), case[fitted], train.part(held_out), PENALTIES)):
+        of_fitted = _weights(case[fitted], subject[fitted])
+        found = _fitted(train.part(fitted), case[fitted], of_fitted, train.part(held_out), PENALTIES)
+        for i, log_odds in enumerate(found):
             losses[i] += (weight[held_out] * np.logaddexp(0, -sign[held_out] * log_odds)).sum()
     return PENALTIES[int(losses.argmin())]

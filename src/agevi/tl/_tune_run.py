@@ -18,8 +18,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from agevi import _keys
 from agevi._compat import Callback
-from agevi.dataloaders._views import registered
-from agevi.tl._fold_run import _SMALL, FoldData, FoldJob
+from agevi.tl._fold_run import _SMALL, FoldData, FoldJob, forget
 from agevi.tl._recipe import Recipe, make_recipe, plain
 from agevi.tl._search import Arguments, Search
 
@@ -210,9 +209,7 @@ def fit_and_score(data: FoldData, job: FoldJob, recipe: Recipe, callback: Callba
         judged = (size > 0) & np.isfinite(data.age)
         return np.abs(mean - data.age)[judged], int(model.best_epoch_ or 0)
     finally:
-        if model is not None:
-            model.deregister_manager(model.adata)
-        cls._setup_adata_manager_store.pop(registered(cells, cls).uns.get("_scvi_uuid"), None)
+        forget(model, cls, cells)
 
 
 def open_storage(storage: Any) -> BaseStorage:

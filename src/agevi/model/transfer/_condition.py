@@ -52,7 +52,7 @@ def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], 
         Subject of every cell.
     """
     values = _checks.column(adata, condition_key, "condition_key")
-    text = values.astype(object).where(values.notna(), "").astype(str)
+    text = values.astype(object).where(values.notna(), None).map(str, na_action="ignore")
     code = text.map({names[0]: 0.0, names[1]: 1.0}).to_numpy(dtype=np.float64)
     grouped = pd.Series(code).groupby(subject.to_numpy(), sort=True)
     low, high, known, size = grouped.min(), grouped.max(), grouped.count(), grouped.size()

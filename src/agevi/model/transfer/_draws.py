@@ -59,8 +59,10 @@ class Draws:
             yield self.batch(chosen, [draw_cells(self.units.cells[i], size, self.rng) for i in chosen])
 
     def whole(self) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
-        """All units once, with all their cells (single cells: the first ones), always the same."""
-        members = [c if self.size is not None else c[: 2 * CELLS] for c in self.units.cells]
+        """All units once, with all their cells (single cells: some from first to last), always the same."""
+        members = self.units.cells
+        if self.size is None:
+            members = [c[np.linspace(0, len(c) - 1, min(len(c), 2 * CELLS)).astype(int)] for c in members]
         for part in np.array_split(np.arange(len(members)), -(-len(members) // (4 * SAMPLES))):
             yield self.batch(part, [members[i] for i in part])
 

@@ -208,9 +208,9 @@ class TransferTrainingMixin(RoleMixin):
     def _log_roles(self) -> None:
         """Say how many held-out subjects the clock knows."""
         held_out = [name for name, role in self.split_.items() if role == _keys.TEST]
-        known = sum(self.clock.split_.get(name) == _keys.TRAIN for name in held_out)
+        known = sum(self.clock.split_.get(name) in _keys.FITTED_ROLES for name in held_out)
         if known and not self.from_scratch:
             logger.info(
-                "%d of %d test subjects trained the clock: it knows their ages and values, but not their condition "
+                "%d of %d test subjects trained the clock or chose its epochs: it knows their ages and values, but not their condition "
                 "(model.clock.split_).", known, len(held_out),
             )  # fmt: skip

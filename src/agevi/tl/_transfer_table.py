@@ -1,0 +1,101 @@
+"""The table of a comparison of transfers: metrics of held-out subjects with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agevi.metrics import _class_kernels
+from agevi.metrics._bootstrap import interval
+from agevi.metrics._classification import METRICS, subject_draws
+
+_HIGH = 0.975
+
+
+def metric_table(
+    rows: list[str],
+    case: np.ndarray,
+    probability: np.ndarray,
+    fold: np.ndarray,
+    *,
+    reference: str,
+    n_boot: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Metrics of every row with their intervals, and the difference of its AUROC from that of the reference.
+
+    Parameters
+    ----------
+    rows
+        Names of the rows.
+    case
+        1 for cases and 0 for controls, (n_subjects,).
+    probability
+        Probability of being a case, (n_rows, n_divisions, n_subjects).
+    fold
+        Fold that held a subject out, (n_divisions, n_subjects).
+    reference
+        Row that the others are compared with.
+    n_boot
+        Draws of subjects.
+    rng
+        Generator that makes them.
+    """
+    n = len(case)
+    draws = [drawn for drawn in subject_draws(n, None, n_boot, rng) if np.ptp(case[drawn])]
+    weight = np.stack([np.ones(n), *(np.bincount(drawn, minlength=n) for drawn in draws)])
+    columns: dict[str, Any] = {"n_subjects": np.full(len(rows), n), "n_cases": np.full(len(rows), int(case.sum()))}
+    for name in METRICS:
+        if name == "auroc":
+            of_division = np.stack(
+                [[auroc_within(case, p, f, weight) for p, f in zip(row, fold, strict=True)] for row in probability]
+            )
+            each, drawn = of_division[..., 0], np.nanmean(of_division[..., 1:], axis=1)
+        else:
+            kernel, cases = getattr(_class_kernels, name), np.broadcast_to(case, probability.shape)
+            each = kernel(cases, probability)
+            drawn = np.stack([kernel(cases[..., i], probability[..., i]).mean(axis=1) for i in draws], axis=1)
+        columns[name] = each.mean(axis=1)
+        columns |= _ends(name, drawn)
+        if name == "auroc":
+            i = rows.index(reference)
+            columns["auroc_sd"] = each.std(axis=1, ddof=1) if each.shape[1] > 1 else np.full(len(rows), np.nan)
+            columns["difference"] = columns[name] - columns[name][i]
+            columns |= _ends("difference", drawn - drawn[i])
+    return pd.DataFrame(columns, index=pd.Index(rows, dtype=object))
+
+
+def auroc_within(case: np.ndarray, probability: np.ndarray, fold: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Share of the pairs of a case and a control of the same fold in which the case ranks above, ties one half, (n_draws,).
+
+    The probabilities of two folds come from two models and do not compare: ranked together, those of features that say nothing
+    have an area below one half, since a fold that holds out more cases has fewer to train on (Airola et al. 2011).
+
+    Parameters
+    ----------
+    case
+        1 for cases and 0 for controls, (n_subjects,).
+    probability
+        Probability of being a case, (n_subjects,).
+    fold
+        Fold that held a subject out, (n_subjects,).
+    weight
+        How often each subject counts in every draw, (n_draws, n_subjects).
+    """
+    above, pairs = np.zeros(len(weight)), np.zeros(len(weight))
+    for code in np.unique(fold):
+        cases, controls = (np.flatnonzero((fold == code) & (case == label)) for label in (1, 0))
+        gap = probability[cases][:, None] - probability[controls]
+        won = (gap > 0) + 0.5 * (gap == 0)
+        above += ((weight[:, cases] @ won) * weight[:, controls]).sum(axis=1)
+        pairs += weight[:, cases].sum(axis=1) * weight[:, controls].sum(axis=1)
+    out: np.ndarray = np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan)
+    return out
+
+
+def _ends(name: str, drawn: np.ndarray) -> dict[str, np.ndarray]:
+    """Ends of the interval of every row."""
+    ends = np.array([interval(values, _HIGH) for values in drawn])
+    return {f"{name}_low": ends[:, 0], f"{name}_high": ends[:, 1]}
