@@ -287,3 +287,43 @@ def test_blocks_cover_every_value(adata, monkeypatch):
             _checks.counts(
                 form(x), "adata.X", "PoissonVAE is fitted to raw counts", advice="Pass setup_anndata(adata, layer=...)."
             )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param(None, None, id="all"),
+        pytest.param([2, 0], [2, 0], id="positions"),
+        pytest.param(range(2), [0, 1], id="range"),
+        pytest.param([-1], [-1], id="from the end"),
+        pytest.param([True, False, True], [0, 2], id="mask"),
+        pytest.param(pd.Series([True, False, True], index=list("abc")), [0, 2], id="column"),
+    ],
+)
+def test_positions(given, expected):
+    found = _checks.positions(given, 3)
+    assert found is None if expected is None else found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        pytest.param([], "indices is float64 of shape (0,) with 3 cells; pass one position or more", id="none"),
+        pytest.param([False] * 3, "indices is int64 of shape (0,) with 3 cells", id="empty mask"),
+        pytest.param([True, False], "indices is bool of shape (2,) with 3 cells; pass one position", id="short mask"),
+        pytest.param(["a"], "indices is <U1 of shape (1,)", id="names"),
+        pytest.param([0.5], "indices is float64 of shape (1,)", id="numbers"),
+        pytest.param(slice(2), "indices is object of shape ()", id="slice"),
+        pytest.param([0, 3], "indices is from 0 to 3 with 3 cells", id="outside"),
+        pytest.param([-4], "indices is from -4 to -4 with 3 cells", id="outside below"),
+    ],
+)
+def test_bad_positions(given, words):
+    with pytest.raises(IndexError) as raised:
+        _checks.positions(given, 3)
+    assert words in str(raised.value)
+
+
+def test_a_list_is_no_column(adata):
+    with pytest.raises(TypeError, match=r"groupby=\['a', 'b'\] is a list; pass the name of one column of adata.obs"):
+        _checks.column(adata, ["a", "b"], "groupby")

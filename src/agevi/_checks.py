@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import numbers
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import anndata as ad
@@ -90,6 +90,22 @@ def generator(rng: Any) -> np.random.Generator:
         ) from None
 
 
+def positions(indices: Any, n: int) -> Any:
+    """``indices`` as an array of positions among ``n`` cells, or None; a mask of all cells stands for those where it holds."""
+    if indices is None:
+        return None
+    given = np.asarray(indices)
+    if given.dtype == bool and given.shape == (n,):
+        given = np.flatnonzero(given)
+    whole = given.ndim == 1 and given.dtype.kind in "iu" and given.size > 0
+    if not whole or given.min() < -n or given.max() >= n:
+        what = f"from {given.min()} to {given.max()}" if whole else f"{given.dtype} of shape {given.shape}"
+        raise IndexError(
+            f"indices is {what} with {n:,} cells; pass one position or more of them, or a mask with a value for each."
+        )
+    return given
+
+
 def anndata(adata: Any, argument: str = "adata") -> ad.AnnData:
     """``adata`` when it is a non-empty AnnData."""
     if not isinstance(adata, ad.AnnData):
@@ -112,6 +128,8 @@ def unique_names(adata: ad.AnnData) -> None:
 
 def column(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
     """The column of ``adata.obs``, or a KeyError that names the closest one."""
+    if not isinstance(key, Hashable):
+        raise TypeError(f"{argument}={key!r} is a {type(key).__name__}; pass the name of one column of adata.obs.")
     if key in adata.obs:
         values: pd.Series = adata.obs[key]
         return values

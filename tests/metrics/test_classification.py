@@ -123,3 +123,15 @@ def test_draws_of_subjects_are_uniform():
     rows = np.concatenate(list(_classification.subject_draws(3, ["a", "b", "b"], 4000, 0)))
     share = np.bincount(rows) / 4000
     np.testing.assert_allclose(share, 1, atol=0.06)
+
+
+def test_draws_of_one_class_are_left_out(monkeypatch):
+    """Whatever their metrics would be."""
+    case, probability = np.array([0, 1, 1]), np.array([0.2, 0.6, 0.9])
+    mixed = [np.array([0, 1, 2]), np.array([0, 0, 1])]
+    draws = [np.array([1, 2, 2]), np.array([0, 0, 0]), *mixed]
+    monkeypatch.setattr(_classification, "subject_draws", lambda *_: iter(draws))
+    found = metrics.classification_metrics(case, probability, n_boot=4, level=0.9999)
+    for name in ("auprc", "f1", "brier"):
+        values = [getattr(metrics, name)(case[rows], probability[rows]) for rows in mixed]
+        assert (found[f"{name}_low"], found[f"{name}_high"]) == pytest.approx((min(values), max(values)), abs=1e-3)

@@ -153,6 +153,30 @@ def test_a_linear_row_of_two_modalities_scales_each(monkeypatch):
     np.testing.assert_allclose(row, expected, rtol=1e-3)
 
 
+def test_a_missing_age_is_the_mean_and_a_column_of_its_own(clock, data):
+    data.obs.loc[data.obs["donor"].isin(["d03", "d20"]), "age"] = np.nan
+    model = CaseControlClassifier.from_clock(clock, data, **CONDITION)
+    samples = _transfer_rows.samples_of(data, clock, model, "condition", None)
+    assert samples.rows == ROWS[:-1] + ["age"]
+    age = data.obs.drop_duplicates("sample").sort_values("sample")["age"].to_numpy()
+    missing, held_out = np.isnan(age), samples.subject < "d10"
+    known = np.column_stack([np.where(missing, np.nanmean(age[~held_out]), age), missing])
+    scaler = StandardScaler().fit(known[~held_out])
+    scaler.scale_[0] = np.nanstd(age[~held_out])
+    x = scaler.transform(known)
+    fitted = LogisticRegression(C=1e4, class_weight="balanced").fit(x[~held_out], samples.case[~held_out])
+    found = _transfer_rows.linear_probabilities(samples, "age", held_out, 0)
+    np.testing.assert_allclose(found, fitted.predict_proba(x[held_out])[:, 1], atol=1e-3)
+    data.obs["age"] = data.obs["age"].astype(str) + " years"
+    with pytest.raises(TypeError, match="turn text, bins and censored ages into numbers with agevi.pp.parse_age"):
+        agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+
+
+def test_a_large_share_of_validation_leaves_subjects_to_train_on(clock, data):
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, validation_size=0.95)
+    assert agevi.get.transfer_df(data)["auroc"].notna().all()
+
+
 def test_metrics_are_means_over_divisions(clock, data, monkeypatch):
     """Of known probabilities of subjects, by scikit-learn; AUROC over pairs of one fold."""
     rng, parts, seen = np.random.default_rng(0), [], []
@@ -195,7 +219,8 @@ def test_networks_train_for_as_many_epochs_as_validation_subjects_chose(clock, d
     for first, final in zip(calls[::2], calls[1::2], strict=True):
         assert first[0] == {"early_stopping": True, "max_epochs": 4}
         roles = ("train", "validation")
-        assert final[0] == {"early_stopping": False, "max_epochs": first[1], "train_roles": roles}
+        assert final[0] == {"early_stopping": False, "max_epochs": 4, "train_roles": roles}
+        assert final[1] == first[1]
         assert (first[2], final[2]) == (True, False)
     calls.clear()
     agevi.tl.compare_transfer(data, clock, **CONDITION, **short, validation_size=0)
@@ -362,6 +387,9 @@ def test_the_table_survives_a_file(clock, data, tmp_path, form):
         pytest.param({"train_kwargs": {"train_roles": ("train", "test")}}, ValueError, "train_kwargs holds 'train_roles', which is set for each fold; leave it out.", id="roles"),
         pytest.param({"train_kwargs": {"max_epoch": 1}}, TypeError, "train_kwargs holds 'max_epoch', which CaseControlClassifier.train does not take; closest: 'max_epochs'.", id="train_kwargs"),
         pytest.param({"refit_clock": True, "clock_kwargs": {"split_key": "x"}}, ValueError, "clock_kwargs holds 'split_key', which is set for each fold; leave it out.", id="clock's roles"),
+        pytest.param({"validation_size": None}, ValueError, "validation_size=None is not a share; pass a number from 0", id="no validation"),
+        pytest.param({"sex_key": "cell_type"}, ValueError, "adata.obs['cell_type'] has 3 values ('type1', 'type2', 'type0') in sample 'd00_v1' and several in 56 of 60 samples; pass a column that describes samples.", id="cells"),
+        pytest.param({"sex_key": "age"}, ValueError, "sex_key='age' is a column of 60 numbers (e.g. ", id="numbers"),
         pytest.param({"reference": "scratch"}, ValueError, "reference='scratch' is not known; choose one of 'frozen transfer'", id="reference"),
         pytest.param({"sex_key": "gender"}, KeyError, "sex_key='gender' is not a column of adata.obs", id="sex"),
         pytest.param({"condition_key": "cell_type"}, ValueError, "has 3 levels", id="three levels"),

@@ -156,10 +156,10 @@ class ClockMixin(RoleMixin, PredictMixin):
         adata
             Cells with the clock's genes in any order; default: the data that the model was made with.
         indices
-            Positions of the cells to predict; default all.
+            Positions of the cells to predict, or a mask of all cells; default all.
         level
-            ``"cell"``, or ``"sample"``: from the summed counts of each sample's cells, the same value for all of them,
-            which needs a clock that was trained on sums. Values that are not normalised inside (``normalize="none"``)
+            ``"cell"``, or ``"sample"``: from the summed counts of those of each sample's cells that are in ``indices``, the
+            same value for all of them, which needs a clock that was trained on sums. Values that are not normalised inside (``normalize="none"``)
             are averaged instead.
         batch_size
             Cells per step. Default: 512 to 4,096, fewer for more genes.
@@ -175,6 +175,8 @@ class ClockMixin(RoleMixin, PredictMixin):
         ------
         KeyError
             If ``level="sample"`` and the column of the samples is missing.
+        IndexError
+            If ``indices`` are no positions of cells.
         RuntimeError
             If the clock is not trained, or was loaded without data and ``adata`` is missing.
         ValueError
@@ -186,6 +188,8 @@ class ClockMixin(RoleMixin, PredictMixin):
                 f"level='sample' needs a clock that was trained on sums of cells; this {type(self).__name__} was trained "
                 "on single cells. Predict cells and average them with agevi.tl.aggregate_subjects."
             )
+        if indices is not None:
+            indices = _checks.positions(indices, self._data(adata).n_obs)
         with factors_in(factors_for(_checks.choice(precision, PRECISIONS, "precision"), self.device)):
             if level == "sample":
                 return self._predict_samples(adata, indices=indices, batch_size=batch_size)

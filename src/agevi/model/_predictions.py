@@ -87,8 +87,12 @@ class PredictMixin(ShellMixin):
         self, adata: AnnData, indices: Sequence[int] | np.ndarray | None, sample_key: str | None
     ) -> np.ndarray:
         """Sample of every cell, (n_cells,); by default the samples are those of training."""
-        key = sample_key or self.setup_args["sample_key"] or self.setup_args["subject_key"]
-        names = _checks.labels(adata, key, "sample_key").to_numpy()
+        setup = self.setup_args
+        key = sample_key or setup["sample_key"] or setup["subject_key"]
+        if setup["subject_key"] in adata.obs:
+            names = _checks.units(adata, setup["subject_key"], key)[1].to_numpy()
+        else:
+            names = _checks.labels(adata, key, "sample_key").to_numpy()
         codes: np.ndarray = pd.factorize(names if indices is None else names[np.asarray(indices)], sort=True)[0]
         return codes
 

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from agevi import _checks
+
 
 def as_seed(rng: int | np.random.Generator | None) -> int:
     """One whole number that stands for ``rng``."""
-    if isinstance(rng, int | np.integer):
-        return int(rng)
-    return int(np.random.default_rng(rng).integers(2**31))
+    generator = _checks.generator(rng)
+    return int(rng) if isinstance(rng, int | np.integer) else int(generator.integers(2**31))
 
 
 @contextmanager

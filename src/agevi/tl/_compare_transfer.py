@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from typing import Any
 
@@ -157,7 +158,7 @@ def compare_transfer(  # noqa: PLR0913
     """
     n_folds = _checks.count(n_folds, "n_folds", low=MIN_FOLDS)
     n_repeats, n_boot = _checks.count(n_repeats, "n_repeats"), _checks.count(n_boot, "n_boot")
-    if not 0 <= validation_size < 1:
+    if not isinstance(validation_size, numbers.Real) or not 0 <= validation_size < 1:
         raise ValueError(
             f"validation_size={validation_size!r} is not a share; pass a number from 0 to below 1, such as 0.2."
         )

@@ -78,7 +78,7 @@ def _roles(case: pd.Series, held_out: pd.Series, share: float, rng: np.random.Ge
     """Role of every labelled subject in one fold."""
     roles = held_out.map({True: _keys.TEST, False: _keys.TRAIN}).astype(object)
     trained = [rng.permutation(case.index[(case == label) & ~held_out]) for label in (0.0, 1.0)]
-    wanted = [round(share * len(names)) for names in trained]
+    wanted = [min(round(share * len(names)), len(names) - 1) for names in trained]
     if min(wanted) >= _LEAST_VALIDATION:
         for names, n in zip(trained, wanted, strict=True):
             roles[names[:n]] = _keys.VALIDATION
@@ -150,7 +150,8 @@ def _network(fits: Fits, clock: Any, row: str, fold: Fold) -> np.ndarray:
     level = quiet.level
     quiet.setLevel(max(quiet.getEffectiveLevel(), logging.WARNING))  # known subjects are told of once, by a warning
     try:
-        _train(classifier, fits.train_kwargs, chooses=_keys.VALIDATION in set(fold.roles))
+        choose = bool(fits.train_kwargs["early_stopping"]) and _keys.VALIDATION in set(fold.roles)
+        classifier._train_on_all(fits.train_kwargs, choose=choose)
     finally:
         quiet.setLevel(level)
     cells = np.flatnonzero((role == _keys.TEST).to_numpy() & (samples.cell_sample >= 0))
@@ -158,11 +159,3 @@ def _network(fits: Fits, clock: Any, row: str, fold: Fold) -> np.ndarray:
     out[samples.cell_sample[cells]] = classifier.predict_proba(indices=cells.tolist())
     forget(classifier.clock)
     return out[fold.held_out]
-
-
-def _train(classifier: CaseControlClassifier, kwargs: dict[str, Any], *, chooses: bool) -> None:
-    """On all training subjects, for as many epochs as some of them chose before where they are to."""
-    if kwargs["early_stopping"] and chooses:
-        classifier.train(**kwargs)
-        kwargs = kwargs | {"max_epochs": classifier.best_epoch_}
-    classifier.train(**(kwargs | {"early_stopping": False, "train_roles": _keys.FITTED_ROLES}))

@@ -35,6 +35,7 @@ PENALTIES = tuple(float(c) for c in np.logspace(-5, 1, 7))
 """Inverse strengths of the penalty among which the row of features chooses."""
 _INNER_FOLDS = 5
 _WEAK = 1e4  # age and sex are a few columns, which need no penalty
+_MOST_CATEGORIES = 10
 _FEWEST = 10  # rows of a kind from which its own mean and standard deviation are taken
 
 
@@ -100,7 +101,7 @@ def samples_of(
     owner = subject.to_numpy()[cells]
     age = _ages(adata, setup["age_key"], code, len(cells))
     shell, match = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
-    features = {FEATURES: _table(adata, clock, shell, code)} | _covariates(adata, age, sex_key, cells)
+    features = {FEATURES: _table(adata, clock, shell, code)} | _covariates(adata, age, sex_key, names)
     return Samples(
         data=_sharing(adata, setup["layer"], shell if match.present.all() else None),
         cell_subject=subject.reset_index(drop=True),
@@ -143,32 +144,44 @@ def _ages(adata: AnnData, age_key: str, code: np.ndarray, n_samples: int) -> np.
     """Mean age of the cells of every sample, NaN where there is none."""
     out = np.full(n_samples, np.nan)
     values = adata.obs.get(age_key)
-    if values is None or not pd.api.types.is_numeric_dtype(values):
+    if values is None or values.isna().all():
         return out
+    if not pd.api.types.is_numeric_dtype(values):
+        _checks.ages(adata, age_key)  # which says what to do
     used = code >= 0
     means = pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan)[used]).groupby(code[used]).mean()
     out[means.index] = means.to_numpy()
     return out
 
 
-def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, cells: np.ndarray) -> dict[str, Table]:
-    """The row without genes; none where neither ages nor a column are there."""
-    parts, names = [], []
-    if np.isfinite(age).all():
+def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, sample: pd.Series) -> dict[str, Table]:
+    """The row without genes; none where neither ages nor a column are there. A missing value is a category of its own."""
+    parts, names, known = [], [], np.isfinite(age)
+    if known.any():
         parts.append(age[:, None])
         names.append("age")
-    elif np.isfinite(age).any():
+    if known.any() and not known.all():
+        parts.append(~known[:, None])
         logger.info(
-            "%d of %d samples have no age, which is left out of the row without genes.", np.isnan(age).sum(), len(age)
+            "%d of %d samples have no age; a mean stands in for it, and that it is missing.", (~known).sum(), len(age)
         )
     if sex_key is not None:
-        text = _checks.column(adata, sex_key, "sex_key").astype(object).iloc[cells]
-        parts.append(pd.get_dummies(text.where(text.notna(), "").astype(str)).to_numpy(dtype=np.float64)[:, 1:])
+        values, labelled = _checks.column(adata, sex_key, "sex_key"), sample.notna().to_numpy()
+        of_sample = _checks.one_per_unit(
+            values[labelled], sample[labelled], sex_key, "pass a column that describes samples."
+        )
+        text = of_sample.astype(object).where(of_sample.notna().to_numpy(), "").astype(str)
+        if pd.api.types.is_numeric_dtype(values) and text.nunique() > _MOST_CATEGORIES:
+            raise ValueError(
+                f"sex_key={sex_key!r} is a column of {text.nunique()} numbers (e.g. {_checks.listed(text.unique(), 3)}); pass "
+                "one of categories, such as the sex. pandas.cut makes categories of numbers."
+            )
+        parts.append(pd.get_dummies(text).to_numpy()[:, 1:])
         names.append("sex" if sex_key.lower() in ("sex", "gender") else sex_key)
     if not parts:
         return {}
-    rows = np.arange(len(cells))
-    return {" + ".join(names): Table(np.concatenate(parts, axis=1), rows, np.zeros_like(rows))}
+    rows = np.arange(len(age))
+    return {" + ".join(names): Table(np.concatenate(parts, axis=1).astype(np.float64), rows, np.zeros_like(rows))}
 
 
 def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed: int) -> np.ndarray:
@@ -218,7 +231,7 @@ def _fitted(
 def _scaled(train: Table, new: Table) -> tuple[np.ndarray, np.ndarray]:
     """Features of both with mean 0 and standard deviation 1 in the training rows, of each kind where it has enough."""
     scaler = StandardScaler().fit(train.values)
-    x, z = scaler.transform(train.values), scaler.transform(new.values)
+    x, z = (np.nan_to_num(scaler.transform(part.values)) for part in (train, new))  # the mean for a missing age
     kinds, number = np.unique(train.kind, return_counts=True)
     if len(kinds) > 1:
         for kind in kinds[number >= _FEWEST]:

@@ -21,6 +21,7 @@ from agevi.model import (
     PoissonVAE,
     TransformerClock,
 )
+from agevi.model.transfer import _condition, _draws
 from tests.conftest import QUIET
 from tests.test_gates import snapshot
 
@@ -384,6 +385,59 @@ def partly(adata):
     adata.obs.iloc[0, adata.obs.columns.get_loc("condition")] = np.nan
 
 
+@pytest.mark.parametrize("dtype", ["float", "category", "bool", "empty"])
+def test_conditions_of_any_dtype(clocks, data, dtype):
+    """Whole numbers that became floats beside missing ones are told by the number, and missing is no level, not even ''."""
+    case = (data.obs["condition"] == "case").to_numpy()
+    unlabelled = data.obs["donor"].isin(["d00", "d01"]).to_numpy()
+    if dtype == "empty":
+        data.obs["sick"], control, names = (
+            pd.Series(np.where(case, "case", ""), data.obs_names, dtype=object),
+            "",
+            ("", "case"),
+        )
+    elif dtype == "bool":
+        data.obs["sick"], control, names = pd.Series(case, data.obs_names, dtype=object), 0, ("False", "True")
+    else:
+        data.obs["sick"], control, names = case.astype(float), 0, ("0", "1")
+    data.obs.loc[unlabelled, "sick"] = np.nan
+    if dtype == "category":
+        data.obs["sick"] = data.obs["sick"].astype("category")
+    model = CaseControlClassifier.from_clock(clocks("MLPClock"), data, condition_key="sick", control=control)
+    assert (model.control, model.case) == names
+    found = _condition.case_by_subject(data, "sick", names, data.obs["donor"].astype(str))
+    expected = pd.Series(np.where(unlabelled, np.nan, case)).groupby(data.obs["donor"].astype(str).to_numpy()).first()
+    pd.testing.assert_series_equal(found, expected, check_names=False)
+
+
+def test_a_mask_stands_for_positions(clocks, data):
+    model = of(clocks("MLPClock"), data)
+    model.train(max_epochs=1)
+    mask = (data.obs["condition"] == "case").to_numpy()
+    rows = np.flatnonzero(mask)
+    for level in ("sample", "cell"):
+        expected = model.predict_proba(indices=rows, level=level)
+        np.testing.assert_array_equal(model.predict_proba(indices=mask, level=level), expected)
+    np.testing.assert_array_equal(
+        model.clock.predict_age(data, indices=mask), model.clock.predict_age(data, indices=rows)
+    )
+
+
+def test_early_stopping_looks_at_cells_of_the_whole_sample(clocks, data):
+    """Which may be sorted by cell type."""
+    cells = [np.arange(1000), np.arange(1000, 1010)]
+    units = _draws.Units(cells, torch.zeros(2), torch.ones(2))
+    draws = _draws.Draws(None, units, size=None, rng=np.random.default_rng(0))
+    seen = []
+    draws.batch = lambda chosen, members: seen.append(members)
+    list(draws.whole())
+    long, short = seen[0]
+    assert len(long) == 64 == len(set(long))
+    assert (long[0], long[-1]) == (0, 999)
+    assert np.diff(long).max() < 20
+    np.testing.assert_array_equal(short, cells[1])
+
+
 def levels(*names):
     def change(adata):
         codes = pd.factorize(adata.obs["donor"])[0] % len(names)
@@ -398,12 +452,12 @@ def one_case(adata):
 
 
 CASES = {
-    "one level": (levels("control"), {}, ValueError, "has 1 levels ('control'); a classifier tells two apart."),
+    "one level": (levels("control"), {}, ValueError, "has 1 level ('control'); a classifier tells two apart."),
     "three levels": (levels("control", "mild", "severe"), {}, ValueError, "has 3 levels ('control', 'mild', 'severe');"),
     "all missing": (lambda a: a.obs.__setitem__("condition", np.nan), {}, ValueError, "has 0 levels (none);"),
     "both": (both, {}, ValueError, "subject 'd00' is both 'case' and 'control' in adata.obs['condition']"),
     "part of the cells": (partly, {}, ValueError, "subject 'd00' has a condition in 11 of its 12 cells"),
-    "one case": (one_case, {}, ValueError, "adata.obs['condition'] are 1 subjects of 'case' and 23 of 'control'; 2 or more of each"),
+    "one case": (one_case, {}, ValueError, "subjects in adata.obs['condition']: 1 of 'case' and 23 of 'control'; 2 or more of each"),
     "control unknown": (None, {"control": "controls"}, ValueError, "control='controls' is not in adata.obs['condition']; closest: 'control'."),
     "column missing": (None, {"condition_key": "disease"}, KeyError, "condition_key='disease' is not a column of adata.obs"),
     "freeze unknown": (None, {"freeze": "all"}, ValueError, "freeze='all' is not known; choose one of 'all_but_last', 'encoder', 'none'"),
@@ -462,9 +516,11 @@ def test_bad_training(clocks, data):
     model = of(clocks("MLPClock"), data)
     data.obs["other"] = np.where(data.obs["condition"] == "case", "train", "test")
     for arguments, error, words in (
-        ({"split_key": "other"}, ValueError, "the training subjects with a condition are 12 subjects of 'case' and 0 of 'control'"),
+        ({"split_key": "other"}, ValueError, "training subjects with a condition: 12 of 'case' and 0 of 'control'; 1 or more of each are needed."),
         ({"split_key": "nothing"}, KeyError, "split_key='nothing' is not a column"),
         ({"train_roles": ("all",)}, ValueError, "train_roles='all' is not known"),
+        ({"train_roles": ()}, ValueError, "train_roles is empty; pass the roles that train"),
+        ({"lr": -1}, ValueError, "lr=-1 is no learning rate; pass a positive number, such as 2e-3."),
         ({"lr": 1e30, "max_epochs": 3}, RuntimeError, "lower the learning rate with train(lr=1e-4)"),
     ):  # fmt: skip
         with pytest.raises(error) as raised:

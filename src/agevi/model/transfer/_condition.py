@@ -21,20 +21,30 @@ def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
     control
         Its value in controls.
     """
-    values = _checks.column(adata, condition_key, "condition_key")
-    found = sorted(values.dropna().astype(str).unique())
+    values = _checks.column(adata, condition_key, "condition_key").dropna()
+    text = _text(values)
+    found = sorted(text.unique())
     if len(found) != 2:
         raise ValueError(
-            f"adata.obs[{condition_key!r}] has {len(found)} levels ({_checks.listed(found) or 'none'}); a classifier tells "
-            "two apart. Pass a subset of adata with two, or set others to missing, which means unlabelled."
+            f"adata.obs[{condition_key!r}] has {len(found)} level{'s' * (len(found) != 1)} ({_checks.listed(found) or 'none'}); "
+            "a classifier tells two apart. Pass a subset of adata with two, or set others to missing, which means unlabelled."
         )
-    name = str(control)
+    equal = text[(values.astype(object) == control).to_numpy()]  # 0 for False, and 1.0 for "1"
+    name = str(equal.iloc[0]) if len(equal) else str(control)
     if name not in found:
         hint = _checks.closest(name, found)
         raise ValueError(
             f"control={control!r} is not in adata.obs[{condition_key!r}]{hint}. Available: {_checks.listed(found)}."
         )
     return name, next(level for level in found if level != name)
+
+
+def _text(values: pd.Series) -> pd.Series:
+    """Values that are not missing as text; whole numbers without a point, as which they became floats beside missing ones."""
+    values = values.astype(object).infer_objects()  # of the dtype that categories have
+    if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all():
+        values = values.astype(np.int64)
+    return values.astype(str)
 
 
 def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], subject: pd.Series) -> pd.Series:
@@ -52,15 +62,17 @@ def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], 
         Subject of every cell.
     """
     values = _checks.column(adata, condition_key, "condition_key")
-    text = values.astype(object).where(values.notna(), None).map(str, na_action="ignore")
-    code = text.map({names[0]: 0.0, names[1]: 1.0}).to_numpy(dtype=np.float64)
+    labelled = values.notna().to_numpy()
+    code = np.full(len(values), np.nan)
+    code[labelled] = _text(values[labelled]).map({names[0]: 0.0, names[1]: 1.0}).to_numpy(dtype=np.float64)
     grouped = pd.Series(code).groupby(subject.to_numpy(), sort=True)
     low, high, known, size = grouped.min(), grouped.max(), grouped.count(), grouped.size()
     both = low.index[(high > low).to_numpy()]
     if len(both):
+        others = f", as are {len(both) - 1} others" if len(both) > 1 else ""
         raise ValueError(
-            f"subject {both[0]!r} is both {names[1]!r} and {names[0]!r} in adata.obs[{condition_key!r}], as are "
-            f"{len(both) - 1} others; a subject is held out as a whole and has one condition. Correct it, or drop the subject."
+            f"subject {both[0]!r} is both {names[1]!r} and {names[0]!r} in adata.obs[{condition_key!r}]{others}; a subject is "
+            "held out as a whole and has one condition. Correct it, or drop the subject."
         )
     part = known.index[((known > 0) & (known < size)).to_numpy()]
     if len(part):
@@ -88,6 +100,6 @@ def check_both(case: pd.Series, what: str, names: tuple[str, str], least: int = 
     n = [int((case == code).sum()) for code in (0.0, 1.0)]
     if min(n) < least:
         raise ValueError(
-            f"{what} are {n[1]} subjects of {names[1]!r} and {n[0]} of {names[0]!r}; {least} or more of each are needed. Use "
-            "another split, or more subjects."
+            f"{what}: {n[1]} of {names[1]!r} and {n[0]} of {names[0]!r}; {least} or more of each are needed. Label more "
+            "subjects, or hold fewer out."
         )

@@ -29,6 +29,7 @@ def fit(
     train: Draws,
     validation: Draws | None,
     max_epochs: int,
+    last_epoch: int | None,
     patience: int | None,
     lr: float,
     weight_decay: float,
@@ -48,7 +49,9 @@ def fit(
     validation
         Samples on which the log-loss is taken after every epoch.
     max_epochs
-        Epochs at most.
+        Epochs at most, and of the cycle of the learning rate.
+    last_epoch
+        Epoch of the cycle after which training ends; None: the last.
     patience
         Epochs without a lower log-loss on ``validation`` after which training ends with the best weights; None: all
         epochs are run, and the last weights are kept.
@@ -63,8 +66,9 @@ def fit(
     device = parameters[0].device
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=max_epochs * len(train))
-    out, best, weights = Fit(max_epochs, {"log_loss_train": []}), float("inf"), None
-    for epoch in range(1, max_epochs + 1):
+    last = last_epoch or max_epochs
+    out, best, weights = Fit(last, {"log_loss_train": []}), float("inf"), None
+    for epoch in range(1, last + 1):
         set_modes(module, trained, whole=whole)
         total = torch.zeros((), device=device)
         for batch in train:

@@ -181,7 +181,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         names = _condition.levels(adata, condition_key, control)
         subject, _ = _checks.units(adata, clock.setup_args["subject_key"], clock.setup_args["sample_key"])
         case = _condition.case_by_subject(adata, condition_key, names, subject)
-        _condition.check_both(case, f"adata.obs[{condition_key!r}]", names, least=2)
+        _condition.check_both(case, f"subjects in adata.obs[{condition_key!r}]", names, least=2)
         model = cls(
             clock, condition_key=condition_key, control=names[0], case=names[1], freeze=freeze,
             from_scratch=from_scratch, class_weight=class_weight, rng=rng,
@@ -215,10 +215,10 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         adata
             Cells with the clock's genes in any order; default: the data that the classifier was made with.
         indices
-            Positions of the cells; default all.
+            Positions of the cells, or a mask of all cells; default all.
         level
-            ``"sample"``: that of the cell's sample, the same for all its cells: from their sum, or for clocks of single
-            cells from the mean of their log-odds. ``"cell"``: from the cell alone.
+            ``"sample"``: that of the cell's sample, the same for all its cells: from the sum of those that are in
+            ``indices``, or for clocks of single cells from the mean of their log-odds. ``"cell"``: from the cell alone.
         batch_size
             Cells per step.
 
@@ -230,6 +230,8 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         ------
         KeyError
             If ``level="sample"`` and the column of the samples is missing.
+        IndexError
+            If ``indices`` are no positions of cells.
         RuntimeError
             If the classifier is not trained, or was loaded without data and ``adata`` is missing.
         ValueError
@@ -238,7 +240,9 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         _checks.choice(level, LEVELS, "level")
         self._check_trained("model.predict_proba")
         find = self._predict_samples if level == "sample" else self._of_cells
-        odds = torch.from_numpy(find(self._data(adata), indices=indices, batch_size=batch_size))
+        data = self._data(adata)
+        chosen = _checks.positions(indices, data.n_obs)
+        odds = torch.from_numpy(find(data, indices=chosen, batch_size=batch_size))
         probability: np.ndarray = torch.sigmoid(odds).numpy()
         return probability
 

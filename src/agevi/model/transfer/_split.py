@@ -34,6 +34,8 @@ def roles_of(
         Seed of a split where there is none.
     """
     wanted = (train_roles,) if isinstance(train_roles, str) else tuple(train_roles)
+    if not wanted:
+        raise ValueError("train_roles is empty; pass the roles that train, such as ('train',).")
     for role in wanted:
         _checks.choice(role, _keys.SPLIT_ROLES, "train_roles")
     if split_key in adata.obs or split_key != _keys.SPLIT:

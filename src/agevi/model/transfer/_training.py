@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import numbers
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class TransferTrainingMixin(RoleMixin):
     freeze: str
     _adata: AnnData | None
     _initial: dict[str, torch.Tensor] | None
+    _last_epoch: int | None = None  # after which training ends, other than the last of the cycle
 
     def train(
         self,
@@ -76,16 +78,19 @@ class TransferTrainingMixin(RoleMixin):
         RuntimeError
             If the classifier was loaded, or the loss becomes infinite.
         ValueError
-            If the split puts a subject on two sides, or one class has no training subject.
+            If the split puts a subject on two sides, one class has no training subject, or an argument is out of range.
         """
         adata = self._training_data()
         max_epochs = _EPOCHS if max_epochs is None else _checks.count(max_epochs, "max_epochs")
+        if not isinstance(lr, numbers.Real) or not lr > 0:
+            raise ValueError(f"lr={lr!r} is no learning rate; pass a positive number, such as 2e-3.")
         subject, sample = _checks.units(adata, self.setup_args["subject_key"], self.setup_args["sample_key"])
         names = (self.control, self.case)
         case = _condition.case_by_subject(adata, self.condition_key, names, subject)
+        _condition.check_both(case, f"subjects in adata.obs[{self.condition_key!r}]", names)
         roles = roles_of(adata, case, subject, split_key=split_key, train_roles=train_roles, rng=self.seed)
         of_role = {role: case[roles.index[roles == role]].dropna() for role in _keys.SPLIT_ROLES}
-        _condition.check_both(of_role[_keys.TRAIN], "the training subjects with a condition", names)
+        _condition.check_both(of_role[_keys.TRAIN], "training subjects with a condition", names)
         if accelerator != "auto":
             self.to_device(parse_device(accelerator, "auto"))
         validates = of_role[_keys.VALIDATION].nunique() == 2
@@ -116,6 +121,19 @@ class TransferTrainingMixin(RoleMixin):
         self.n_trainings_ += 1
         self._log_roles()
 
+    def _train_on_all(self, kwargs: dict[str, Any], *, choose: bool) -> None:
+        """Train on training and validation subjects, and stop at the epoch that the latter choose if they are to.
+
+        The cycle of the learning rate is that of the training in which they chose.
+        """
+        try:
+            if choose:
+                self.train(**kwargs)
+                self._last_epoch = self.best_epoch_
+            self.train(**(kwargs | {"early_stopping": False, "train_roles": _keys.FITTED_ROLES}))
+        finally:
+            self._last_epoch = None
+
     def _fit(
         self,
         draws: dict[str, Draws],
@@ -134,6 +152,7 @@ class TransferTrainingMixin(RoleMixin):
             train=draws[_keys.TRAIN],
             validation=draws.get(_keys.VALIDATION),
             max_epochs=max_epochs,
+            last_epoch=self._last_epoch,
             patience=max(10, max_epochs // 4) if early_stopping else None,
             lr=lr,
             weight_decay=weight_decay,
