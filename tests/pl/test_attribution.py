@@ -57,6 +57,15 @@ def test_bars_have_direction_length_interval_and_ranks(attributed):
     assert right > 2.392
 
 
+def test_directions_are_those_of_the_model(attributed):
+    legend = pl.attribution(attributed, n_top=3).get_legend()
+    assert names(legend.get_texts()) == ["looks older", "looks younger"]
+    attributed.uns["agevi_attribution"]["age_unit"] = "log-odds"
+    ax = pl.attribution(attributed, n_top=3)
+    assert names(ax.get_legend().get_texts()) == ["more like cases", "more like controls"]
+    assert ax.get_xlabel() == "Attribution (log-odds)"
+
+
 def test_genes_that_are_named_are_drawn_in_their_order(attributed):
     ax = pl.attribution(attributed, genes=["e", "a"], group="T cells")
     assert names(ax.get_yticklabels()) == ["e", "a"]
@@ -134,6 +143,11 @@ def test_changes_and_intervals(perturbed):
     np.testing.assert_allclose(reach, [(-5.0, -3.5), (-0.5, 1.5), (0.5, 3.0)])
     assert ax.get_xlabel() == "Change of predicted age (weeks)"
     assert ax.get_title() == "expression times 0.5"
+
+
+def test_changes_of_a_classifier(perturbed):
+    perturbed.uns["agevi_perturbation_params"]["age_unit"] = "log-odds"
+    assert pl.perturbation(perturbed).get_xlabel() == "Change of the log-odds of being a case"
 
 
 def test_changes_of_a_group(perturbed):

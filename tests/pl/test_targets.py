@@ -58,6 +58,48 @@ def test_unknown_direction_is_grey():
     assert all("rank" in t.get_text() for t in ax.get_legend().get_texts())
 
 
+LONG = [
+    "Alzheimer's disease (late onset, sporadic)",
+    "chronic obstructive pulmonary disease",
+    "idiopathic pulmonary fibrosis (familial form) with emphysema of smokers",
+    "type 2 diabetes",
+    "amyotrophic lateral sclerosis, sporadic",
+    "rheumatoid arthritis of late onset",
+    "Parkinson's disease with dementia",
+    "a_name_of_one_word_that_goes_on_for_longer_than_a_line",
+]
+
+
+@pytest.mark.parametrize("n_genes", [4, 30])
+@pytest.mark.parametrize(
+    "diseases",
+    [
+        pytest.param(LONG[:1], id="one long"),
+        pytest.param(LONG[:2], id="two long"),
+        pytest.param(LONG, id="eight long"),
+        pytest.param(["AD"], id="one short"),
+        pytest.param(["AD", "COPD", "NAFLD", "MS", "T2D", "RA", "PD", "osteoporosis"], id="eight short"),
+    ],
+)
+def test_names_have_room(diseases, n_genes):
+    rng = np.random.default_rng(0)
+    tables = {name: pd.Series(rng.normal(size=200), [f"GENE{i:04d}" for i in range(200)]) for name in diseases}
+    ax = pl.targets(rank_targets(tables, n_top=100), n_genes=n_genes)
+    figure = ax.figure
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    turned = ax.get_xticklabels()[0].get_rotation() == 90  # the boxes of slanted names overlap where the names do not
+    assert not turned or all(a.x1 < b.x0 for a, b in zip(boxes[:-1], boxes[1:], strict=True))
+    for box in [*boxes, ax.get_legend().get_window_extent(), *(t.get_window_extent() for t in ax.get_yticklabels())]:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+    grid, largest = ax.get_window_extent(), np.sqrt(ax.collections[0].get_sizes().max()) * figure.dpi / 72
+    assert grid.width / len(diseases) > largest
+    assert grid.height / n_genes > largest
+    assert [label.get_text().replace("\n", " ").replace(" ", "") for label in ax.get_xticklabels()] == [
+        name.replace(" ", "") for name in diseases
+    ]
+
+
 def test_refuses():
     with pytest.raises(TypeError) as raised:
         pl.targets(pd.DataFrame())

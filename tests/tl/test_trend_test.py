@@ -99,6 +99,64 @@ def test_counted_levels_are_steps():
     assert adata.uns["agevi_trend_params"]["levels"].tolist() == ["none", "low", "mid/high", "all"]
 
 
+def in_thirds(adata, samples):
+    """Write the steps none, low and all of a scale of six; give the categories of the samples."""
+    scale = ["absent", "none", "low", "spare", "all", "beyond"]
+    name = samples["step"].astype(str).replace("mid/high", "low")
+    adata.obs["step"] = pd.Categorical(adata.obs["sample"].astype(str).map(name), scale, ordered=True)
+    return name.map({"none": 0, "low": 1, "all": 2})
+
+
+def test_levels_of_no_cell_are_no_steps():
+    adata, samples = samples_of()
+    place = in_thirds(adata, samples)
+    (row,) = table_of(adata, order_key="step").to_dict("records")
+    assert row["slope"] == pytest.approx(scipy.stats.linregress(place, samples["predicted"]).slope)
+    assert adata.uns["agevi_trend_params"]["levels"].tolist() == ["none", "low", "all"]
+    adata.uns["agevi_subjects"]["stage"] = adata.obs.groupby("sample", observed=True)["step"].first()
+    (of_table,) = table_of(adata, order_key="stage").to_dict("records")
+    assert of_table["slope"] == pytest.approx(row["slope"])
+
+
+def test_levels_of_samples_that_are_left_out_are_steps():
+    adata, samples = samples_of()
+    place = in_thirds(adata, samples)
+    adata.uns["agevi_subjects"].loc[(place == 1).to_numpy(), "role"] = "train"
+    (row,) = table_of(adata, order_key="step").to_dict("records")
+    kept = place != 1
+    assert row["slope"] == pytest.approx(scipy.stats.linregress(place[kept], samples["predicted"][kept]).slope)
+    assert adata.uns["agevi_trend_params"]["levels"].tolist() == ["none", "low", "all"]
+
+
+def test_without_draws_there_are_no_intervals():
+    (row,) = table_of(samples_of()[0], order_key="day", n_boot=0).to_dict("records")
+    assert np.isnan([row["spearman_low"], row["slope_high"]]).all()
+    assert row["slope"] < 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda day: pd.Timestamp("2024-05-01") + pd.to_timedelta(day, unit="D"), id="dates"),
+        pytest.param(lambda day: pd.to_timedelta(day, unit="D"), id="durations"),
+        pytest.param(lambda day: day.astype(int).astype(object), id="whole numbers as objects"),
+        pytest.param(lambda day: day.astype(str).astype("category"), id="numbers as a category of text"),
+    ],
+)
+def test_the_advised_expression_keeps_distances(change):
+    """What the message says is run as it stands, and gives the slope per day."""
+    adata, samples = samples_of()
+    adata.obs["day"] = change(adata.obs["day"])
+    with pytest.raises(TypeError) as raised:
+        trend_test(adata, order_key="day")
+    words = str(raised.value)
+    start = min(i for i in (words.find("(adata"), words.find("pandas.to_numeric"), words.find("adata.obs")) if i > 0)
+    expression = words[start:].removesuffix(".").removesuffix(", in a column of its own")
+    adata.obs["number"] = eval(expression, {"adata": adata, "pandas": pd})
+    (row,) = table_of(adata, order_key="number").to_dict("records")
+    assert row["slope"] == pytest.approx(scipy.stats.linregress(samples["day"], samples["predicted"]).slope)
+
+
 def test_a_category_of_numbers_keeps_its_numbers():
     adata, samples = samples_of()
     adata.obs["day"] = adata.obs["day"].astype("category")
@@ -244,6 +302,31 @@ CASES = {
     "category without order": (
         set_obs("day", lambda a: a.obs["step"].cat.as_unordered()), TypeError, "ordered=True",
     ),
+    "dates": (
+        set_obs("day", lambda a: pd.Timestamp("2024-05-01") + pd.to_timedelta(a.obs["day"], unit="D")), TypeError,
+        "which are dates; pass the days since the first, (adata.obs['day'] - adata.obs['day'].min()) / pandas.Timedelta(days=1)",
+    ),
+    "durations": (
+        set_obs("day", lambda a: pd.to_timedelta(a.obs["day"], unit="D")), TypeError,
+        "which are durations; pass them in days, adata.obs['day'] / pandas.Timedelta(days=1)",
+    ),
+    "whole numbers as objects": (
+        set_obs("day", lambda a: a.obs["day"].astype(int).astype(object)), TypeError,
+        "numbers stored as object; turn them into numbers with pandas.to_numeric(adata.obs['day'])",
+    ),
+    "numbers as a category of text": (
+        set_obs("day", lambda a: a.obs["day"].astype(str).astype("category")), TypeError,
+        "numbers stored as category; turn them into numbers with pandas.to_numeric(adata.obs['day'].astype(object))",
+    ),
+    "text in the table": (
+        lambda a: a.uns["agevi_subjects"].__setitem__("day", "late"), TypeError,
+        "pandas.Categorical(adata.uns['agevi_subjects']['day'], categories=",
+    ),
+    "no values": (
+        set_obs("day", lambda a: np.nan), ValueError,
+        "order_key='day' has no values in adata.obs: it is missing in all 40 samples. Fill the column in",
+    ),
+    "no values of text": (set_obs("day", lambda a: None), ValueError, "it is missing in all 40 samples"),
     "infinite": (
         set_obs("day", lambda a: a.obs["day"].where(a.obs["sample"] != "s03", np.inf)), ValueError,
         "is infinite in 1 samples (first: 's03')",
@@ -269,6 +352,12 @@ def test_refuses(case):
         trend_test(adata, order_key="day")
     check_message(raised, words)
     assert snapshot(adata) == before
+
+
+def test_refuses_text_as_draws():
+    with pytest.raises(TypeError) as raised:
+        trend_test(samples_of()[0], order_key="day", n_boot="a")
+    check_message(raised, "n_boot='a' is a str; pass a whole number.")
 
 
 def test_get_before_the_test():

@@ -15,7 +15,7 @@ from agevi import _checks, _keys, get
 from agevi.pl import _base
 
 OLDER, YOUNGER = "#d62728", "#1f77b4"
-"""Colours of what makes cells look older and younger."""
+"""Colours of what makes cells look older and younger, or more like cases and more like controls."""
 _REACH = 1.96
 
 
@@ -33,7 +33,7 @@ def attribution(
     A bar to the right is a gene that makes cells look older where there is more of it, a bar to the left one that makes them
     look younger. The line on a bar is its 95 % interval across subjects, and the numbers beside it the 95 % interval of
     the gene's rank when subjects are drawn anew: a gene whose ranks reach far beyond those that are drawn may not be there in
-    the next cohort.
+    the next cohort. For a classifier the unit is log-odds, and bars to the right make cells more like cases.
 
     Parameters
     ----------
@@ -78,7 +78,8 @@ def attribution(
     y, older = np.arange(len(table)), (table["signed"] >= 0).to_numpy()
     value = table["attribution"].to_numpy() * np.where(older, 1, -1)
     reach = _REACH * table["se"].fillna(0).to_numpy()
-    for side, color, label in ((older, OLDER, "looks older"), (~older, YOUNGER, "looks younger")):
+    words = _base.wording(_unit(adata, key_added))
+    for side, color, label in ((older, OLDER, words.higher), (~older, YOUNGER, words.lower)):
         if side.any():
             ax.barh(y[side], value[side], color=color, alpha=0.75, height=0.75, label=label)
     ax.errorbar(value, y, xerr=reach, fmt="none", ecolor=_base.LINE_COLOR, elinewidth=1, capsize=2)
@@ -113,8 +114,8 @@ def attribution_heatmap(
 ) -> Axes:
     """Signed attribution of genes in each group of cells, in the unit of the age column.
 
-    Red: more of the gene looks older, blue: younger. The first genes of every group are drawn, in the order of the group in
-    which they matter most.
+    Red: more of the gene looks older (more like cases, for a classifier), blue: younger (more like controls). The first
+    genes of every group are drawn, in the order of the group in which they matter most.
 
     Parameters
     ----------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,31 @@ ROLE_COLORS = {
 }
 """One colour per role in all figures, from scanpy's default palette, grey for what was fitted; "" has no role."""
 LINE_COLOR = "#404040"
+NAME_WIDTH = 26
+"""Characters of a line of a long name below an axis."""
+LETTER, LINE = 0.085, 0.17
+"""Inches that a letter and a line take in the labels of ticks."""
+
+
+class Wording(NamedTuple):
+    """Words for what a model predicts."""
+
+    higher: str
+    lower: str
+    change: str
+
+
+def wording(unit: str) -> Wording:
+    """Words for higher and lower predictions and for their change, by the unit of what is predicted.
+
+    Parameters
+    ----------
+    unit
+        Unit of ages, or "log-odds" for a classifier of cases and controls.
+    """
+    if unit == "log-odds":
+        return Wording("more like cases", "more like controls", "Change of the log-odds of being a case")
+    return Wording("looks older", "looks younger", f"Change of predicted age ({unit})")
 
 
 def axes(ax: Axes | None, width: float = 4.8, height: float = 4.4) -> Axes:
@@ -118,6 +144,56 @@ def margins(values: np.ndarray, share: float = 0.05) -> tuple[float, float]:
 def point_size(n: int) -> float:
     """Area of a point in square points that keeps ``n`` of them apart."""
     return float(np.clip(1500 / n, 12, 50))
+
+
+def wrapped(names: Sequence[str], width: int = NAME_WIDTH) -> list[str]:
+    """Names broken into lines of at most ``width`` characters."""
+    return [textwrap.fill(name, width) for name in names]
+
+
+def n_lines(names: Sequence[str]) -> int:
+    """Most lines of a name."""
+    return max(name.count("\n") for name in names) + 1
+
+
+def longest_line(names: Sequence[str]) -> int:
+    """Characters of the longest line."""
+    return max(len(line) for name in names for line in name.split("\n"))
+
+
+def name_ticks(ax: Axes, at: np.ndarray, names: Sequence[str], gap: float) -> float:
+    """Name places on the horizontal axis, upright where there is no room for words side by side.
+
+    Parameters
+    ----------
+    ax
+        Axes on which all else is drawn.
+    at
+        Places.
+    names
+        Names of the places.
+    gap
+        Least distance between places.
+
+    Returns
+    -------
+    Inches that the names take beyond one line.
+    """
+    ax.set_xticks(at)
+    figure = ax.figure.canvas.figure
+    figure.draw_without_rendering()  # lays the figure out, so that the width is known
+    low, high = ax.get_xlim()
+    room = ax.get_window_extent().width / figure.dpi * gap / (high - low)
+    width = max(1, int(room / LETTER))
+    words = [word for name in names for word in name.split()]
+    labels = wrapped(names, width)
+    if max(map(len, words), default=0) <= width and n_lines(labels) <= 3:
+        ax.set_xticks(at, labels)
+        return LINE * (n_lines(labels) - 1)
+    widths = (NAME_WIDTH, 2 * NAME_WIDTH, max(map(len, names)))
+    labels = next((found for w in widths if n_lines(found := wrapped(names, w)) <= room / LINE), list(names))
+    ax.set_xticks(at, labels, rotation=90, linespacing=1.0)
+    return LETTER * longest_line(labels)
 
 
 def legend(ax: Axes, **arguments: Any) -> None:

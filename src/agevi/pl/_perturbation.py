@@ -21,8 +21,8 @@ def perturbation(
 ) -> Axes:
     """Change of predicted ages when genes are perturbed, with 95 % intervals over subjects, in the unit of the age column.
 
-    The largest changes are on top. To the right the perturbed cells look older to the clock, to the left younger. It is what
-    the clock answers, not what an experiment would.
+    The largest changes are on top. To the right the perturbed cells look older to the clock, to the left younger; to a
+    classifier more like cases, and more like controls. It is what the model answers, not what an experiment would.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def perturbation(
             ax.errorbar(change[side], y[side], xerr=reach[:, side], fmt="o", color=color, capsize=2, markersize=5)
     ax.axvline(0, color=_base.LINE_COLOR, linewidth=0.8, zorder=0)
     names = [gene if n == 1 else f"{gene} ({n} genes)" for gene, n in zip(table["gene"], table["n_genes"], strict=True)]
-    ax.set(xlabel=f"Change of predicted age ({params.get('age_unit') or 'years'})", yticks=y)
+    ax.set(xlabel=_base.wording(str(params.get("age_unit") or "years")).change, yticks=y)
     ax.set_yticklabels(names, fontsize="small")
     ax.set_ylim(len(table) - 0.4, -0.6)
     factor = float(params["factor"])

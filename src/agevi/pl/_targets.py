@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,6 +16,8 @@ from agevi.tl._rank_targets import TargetRanking
 
 RAISES, LOWERS, UNKNOWN = "#b2182b", "#2166ac", "#8c8c8c"
 _AREAS = (12.0, 170.0)  # square points of the last and the first rank
+_SHORT = 12  # characters of names that are slanted; longer ones are wrapped and upright
+_KEY = (1.9, 2.0)  # inches of the legend
 
 
 def targets(
@@ -25,7 +30,8 @@ def targets(
 
     Genes that are in the top of most diseases are above, then those of the smallest mean rank. The area of a dot falls with the
     rank, a dark rim marks a gene in the top of the disease that is compared, and the colour says whether the gene raises or
-    lowers the prediction. Where there is no dot, the gene is beyond the first ``n_top`` of that disease.
+    lowers the prediction. Where there is no dot, the gene is beyond the first ``n_top`` of that disease. Long names of
+    diseases are broken into lines.
 
     Parameters
     ----------
@@ -34,7 +40,7 @@ def targets(
     n_genes
         Most genes to draw.
     ax
-        Axes to draw on; a new figure by default. The legend stands to the right of them.
+        Axes to draw on; a new figure by default, as large as the names need. The legend stands to the right of them.
 
     Returns
     -------
@@ -63,8 +69,8 @@ def targets(
     order = pd.DataFrame({"n": table.groupby("gene")["n_diseases"].first(), "mean": rank})
     genes = order.sort_values(["n", "mean"], ascending=[False, True]).index[:n_genes]
     table = table[table["gene"].isin(genes)]
-    height = max(2.6, 1.3 + 0.24 * len(genes))
-    ax = _base.axes(ax, 2.6 + 0.55 * len(diseases), height)
+    names = _base.wrapped(diseases)
+    ax = _base.axes(ax, *_size(names, list(genes)))
     sign = np.sign(table["signed"].to_numpy())
     colors = np.select([sign > 0, sign < 0], [RAISES, LOWERS], UNKNOWN)
     ax.scatter(
@@ -72,13 +78,27 @@ def targets(
         s=_areas(table["rank"].to_numpy(), last), c=colors, zorder=3, edgecolor=_base.LINE_COLOR,
         linewidth=np.where(table["in_top"], 1.4, 0.0),
     )  # fmt: skip
-    ax.set_xticks(range(len(diseases)), diseases, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_xticks(range(len(names)), names, **_turned(names))
     ax.set_yticks(range(len(genes)), genes)
     ax.set(xlim=(-0.6, len(diseases) - 0.4), ylim=(len(genes) - 0.4, -0.6))
     ax.grid(color="#ececec", linewidth=0.8)
     _key(ax, set(colors), top, last)
     _base.tidy(ax)
     return ax
+
+
+def _turned(names: Sequence[str]) -> dict[str, Any]:
+    """Arguments of the names of diseases: slanted where they are short, since slanted lines of others would overlap."""
+    if max(map(len, names)) <= _SHORT:
+        return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    return {"rotation": 90, "linespacing": 1.0}
+
+
+def _size(names: Sequence[str], genes: Sequence[str]) -> tuple[float, float]:
+    """Width and height of a figure with room for dots, names and the legend, in inches."""
+    column = max(0.55, 0.1 + _base.LINE * _base.n_lines(names))
+    width = 0.3 + _base.LETTER * max(map(len, genes)) + max(0.7, column * len(names)) + _KEY[0]
+    return width, 0.4 + _base.LETTER * _base.longest_line(names) + max(0.24 * len(genes), _KEY[1])
 
 
 def _key(ax: Axes, colors: set[str], top: int, last: int) -> None:

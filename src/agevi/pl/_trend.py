@@ -16,7 +16,9 @@ from agevi.tl._trend_test import samples_in_order, slope
 
 MAX_GROUPS = 20
 _ALL = "#1f77b4"
-_JITTER = 0.12
+_JITTER = 0.12  # of the distance between steps
+_MAX_STEPS = 6  # most whole numbers that are drawn as steps
+_STEP = 0.22  # least inches between names of steps
 
 
 def trend(
@@ -29,8 +31,9 @@ def trend(
 ) -> Axes:
     """Predicted age of every sample along the order that was tested, with the least-squares line, in the unit of age.
 
-    Samples are coloured by the groups of the test, each with its line; without groups there is one line. Steps of a category
-    are drawn beside each other, their points shifted at random to the sides. The legend gives Spearman's correlation and p.
+    Samples are coloured by the groups of the test, each with its line; without groups there is one line. The points of a
+    step of a category, or of one of up to six whole numbers, are shifted at random to the sides; numbers stay to scale.
+    The legend gives Spearman's correlation and p.
 
     Parameters
     ----------
@@ -86,11 +89,10 @@ def trend(
         samples["group"] = samples["group"].astype(str)
     elif palette is not None:
         colors = _base.group_colors(adata, "", [""], palette)
-    ax = _base.axes(ax, 5.2 if groupby is None else 7.6, 4.2)
-    shift = np.zeros(len(samples))
-    if levels is not None:
-        shift = np.random.default_rng(0).uniform(-_JITTER, _JITTER, len(samples))
-        ax.set_xticks(range(len(levels)), levels)
+    at, names, gap = _steps(samples, levels)
+    given, height = ax, 4.2
+    ax = _base.axes(ax, (5.2 if groupby is None else 7.6) + max(0.0, _STEP * len(at) - 4.0), height)
+    shift = np.random.default_rng(0).uniform(-_JITTER, _JITTER, len(samples)) * gap
     for row in rows.to_dict("records"):
         chosen = np.ones(len(samples), dtype=bool) if groupby is None else (samples["group"] == row["group"]).to_numpy()
         _draw(ax, samples[chosen], shift[chosen], row, colors[row["group"]], size or _base.point_size(len(samples)))
@@ -98,7 +100,23 @@ def trend(
     beside = {} if groupby is None else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "alignment": "left"}
     _base.legend(ax, **({"loc": "best", "handlelength": 1.0, "title": groupby} | beside))
     _base.tidy(ax)
+    if levels is not None or (len(at) and gap >= _STEP / 4.0 * np.ptp(at)):
+        height += _base.name_ticks(ax, at, names, gap)
+        if given is None:
+            ax.figure.canvas.figure.set_figheight(height)
     return ax
+
+
+def _steps(samples: pd.DataFrame, levels: list[str] | None) -> tuple[np.ndarray, list[str], float]:
+    """Places and names of the steps of the order, and their least distance; none where it has many values."""
+    if levels is not None:
+        return np.arange(len(levels)), levels, 1.0
+    values = np.unique(samples["order"])
+    if len(values) > _MAX_STEPS or (values % 1).any():
+        return np.array([]), [], 0.0
+    is_bool = samples["level"].map(lambda value: isinstance(value, bool | np.bool_)).all()
+    names = [str(bool(value)) if is_bool else f"{value:.0f}" for value in values]
+    return values, names, float(np.diff(values).min(initial=np.ptp(values)))
 
 
 def _draw(ax: Axes, samples: pd.DataFrame, shift: np.ndarray, row: Mapping[Any, Any], color: Any, size: float) -> None:

@@ -52,8 +52,9 @@ def trend_test(
         Annotated data after :func:`agevi.tl.aggregate_subjects`.
     order_key
         Column of :func:`agevi.get.subjects_df` or ``adata.obs`` with one value per sample: numbers, or an ordered
-        category, whose levels are counted 0, 1, 2, ... in their order (levels that are numbers stay numbers). Samples
-        without a value are left out.
+        category, whose levels are counted 0, 1, 2, ... in their order (levels that are numbers stay numbers). A level
+        that no cell of ``adata`` has is no step; one whose samples are all left out, such as those that trained the
+        clock, still is. Samples without a value are left out.
     groupby
         Column that makes a row for each of its values, such as the cell line or the treatment, below the row of all
         samples.
@@ -62,7 +63,7 @@ def trend_test(
     level
         Coverage of the bootstrap intervals.
     n_boot
-        Draws of the bootstrap, of whole subjects.
+        Draws of the bootstrap, of whole subjects. 0: no intervals.
     n_permutations
         Permutations. The smallest ``p`` is ``1 / (n_permutations + 1)``.
     rng
@@ -80,7 +81,7 @@ def trend_test(
         DataFrame with the columns ``groupby`` ("overall", or the column), ``group``, ``n`` (samples), ``n_subjects`` and
         ``n_levels`` (different values of the order; all int64), ``spearman``, ``slope`` (least squares; per step where
         levels are counted), both with their intervals ``_low`` and ``_high``, and ``p`` (two-sided, of ``spearman``).
-        Groups of fewer than 3 samples or of one level have NaN; so have intervals of fewer than 3 subjects, and
+        Groups of fewer than 3 samples or of one level have NaN; so have intervals of fewer than 3 subjects or no draws, and
         ``spearman`` and ``p`` where all predictions are equal. :func:`agevi.get.trend_df` returns it.
     ``adata.uns[f"{key_added}_trend_params"]``
         The arguments, the names of counted ``levels``, and ``n_left_out``, the samples of role train or validation.
@@ -90,10 +91,10 @@ def trend_test(
     KeyError
         The subject table or a column is absent.
     TypeError
-        The order is text, or of a category without order.
+        The order is text, dates or durations, or of a category without order.
     ValueError
-        The order has several values in a sample, is infinite or has one level, fewer than 3 samples count, or an
-        argument is out of range.
+        The order has several values in a sample, has none at all, is infinite or has one level, fewer than 3 samples
+        count, or an argument is out of range.
 
     Notes
     -----
@@ -117,6 +118,7 @@ def trend_test(
     [[12.0, 1.0, 0.5, 0.001]]
     """
     _checks.anndata(adata)
+    n_boot = _checks.count(n_boot, "n_boot", low=0)
     n_permutations = _checks.count(n_permutations, "n_permutations")
     generator = _checks.generator(rng)
     keys = _keys.Keys(key_added)
@@ -179,7 +181,16 @@ def samples_in_order(
     """
     table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)")
     given = sample_values(adata, table, order_key, "order_key", keys=keys, sample_key=sample_key)
-    out = table[["subject", "predicted"]].assign(level=given.astype(object), order=_numbers(given, order_key))
+    where = f"adata.uns[{keys.subjects!r}]" if order_key in table else "adata.obs"
+    if given.isna().all():
+        raise ValueError(
+            f"order_key={order_key!r} has no values in {where}: it is missing in all {len(given)} samples. Fill the column "
+            "in, or name another."
+        )
+    if isinstance(given.dtype, pd.CategoricalDtype):
+        present = table[order_key] if order_key in table else adata.obs[order_key]
+        given = given.cat.set_categories(present.cat.remove_unused_categories().cat.categories)
+    out = table[["subject", "predicted"]].assign(level=given.astype(object), order=_numbers(given, order_key, where))
     if groupby is not None:
         out["group"] = sample_values(adata, table, groupby, "groupby", keys=keys, sample_key=sample_key)
         if not isinstance(out["group"].dtype, pd.CategoricalDtype):
@@ -202,7 +213,7 @@ def samples_in_order(
     return out[usable & held_out], levels, n_left_out
 
 
-def _numbers(values: pd.Series, order_key: str) -> np.ndarray:
+def _numbers(values: pd.Series, order_key: str, where: str) -> np.ndarray:
     """The place of every sample in the order, (n_samples,) float64, NaN where it has none."""
     dtype = values.dtype
     if isinstance(dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(dtype.categories):
@@ -217,10 +228,26 @@ def _numbers(values: pd.Series, order_key: str) -> np.ndarray:
                 f"{values.index[np.isinf(out).argmax()]!r}); set unknown values to NaN."
             )
         return out
-    names = [str(name) for name in values.dropna().unique()]
     raise TypeError(
-        f"order_key={order_key!r} holds {_checks.listed(names)}, text without an order; turn it into numbers, or into "
-        f"pandas.Categorical(adata.obs[{order_key!r}], categories=[<the levels in their order>], ordered=True)."
+        f"order_key={order_key!r} holds {_checks.listed([str(name) for name in values.dropna().unique()])}, "
+        + _advice(values, f"{where}[{order_key!r}]")
+    )
+
+
+def _advice(values: pd.Series, column: str) -> str:
+    """What values without a place are, and how to turn them into numbers, or else into an ordered category."""
+    day = "pandas.Timedelta(days=1)"
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        days = f"({column} - {column}.min()) / {day}"
+        return f"which are dates; pass the days since the first, {days}, in a column of its own."
+    if pd.api.types.is_timedelta64_dtype(values.dtype):
+        return f"which are durations; pass them in days, {column} / {day}, in a column of its own."
+    if pd.to_numeric(values.astype(object).dropna(), errors="coerce").notna().all():
+        cast = ".astype(object)" if isinstance(values.dtype, pd.CategoricalDtype) else ""
+        return f"numbers stored as {values.dtype}; turn them into numbers with pandas.to_numeric({column}{cast})."
+    return (
+        "text without an order; turn it into numbers, or into "
+        f"pandas.Categorical({column}, categories=[<the levels in their order>], ordered=True)."
     )
 
 
@@ -228,7 +255,7 @@ def _estimates(samples: pd.DataFrame, level: float, n_boot: int, seed: int) -> d
     """Correlation and slope with their intervals."""
     order, predicted = samples["order"].to_numpy(), samples["predicted"].to_numpy(dtype=np.float64)
     subject = samples["subject"].to_numpy()
-    enough = len(set(subject)) >= _checks.MIN_LABELLED_SUBJECTS
+    enough = n_boot > 0 and len(set(subject)) >= _checks.MIN_LABELLED_SUBJECTS
     out: dict[str, float] = {}
     for name, metric in (("spearman", metrics.spearman), ("slope", slope)):
         out[name] = metric(order, predicted)
