@@ -6,7 +6,9 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
+import agevi
 from agevi.dataloaders._query import match_genes, query_shell
+from tests.test_gates import check_message
 
 GENES = np.array([f"g{i}" for i in range(10)])
 X = np.random.default_rng(0).poisson(1.0, (5, 10)).astype(np.float32)
@@ -76,11 +78,36 @@ def test_layer_is_read(cohort):
             id="symbol data",
         ),
         pytest.param(["CD3E", "LEF1", "TCF7"], ["Cd3e", "Lef1", "Tcf7"], "mouse and human symbols", id="mouse data"),
+        pytest.param(
+            [f"ENSG{i:011d}" for i in range(3)], [f"ENSG{i:011d}.{i}" for i in range(3)],
+            'with. Cut it off, adata.var_names = adata.var_names.str.split(".").str[0]. A clock needs', id="versions in the data",
+        ),
+        pytest.param(
+            [f"ENSG{i:011d}.{i}" for i in range(3)], [f"ENSG{i:011d}" for i in range(3)],
+            '.str[0], and run pp.align_genes(adata, clock, mapping={gene.split(".")[0]: gene for gene in clock.genes})',
+            id="versions in the clock",
+        ),
+        pytest.param(
+            [f"ENSG{i:011d}" for i in range(3)], [f"ENSG{i:011d}.{i}" for i in range(3, 6)], "same gene annotation",
+            id="versions of other genes",
+        ),
         pytest.param(["CD3E", "LEF1", "TCF7"], ["A", "B", "C"], "same gene annotation", id="other genes"),
     ],
 )  # fmt: skip
 def test_too_few_genes_are_refused_with_a_hint(genes, names, hint):
     with pytest.raises(ValueError, match="3 of the clock's 3 genes are absent from adata.var_names") as error:
         match_genes(np.array(genes), pd.Index(names), min_coverage=0.8)
-    assert hint in str(error.value)
+    check_message(error, hint)
     assert genes[0] in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["", ".7", ".7_PAR_Y"])
+def test_the_remedies_for_versions_work(suffix):
+    """What the messages say, for a clock without versions and for one that kept them."""
+    plain = [f"ENSG{i:011d}" for i in range(10)]
+    adata = make(X, [name + suffix for name in plain])
+    adata.var_names = adata.var_names.str.split(".").str[0]
+    assert match_genes(np.array(plain), adata.var_names, min_coverage=1).identical
+    genes = np.array([f"{name}.{i}" for i, name in enumerate(plain)])
+    aligned = agevi.pp.align_genes(adata, genes, mapping={gene.split(".")[0]: gene for gene in genes})
+    assert match_genes(genes, aligned.var_names, min_coverage=1).identical

@@ -13,7 +13,7 @@ import agevi
 from agevi.model import MODELS, ElasticNetClock, PLSClock, PoissonVAE, TransformerClock
 from tests.conftest import QUIET
 from tests.model.transformer import masked
-from tests.test_gates import check_message, snapshot
+from tests.test_gates import check_message, patterns, snapshot
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
 SMALL = {
@@ -35,8 +35,8 @@ def train(cls, adata, **setup):
 
 @pytest.fixture
 def features(cohort):
-    """A third of the genes, in an order of its own, and one that the data lack."""
-    return [*cohort.var_names[::3][::-1], "absent"]
+    """A third of the genes, in an order of its own, and many that the data lack, as in lists of drug targets."""
+    return [*cohort.var_names[::3][::-1], *(f"absent{i}" for i in range(100))]
 
 
 @pytest.mark.parametrize("cls", TRAINABLE, ids=lambda c: c.__name__)
@@ -63,6 +63,16 @@ def test_the_rest_of_the_genes_is_not_looked_at(cohort, features):
     x[:, others] = np.random.default_rng(0).poisson(3, x[:, others].shape)
     cohort.X = sp.csr_matrix(x)
     np.testing.assert_allclose(train(PLSClock, cohort, features=features).predict_age(cohort), expected, rtol=1e-6)
+
+
+def test_absent_ones_of_few_features_are_named(cohort):
+    with pytest.warns(UserWarning, match="2 of the 4 features are absent from adata.var_names") as caught:
+        model = train(PLSClock, cohort, features=["gene01", "gene02", "gene1", "EGFR", np.nan])
+    assert model.genes.tolist() == ["gene01", "gene02"]
+    (warning,) = caught
+    assert "(e.g. 'gene1', 'EGFR'); 2 train the clock. Correct those names" in str(warning.message)
+    assert any(p.match(str(warning.message)) for p in patterns())
+    assert warning.filename == __file__
 
 
 def test_coverage_is_that_of_the_features(cohort, features):
@@ -166,6 +176,9 @@ CASES = {
     "Ensembl ids": (
         {"features": ["ENSG00000146648"]}, ValueError, "the data use symbols, the features are Ensembl ids. Pass names as in",
     ),
+    "a mask": ({"features": pd.Series([True, False])}, TypeError, "features is a mask of 2 True and False; pass names of genes, such as adata.var_names[mask]"),
+    "a mask of numpy": ({"features": np.array([True] * 61)}, TypeError, "features is a mask of 61 True and False"),
+    "another case": ({"features": ["GENE01"]}, ValueError, "; the names differ in case. Pass names as in adata.var_names."),
     "a layer that is not there": ({"features": ["gene01"], "layer": "raw"}, KeyError, "layer='raw' is not in adata.layers"),
     "genes without counts": ({"features": ["silent"]}, ValueError, "holds only zeros"),
 }  # fmt: skip
@@ -197,3 +210,10 @@ def test_what_was_measured_of_chosen_features_is_kept():
         ages.append(model.predict_age(full))
     np.testing.assert_allclose(ages[1], ages[0], rtol=1e-5)
     assert model.genes.tolist() == kept.tolist()
+
+
+def test_versions_of_ensembl_ids_are_named(cohort):
+    cohort.var_names = [f"ENSG{i:011d}.3" for i in range(cohort.n_vars)]
+    with pytest.raises(ValueError) as raised:
+        PLSClock.setup_anndata(cohort, **KEYS, features=["ENSG00000000005"])
+    check_message(raised, 'Ensembl ids end with, which adata.var_names.str.split(".").str[0] cuts off. Pass names')

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
 CPG = re.compile(r"^c[gh]\.?\d+")
+_VERSIONED = r"^(ENS[A-Z]*G\d{6,})\..*$"
+VERSIONS = "the names differ in the version that Ensembl ids end with"
+CUT = 'adata.var_names.str.split(".").str[0]'
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,33 @@ def _name_hint(genes: np.ndarray, names: pd.Index) -> str:
         return f"; the data hold {kinds[1]}, the clock reads {kinds[0]}. A clock fits the modality it was trained on."
     if kinds[0] != kinds[1]:
         return f"; the data use {kinds[1]}, the clock uses {kinds[0]}. Rename var_names or run pp.align_genes."
-    upper = len(set(map(str.upper, names.astype(str))) & set(map(str.upper, genes.astype(str))))
-    if upper > 2 * len(set(names) & set(genes)) and upper > 0.2 * len(genes):
+    difference = spelling(pd.Index(genes), names, least=0.2)
+    if difference == "version":
+        kept = pd.Index(genes).str.contains(".", regex=False).any()
+        mapping = 'mapping={gene.split(".")[0]: gene for gene in clock.genes}'
+        after = f", and run pp.align_genes(adata, clock, {mapping}), as the clock kept its own" if kept else ""
+        return f"; {VERSIONS}. Cut it off, adata.var_names = {CUT}{after}."
+    if difference == "case":
         return "; the names differ in case, as mouse and human symbols do. A clock fits the species it was trained on."
     return ". Pass data of the same gene annotation, with all genes kept."
+
+
+def spelling(genes: pd.Index, names: pd.Index, *, least: float = 0.0) -> str:
+    """What keeps ``genes`` from being among ``names``: ``"version"`` (of Ensembl ids), ``"case"`` or ``""``.
+
+    Parameters
+    ----------
+    genes, names
+        Names.
+    least
+        Share of the genes that must be there with one spelling for all.
+    """
+    genes, names = genes.astype(str), names.astype(str)
+    needed = max(2 * len(genes.intersection(names)), least * len(genes))
+    without = [index.str.replace(_VERSIONED, r"\1", regex=True) for index in (genes, names)]
+    if len(without[0].intersection(without[1])) > needed:
+        return "version"
+    return "case" if len(genes.str.upper().intersection(names.str.upper())) > needed else ""
 
 
 def kind_of_name(name: str) -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+import warnings
 import weakref
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi.dataloaders._query import kind_of_name
+from agevi.dataloaders._query import CUT, VERSIONS, kind_of_name, spelling
 
 logger = logging.getLogger(__name__)
 
 _STAND_INS: dict[tuple[int, type], tuple[weakref.ref[AnnData], AnnData]] = {}
 _SOURCES: dict[int, tuple[weakref.ref[AnnData], weakref.ref[AnnData]]] = {}
+_TYPED = 100  # names; longer lists are of drug targets and the like, most of which any data lack
 _SCVI = ("_scvi_uuid", "_scvi_manager_uuid")  # a stand-in is registered by itself
 
 
@@ -66,7 +69,7 @@ def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
     adata
         The user's data.
     features
-        Names of genes; those that the data lack are left out.
+        Names of genes; those that the data lack are left out, with a warning where few are named.
     layer
         Layer that holds the values.
     """
@@ -77,16 +80,29 @@ def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
         raise TypeError(
             f"features is a {type(features).__name__}; pass names of genes in a list, such as ['EGFR', 'KDR']."
         )
-    names = pd.Index(dict.fromkeys(str(name) for name in features))
+    given = list(features)
+    if any(isinstance(value, bool | np.bool_) for value in given):
+        raise TypeError(
+            f"features is a mask of {len(given):,} True and False; pass names of genes, such as adata.var_names[mask]."
+        )
+    names = pd.Index(pd.Series(given, dtype=object).dropna().astype(str).unique())
     chosen = adata.var_names.isin(names)
     if not chosen.any():
-        ours, theirs = (kind_of_name(str(n[0])) if len(n) else "" for n in (adata.var_names, names))
-        differ = f"; the data use {ours}, the features are {theirs}" if theirs and ours != theirs else ""
         raise ValueError(
             f"none of the {len(names):,} features{f' (e.g. {_checks.listed(names, 2)})' if len(names) else ''} is among "
-            f"adata.var_names (e.g. {_checks.listed(adata.var_names, 2)}){differ}. Pass names as in adata.var_names."
+            f"adata.var_names (e.g. {_checks.listed(adata.var_names, 2)}){_difference(names, adata.var_names)}. Pass "
+            "names as in adata.var_names."
         )
-    logger.info("%d of %d features are in the data, and train the clock.", chosen.sum(), len(names))
+    absent = names[~names.isin(adata.var_names)]
+    if len(absent) and len(names) <= _TYPED:
+        warnings.warn(
+            f"{len(absent):,} of the {len(names):,} features are absent from adata.var_names (e.g. "
+            f"{_checks.listed(absent, 3)}); {chosen.sum():,} train the clock. Correct those names, or leave them out.",
+            UserWarning,
+            stacklevel=_checks.stack_depth(),
+        )
+    else:
+        logger.info("%d of %d features are in the data, and train the clock.", chosen.sum(), len(names))
     values, obs, var = _checks.matrix(adata, layer)[:, chosen], adata.obs.copy(), adata.var.loc[chosen].copy()
     in_layer = {} if layer is None else {layer: values}
     out = AnnData(
@@ -97,3 +113,14 @@ def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
     if _keys.MEASURED in adata.uns:
         out.uns[_keys.MEASURED] = adata.uns[_keys.MEASURED]
     return out
+
+
+def _difference(features: pd.Index, names: pd.Index) -> str:
+    """What sets features apart from all names of the data, as the middle of a message."""
+    if not len(features):
+        return ""
+    ours, theirs = kind_of_name(str(names[0])), kind_of_name(features[0])
+    if ours != theirs:
+        return f"; the data use {ours}, the features are {theirs}"
+    hints = {"version": f"; {VERSIONS}, which {CUT} cuts off", "case": "; the names differ in case"}
+    return hints.get(spelling(features, names), "")

@@ -73,7 +73,7 @@ def compare_transfer(  # noqa: PLR0913
         Divisions into folds. Each metric is taken over all held-out subjects of a division, of whose samples the mean
         probability counts, and averaged over divisions. AUROC is taken over pairs of subjects that the same fold held out.
     sex_key
-        Column with the sex, or another category, for the row without genes.
+        Column with the sex, or another category of samples, for the row without genes.
     reference
         Row that the others are compared with.
     validation_size

@@ -79,9 +79,10 @@ def rank_targets(
         For each disease, by name: an AnnData after :func:`agevi.tl.attribute_genes`, a table of
         :func:`agevi.get.attribution_df`, or a Series of signed values by gene, such as the coefficients of a published clock.
     druggable
-        Genes that drugs act on: names; the path of a text file with a gene in each line; or a table, or the path of a
-        ``.csv`` or ``.tsv`` file (plain or ``.gz``), with a column ``gene``, ``gene_name``, ``gene_symbol`` or ``symbol`` in any
-        case, as DrugCentral and DGIdb have them. Genes joined by "|" or ";" are taken apart. All genes by default.
+        Genes that drugs act on: names; the path of a text file with a gene in each line; or a table, or the path of one
+        (text with commas, tabs or semicolons), with a column ``gene``, ``gene_name``, ``gene_symbol`` or ``symbol`` in
+        any case, as DrugCentral and DGIdb have them. Files may be compressed by gzip. Genes joined by "|" or ";" are taken
+        apart. All genes by default.
     sets
         Gene sets that are tested among the first ``n_top`` genes of each disease, such as a GMT file of ageing genes; what
         :func:`agevi.tl.enrich` takes. The background are the genes that could be ranked: druggable ones of the clock. Sets of
@@ -91,7 +92,7 @@ def rank_targets(
     n_shared
         First genes of each disease that are compared between diseases.
     group
-        Group of the attributions, where there are several.
+        Group of the attributions. With ``"all"``, a table of one group is taken as it is.
     key_added
         Prefix of the slots of AnnData.
 
@@ -118,10 +119,10 @@ def rank_targets(
     FileNotFoundError
         A file is absent.
     TypeError
-        ``tables``, one of them, ``druggable`` or ``sets`` is of no known kind.
+        ``tables``, one of them, ``druggable`` or ``sets`` is of no known kind, or attributions are text.
     ValueError
         No gene is druggable (with what may be wrong with the names), the diseases share fewer genes than are compared, a
-        gene is named twice, or an argument is out of range.
+        gene or disease is named twice or has no name, a file cannot be read, or an argument is out of range.
 
     Warns
     -----

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,11 +16,12 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi.dataloaders._query import kind_of_name
+from agevi.dataloaders._query import CUT, VERSIONS, kind_of_name, spelling
 from agevi.tl._rankings import rankings
 
 GENE_COLUMNS = ("gene", "gene_name", "gene_symbol", "symbol")
 """Names of the column of a table that holds genes, in any case."""
+_BINARY = re.compile(rb"[\x00-\x08]")
 _SEVERAL = r"[|;]"  # DrugCentral writes the genes of a complex as "PTGS1|PTGS2"
 
 
@@ -29,7 +33,7 @@ def read_attributions(tables: Any, group: str, key_added: str) -> dict[str, pd.D
     tables
         AnnData, DataFrame or Series by name.
     group
-        Group of the attribution, where there are several.
+        Group of the attribution. With ``"all"``, a table of one group is taken as it is.
     key_added
         Prefix of the slots of an AnnData.
     """
@@ -40,7 +44,13 @@ def read_attributions(tables: Any, group: str, key_added: str) -> dict[str, pd.D
         )
     if not tables:
         raise ValueError("tables is empty; pass attributions by the name of the disease.")
-    return {str(name): _one(value, str(name), group, key_added) for name, value in tables.items()}
+    names = pd.Index([str(name) for name in tables])
+    if names.has_duplicates:
+        raise ValueError(
+            f"tables has two diseases whose name is {names[names.duplicated()][0]!r} as text; give each a name of its "
+            "own."
+        )
+    return {name: _one(value, name, group, key_added) for name, value in zip(names, tables.values(), strict=True)}
 
 
 def _one(value: Any, name: str, group: str, key_added: str) -> pd.DataFrame:
@@ -50,13 +60,20 @@ def _one(value: Any, name: str, group: str, key_added: str) -> pd.DataFrame:
     elif isinstance(value, pd.DataFrame):
         out = _from_frame(value, name, group)
     elif isinstance(value, pd.Series):
-        out = pd.DataFrame({"attribution": value.abs(), "signed": value}, index=value.index)
+        signed = _numbers(value, f"tables[{name!r}]")
+        out = pd.DataFrame({"attribution": signed.abs(), "signed": signed}, index=value.index)
     else:
         raise TypeError(
             f"tables[{name!r}] is a {type(value).__name__}; pass an AnnData after agevi.tl.attribute_genes, a table of "
             "agevi.get.attribution_df, or a Series of values by gene."
         )
-    out = out.set_axis(out.index.astype(str)).astype(np.float64)
+    unnamed = np.asarray(out.index.isna())
+    if unnamed.any():
+        raise ValueError(
+            f"tables[{name!r}] has {unnamed.sum():,} rows without a gene (first: row {unnamed.argmax() + 1:,}); drop "
+            "them, for example with table.dropna(subset='gene') or series[series.index.notna()]."
+        )
+    out = out.set_axis(out.index.astype(str))
     out = out[np.isfinite(out["attribution"])]
     if out.index.has_duplicates:
         twice = out.index[out.index.duplicated()]
@@ -90,12 +107,23 @@ def _from_frame(table: pd.DataFrame, name: str, group: str) -> pd.DataFrame:
             f"tables[{name!r}] has no column {missing[0]!r}; pass what agevi.get.attribution_df returns, or a Series of "
             f"values by gene. Available: {_checks.listed(table.columns)}."
         )
-    if "group" in table and table["group"].nunique() > 1:
+    if "group" in table and (table["group"].nunique() > 1 or group != "all"):
         known = list(dict.fromkeys(table["group"].astype(str)))
         table = table[table["group"].astype(str) == _checks.group(group, known, f"tables[{name!r}]['group']")]
-    signed = table["signed"] if "signed" in table else np.nan
-    out = pd.DataFrame({"attribution": table["attribution"].abs(), "signed": signed})
+    out = pd.DataFrame({"attribution": _numbers(table["attribution"], f"tables[{name!r}]['attribution']").abs()})
+    out["signed"] = _numbers(table["signed"], f"tables[{name!r}]['signed']") if "signed" in table else np.nan
     return out.set_axis(pd.Index(table["gene"]))
+
+
+def _numbers(values: pd.Series, where: str) -> pd.Series:
+    """Values as float64, NaN where missing."""
+    found = values.infer_objects()
+    if not pd.api.types.is_numeric_dtype(found) and found.notna().any():
+        raise TypeError(
+            f"{where} holds {values.dtype} values (e.g. {_checks.listed(found.dropna(), 2)}), not numbers; convert "
+            "them with pd.to_numeric."
+        )
+    return found.astype(np.float64)
 
 
 def read_druggable(druggable: Any) -> pd.Index | None:
@@ -104,7 +132,8 @@ def read_druggable(druggable: Any) -> pd.Index | None:
     Parameters
     ----------
     druggable
-        Path of a text file with a gene in each line or of a table, a table with a column of genes, or names.
+        Path of a text file with a gene in each line or of a table, a table with a column of genes, or names. Missing
+        names are left out.
     """
     if druggable is None:
         return None
@@ -114,11 +143,7 @@ def read_druggable(druggable: Any) -> pd.Index | None:
             raise FileNotFoundError(
                 f"druggable={str(path)!r} is not a file; pass the path of a list or table of genes, or their names in a list."
             )
-        suffixes = {suffix.lower() for suffix in path.suffixes}
-        if suffixes & {".csv", ".tsv"}:
-            druggable = pd.read_csv(path, sep="\t" if ".tsv" in suffixes else ",", dtype=str)
-        else:
-            druggable = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        druggable = _read(path)
     if isinstance(druggable, pd.DataFrame):
         druggable = druggable[_gene_column(druggable)]
     if not isinstance(druggable, Iterable):
@@ -132,9 +157,53 @@ def read_druggable(druggable: Any) -> pd.Index | None:
     return genes
 
 
+def _read(path: Path) -> pd.DataFrame | list[str]:
+    """A table where the file is called so or a column of its first line is called as genes are, or its lines."""
+    text = _text(path).lstrip("\r\n")
+    if not text.strip():
+        return []
+    lines, suffixes = text.splitlines(), {suffix.lower() for suffix in path.suffixes}
+    separators = list(dict.fromkeys(["\t" if ".tsv" in suffixes else ",", "\t", ";", ","]))
+    with_genes = [s for s in separators if {c.strip(" \"'").lower() for c in lines[0].split(s)} & set(GENE_COLUMNS)]
+    if with_genes or suffixes & {".csv", ".tsv"}:
+        separator = with_genes[0] if with_genes else max(separators, key=lines[0].count)
+        try:
+            return pd.read_csv(io.StringIO(text), sep=separator, dtype=str)
+        except pd.errors.ParserError as error:
+            raise ValueError(
+                f"druggable={str(path)!r} is no table of columns between {separator!r} "
+                f"({' '.join(str(error).split())}); mend the file, or pass the names in a list."
+            ) from None
+    tabs = next((line for line in lines if "\t" in line.strip()), None)
+    if tabs is not None:
+        raise ValueError(
+            f"druggable={str(path)!r} has a line with tabs ({tabs[:60]!r}), and a list has a gene in each line; if it is "
+            f"a table, call its column of genes {GENE_COLUMNS[0]!r}."
+        )
+    return lines
+
+
+def _text(path: Path) -> str:
+    """What is written in a file, plain or compressed by gzip."""
+    data = path.read_bytes()
+    try:
+        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+    except (OSError, EOFError, zlib.error):
+        pass  # cut off, and refused as it is
+    if _BINARY.search(data):
+        raise ValueError(
+            f"druggable={str(path)!r} is no text, or damaged; lists with a gene in each line and tables (.csv, .tsv) "
+            "are read, plain or compressed by gzip. Export a spreadsheet as CSV first."
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 def _gene_column(table: pd.DataFrame) -> Any:
     """The column with the genes."""
-    lower = {str(column).lower(): column for column in table.columns}
+    lower = {str(column).strip().lower(): column for column in table.columns}
     found = next((lower[name] for name in GENE_COLUMNS if name in lower), None)
     if found is None:
         raise KeyError(
@@ -179,7 +248,13 @@ def keep_druggable(table: pd.DataFrame, druggable: pd.Index, name: str) -> pd.Da
             f"{given}; the attributions use {ours}, the list uses {theirs}. Rename one of them, for example "
             "adata.var_names = adata.var['symbol']."
         )
-    if set(table.index.str.upper()) & set(druggable.str.upper()):
+    difference = spelling(druggable, table.index)
+    if difference == "version":
+        raise ValueError(
+            f"{given}; {VERSIONS}. Cut it off both: adata.var_names = {CUT} (the attributions stay), and "
+            'druggable=pd.Index(names).str.split(".").str[0].'
+        )
+    if difference == "case":
         raise ValueError(
             f"{given}; the names differ in case, as mouse and human symbols do. Pass targets of the species of the data."
         )

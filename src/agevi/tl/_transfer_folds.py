@@ -130,7 +130,8 @@ def _refitted(fits: Fits, fold: Fold) -> Any:
     cls = type(clock)
     new = None
     try:
-        cls.setup_anndata(data, **(clock.setup_args | {"features": [str(gene) for gene in clock.genes]}))
+        genes = [str(gene) for gene in clock.genes if gene in data.var_names]
+        cls.setup_anndata(data, **(clock.setup_args | {"features": genes}))
         new = cls(data, **(clock._meta()["init"] | {"rng": fold.seed}))
         new.train(**({"enable_progress_bar": False} | (fits.clock_kwargs or {})))
         return new
