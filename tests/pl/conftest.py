@@ -12,6 +12,7 @@ import pytest
 def figures_and_rcparams():
     """Draw without a screen, leave no figure open, and fail when a plot changes rcParams."""
     plt.switch_backend("agg")
+    plt.close("all")  # what tests elsewhere left open
     before = mpl.rcParams.copy()
     yield
     assert mpl.rcParams == before
