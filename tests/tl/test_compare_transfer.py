@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import anndata as ad
@@ -161,12 +162,13 @@ def test_a_missing_age_is_the_mean_and_a_column_of_its_own(clock, data):
     age = data.obs.drop_duplicates("sample").sort_values("sample")["age"].to_numpy()
     missing, held_out = np.isnan(age), samples.subject < "d10"
     known = np.column_stack([np.where(missing, np.nanmean(age[~held_out]), age), missing])
-    scaler = StandardScaler().fit(known[~held_out])
-    scaler.scale_[0] = np.nanstd(age[~held_out])
-    x = scaler.transform(known)
+    x = StandardScaler().fit(known[~held_out]).transform(known)
     fitted = LogisticRegression(C=1e4, class_weight="balanced").fit(x[~held_out], samples.case[~held_out])
     found = _transfer_rows.linear_probabilities(samples, "age", held_out, 0)
     np.testing.assert_allclose(found, fitted.predict_proba(x[held_out])[:, 1], atol=1e-3)
+    samples = dataclasses.replace(samples, case=np.arange(60) % 2)  # so that those without an age are of both classes
+    nobody = _transfer_rows.linear_probabilities(samples, "age", ~missing, 0)
+    assert np.isfinite(nobody).all()
     data.obs["age"] = data.obs["age"].astype(str) + " years"
     with pytest.raises(TypeError, match="turn text, bins and censored ages into numbers with agevi.pp.parse_age"):
         agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy.special import expit
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
@@ -201,9 +202,15 @@ def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed:
     table = samples.features[row]
     new = held_out[table.sample]
     train, case, subject = table.part(~new), samples.case[table.sample[~new]], samples.subject[table.sample[~new]]
-    strength = _penalty(train, case, subject, seed) if row == FEATURES else _WEAK
-    log_odds = _fitted(train, case, _weights(case, subject), table.part(new), [strength])[0]
-    of_sample: np.ndarray = pd.Series(log_odds).groupby(table.sample[new]).mean().to_numpy()
+    if row == FEATURES:
+        log_odds = _fitted(
+            train, case, _weights(case, subject), table.part(new), [_penalty(train, case, subject, seed)]
+        )
+    else:
+        fill = SimpleImputer(keep_empty_features=True).fit(train.values)  # the mean for a missing age
+        full, rest = (replace(part, values=fill.transform(part.values)) for part in (train, table.part(new)))
+        log_odds = _fitted(full, case, _weights(case, subject), rest, [_WEAK])
+    of_sample: np.ndarray = pd.Series(log_odds[0]).groupby(table.sample[new]).mean().to_numpy()
     found: np.ndarray = expit(of_sample)
     return found
 
@@ -231,7 +238,7 @@ def _fitted(
 def _scaled(train: Table, new: Table) -> tuple[np.ndarray, np.ndarray]:
     """Features of both with mean 0 and standard deviation 1 in the training rows, of each kind where it has enough."""
     scaler = StandardScaler().fit(train.values)
-    x, z = (np.nan_to_num(scaler.transform(part.values)) for part in (train, new))  # the mean for a missing age
+    x, z = scaler.transform(train.values), scaler.transform(new.values)
     kinds, number = np.unique(train.kind, return_counts=True)
     if len(kinds) > 1:
         for kind in kinds[number >= _FEWEST]:
