@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* subjects trained the clock or
 SETUP = {"age_key": "age", "subject_key": "donor"}
 CONDITION = {"condition_key": "condition", "control": "control"}
 SHORT = {"n_folds": 3, "n_repeats": 2, "n_boot": 50, "train_kwargs": {"max_epochs": 1}, "sex_key": "sex"}
+ONCE = SHORT | {"n_repeats": 1}
 ROWS = ["frozen transfer", "encoder frozen", "fine-tuned", "from scratch", "logistic regression", "age + sex"]
 
 
@@ -238,7 +239,7 @@ def test_nothing_is_left_with_scvi_tools(clock, data):
 
     before = kept()
     refit = {"refit_clock": True, "clock_kwargs": {"max_epochs": 1}}
-    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, **refit)
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE, **refit)
     assert kept() == before
 
 
@@ -246,7 +247,7 @@ def test_features_that_say_nothing_have_an_area_of_one_half():
     """With few subjects, whose areas across folds would be below."""
     rng, within, across = np.random.default_rng(0), [], []
     case = np.r_[np.ones(4), np.zeros(8)]
-    for _ in range(2000):
+    for _ in range(1000):
         fold = np.r_[rng.permutation(4), rng.permutation(np.repeat(np.arange(4), 2))]
         probability = np.array([case[fold != f].mean() for f in fold]) + 0.2 * rng.normal(size=12)
         within.append(_transfer_table.auroc_within(case, probability, fold, np.ones((1, 12)))[0])
@@ -254,7 +255,7 @@ def test_features_that_say_nothing_have_an_area_of_one_half():
         probability = np.array([case[fold != f].mean() for f in fold]) + 0.02 * rng.normal(size=12)
         across.append(roc_auc_score(case, probability))
         assert 0 <= within[-1] <= 1
-    assert abs(np.mean(within) - 0.5) < 0.02
+    assert abs(np.mean(within) - 0.5) < 0.03
     assert np.mean(across) < 0.4
 
 
@@ -274,7 +275,7 @@ def test_every_fold_holds_out_both_classes(seed):
 
 
 def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):
-    agevi.tl.compare_transfer(data, clock, **CONDITION, **(SHORT | {"train_kwargs": {"max_epochs": 20}}))
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **(ONCE | {"train_kwargs": {"max_epochs": 20}}))
     first = agevi.get.transfer_df(data).set_index("model")["auroc"]
     assert first["logistic regression"] > 0.8
     assert first["fine-tuned"] > 0.8
@@ -287,11 +288,11 @@ def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):
 
 def test_same_seed_same_table_and_nothing_else_written(clock, data):
     before = snapshot(data)
-    first = agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, copy=True)
-    second = agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, copy=True)
+    first = agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE, copy=True)
+    second = agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE, copy=True)
     pd.testing.assert_frame_equal(first.uns["agevi_transfer"], second.uns["agevi_transfer"])
     assert snapshot(data) == before
-    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, key_added="k")
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE, key_added="k")
     after = snapshot(data)
     assert {k for k in after if before.get(k) != after[k]} == {"uns"}
     assert set(data.uns) - {"truth"} == {"k_transfer", "k_transfer_params"}
@@ -300,11 +301,11 @@ def test_same_seed_same_table_and_nothing_else_written(clock, data):
 def test_a_clock_that_knows_held_out_subjects_is_told_of(clock, data):
     known = sum(role in ("train", "validation") for role in clock.split_.values())
     with pytest.warns(UserWarning, match=rf"^{known} of 30 subjects trained the clock.*or refit_clock=True\.$"):
-        agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+        agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE)
     data.obs["donor"] = "new " + data.obs["donor"].astype(str)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+        agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE)
     assert data.uns["agevi_transfer_params"]["n_known"] == 0
 
 
@@ -350,7 +351,7 @@ def test_clocks_of_every_fold_see_training_subjects_alone(clock, data, monkeypat
 @pytest.mark.parametrize("refit", [False, True], ids=["one clock", "a clock for every fold"])
 def test_folds_side_by_side_give_the_same(clock, data, refit):
     """In processes, and in threads of this one."""
-    arguments = CONDITION | SHORT | {"refit_clock": refit, "clock_kwargs": {"max_epochs": 1} if refit else None}
+    arguments = CONDITION | ONCE | {"refit_clock": refit, "clock_kwargs": {"max_epochs": 1} if refit else None}
     expected = agevi.tl.compare_transfer(data, clock, **arguments, copy=True).uns["agevi_transfer"]
     found = agevi.tl.compare_transfer(data, clock, **arguments, n_jobs=2, copy=True).uns["agevi_transfer"]
     pd.testing.assert_frame_equal(found, expected)
@@ -372,7 +373,7 @@ def test_without_ages_and_with_unlabelled_subjects(clock, data):
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_the_table_survives_a_file(clock, data, tmp_path, form):
-    agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE)
     getattr(data, f"write_{form}")(tmp_path / "x")
     back = getattr(ad, f"read_{form}")(tmp_path / "x")
     pd.testing.assert_frame_equal(agevi.get.transfer_df(back), agevi.get.transfer_df(data), check_dtype=False)

@@ -240,6 +240,7 @@ def check_row(message):
 
 ENSEMBL = [f"ENSG{i:011d}" for i in range(100)]
 CPG = [f"cg{i:08d}" for i in range(100)]
+TEXT = pd.Series(["a"]).dtype  # object, or str since pandas 3
 CASES = {
     "no mapping": ({"tables": series()}, TypeError, "tables is a Series; pass attributions by the name of the disease"),
     "no tables": ({"tables": {}}, ValueError, "tables is empty"),
@@ -254,14 +255,14 @@ CASES = {
     ),
     "a gene twice": ({"tables": {"x": series(0, ["A", "A", "B"])}}, ValueError, "tables['x'] has 1 genes twice (e.g. 'A')"),
     "a disease twice": ({"tables": {1: series(), "1": series(1)}}, ValueError, "tables has two diseases whose name is '1' as text"),
-    "text": ({"tables": {"x": series().astype(str)}}, TypeError, "tables['x'] holds object values (e.g. '0.1"),
+    "text": ({"tables": {"x": series().astype(str)}}, TypeError, f"tables['x'] holds {TEXT} values (e.g. '0.1"),
     "text in a table": (
         {"tables": {"x": pd.DataFrame({"gene": ["A"], "attribution": ["0.5"]})}}, TypeError,
-        "tables['x']['attribution'] holds object values (e.g. '0.5'), not numbers; convert them with pd.to_numeric.",
+        f"tables['x']['attribution'] holds {TEXT} values (e.g. '0.5'), not numbers; convert them with pd.to_numeric.",
     ),
     "signs as text": (
         {"tables": {"x": pd.DataFrame({"gene": ["A"], "attribution": [0.5], "signed": ["-"]})}}, TypeError,
-        "tables['x']['signed'] holds object values (e.g. '-')",
+        f"tables['x']['signed'] holds {TEXT} values (e.g. '-')",
     ),
     "no name of a gene": (
         {"tables": {"x": series(0, ["A", np.nan, None])}}, ValueError, "tables['x'] has 2 rows without a gene (first: row 2)",
