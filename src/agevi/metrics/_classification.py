@@ -248,7 +248,7 @@ def classification_metrics(
     if n_boot < 0:
         raise ValueError(f"n_boot={n_boot!r} is not a number of draws; pass 0 or more, such as 2000.")
     out: dict[str, float] = {"n": len(x), "n_cases": int(x.sum())}
-    draws = [rows for rows in subject_draws(len(x), groups, n_boot, rng) if np.ptp(x[rows])]
+    draws = two_class_draws(x, groups, n_boot, rng)
     for name in METRICS:
         kernel = getattr(_class_kernels, name)
         out[name] = float(kernel(x, y))
@@ -256,6 +256,21 @@ def classification_metrics(
             values = np.array([float(kernel(x[rows], y[rows])) for rows in draws])
             out[f"{name}_low"], out[f"{name}_high"] = interval(values, high)
     return out
+
+
+def two_class_draws(
+    case: Array, groups: ArrayLike | None, n_boot: int, rng: int | np.random.Generator | None
+) -> list[NDArray[np.intp]]:
+    """Rows of every draw of whole subjects that has cases and controls.
+
+    Parameters
+    ----------
+    case
+        1 for cases and 0 for controls, (n_samples,).
+    groups, n_boot, rng
+        As in :func:`subject_draws`.
+    """
+    return [rows for rows in subject_draws(len(case), groups, n_boot, rng) if np.ptp(case[rows])]
 
 
 def subject_draws(

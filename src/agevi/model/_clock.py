@@ -159,8 +159,8 @@ class ClockMixin(RoleMixin, PredictMixin):
             Positions of the cells to predict, or a mask of all cells; default all.
         level
             ``"cell"``, or ``"sample"``: from the summed counts of those of each sample's cells that are in ``indices``, the
-            same value for all of them, which needs a clock that was trained on sums. Values that are not normalised inside (``normalize="none"``)
-            are averaged instead.
+            same value for all of them, which needs a clock that was trained on sums. Values that are not normalised inside
+            (``normalize="none"``) are averaged instead.
         batch_size
             Cells per step. Default: 512 to 4,096, fewer for more genes.
         precision

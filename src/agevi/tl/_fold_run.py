@@ -212,7 +212,7 @@ def forget(model: Any, cls: Any = None, adata: AnnData | None = None) -> None:
 def _fit(model: Any, job: FoldJob) -> np.ndarray | None:
     """Train in one or two steps; ages of the validation cells where these chose the epoch or their error is wanted."""
     recipe, held = job.recipe, None
-    final = recipe.train_kwargs | {"train_roles": (_keys.TRAIN, _keys.VALIDATION)}
+    final = recipe.train_kwargs | {"train_roles": _keys.FITTED_ROLES}
     if recipe.selects_epochs or job.weigh:
         model.train(**recipe.train_kwargs)
         cells = np.flatnonzero(job.validation)

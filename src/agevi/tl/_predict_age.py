@@ -102,10 +102,8 @@ def predict_age(
     keys = _keys.Keys(key_added)
     _keep_out_of_fold(adata, keys, overwrite)
     setup = model.setup_args
-    if sample_key is not None and setup["subject_key"] in adata.obs:
-        _checks.units(adata, setup["subject_key"], sample_key)
-    elif sample_key is not None:
-        _checks.labels(adata, sample_key, "sample_key")
+    if sample_key is not None:
+        model._sample_codes(adata, None, sample_key)  # its gates, also for clocks that sum nothing
     sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
     prediction = model._predict(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
     sample_ages = _sample_ages(adata, model, sample_key, batch_size, min_gene_coverage)

@@ -107,7 +107,7 @@ def _fit_fold(fits: Fits, fold: Fold) -> np.ndarray:
     """All rows of one fold; one thread, so that results do not depend on where it runs."""
     with ALONE, threads(1):
         clock = fits.clock if fits.clock_kwargs is None else _refitted(fits, fold)
-        out = np.stack(
+        return np.stack(
             [
                 _network(fits, clock, row, fold)
                 if row in NETWORKS
@@ -115,9 +115,6 @@ def _fit_fold(fits: Fits, fold: Fold) -> np.ndarray:
                 for row in fits.samples.rows
             ]
         )
-        if clock is not fits.clock:
-            forget(clock)
-        return out
 
 
 def _refitted(fits: Fits, fold: Fold) -> Any:

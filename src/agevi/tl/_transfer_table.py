@@ -9,7 +9,7 @@ import pandas as pd
 
 from agevi.metrics import _class_kernels
 from agevi.metrics._bootstrap import interval
-from agevi.metrics._classification import METRICS, subject_draws
+from agevi.metrics._classification import METRICS, two_class_draws
 
 _HIGH = 0.975
 
@@ -44,7 +44,7 @@ def metric_table(
         Generator that makes them.
     """
     n = len(case)
-    draws = [drawn for drawn in subject_draws(n, None, n_boot, rng) if np.ptp(case[drawn])]
+    draws = two_class_draws(case, None, n_boot, rng)
     weight = np.stack([np.ones(n), *(np.bincount(drawn, minlength=n) for drawn in draws)])
     columns: dict[str, Any] = {"n_subjects": np.full(len(rows), n), "n_cases": np.full(len(rows), int(case.sum()))}
     for name in METRICS:

@@ -197,7 +197,7 @@ def samples_in_order(
             out["group"] = out["group"].where(out["group"].isna(), out["group"].astype(str))
     held_out = table["role"].isin(_keys.HELD_OUT_ROLES)
     usable = out["predicted"].notna() & out["order"].notna()
-    n_left_out = int((usable & table["role"].isin([_keys.TRAIN, _keys.VALIDATION])).sum())
+    n_left_out = int((usable & table["role"].isin(_keys.FITTED_ROLES)).sum())
     if n_left_out:
         logger.info("%d samples of role train or validation shaped the clock and are left out.", n_left_out)
     n = int((usable & held_out).sum())
