@@ -16,13 +16,12 @@ from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.model._bundle import copy_of
 from agevi.model.transfer import CaseControlClassifier
 from agevi.tl._fold_run import forget
-from agevi.tl._recipe import check_kwargs
+from agevi.tl._recipe import ROLE_ARGUMENTS, check_kwargs
 from agevi.tl._transfer_folds import Fits, draw_folds, fit_folds
 from agevi.tl._transfer_rows import Samples, samples_of
 from agevi.tl._transfer_table import metric_table
 
 NOUN = "transfer"
-_ROLES = ("split_key", "train_roles")
 
 
 def compare_transfer(  # noqa: PLR0913
@@ -166,10 +165,11 @@ def compare_transfer(  # noqa: PLR0913
         raise ValueError(
             "clock_kwargs is for clocks that are trained anew; pass refit_clock=True too, or leave it out."
         )
-    check_kwargs(
-        "train_kwargs", train_kwargs, "CaseControlClassifier.train", CaseControlClassifier.train, ("self", *_ROLES)
-    )
-    check_kwargs("clock_kwargs", clock_kwargs, f"{type(clock).__name__}.train", type(clock).train, ("self", *_ROLES))
+    for name, kwargs, cls in (
+        ("train_kwargs", train_kwargs, CaseControlClassifier),
+        ("clock_kwargs", clock_kwargs, type(clock)),
+    ):
+        check_kwargs(name, kwargs, f"{cls.__name__}.train", cls.train, ("self", *ROLE_ARGUMENTS))
     model = CaseControlClassifier.from_clock(clock, adata, condition_key=condition_key, control=control)
     samples = samples_of(adata, clock, model, condition_key, sex_key)
     _checks.choice(reference, samples.rows, "reference")
@@ -177,8 +177,8 @@ def compare_transfer(  # noqa: PLR0913
     known = [] if refit_clock else [s for s in samples.case_of.index if clock.split_.get(s) in _keys.FITTED_ROLES]
     if known:
         warnings.warn(
-            f"{len(known)} of {len(samples.case_of)} subjects trained the clock or chose its epochs, so that it knows their ages: the rows that start "
-            "from it look better than they would for other people. Pass a clock of other people, or refit_clock=True.",
+            f"{len(known)} of {len(samples.case_of)} subjects trained the clock or chose its epochs, so that it knows their "
+            "ages: the rows that start from it look better than they would for other people. Pass a clock of other people, or refit_clock=True.",
             UserWarning,
             stacklevel=2,
         )

@@ -17,7 +17,8 @@ from agevi import _checks
 from agevi.model._clock import ClockMixin
 
 _KEYS = ("age_key", "subject_key", "sample_key")
-_ROLES = ("split_key", "train_roles")
+ROLE_ARGUMENTS = ("split_key", "train_roles")
+"""Arguments of ``train`` that are set for each fold."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def make_recipe(
     given = {
         "setup_kwargs": (setup_kwargs, f"{name}.setup_anndata", model_cls.setup_anndata, ("adata", *_KEYS)),
         "model_kwargs": (model_kwargs, name, model_cls, ("adata",)),
-        "train_kwargs": (train_kwargs, f"{name}.train", model_cls.train, ("self", *_ROLES)),
+        "train_kwargs": (train_kwargs, f"{name}.train", model_cls.train, ("self", *ROLE_ARGUMENTS)),
     }
     for argument, (kwargs, call, function, reserved) in given.items():
         check_kwargs(argument, kwargs, call, function, reserved)

@@ -208,7 +208,8 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
     ) -> np.ndarray:
         """Probability of being a case, one number for every cell, between 0 and 1.
 
-        Unlike in scikit-learn there is no second column: that of the control is one minus it. Neither condition nor age is read. Probabilities of samples are what the classifier was trained on.
+        Unlike in scikit-learn there is no second column: that of the control is one minus it. Neither condition nor age is
+        read. Probabilities of samples are what the classifier was trained on.
 
         Parameters
         ----------

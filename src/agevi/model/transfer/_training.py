@@ -230,6 +230,6 @@ class TransferTrainingMixin(RoleMixin):
         known = sum(self.clock.split_.get(name) in _keys.FITTED_ROLES for name in held_out)
         if known and not self.from_scratch:
             logger.info(
-                "%d of %d test subjects trained the clock or chose its epochs: it knows their ages and values, but not their condition "
-                "(model.clock.split_).", known, len(held_out),
+                "%d of %d test subjects trained the clock or chose its epochs: it knows their ages and values, but not their "
+                "condition (model.clock.split_).", known, len(held_out),
             )  # fmt: skip
