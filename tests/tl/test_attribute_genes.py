@@ -398,6 +398,42 @@ def test_several_clocks_give_their_mean_and_ranks_over_them(cohort):
     assert width["both"].mean() > 1.5 * max(width["a"].mean(), width["b"].mean())
 
 
+def test_the_cells_are_drawn_once_for_all_clocks(cohort, linear):
+    """A clock twice is that clock alone, also for groups that divide samples; another one takes part in the same cells."""
+    options = {"groupby": "cell_type", "n_cells_per_subject": 3, "n_boot": 5}
+    for seed in range(3):
+        agevi.tl.attribute_genes(cohort, linear, key_added="one", rng=seed, **options)
+        agevi.tl.attribute_genes(cohort, [linear, linear], key_added="twice", rng=seed, **options)
+        np.testing.assert_allclose(cohort.varm["twice_attribution"], cohort.varm["one_attribution"], rtol=1e-5)
+        assert cohort.uns["twice_attribution"]["groups"].tolist() == cohort.uns["one_attribution"]["groups"].tolist()
+        assert (
+            cohort.uns["twice_attribution"]["n_subjects"].tolist()
+            == cohort.uns["one_attribution"]["n_subjects"].tolist()
+        )
+    other = fit(cohort, PLSClock, setup=PLAIN, method="ridge")
+    parts = []
+    for key, model in (("one", linear), ("other", other), ("both", [linear, other])):
+        agevi.tl.attribute_genes(cohort, model, key_added=key, rng=1, **options)
+        parts.append(cohort.varm[f"{key}_attribution"])
+    np.testing.assert_allclose(parts[2], (parts[0] + parts[1]) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_methods_of_some_rows_take_the_same_for_all_clocks(cohort, linear, monkeypatch):
+    monkeypatch.setattr(agevi.tl._attribution_methods, "_SHAP_ROWS", 10)
+    for key, model in (("one", linear), ("twice", [linear, linear])):
+        agevi.tl.attribute_genes(cohort, model, method="shap", n_samples=8000, key_added=key)
+        assert cohort.uns[f"{key}_attribution"]["n_subjects"].tolist() == [10]
+    np.testing.assert_allclose(cohort.varm["twice_attribution"], cohort.varm["one_attribution"], rtol=1e-5)
+
+
+def test_settings_of_clocks_that_differ_are_all_recorded(cohort, linear, network):
+    shared = fit(cohort, PoissonVAE, **NET)
+    agevi.tl.attribute_genes(cohort, [linear, shared], n_boot=5)
+    record = cohort.uns["agevi_attribution"]
+    assert record["model"] == "PLSClock;PoissonVAE"
+    assert record["params"]["method"].tolist() == ["linear", "expected_gradients"]
+
+
 def test_clocks_that_do_not_belong_together_are_refused(cohort, linear, trained):
     other = fit(cohort[:, 5:].copy(), PLSClock)
     with pytest.raises(ValueError, match="differ in their genes, subject_key"):

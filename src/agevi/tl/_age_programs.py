@@ -17,7 +17,7 @@ from agevi.nn.attribution import Reader
 from agevi.tl._attribute_genes import check_clock
 from agevi.tl._attribution_methods import settings_of
 from agevi.tl._attribution_run import Function, Totals, add_rows
-from agevi.tl._attribution_units import make_units
+from agevi.tl._attribution_units import draw_cells, make_units
 
 NOUN = "programs"
 
@@ -98,13 +98,14 @@ def age_programs(
     check_clock(adata, model, "tl.age_programs")
     _readable(model)
     n_genes, generator = _checks.count(n_genes, "n_genes", high=len(model.genes)), _checks.generator(rng)
-    units = make_units(adata, model, groupby=None, unit=unit, n_cells_per_subject=n_cells_per_subject, rng=generator)
+    cells = draw_cells(adata, model, n_cells_per_subject, generator)
+    units = make_units(adata, model, groupby=None, unit=unit, cells=cells)
     _, n_samples, settings = settings_of(model, "expected_gradients", n_samples, summed=units.summed, rng=generator)
     rows = units.sets[0]
     latent = _Latent(model, adata, rows.cells, rows.codes)
     totals = Totals.empty(units, len(latent.genes), latent.device)
     add_rows(totals, units, rows, latent, settings)
-    absolute, signed = totals.means(0)
+    absolute, signed = totals.means(0, np.flatnonzero(totals.weight[0]))
     loadings = _loadings(model, latent, np.arange(len(rows.subject)))  # n_programs x n_genes
     table = _table(latent.genes, absolute, signed.mean(axis=0), loadings, np.asarray(model.genes), n_genes)
     position = pd.Index(model.genes).get_indexer(adata.var_names)

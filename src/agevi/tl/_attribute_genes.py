@@ -14,9 +14,10 @@ import agevi
 from agevi import _checks, _keys
 from agevi.metrics._ranks import mean_and_error, rank_stability
 from agevi.model._clock import is_clock
+from agevi.model._seed import as_seed
 from agevi.tl._attribution_methods import settings_of
 from agevi.tl._attribution_run import Function, Settings, Totals, add_rows, background_of
-from agevi.tl._attribution_units import Units, make_units
+from agevi.tl._attribution_units import Units, draw_cells, make_units
 
 NOUN = "attribution"
 PARTS = ("", "signed", "se", "rank_low", "rank_high", "selected")
@@ -143,28 +144,32 @@ def attribute_genes(  # noqa: PLR0913
     n_top = min(100, len(genes)) if n_top is None else _checks.count(n_top, "n_top", high=len(genes))
     generator = _checks.generator(rng)
     chosen, runs, layers = _positions(adata, cells), [], []
-    for clock in models:
-        units = make_units(
-            adata, clock, groupby=groupby, unit=unit, n_cells_per_subject=n_cells_per_subject, rng=generator
+    drawn, row_seed = draw_cells(adata, model, n_cells_per_subject, generator), as_seed(generator.spawn(1)[0])
+    units = [make_units(adata, clock, groupby=groupby, unit=unit, cells=drawn) for clock in models]
+    methods = []
+    for clock, own in zip(models, units, strict=True):
+        used, n_used, settings = settings_of(
+            clock, method, n_samples, summed=own.summed, rng=generator, row_seed=row_seed
         )
-        used, n_used, settings = settings_of(clock, method, n_samples, summed=units.summed, rng=generator)
-        settings = with_background(settings, clock, background, summed=units.summed)
-        runs.append(run(adata, clock, units, settings))
+        methods.append((used, n_used))
+        settings = with_background(settings, clock, background, summed=own.summed)
+        runs.append(run(adata, clock, own, settings))
         if chosen is not None:
             layers.append(_of_cells(adata, clock, chosen, settings) / len(models))
-    stored = _aligned(adata, model, _summaries(runs, units, n_top, n_boot, generator))
+    stored = _aligned(adata, model, _summaries(runs, units[0].groups, n_top, n_boot, generator))
+    used, n_used = (list(dict.fromkeys(values)) for values in zip(*methods, strict=True))
     params = {
-        "method": used,
-        "n_samples": n_used,
+        "method": used[0] if len(used) == 1 else used,
+        "n_samples": n_used[0] if len(n_used) == 1 else n_used,
         "groupby": groupby,
         "background": "subjects" if isinstance(background, str) else "adata",
         "n_cells_per_subject": n_cells_per_subject,
-        "unit": "sample" if units.summed else "cell",
+        "unit": "sample" if units[0].summed else "cell",
         "n_top": n_top,
         "n_boot": n_boot,
         "rng": rng,
     }
-    record = _keys.to_uns(_record(runs, units, model) | {"params": params})
+    record = _keys.to_uns(_record(runs, units[0].groups, models) | {"params": params})
     out = adata.copy() if copy else adata
     keys = _keys.Keys(key_added)
     for part, values in stored.items():
@@ -203,7 +208,7 @@ def with_background(settings: Settings, model: Any, background: str | AnnData, *
         return settings
     _checks.anndata(background, "background")
     unit = "sample" if summed else "cell"
-    own = make_units(background, model, groupby=None, unit=unit, n_cells_per_subject=None, rng=settings.rng).sets[0]
+    own = make_units(background, model, groupby=None, unit=unit).sets[0]
     return settings.replaced(background=Function(model, background, own.cells, own.codes), background_rows=own)
 
 
@@ -252,12 +257,13 @@ def _clocks(adata: AnnData, model: Any, unit: str) -> list[Any]:
 
 
 def _summaries(
-    runs: Sequence[Totals], units: Units, n_top: int, n_boot: int, rng: np.random.Generator
+    runs: Sequence[Totals], groups: Sequence[str], n_top: int, n_boot: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Every part of :data:`PARTS` for the genes of the clocks, (n_genes, n_groups)."""
     columns: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
-    for group in range(len(units.groups)):
-        means = [totals.means(group) for totals in runs]
+    for group in range(len(groups)):
+        subjects = np.flatnonzero(_subjects(runs)[group])
+        means = [totals.means(group, subjects) for totals in runs]
         absolute = np.stack([values for values, _ in means])  # n_clocks x n_subjects x n_genes
         mean, error = mean_and_error(absolute.mean(axis=0))
         signed = np.mean([values.mean(axis=0) for _, values in means], axis=0)
@@ -279,22 +285,28 @@ def _aligned(adata: AnnData, model: Any, parts: dict[str, np.ndarray]) -> dict[s
     return out
 
 
-def _record(runs: Sequence[Totals], units: Units, model: Any) -> dict[str, Any]:
+def _subjects(runs: Sequence[Totals]) -> np.ndarray:
+    """Subjects with rows of every clock in each group, (n_groups, n_subjects)."""
+    has_rows: np.ndarray = np.all([totals.weight > 0 for totals in runs], axis=0)
+    return has_rows
+
+
+def _record(runs: Sequence[Totals], groups: Sequence[str], models: Sequence[Any]) -> dict[str, Any]:
     """What ``uns`` keeps beside the arguments."""
     errors = np.abs(np.concatenate([part for totals in runs for part in totals.errors]))
     ranges = [float(np.ptp(np.concatenate(totals.outputs))) for totals in runs]
     return {
-        "groups": units.groups,
-        "n_subjects": [int((weight > 0).sum()) for weight in runs[0].weight],
+        "groups": list(groups),
+        "n_subjects": _subjects(runs).sum(axis=1).tolist(),
         "n_rows": runs[0].n_rows,
         "n_clocks": len(runs),
         "completeness_error": float(errors.mean()),
         "completeness_error_max": float(errors.max()),
         "predicted_range": float(np.mean(ranges)),
         "background_age": float(np.mean(np.concatenate([part for totals in runs for part in totals.references]))),
-        "model": type(model).__name__,
+        "model": ";".join(dict.fromkeys(type(model).__name__ for model in models)),
         "version": agevi.__version__,
-        "age_unit": model.setup_args["age_unit"],
+        "age_unit": models[0].setup_args["age_unit"],
     }
 
 
@@ -315,7 +327,7 @@ def _positions(adata: AnnData, cells: Sequence[str] | None) -> np.ndarray | None
 
 def _of_cells(adata: AnnData, model: Any, chosen: np.ndarray, settings: Settings) -> sp.csr_matrix:
     """Attributions of single cells in the rows of ``adata``."""
-    units = make_units(adata, model, groupby=None, unit="cell", n_cells_per_subject=None, rng=settings.rng)
+    units = make_units(adata, model, groupby=None, unit="cell")
     rows, parts = units.sets[0], []
     function = Function(model, adata, rows.cells, rows.codes)
     own = settings.replaced(background=None, background_rows=None)

@@ -31,7 +31,7 @@ def is_linear(model: Any) -> bool:
 
 
 def settings_of(
-    model: Any, method: str, n_samples: int | None, *, summed: bool, rng: np.random.Generator
+    model: Any, method: str, n_samples: int | None, *, summed: bool, rng: np.random.Generator, row_seed: int = 0
 ) -> tuple[str, int, Settings]:
     """The method that is used, its number of gradients for each row, and what it does.
 
@@ -47,6 +47,8 @@ def settings_of(
         Whether rows are sums.
     rng
         Generator that draws the background.
+    row_seed
+        Seed that draws the rows of methods that take some of them.
     """
     _checks.choice(method, METHODS, "method")
     if method == "auto":
@@ -66,11 +68,8 @@ def settings_of(
         return method, n, Settings(partial(path_attributions, n_points=n), _POOL, True, rng)
     if method == "linear":
         return method, n, Settings(linear_attributions, _POOL, False, rng)
-    return (
-        method,
-        n,
-        Settings(_shap(model, n, int(rng.integers(2**31))), max(1, n // N_POINTS[summed]), False, rng, _SHAP_ROWS),
-    )
+    explain, n_background = _shap(model, n, int(rng.integers(2**31))), max(1, n // N_POINTS[summed])
+    return method, n, Settings(explain, n_background, False, rng, _SHAP_ROWS, row_seed)
 
 
 class _Net(torch.nn.Module):

@@ -79,6 +79,7 @@ class Settings:
     averaged: bool  # whether the background is one row, its mean
     rng: np.random.Generator
     n_rows: int | None = None  # rows at most
+    row_seed: int = 0  # of their drawing
     background: Function | None = None  # other data that the background is drawn from
     background_rows: RowSet | None = None
 
@@ -106,9 +107,8 @@ class Totals:
         zeros = torch.zeros(shape, device=device)
         return cls(zeros, torch.zeros_like(zeros), np.zeros(shape[:2]), [], [], [])
 
-    def means(self, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """Means of a group's subjects, absolute and signed, (n_subjects_of_group, n_genes) each."""
-        subjects = np.flatnonzero(self.weight[group])
+    def means(self, group: int, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means of some of a group's subjects, given by position, absolute and signed, (n, n_genes) each."""
         weight = self.weight[group][subjects][:, None].astype(np.float32)
         absolute, signed = self.absolute[group].cpu().numpy(), self.signed[group].cpu().numpy()
         return absolute[subjects] / weight, signed[subjects] / weight
@@ -131,7 +131,9 @@ def add_rows(totals: Totals, units: Units, rows: RowSet, function: Function, set
     for kind in range(int(rows.kind.max()) + 1):
         of_kind = np.flatnonzero(rows.kind == kind)
         background, middle = background_of(units, rows, function, of_kind, settings)
-        chosen = of_kind if settings.n_rows is None else evenly(rows.subject, of_kind, settings.n_rows, settings.rng)
+        chosen = of_kind
+        if settings.n_rows is not None:  # the same rows for every clock of a list
+            chosen = evenly(rows.subject, of_kind, settings.n_rows, np.random.default_rng(settings.row_seed))
         for block in function.blocks(chosen):
             values = function.values(block)
             found = settings.explain(function.reader, values, background, function.shifts(block))

@@ -38,9 +38,27 @@ class Units:
     sets: list[RowSet]
 
 
-def make_units(
-    adata: AnnData, model: Any, *, groupby: str | None, unit: str, n_cells_per_subject: int | None, rng: Any
-) -> Units:
+def draw_cells(adata: AnnData, model: Any, n_cells_per_subject: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Positions of the cells that are used, at most ``n_cells_per_subject`` of each subject, drawn at random.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    model
+        A clock, whose set-up names the subject.
+    n_cells_per_subject
+        Cells of a subject at most; None for all.
+    rng
+        Generator that draws them.
+    """
+    if n_cells_per_subject is None:
+        return np.arange(adata.n_obs)
+    n, setup = _checks.count(n_cells_per_subject, "n_cells_per_subject"), model.setup_args
+    return some_of_each(_checks.units(adata, setup["subject_key"], setup["sample_key"])[0].to_numpy(), n, rng)
+
+
+def make_units(adata: AnnData, model: Any, *, groupby: str | None, unit: str, cells: np.ndarray | None = None) -> Units:
     """The rows in which ``model`` predicts the samples of ``adata``.
 
     Parameters
@@ -53,17 +71,13 @@ def make_units(
         Column of ``adata.obs``.
     unit
         One of :data:`UNITS`.
-    n_cells_per_subject
-        Cells of a subject at most.
-    rng
-        Generator that draws them.
+    cells
+        Positions of the cells that are used, from :func:`draw_cells`; None for all.
     """
     setup = model.setup_args
     summed, kind_key = _unit(model, unit)
     subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
-    cells = np.arange(adata.n_obs)
-    if n_cells_per_subject is not None:
-        cells = some_of_each(subject.to_numpy(), _checks.count(n_cells_per_subject, "n_cells_per_subject"), rng)
+    cells = np.arange(adata.n_obs) if cells is None else cells
     subject_code, subjects = pd.factorize(subject.to_numpy()[cells], sort=True)
     sample_code = pd.factorize(sample.to_numpy()[cells], sort=True)[0]
     table = pd.DataFrame({"cell": cells, "subject": subject_code, "sample": sample_code})

@@ -13,7 +13,7 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi.tl._attribute_genes import check_clock
 from agevi.tl._attribution_run import Function
-from agevi.tl._attribution_units import RowSet, Units, make_units
+from agevi.tl._attribution_units import RowSet, Units, draw_cells, make_units
 
 NOUN = "perturbation"
 Sets = dict[str, list[str]]
@@ -113,7 +113,8 @@ def perturb_genes(  # noqa: PLR0913
     factor, generator = _factor(factor), _checks.generator(rng)
     there = pd.Index(model.genes).intersection(adata.var_names)
     sets = None if genes is None else _sets(genes, adata, there)
-    units = make_units(adata, model, groupby=groupby, unit=unit, n_cells_per_subject=n_cells_per_subject, rng=generator)
+    cells = draw_cells(adata, model, n_cells_per_subject, generator)
+    units = make_units(adata, model, groupby=groupby, unit=unit, cells=cells)
     functions = [Function(model, adata, rows.cells, rows.codes) for rows in units.sets]
     if sets is None:
         slope = _screen(units, functions, factor)
