@@ -146,21 +146,21 @@ def attribute_genes(  # noqa: PLR0913
     chosen, runs, layers = _positions(adata, cells), [], []
     drawn, row_seed = draw_cells(adata, model, n_cells_per_subject, generator), as_seed(generator.spawn(1)[0])
     units = [make_units(adata, clock, groupby=groupby, unit=unit, cells=drawn) for clock in models]
-    methods = []
+    methods, numbers = [], []
     for clock, own in zip(models, units, strict=True):
         used, n_used, settings = settings_of(
             clock, method, n_samples, summed=own.summed, rng=generator, row_seed=row_seed
         )
-        methods.append((used, n_used))
+        methods.append(used)
+        numbers.append(n_used)
         settings = with_background(settings, clock, background, summed=own.summed)
         runs.append(run(adata, clock, own, settings))
         if chosen is not None:
             layers.append(_of_cells(adata, clock, chosen, settings) / len(models))
     stored = _aligned(adata, model, _summaries(runs, units[0].groups, n_top, n_boot, generator))
-    used, n_used = (list(dict.fromkeys(values)) for values in zip(*methods, strict=True))
     params = {
-        "method": used[0] if len(used) == 1 else used,
-        "n_samples": n_used[0] if len(n_used) == 1 else n_used,
+        "method": _one_or_all(methods),
+        "n_samples": _one_or_all(numbers),
         "groupby": groupby,
         "background": "subjects" if isinstance(background, str) else "adata",
         "n_cells_per_subject": n_cells_per_subject,
@@ -308,6 +308,11 @@ def _record(runs: Sequence[Totals], groups: Sequence[str], models: Sequence[Any]
         "version": agevi.__version__,
         "age_unit": models[0].setup_args["age_unit"],
     }
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """What all clocks share, or the value of each."""
+    return values[0] if len(set(values)) == 1 else list(values)
 
 
 def _positions(adata: AnnData, cells: Sequence[str] | None) -> np.ndarray | None:
