@@ -259,19 +259,40 @@ def test_features_that_say_nothing_have_an_area_of_one_half():
     assert np.mean(across) < 0.4
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_every_fold_holds_out_both_classes(seed):
-    """Also where some ages are unknown."""
-    rng = np.random.default_rng(seed)
-    case = pd.Series(np.r_[np.ones(4), np.zeros(9)], index=[f"d{i:02d}" for i in range(13)])
-    age = np.where(rng.random(13) < 0.5, np.nan, rng.uniform(20, 80, 13))
-    samples = _transfer_rows.Samples(
-        None, case.index.to_series(), np.arange(13), case.to_numpy(), case.index.to_numpy(), case, age
-    )
-    for fold in _transfer_folds.draw_folds(samples, 0, 4, 0.2, rng):
-        held_out = case[fold.roles == "test"]
-        assert held_out.sum() == 1
-        assert (held_out == 0).sum() >= 2
+def people(case):
+    """Samples of which nothing but the condition is known."""
+    case = pd.Series(np.asarray(case, dtype=float), index=[f"d{i:02d}" for i in range(len(case))])
+    code = np.arange(len(case))
+    return _transfer_rows.Samples(None, case.index.to_series(), code, case.to_numpy(), case.index.to_numpy(), case)
+
+
+@pytest.mark.parametrize(("n_cases", "n_controls", "n_folds"), [(4, 9, 4), (12, 18, 5), (7, 30, 5), (3, 3, 2)])
+def test_every_fold_holds_out_its_share_of_both_classes(n_cases, n_controls, n_folds):
+    samples, rng = people(np.r_[np.ones(n_cases), np.zeros(n_controls)]), np.random.default_rng(0)
+    for _ in range(20):
+        folds = _transfer_folds.draw_folds(samples, 0, n_folds, 0.2, rng)
+        held_out = np.stack([fold.held_out for fold in folds])
+        assert (held_out.sum(axis=0) == 1).all()
+        for used in (samples.case == 1, samples.case == 0, np.isin(samples.case, (0, 1))):
+            sizes = held_out[:, used].sum(axis=1)
+            assert sizes.max() - sizes.min() <= 1
+
+
+def test_age_says_nothing_of_labels_at_random():
+    """In folds that are balanced over age too the area is 0.55, and the correlation positive."""
+    rng, areas, distances = np.random.default_rng(0), [], []
+    for _ in range(200):
+        samples, age = people(rng.permutation(np.arange(60) % 2)), rng.uniform(20, 90, 60)
+        for fold in _transfer_folds.draw_folds(samples, 0, 5, 0.2, rng):
+            train, new = ~fold.held_out, fold.held_out
+            of_train, of_new = (
+                age[used & (samples.case == 1)].mean() - age[used & (samples.case == 0)].mean() for used in (train, new)
+            )
+            areas.append(roc_auc_score(samples.case[new], np.sign(of_train) * age[new]))
+            distances.append((of_train, of_new))
+    of_draw = np.reshape(areas, (200, 5)).mean(axis=1)
+    assert abs(of_draw.mean() - 0.5) < 3 * of_draw.std(ddof=1) / np.sqrt(200)
+    assert abs(np.corrcoef(np.transpose(distances))[0, 1]) < 0.1
 
 
 def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):

@@ -46,7 +46,7 @@ def compare_transfer(  # noqa: PLR0913
 ) -> AnnData | None:
     """How well cases are told from controls with and without what a clock has learnt from ages, without unit.
 
-    All rows are fitted in the same folds of whole subjects, which are balanced over condition and age, and judged on the
+    All rows are fitted in the same folds of whole subjects, which are balanced over the condition, and judged on the
     subjects that were held out. ``"frozen transfer"``: the clock with a new last unit; ``"encoder frozen"``;
     ``"fine-tuned"``: all layers trained on; ``"from scratch"``: the same network from new weights
     (:class:`agevi.model.CaseControlClassifier` says what each trains). ``"logistic regression"``: on what the clock reads of

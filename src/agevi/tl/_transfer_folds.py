@@ -12,7 +12,6 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from agevi import _keys
-from agevi.dataloaders._folds import assign_folds
 from agevi.model._seed import as_seed
 from agevi.model.transfer import CaseControlClassifier
 from agevi.tl._fold_run import ALONE, forget, threads
@@ -47,7 +46,10 @@ class Fits:
 def draw_folds(
     samples: Samples, repeat: int, n_folds: int, validation_size: float, rng: np.random.Generator
 ) -> list[Fold]:
-    """Folds of whole subjects, balanced over condition and age; where no age is known, that of the class stands in.
+    """Folds of whole subjects, balanced over the condition alone.
+
+    Were they balanced over age too, each fold would repeat the association that age and condition have by chance, and what
+    tells age would tell cases from controls where labels mean nothing.
 
     Parameters
     ----------
@@ -62,11 +64,9 @@ def draw_folds(
     rng
         Generator.
     """
-    case, n = samples.case_of, len(samples.case_of)
-    known = pd.Series(samples.age_of, index=case.index)
-    age = known.fillna(known.groupby(case).transform("median")).fillna(0.0).to_numpy()
-    of_subject = assign_folds(age, np.ones(n, dtype=bool), case.to_numpy().astype(int), n_folds, rng)
-    fold_of, out = pd.Series(of_subject, index=case.index), []
+    case, out = samples.case_of, []
+    dealt = np.concatenate([rng.permutation(case.index[case == label]) for label in (0.0, 1.0)])
+    fold_of = pd.Series(np.arange(len(case)) % n_folds, index=dealt).loc[case.index]
     for fold in range(n_folds):
         seed = as_seed(rng)
         roles = _roles(case, fold_of == fold, validation_size, np.random.default_rng(seed))

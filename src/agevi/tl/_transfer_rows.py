@@ -63,7 +63,6 @@ class Samples:
     case: np.ndarray  # (n_samples,) 1 for cases
     subject: np.ndarray  # (n_samples,) name
     case_of: pd.Series  # of every labelled subject
-    age_of: np.ndarray  # (n_subjects,) mean age, NaN where unknown
     features: dict[str, Table] = field(default_factory=dict)  # of the linear rows
 
     @property
@@ -110,7 +109,6 @@ def samples_of(
         case=case_of[owner].to_numpy(),
         subject=owner,
         case_of=case_of,
-        age_of=pd.Series(age).groupby(owner).mean().reindex(case_of.index).to_numpy(),
         features=features,
     )
 
