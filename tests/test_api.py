@@ -61,6 +61,13 @@ def test_has_a_summary_and_returns(name):
         assert "Returns" in sections(thing.__doc__)
 
 
+@pytest.mark.parametrize("name", ["", *MODULES])
+def test_completion_offers_public_names_alone(name):
+    module = getattr(agevi, name) if name else agevi
+    assert dir(module) == sorted(module.__all__)
+    assert all(hasattr(module, public) for public in dir(module))
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_is_listed_in_the_api_docs(name):
     assert re.search(rf"\b{re.escape(name)}$", API_PAGE.read_text(), flags=re.MULTILINE), f"{name} is not in {API_PAGE}"

@@ -7,3 +7,8 @@ from agevi import datasets, get, io, metrics, model, pl, pp, tl
 __version__ = "0.1.0"
 
 __all__ = ["datasets", "get", "io", "metrics", "model", "pl", "pp", "tl"]
+
+
+def __dir__() -> list[str]:
+    """Public names alone, for tab completion."""
+    return sorted(__all__)

@@ -7,3 +7,8 @@ from agevi.datasets._simulate import simulate_cohort
 from agevi.datasets._tcells import tcells
 
 __all__ = ["benchmark_folds", "sample_cells", "simulate_cohort", "tcells"]
+
+
+def __dir__() -> list[str]:
+    """Public names alone, for tab completion."""
+    return sorted(__all__)

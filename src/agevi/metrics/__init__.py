@@ -45,3 +45,8 @@ __all__ = [
     "slope_intercept",
     "spearman",
 ]
+
+
+def __dir__() -> list[str]:
+    """Public names alone, for tab completion."""
+    return sorted(__all__)

@@ -41,3 +41,8 @@ __all__ = [
     "TransformerClock",
     "presets",
 ]
+
+
+def __dir__() -> list[str]:
+    """Public names alone, for tab completion."""
+    return sorted(__all__)

@@ -34,3 +34,8 @@ __all__ = [
     "trend_test",
     "tune",
 ]
+
+
+def __dir__() -> list[str]:
+    """Public names alone, for tab completion."""
+    return sorted(__all__)
