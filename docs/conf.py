@@ -23,7 +23,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_single_cells.md", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 # The function in autosummary_context cannot be pickled, and need not be.
 suppress_warnings = ["config.cache"]

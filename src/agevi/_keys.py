@@ -48,6 +48,10 @@ class Keys:
         return f"{self.key_added}_predicted_sample"
 
     @property
+    def cell_deviation(self) -> str:
+        return f"{self.key_added}_cell_deviation"
+
+    @property
     def role(self) -> str:
         return f"{self.key_added}_role"
 

@@ -14,7 +14,8 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi._get_genes import attribution_df, enrichment_df, perturbation_df, programs_df
 from agevi._get_transfer import transfer_df
-from agevi.metrics._rows import metrics_row, reference_ages
+from agevi.metrics._rows import metrics_row
+from agevi.tl._verdict import announce, references
 
 __all__ = [
     "attribution_df",
@@ -30,6 +31,12 @@ __all__ = [
     "trend_df",
     "transfer_df",
 ]
+
+
+def __dir__() -> list[str]:
+    """Public names alone, for tab completion."""
+    return sorted(__all__)
+
 
 _METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "rmse", "mdae", "mad", "r2", "pearson"]
 _METRICS += ["spearman", "slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"]
@@ -101,7 +108,8 @@ def metrics_df(
 
     Read ``mae`` beside ``mae_median``, the error of predicting for everyone the median age of the training samples. A
     clock without signal does not beat it. Only the roles test, out_of_fold and new say how well new subjects are
-    predicted: train is what was fitted, and validation chose when to stop.
+    predicted: train is what was fitted, and validation chose when to stop. Where these subjects are not predicted better
+    than by the median age, or are fewer than 10, one line of the log says so.
 
     Parameters
     ----------
@@ -124,8 +132,8 @@ def metrics_df(
     -------
     DataFrame indexed by group, with ``n`` (samples with age and prediction), ``n_subjects``, ``mae``, ``mae_low``,
     ``mae_high``, ``mae_median`` and the other values of :func:`agevi.metrics.regression_metrics`. Values that are not
-    defined are NaN: all metrics of fewer than 2 samples, and ``mae_median`` where no training ages are known. For
-    out-of-fold predictions those are the ages of the other folds.
+    defined are NaN: all metrics of fewer than 2 samples, and ``mae_median`` where no training ages are known, neither from
+    the table nor from the clock. For out-of-fold predictions those are the ages of the other folds.
 
     Raises
     ------
@@ -154,8 +162,8 @@ def metrics_df(
         raise KeyError(
             f"groupby={groupby!r} is not a column of the subject table; choose one of {_checks.listed(table)}."
         )
-    fold = table["fold"].to_numpy() if "fold" in table else None
-    reference = reference_ages(table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy(), fold)
+    keys = _keys.Keys(key_added)
+    reference = references(adata, table, keys)
     wanted = _roles(roles)
     keep = table["age"].notna() & table["predicted"].notna()
     if wanted is not None:
@@ -163,7 +171,7 @@ def metrics_df(
     if not keep.any():
         raise ValueError(
             f"no sample{f' of the roles {_checks.listed(wanted)}' if wanted else ''} has an age and a prediction in "
-            f"adata.uns[{_keys.Keys(key_added).subjects!r}]; metrics need both (roles there: "
+            f"adata.uns[{keys.subjects!r}]; metrics need both (roles there: "
             f"{_checks.listed(sorted(set(table['role'])))}). Pass other roles, or age_key to agevi.tl.aggregate_subjects."
         )
     if wanted is not None and _keys.TRAIN in wanted:
@@ -173,6 +181,7 @@ def metrics_df(
             UserWarning,
             stacklevel=2,
         )
+    announce(adata, table, keys, wanted)
     kept = table[keep].assign(reference=reference[keep])
     rows = {
         group: metrics_row(

@@ -49,12 +49,17 @@ def test_tools_write_and_use_the_sample_predictions(cohort):
     by_sample = cohort.obs.groupby("donor", observed=True)["agevi_predicted_sample"].first()
     table = cohort.uns["agevi_subjects"]
     np.testing.assert_allclose(table["predicted"], by_sample.loc[table.index], rtol=1e-6)
-    agevi.tl.aggregate_subjects(cohort, level="cells")
-    by_cells = cohort.obs.groupby("donor", observed=True)["agevi_predicted"].mean()
-    np.testing.assert_allclose(cohort.uns["agevi_subjects"]["predicted"], by_cells.loc[table.index], rtol=1e-5)
+    assert (cohort.obs["agevi_predicted"] == cohort.obs["agevi_predicted_sample"]).all()
+    assert table["sd_cells"].isna().all()
+    with pytest.raises(ValueError, match="level='cells' averages predictions of single cells, and .* of sums of cells"):
+        agevi.tl.aggregate_subjects(cohort, level="cells")
     of_cells = fit(PoissonVAE, cohort.copy(), train_unit="cell")
     agevi.tl.predict_age(cohort, of_cells)
     assert "agevi_predicted_sample" not in cohort.obs  # nothing of the other clock is left
+    agevi.tl.aggregate_subjects(cohort, level="cells")
+    by_cells = cohort.obs.groupby("donor", observed=True)["agevi_predicted"].mean()
+    np.testing.assert_allclose(cohort.uns["agevi_subjects"]["predicted"], by_cells.loc[table.index], rtol=1e-5)
+    assert cohort.uns["agevi_subjects"]["sd_cells"].gt(0).all()
 
 
 def test_samples_of_chosen_cells_of_disk_and_of_part_of_the_genes(cohort, tmp_path):

@@ -134,7 +134,8 @@ def test_visits_stay_together(cohort):
 
 def test_predictions_from_sums(cohort):
     agevi.tl.cross_validate(cohort, SumClock, **KEYS, n_folds=3)
-    np.testing.assert_allclose(cohort.obs["agevi_predicted_sample"], cohort.obs["agevi_predicted"] + 1000)
+    assert (cohort.obs["agevi_predicted_sample"] > 1000).all()
+    assert (cohort.obs["agevi_predicted"] == cohort.obs["agevi_predicted_sample"]).all()
     agevi.tl.cross_validate(cohort, AllClock, **KEYS, n_folds=3)
     assert "agevi_predicted_sample" not in cohort.obs
 

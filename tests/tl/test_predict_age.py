@@ -4,6 +4,7 @@ import logging
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import agevi
@@ -49,6 +50,36 @@ def test_samples_finer_than_those_of_the_clock(cohort):
     np.testing.assert_allclose(cohort.obs["mean_predicted_sample"], expected, rtol=1e-5)
     with pytest.raises(KeyError, match="sample_key='visits' is not a column of adata.obs; closest: 'visit'"):
         agevi.tl.predict_age(cohort, trained, sample_key="visits")
+
+
+@pytest.mark.parametrize("cls", [c for c in agevi.model.MODELS if c.trainable], ids=lambda c: c.__name__)
+def test_clocks_of_sums_predict_samples_and_cells_only_on_request(cls, cohort):
+    small = {"NMFClock": {"n_components": 3}, "TransformerClock": {"n_tokens": 2, "n_token": 4, "n_layers": 1}}
+    network = cls not in (agevi.model.PLSClock, agevi.model.ElasticNetClock)
+    cls.setup_anndata(cohort, age_key="age", subject_key="donor")
+    model = cls(cohort, **small.get(cls.__name__, {}))
+    model.train(**({"max_epochs": 1} | QUIET if network else {}))
+    kinds = cohort.obs["cell_type"].astype(object).where(np.arange(cohort.n_obs) != 5)
+    cohort.obs["kind"] = kinds
+    agevi.tl.predict_age(cohort, model, cell_type_key="kind")
+    cells = pd.Series(model.predict_age(cohort), cohort.obs_names, dtype=float)
+    per_donor = cohort.obs.groupby("donor", observed=True)["agevi_predicted"].nunique()
+    if model.predicts_sums:
+        np.testing.assert_array_equal(cohort.obs["agevi_predicted"], model.predict_age(cohort, level="sample"))
+        assert (per_donor == 1).all()
+    else:
+        np.testing.assert_allclose(cohort.obs["agevi_predicted"], cells, rtol=1e-5)
+        assert (per_donor > 1).all()
+    deviation = cohort.obs["agevi_cell_deviation"]
+    assert deviation.dtype == np.float32
+    assert np.flatnonzero(deviation.isna()).tolist() == [5]
+    for kind in kinds.dropna().unique():
+        of_kind = (kinds == kind).to_numpy()
+        np.testing.assert_allclose(deviation[of_kind], cells[of_kind] - cells[of_kind].mean(), atol=1e-3)
+    agevi.tl.predict_age(cohort, model)
+    assert "agevi_cell_deviation" not in cohort.obs
+    with pytest.raises(KeyError, match="cell_type_key='kid' is not a column of adata.obs; closest: 'kind'"):
+        agevi.tl.predict_age(cohort, model, cell_type_key="kid")
 
 
 def test_roles_of_new_and_known_subjects(cohort, trained, caplog):

@@ -1,4 +1,4 @@
-"""The metrics of one group of samples as one row of a table, and the guess that they are read beside."""
+"""The metrics of one group of samples as one row of a table, and the baseline that they are read beside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agevi import _keys
-from agevi.metrics._bootstrap import bootstrap_interval
+from agevi.metrics._bootstrap import bootstrap_interval, interval
 from agevi.metrics._kernels import Array
 from agevi.metrics._regression import mae, regression_metrics
 
@@ -32,7 +32,7 @@ def metrics_row(
     subject
         Subject of every sample, (n_samples,).
     reference
-        Age that a guess without genes gives every sample, (n_samples,), from :func:`reference_ages`.
+        Age that the baseline gives every sample, (n_samples,), from :func:`reference_ages`.
     level, n_boot, rng
         Of the bootstrap interval of the mean absolute error.
 
@@ -49,7 +49,33 @@ def metrics_row(
     return {**row, "mse": row["rmse"] ** 2, "mae_low": low, "mae_high": high, "mae_median": median}
 
 
-def reference_ages(age: Array, role: NDArray[Any], fold: NDArray[Any] | None = None) -> Array:
+def error_ratio(
+    error: Array, baseline: Array, subject: NDArray[Any], *, level: float = 0.95, n_boot: int = 2000
+) -> tuple[float, float, float]:
+    """Ratio of two mean absolute errors over the same samples, with its bootstrap interval over whole subjects.
+
+    Parameters
+    ----------
+    error, baseline
+        Absolute errors of the clock and of the baseline, (n_samples,).
+    subject
+        Subject of every sample, (n_samples,).
+    level, n_boot
+        Of the interval.
+    """
+    codes = np.unique(subject.astype(str), return_inverse=True)[1]
+    sums = np.stack([np.bincount(codes, weights=values) for values in (error, baseline)])  # 2 x n_subjects
+    n = sums.shape[1]
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=n_boot)  # n_boot x n_subjects
+    with np.errstate(divide="ignore", invalid="ignore"):
+        top, bottom = sums @ drawn.T
+        low, high = interval(top / bottom, 0.5 + level / 2)
+        return float(np.divide(*sums.sum(1))), low, high
+
+
+def reference_ages(
+    age: Array, role: NDArray[Any], fold: NDArray[Any] | None = None, *, median: float = np.nan
+) -> Array:
     """Median training age that each sample is compared with, (n_samples,), NaN where training ages are unknown.
 
     Parameters
@@ -61,9 +87,12 @@ def reference_ages(age: Array, role: NDArray[Any], fold: NDArray[Any] | None = N
     fold
         Fold in which every sample was held out, (n_samples,): the training ages of an out-of-fold sample are those
         of the other folds.
+    median
+        Median age of the samples that trained the clock, where it is known from elsewhere.
     """
     held_out = role == _keys.OUT_OF_FOLD
-    reference = np.where(held_out, np.nan, _median(age[role == _keys.TRAIN]))
+    of_training = _median(age[role == _keys.TRAIN]) if np.isnan(median) else median
+    reference = np.where(held_out, np.nan, of_training)
     if fold is not None:
         for label in set(fold[held_out].tolist()):
             reference[held_out & (fold == label)] = _median(age[held_out & (fold != label)])

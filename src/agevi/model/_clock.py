@@ -37,6 +37,11 @@ class ClockMixin(RoleMixin, PredictMixin):
     """Whether the clock also predicts from the summed counts of a sample, because it was trained on sums."""
     compared_within: str | None = None  # column whose values have different features
 
+    @property
+    def predicts_rows(self) -> bool:
+        """Whether the prediction of a single row can be read by itself, which that of a clock of sums cannot."""
+        return not self.predicts_sums
+
     convert_legacy_save = Absent("clocks are saved as safetensors and JSON, never as scvi-tools' pickles.")
     load_registry = Absent("it reads scvi-tools' pickles; look into clock.json of a saved clock.")
     view_setup_args = Absent("it reads scvi-tools' pickles; look into clock.json of a saved clock.")
@@ -149,7 +154,9 @@ class ClockMixin(RoleMixin, PredictMixin):
         """Predicted age of every cell, in the unit of the age column.
 
         The true age is never read. To write predictions with their roles into AnnData use
-        :func:`agevi.tl.predict_age`.
+        :func:`agevi.tl.predict_age`. A clock that was trained on sums of cells (``predicts_sums``) gives ages of samples:
+        take ``level="sample"``. What it gives for a single cell follows the type of the cell far more than its age, so
+        such values must not be compared between types.
 
         Parameters
         ----------

@@ -152,6 +152,7 @@ class RoleMixin(Host):
             "transform": self.age_transform,
             "min": float(ages.min()),
             "max": float(ages.max()),
+            "median": float(np.median(ages.numpy())),
             "n_subjects": int(self._unit_names(SUBJECT)[labelled].nunique()),
             "n_samples": len(ages),
             "n_cells": int(train.sum()),

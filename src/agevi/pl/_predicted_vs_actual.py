@@ -15,6 +15,7 @@ from agevi import _checks, _keys, get, metrics
 from agevi.pl import _base
 from agevi.pl._panels import label_outer, panels
 from agevi.tl._evaluate_by import sample_values
+from agevi.tl._verdict import announce
 
 MAX_GROUPS = 20
 PANEL = "panel"
@@ -37,7 +38,8 @@ def predicted_vs_actual(
 
     One point is one sample, never a cell. The dashed line is where predictions are exact, the solid one the
     least-squares fit; both the fit and the printed accuracy are of the held-out samples (roles test, out_of_fold, new) and
-    fall back on all samples where none is held out. Training samples lie close to the line in any large model. With
+    fall back on all samples where none is held out. If held-out subjects are not predicted better than by the median age,
+    one line of the log says so. Training samples lie close to the line in any large model. With
     ``groupby`` there is a panel per cohort, tissue or cell type, all with the same limits; the fit and the accuracy
     are then those of the panel.
 
@@ -96,6 +98,7 @@ def predicted_vs_actual(
             f"no sample{f' of roles={roles!r}' if roles else ''} has an age and a prediction, so nothing can be drawn. "
             "Pass age_key to agevi.tl.aggregate_subjects."
         )
+    announce(adata, get.subjects_df(adata, key_added=key_added), _keys.Keys(key_added), roles)
     groups = _groups(adata, table, color_by, key_added)
     order = _base.in_order(groups)
     if len(order) > MAX_GROUPS:

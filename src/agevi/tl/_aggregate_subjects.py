@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
+from agevi.tl._verdict import announce
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +35,18 @@ def aggregate_subjects(
     """Predicted age of every sample, in the unit of the predictions, from those of its cells.
 
     No model runs here: the slots of :func:`agevi.tl.predict_age` are read and averaged, each sample on its own, so
-    the result for a sample does not depend on the others. A sample of few cells is uncertain, which ``n_cells`` and
-    ``sd_cells`` show. Su and Mukundan take the mean over cells as a donor's age, which is the default.
+    the result for a sample does not depend on the others. A sample of few cells is uncertain, which ``n_cells`` shows, and
+    ``sd_cells`` for clocks of single cells. Su and Mukundan take the mean over cells as a donor's age, as this does where
+    the clock predicts single cells; a clock of sums predicts the sample itself. If held-out subjects are not predicted better
+    than by the median age, one line of the log says so.
 
     Parameters
     ----------
     adata
         Annotated data with predictions.
     level
-        ``"cells"`` averages cells, ``"sum"`` takes the prediction from the summed counts of the sample, ``"auto"`` takes
-        that where it exists.
+        ``"cells"`` averages cells, which needs a clock of single cells (or one clock per type of cells), ``"sum"`` takes the
+        prediction from the summed counts of the sample, ``"auto"`` takes that where it exists.
     statistic
         How cells are averaged. ``"trimmed_mean"`` leaves out the lowest and the highest tenth of the cells.
     subject_key
@@ -65,7 +68,8 @@ def aggregate_subjects(
     - ``age``, float64, NaN where unknown.
     - ``predicted``, float64, NaN for samples without predictions.
     - ``n_cells``, int64, cells with a prediction.
-    - ``sd_cells``, float64, standard deviation of the cells' predictions, NaN with one cell.
+    - ``sd_cells``, float64, standard deviation of the cells' predictions, NaN with one cell and where the clock predicted
+      the sample and not its cells.
     - ``role``, text: how the clock used the subject; empty where that was not recorded.
     - ``fold``, the fold in which the subject was held out, if ``adata.obs`` has it.
 
@@ -74,7 +78,8 @@ def aggregate_subjects(
     KeyError
         A column or the predictions are absent.
     ValueError
-        A sample has two ages, roles, folds or subjects, or only a part in the sum whose age was predicted.
+        A sample has two ages, roles, folds or subjects, or only a part in the sum whose age was predicted, or ``level="cells"``
+        is asked of predictions of sums.
 
     Examples
     --------
@@ -97,7 +102,11 @@ def aggregate_subjects(
     used = ~np.isnan(cells["value"].to_numpy())
     codes, names = pd.factorize(sample.to_numpy(dtype=object), sort=True)
     n = len(names)
-    spread = cells["cell"].groupby(codes).std().to_numpy()
+    by_sample = cells["cell"].groupby(codes)
+    differ = (by_sample.min() < by_sample.max()).to_numpy()
+    if level == "cells" and not differ.any():
+        _check_cells(adata, keys, codes)
+    spread = by_sample.std().where(differ).to_numpy()
     if summed:
         _check_sums(adata, keys, sample_key or subject_key, sample)
         predicted = _one_sum(cells["value"].to_numpy(), codes, names, keys, sample_key or subject_key)
@@ -118,6 +127,7 @@ def aggregate_subjects(
         table["fold"] = _folds(_one_label(adata, keys.fold, codes, names, used))
     if not used.all():
         logger.info("%d of %d cells have no prediction and are left out.", (~used).sum(), adata.n_obs)
+    announce(adata, table, keys)
     out = adata.copy() if copy else adata
     out.uns[keys.subjects] = _keys.to_uns(table)
     return out if copy else None
@@ -199,6 +209,15 @@ def _check_sums(adata: AnnData, keys: _keys.Keys, unit_key: str, sample: pd.Seri
             f"adata.obs[{keys.predicted_sample!r}] has one age for all cells of {summed_by} {n_samples.idxmax()!r}, who has "
             f"{n_samples.max()} samples by sample_key={unit_key!r}; sums were taken over {summed_by!r}. Run "
             f"agevi.tl.predict_age(adata, model, sample_key={unit_key!r}) first, or pass level='cells'."
+        )
+
+
+def _check_cells(adata: AnnData, keys: _keys.Keys, codes: np.ndarray) -> None:
+    """Refuse to average what are predictions of samples already."""
+    if keys.predicted_sample in adata.obs and np.bincount(codes).max() > 1:
+        raise ValueError(
+            f"level='cells' averages predictions of single cells, and adata.obs[{keys.predicted!r}] holds those of sums of "
+            "cells. Take level='auto', or train the clock with train_unit='cell'."
         )
 
 

@@ -104,7 +104,8 @@ def cross_validate(  # noqa: PLR0913
     None, or the copy. Sets, once all folds are finished:
 
     ``adata.obs[f"{key_added}_predicted"]``
-        Predicted age, float32; with ``groupby`` from the clock of the cell's type, NaN where that type has none.
+        Predicted age, float32, of the cell, or of its sample where the clocks are trained on sums; with ``groupby`` from the
+        clock of the cell's type (then of the sample's cells of the type), NaN where that type has none.
     ``adata.obs[f"{key_added}_predicted_sample"]``
         Age of the cell's sample, float32, the same for all its cells: from its summed counts, for clocks that were
         trained on sums; with ``groupby``, the mean over its types weighted by 1 / validation error. Else removed.

@@ -12,7 +12,8 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi.metrics._rows import metrics_row, reference_ages
+from agevi.metrics._rows import metrics_row
+from agevi.tl._verdict import references
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def evaluate_by(
     entries = _entries(groupby, age_bins)
     columns = _group_columns(adata, keys, table, entries, sample_key, age_bins)
     kept = _kept(table, wanted, keys)
-    reference = _references(table)[kept]
+    reference = references(adata, table, keys)[kept]
     rows = []
     for entry, group, chosen in _groups(columns[kept], entries):
         part = table[kept][chosen]
@@ -269,12 +270,6 @@ def _kept(table: pd.DataFrame, wanted: list[str] | None, keys: _keys.Keys) -> np
             "roles=...; train and validation shaped the clock, so their errors are too small."
         )
     return keep
-
-
-def _references(table: pd.DataFrame) -> np.ndarray:
-    """The median guess for every sample."""
-    fold = table["fold"].to_numpy() if "fold" in table else None
-    return reference_ages(table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy(), fold)
 
 
 def _groups(columns: pd.DataFrame, entries: list[tuple[str, ...]]) -> Iterator[tuple[str, str, np.ndarray]]:

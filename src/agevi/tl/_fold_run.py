@@ -83,8 +83,8 @@ class FoldJob:
 class FoldResult:
     """Predictions of the held-out cells, and what they cost."""
 
-    predicted: np.ndarray  # (n_test,) float32
-    predicted_sample: np.ndarray | None = None  # (n_test,) float32
+    predicted: np.ndarray  # (n_test,) float32, of cells, or of their samples where the clock predicts sums
+    predicted_sample: np.ndarray | None = None  # (n_test,) float32, the same where the clock predicts sums
     validation_mae: float = np.nan
     best_epoch: int = -1
     seconds: float = np.nan
@@ -164,12 +164,8 @@ def _joined(data: FoldData, job: FoldJob) -> FoldResult:
     if len(held) == len(fits):
         age = data.age if job.age is None else job.age
         error = _mae(data, job, mean_of_samples(held, job.train[job.validation]), age)
-    of_samples = [r.predicted if r.predicted_sample is None else r.predicted_sample for r in results]
-    return FoldResult(
-        mean([result.predicted for result in results]),
-        mean_of_samples(of_samples, job.test) if any(sums) else None,
-        error,
-    )
+    predicted = mean_of_samples([result.predicted for result in results], job.test)
+    return FoldResult(predicted, predicted if any(sums) else None, error)
 
 
 def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None]:
@@ -185,8 +181,9 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
         held = _fit(model, job)
         validation_mae = np.nan if held is None else _mae(data, job, held, age)
         test = data.cells(job.test)
-        predicted = np.asarray(model.predict_age(test), dtype=np.float32)
-        summed = np.asarray(model.predict_age(test, level="sample"), np.float32) if model.predicts_sums else None
+        level = "sample" if model.predicts_sums else "cell"
+        predicted = np.asarray(model.predict_age(test, level=level), dtype=np.float32)
+        summed = predicted if model.predicts_sums else None
         best_epoch = model.best_epoch_ if recipe.selects_epochs else -1
         return FoldResult(predicted, summed, validation_mae, best_epoch), held
     finally:

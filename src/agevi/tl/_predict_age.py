@@ -22,17 +22,21 @@ def predict_age(
     model: Any,
     *,
     sample_key: str | None = None,
+    cell_type_key: str | None = None,
     key_added: str = _keys.DEFAULT_KEY,
     batch_size: int | None = None,
     min_gene_coverage: float = 0.8,
     overwrite: bool = False,
     copy: bool = False,
 ) -> AnnData | None:
-    """Predicted age of every cell, in the unit of the age column the clock was trained on.
+    """Predicted age of every cell or of its sample, in the unit of the age column the clock was trained on.
 
     Runs the clock on the cells and writes its predictions beside the role that each cell's subject had in
-    training. The true age is never read. Single cells say little about age: average them per subject with
-    :func:`agevi.tl.aggregate_subjects`, and judge a clock by roles other than ``train`` and ``validation``.
+    training. The true age is never read. A clock that was trained on sums of cells, which is the default of most
+    classes, predicts samples: all cells of a sample get the age of their sum. What it would give for single cells follows
+    their type far more than their age and is written only on request, relative to the mean of the type
+    (``cell_type_key``). Tabulate samples with :func:`agevi.tl.aggregate_subjects`, and judge a clock by roles other than
+    ``train`` and ``validation``.
 
     Parameters
     ----------
@@ -43,6 +47,9 @@ def predict_age(
     sample_key
         Column with the visit or biopsy, whose cells are summed. Default: that of the clock, else the subject; pass it for
         data with several samples of a subject where the training data had one.
+    cell_type_key
+        Column with the type of each cell. With it, how much older or younger each cell looks than the mean of its type in
+        these data is written too.
     key_added
         Prefix of the slots.
     batch_size
@@ -59,21 +66,26 @@ def predict_age(
     None, or the copy. Sets:
 
     ``adata.obs[f"{key_added}_predicted"]``
-        Predicted age, float32, in the clock's age unit.
+        Predicted age, float32, in the clock's age unit: of the cell, or of its sample where the clock was trained on sums.
+        Published linear clocks predict every row.
     ``adata.obs[f"{key_added}_predicted_sample"]``
         Age predicted from the summed counts of the cell's sample, float32, the same for all its cells; from clocks that
-        were trained on sums, where ``adata.obs`` names the samples.
+        predict sums, where ``adata.obs`` names the samples.
+    ``adata.obs[f"{key_added}_cell_deviation"]``
+        With ``cell_type_key``: the clock's prediction for the single cell minus the mean of those of its type, float32, in
+        the age unit; NaN for cells without a type. Differences between types are removed, since they say nothing about
+        age. Else removed.
     ``adata.obs[f"{key_added}_role"]``
         Categorical: ``train``, ``validation``, ``test`` or ``new``.
     ``adata.obsm[f"X_{key_added}"]``
         Latent representation, float32 (n_cells, n_latent), when the clock has one.
     ``adata.uns[key_added]``
-        Parameters, model class, version, gene coverage, keys and age unit.
+        Parameters, model class, version, gene coverage, keys, age unit and the median age of the training samples.
 
     Raises
     ------
     KeyError
-        If ``sample_key`` is not a column.
+        If ``sample_key`` or ``cell_type_key`` is not a column.
     TypeError
         If ``model`` is no clock.
     RuntimeError
@@ -105,15 +117,19 @@ def predict_age(
     if sample_key is not None:
         model._sample_codes(adata, None, sample_key)  # its gates, also for clocks that sum nothing
     sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
+    cell_type = None if cell_type_key is None else _checks.column(adata, cell_type_key, "cell_type_key")
     prediction = model._predict(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
     sample_ages = _sample_ages(adata, model, sample_key, batch_size, min_gene_coverage)
     roles = _roles(adata, model)
     adata = adata.copy() if copy else adata
-    adata.obs[keys.predicted] = prediction.age
-    if sample_ages is not None:
-        adata.obs[keys.predicted_sample] = sample_ages
-    elif keys.predicted_sample in adata.obs:
-        del adata.obs[keys.predicted_sample]
+    by_row = sample_ages is None or model.predicts_rows
+    adata.obs[keys.predicted] = prediction.age if by_row else sample_ages
+    deviation = None if cell_type is None else _within(prediction.age, cell_type)
+    for column, values in ((keys.predicted_sample, sample_ages), (keys.cell_deviation, deviation)):
+        if values is not None:
+            adata.obs[column] = values
+        elif column in adata.obs:
+            del adata.obs[column]
     adata.obs[keys.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
     if prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
@@ -127,6 +143,7 @@ def predict_age(
             "sample_key": sample_key,
             "age_key": setup["age_key"],
             "age_unit": setup["age_unit"],
+            "median_age": model.age_summary_.get("median"),
         }
     )
     return adata if copy else None
@@ -151,6 +168,14 @@ def _sample_ages(
         adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage, sample_key=sample_key
     )
     return ages
+
+
+def _within(ages: np.ndarray, group: pd.Series) -> np.ndarray:
+    """Ages minus the mean of their group, (n_cells,) float32, NaN where there is no group."""
+    codes = pd.factorize(group.to_numpy(dtype=object))[0]
+    grouped = pd.Series(ages, dtype=np.float64).groupby(np.where(codes < 0, np.nan, codes))
+    deviation: np.ndarray = (ages - grouped.transform("mean")).to_numpy(dtype=np.float32)
+    return deviation
 
 
 def _roles(adata: AnnData, model: Any) -> np.ndarray:

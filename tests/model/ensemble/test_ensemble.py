@@ -111,10 +111,13 @@ def test_members_match_genes_by_themselves(data):
 def test_tl_predict_age(data, members, ensemble):
     adata = data.copy()
     agevi.tl.predict_age(adata, ensemble)
-    np.testing.assert_allclose(
-        adata.obs["agevi_predicted"], log_mean([c.predict_age(data) for c in members]), rtol=1e-5
-    )
-    np.testing.assert_array_equal(adata.obs["agevi_predicted_sample"], ensemble.predict_age(level="sample"))
+    expected = ensemble.predict_age(level="sample")
+    for column in ("agevi_predicted", "agevi_predicted_sample"):
+        np.testing.assert_array_equal(adata.obs[column], expected)
+    agevi.tl.predict_age(adata, ensemble, cell_type_key="cell_type")
+    cells = pd.Series(log_mean([c.predict_age(data) for c in members]), data.obs_names)
+    expected = cells - cells.groupby(data.obs["cell_type"], observed=True).transform("mean")
+    np.testing.assert_allclose(adata.obs["agevi_cell_deviation"], expected, atol=1e-3)
     assert "X_agevi" not in adata.obsm
     assert adata.uns["agevi"]["model"] == "EnsembleClock"
     agevi.tl.aggregate_subjects(adata)
@@ -127,7 +130,7 @@ def test_without_ages_and_for_new_subjects(data, ensemble):
     new.obs["donor"] = "new " + new.obs["donor"].astype(str)
     agevi.tl.predict_age(new, ensemble)
     assert (new.obs["agevi_role"] == "new").all()
-    np.testing.assert_array_equal(new.obs["agevi_predicted"], ensemble.predict_age(data))
+    np.testing.assert_array_equal(new.obs["agevi_predicted"], ensemble.predict_age(data, level="sample"))
 
 
 def test_backed_data(data, ensemble, tmp_path):

@@ -82,12 +82,14 @@ def joined_split(clocks: Sequence[Any]) -> dict[str, str]:
 
 
 def joined_ages(clocks: Sequence[Any], scale: str) -> dict[str, Any]:
-    """Range of the ages that trained any clock."""
+    """Range of the ages that trained any clock, and their median."""
     ages = [clock.age_summary_ for clock in clocks]
     out = {"unit": ages[0]["unit"], "transform": "log" if scale == "log" else "none"}
     known = [a for a in ages if "min" in a]  # published clocks do not tell theirs
     if known:
         out |= {"min": min(a["min"] for a in known), "max": max(a["max"] for a in known)}
+        medians = [a["median"] for a in known if "median" in a]  # which bundles of 0.1.0 did not tell
+        out |= {"median": float(np.median(medians))} if medians else {}
     return out
 
 

@@ -99,6 +99,11 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
         self._model_summary_string = f"{type(self).__name__}: mean on the {scale} scale of {names}"
 
     @property
+    def predicts_rows(self) -> bool:
+        """Whether every member's prediction of a single row can be read by itself."""
+        return all(clock.predicts_rows for clock in self.clocks)
+
+    @property
     def genes(self) -> np.ndarray:
         """Genes of all members, each once, (n_genes,)."""
         return _members.joined_genes(self.clocks)

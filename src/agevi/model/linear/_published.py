@@ -59,6 +59,7 @@ class LinearClock(DataMixin, LinearMixin, BaseModelClass):
     without_data = "has no data, since it was made from a table"
     selects_epochs: ClassVar[bool] = False
     predicts_sums = True
+    predicts_rows = True  # of bulk samples, for which the formula was published
     module: PublishedModule
 
     setup_anndata = Absent("its coefficients are published; make it by LinearClock.from_coefficients(...).")

@@ -1,0 +1,61 @@
+"""Whether held-out subjects are predicted better than by the median age, said in one line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _keys
+from agevi.metrics._rows import error_ratio, reference_ages
+
+logger = logging.getLogger(__name__)
+
+FEW_SUBJECTS = 10
+"""Held-out subjects below which nothing is said about a clock."""
+
+
+def references(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys) -> np.ndarray:
+    """Age that the baseline gives every sample of the subject table, (n_samples,), NaN where no training age is known."""
+    fold = table["fold"].to_numpy() if "fold" in table else None
+    median = float(adata.uns.get(keys.uns, {}).get("median_age", np.nan))
+    return reference_ages(table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy(), fold, median=median)
+
+
+def announce(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys, roles: Sequence[str] | None = None) -> None:
+    """Log one line where the held-out samples of a subject table, of some roles, do not show that the clock is of use."""
+    wanted = [role for role in _keys.HELD_OUT_ROLES if roles is None or role in roles]
+    judged = (table["role"].isin(wanted) & table["age"].notna() & table["predicted"].notna()).to_numpy()
+    if judged.any():
+        reference = references(adata, table, keys)[judged]
+        unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))
+        line = verdict(table[judged], reference, unit)
+        if line:
+            logger.warning(line)
+
+
+def verdict(table: pd.DataFrame, reference: np.ndarray, unit: str) -> str:
+    """What is to be said of held-out samples with age and prediction; nothing where they are predicted well enough."""
+    age: Any = table["age"].to_numpy(dtype=np.float64)
+    n = table["subject"].nunique()
+    if n < FEW_SUBJECTS:
+        return (
+            f"Only {n} held-out subject{'s' * (n != 1)} with an age: too few to tell whether the clock predicts better "
+            "than the median age."
+        )
+    whose = "the training subjects"
+    if np.isnan(reference).any():
+        whose, reference = "these subjects", np.full(len(age), np.median(age))
+    error, baseline = np.abs(table["predicted"].to_numpy(dtype=np.float64) - age), np.abs(reference - age)
+    ratio, low, high = error_ratio(error, baseline, table["subject"].to_numpy())
+    if high < 1:
+        return ""
+    said = "are not predicted better" if ratio >= 1 else "cannot be said to be predicted better"
+    return (
+        f"Held-out subjects {said} than by the median age of {whose}: MAE {error.mean():.2f} against "
+        f"{baseline.mean():.2f} {unit}, ratio {ratio:.2f} [{low:.2f}, {high:.2f}], n = {n}."
+    )
