@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import numbers
 import sys
+import warnings
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata.abc import CSCDataset, CSRDataset
+
+from agevi import _names
 
 _BLOCK = 1 << 22  # values looked at in one step, so that no gate copies X
 _ROUNDING = 1e-6  # of float32 values near 1
@@ -150,7 +153,7 @@ def slot(adata: ad.AnnData, key: str, where: str, call: str) -> Any:
 
 
 def labels(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
-    """A column that names units (subject, sample) as text, without missing values."""
+    """Names in a column of units (subject, sample, group), without missing values; see :mod:`agevi._names`."""
     values = column(adata, key, argument)
     missing = values.isna().to_numpy()
     if missing.any():
@@ -158,7 +161,19 @@ def labels(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
             f"adata.obs[{key!r}] is missing in {missing.sum():,} cells (first: {adata.obs_names[missing.argmax()]!r}); "
             f"{argument} must name every cell's unit. Fill it, or drop those cells."
         )
-    return values.astype(str)
+    return _names.names(values, f"adata.obs[{key!r}]")
+
+
+def warn_of_spelling(found: pd.Series, known: Iterable[str], key: str, what: str) -> None:
+    """Warn once where names of a column are not among the ``known`` for their spelling alone; ``what`` says so of them."""
+    pairs = _names.lookalikes(found.unique(), known)
+    if pairs:
+        warnings.warn(
+            f"{len(pairs):,} names in adata.obs[{key!r}] {what}, and differ from those it knows only in zeros, spaces, case or "
+            f"'.0' ({_names.shown(pairs)}); if they are the same, write them as the clock knows them.",
+            UserWarning,
+            stacklevel=stack_depth(),
+        )
 
 
 def ages(adata: ad.AnnData, age_key: str, *, min_age: float = -1.0) -> np.ndarray:

@@ -1,15 +1,16 @@
-"""scvi-tools fields for ages and for the units (subject, sample) that cells belong to."""
+"""scvi-tools fields for ages, for the units (subject, sample) that cells belong to, and for categories."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
-from agevi._compat import NumericalObsField
+from agevi import _checks, _keys, _names
+from agevi._compat import REGISTRY_KEYS, CategoricalJointObsField, CategoricalObsField, NumericalObsField
 from agevi.dataloaders._measured import feature_sets
 
 AGE = "agevi_age"
@@ -56,40 +57,132 @@ class UnitField(NumericalObsField):
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Number the units in the order of their names."""
         if self.unit_key in adata.obs:
-            names, codes = np.unique(adata.obs[self.unit_key].astype(str).to_numpy(dtype=str), return_inverse=True)
+            text = _names.names(adata.obs[self.unit_key], f"adata.obs[{self.unit_key!r}]").fillna("")
+            codes, names = pd.factorize(text.to_numpy(dtype=object), sort=True)
         else:
-            names, codes = np.array([], dtype=str), np.zeros(adata.n_obs, dtype=np.int64)
+            names, codes = np.array([], dtype=object), np.zeros(adata.n_obs, dtype=np.int64)
         adata.obs[self.attr_key] = codes
         super().register_field(adata)
-        return {"original_key": self.unit_key, "names": names.astype(object)}
+        return {"original_key": self.unit_key, "names": names}
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         """Number of units."""
         return {f"n_{self.registry_key}": len(state_registry["names"])}
 
 
-class CategoryField(NumericalObsField):
-    """Codes of a categorical column: known values from 1 in their order, 0 for values that the clock never saw.
+def coded(adata: AnnData, column: str, known: Sequence[Any] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Code of every cell's name in a column, -1 where it is unknown, and the names in the order of their codes.
 
-    scvi-tools' categorical field would refuse these.
+    Parameters
+    ----------
+    adata
+        The data.
+    column
+        Column of ``adata.obs``.
+    known
+        What is known, in the order of its codes, as another clock or an earlier version has it; None for the names of the
+        column in the order of letters, which is the same for numbers and for text.
     """
+    text = _names.names(adata.obs[column], f"adata.obs[{column!r}]")
+    names = sorted(set(text)) if known is None else _names.names(np.asarray(known, dtype=object), f"known {column!r}")
+    index = pd.Index(names, dtype=object)
+    return index.get_indexer(pd.Index(text, dtype=object)), index.to_numpy(dtype=object)
 
-    def __init__(self, position: int, column: str) -> None:
+
+def _coded_or_refused(adata: AnnData, column: str, known: Sequence[Any] | None) -> tuple[np.ndarray, np.ndarray]:
+    """The same for columns whose values must be known."""
+    codes, names = coded(adata, column, known)
+    if (codes < 0).any():
+        raise ValueError(unknown_values(column, _names.names(adata.obs[column][codes < 0], column), names))
+    return codes, names
+
+
+def unknown_values(column: str, found: Iterable[str], known: Iterable[str]) -> str:
+    """The message for values that a clock never saw."""
+    new, known = _names.in_order(found), list(known)
+    return (
+        f"adata.obs[{column!r}] holds {_checks.listed(new)}, which the clock never saw; it knows {_checks.listed(known)}"
+        f"{_names.difference(new, known)}. Map the column to known values, or train with these cells."
+    )
+
+
+class BatchField(CategoricalObsField):
+    """Codes of the batch of every cell. scvi-tools' own field compares values, for which 1 and "1" differ."""
+
+    def __init__(self, batch_key: str | None, known: Sequence[Any] | None = None) -> None:
+        super().__init__(REGISTRY_KEYS.BATCH_KEY, batch_key)
+        self.known = known
+
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        """Number the batches in the order of their names."""
+        return self._coded(adata, self.known)
+
+    def transfer_field(
+        self, state_registry: dict[str, Any], adata_target: AnnData, extend_categories: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Number the batches as in the data that the clock was made with."""
+        return self._coded(adata_target, state_registry[self.CATEGORICAL_MAPPING_KEY])
+
+    def _coded(self, adata: AnnData, known: Sequence[Any] | None) -> dict[str, Any]:
+        if self.is_default:
+            self._setup_default_attr(adata)
+            return {self.CATEGORICAL_MAPPING_KEY: np.array(["0"], dtype=object), self.ORIGINAL_ATTR_KEY: self.attr_key}
+        self.validate_field(adata)
+        codes, names = _coded_or_refused(adata, self._original_attr_key, known)
+        adata.obs[self.attr_key] = codes
+        return {self.CATEGORICAL_MAPPING_KEY: names, self.ORIGINAL_ATTR_KEY: self._original_attr_key}
+
+
+class CovariatesField(CategoricalJointObsField):
+    """Codes of the categorical covariates of every cell, by name, as those of :class:`BatchField`."""
+
+    def __init__(self, columns: Sequence[str] | None, known: Mapping[str, Sequence[Any]] | None = None) -> None:
+        super().__init__(REGISTRY_KEYS.CAT_COVS_KEY, None if columns is None else list(columns))
+        self.known = known or {}
+
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        """Number the values of every column in the order of their names."""
+        return self._coded(adata, self.known)
+
+    def transfer_field(
+        self, state_registry: dict[str, Any], adata_target: AnnData, extend_categories: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Number the values as in the data that the clock was made with."""
+        return self._coded(adata_target, state_registry[self.MAPPINGS_KEY])
+
+    def _coded(self, adata: AnnData, known: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        self.validate_field(adata)
+        found = {column: _coded_or_refused(adata, column, known.get(column)) for column in self.attr_keys}
+        codes = {column: code for column, (code, _) in found.items()}
+        adata.obsm[self.attr_key] = pd.DataFrame(codes, index=adata.obs_names)
+        mappings = {column: names for column, (_, names) in found.items()}
+        return {
+            self.MAPPINGS_KEY: mappings,
+            self.FIELD_KEYS_KEY: self.attr_keys,
+            self.N_CATS_PER_KEY: [len(names) for names in mappings.values()],
+        }
+
+
+class CategoryField(NumericalObsField):
+    """Codes of a categorical column: known names from 1 in their order, 0 for values that the clock never saw."""
+
+    def __init__(self, position: int, column: str, known: Sequence[Any] | None = None) -> None:
         super().__init__(f"{CATEGORY}{position}", f"_scvi_{CATEGORY}{position}")
-        self.column = column
+        self.column, self.known = column, known
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Number the values in the order of their names."""
-        return self._coded(adata, sorted(set(adata.obs[self.column].astype(str))))
+        return self._coded(adata, self.known)
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
         """Number the values as in the data that the clock was made with."""
-        return self._coded(adata_target, list(state_registry["categories"]))
+        return self._coded(adata_target, state_registry["categories"])
 
-    def _coded(self, adata: AnnData, categories: list[str]) -> dict[str, Any]:
-        adata.obs[self.attr_key] = pd.Index(categories).get_indexer(adata.obs[self.column].astype(str)) + 1
+    def _coded(self, adata: AnnData, known: Sequence[Any] | None) -> dict[str, Any]:
+        codes, names = coded(adata, self.column, known)
+        adata.obs[self.attr_key] = codes + 1
         super().register_field(adata)
-        return {"original_key": self.column, "categories": np.asarray(categories, dtype=object)}
+        return {"original_key": self.column, "categories": names}
 
 
 class FeatureSetField(NumericalObsField):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,6 @@ from agevi import _checks
 from agevi._compat import (
     REGISTRY_KEYS,
     AnnDataManager,
-    CategoricalJointObsField,
-    CategoricalObsField,
     LayerField,
     NumericalJointObsField,
 )
@@ -23,7 +21,9 @@ from agevi.dataloaders._fields import (
     SAMPLE,
     SUBJECT,
     AgeField,
+    BatchField,
     CategoryField,
+    CovariatesField,
     FeatureSetField,
     RowField,
     UnitField,
@@ -162,7 +162,7 @@ def check_modalities(adata: AnnData, modality_key: str | None, sample: pd.Series
     """Refuse a modality of which there is one sample."""
     if modality_key is None:
         return
-    n_samples = sample.groupby(adata.obs[modality_key].astype(str).to_numpy()).nunique()
+    n_samples = sample.groupby(_checks.labels(adata, modality_key, "modality_key").to_numpy()).nunique()
     if n_samples.min() < MIN_OF_MODALITY:
         raise ValueError(
             f"modality {n_samples.idxmin()!r} of adata.obs[{modality_key!r}] has {n_samples.min()} sample; a clock learns "
@@ -191,15 +191,28 @@ def category_columns(setup: dict[str, Any]) -> list[str]:
     return [key for key in keys if key]
 
 
-def make_manager(setup: dict[str, Any], setup_method_args: dict[str, Any]) -> AnnDataManager:
-    """A manager with the fields of a clock; those whose set-up names modality and tissue read feature sets too."""
+def make_manager(
+    setup: dict[str, Any], setup_method_args: dict[str, Any], known: Mapping[str, Sequence[Any]] | None = None
+) -> AnnDataManager:
+    """A manager with the fields of a clock; those whose set-up names modality and tissue read feature sets too.
+
+    Parameters
+    ----------
+    setup
+        Arguments of ``setup_anndata`` by name.
+    setup_method_args
+        The same as scvi-tools keeps them.
+    known
+        Categories by column in the order of their codes, of a clock that was saved.
+    """
+    known = known or {}
     if CATEGORY_KEYS[0] in setup:
-        columns = category_columns(setup)
-        fields: list[Any] = [CategoryField(i, key) for i, key in enumerate(columns)] + [FeatureSetField(), RowField()]
+        categories = [CategoryField(i, key, known.get(key)) for i, key in enumerate(category_columns(setup))]
+        fields: list[Any] = [*categories, FeatureSetField(), RowField()]
     else:
         fields = [
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup["batch_key"]),
-            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, setup["categorical_covariate_keys"]),
+            BatchField(setup["batch_key"], known.get(setup["batch_key"])),
+            CovariatesField(setup["categorical_covariate_keys"], known),
             NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, setup["continuous_covariate_keys"]),
         ]
     fields += [

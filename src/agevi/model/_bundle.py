@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _keys, _names
 from agevi._compat import REGISTRY_KEYS, parse_device, version
 from agevi.dataloaders._fields import CATEGORY
 from agevi.io import _format
@@ -20,24 +20,20 @@ if TYPE_CHECKING:
     from agevi.model._clock import ClockMixin
 
 
-def categories(registry: dict[str, Any]) -> dict[str, list[Any]]:
-    """Known categories of the batch and of each categorical covariate, by column."""
+def categories(registry: dict[str, Any]) -> dict[str, list[str]]:
+    """Names of the known categories of the batch and of each categorical covariate, by column."""
     fields = registry["field_registries"]
     setup = registry["setup_args"]
-    out: dict[str, list[Any]] = {}
+    out: dict[str, list[str]] = {}
     if setup["batch_key"] and REGISTRY_KEYS.BATCH_KEY in fields:
         state = fields[REGISTRY_KEYS.BATCH_KEY]["state_registry"]
-        out[setup["batch_key"]] = [_plain(v) for v in state["categorical_mapping"]]
+        out[setup["batch_key"]] = [_names.name(v) for v in state["categorical_mapping"]]
     own = [field["state_registry"] for key, field in fields.items() if key.startswith(CATEGORY)]
-    out.update({state["original_key"]: [_plain(v) for v in state["categories"]] for state in own})
+    out.update({state["original_key"]: [_names.name(v) for v in state["categories"]] for state in own})
     if setup["categorical_covariate_keys"] and not own:
         mappings = fields[REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"]["mappings"]
-        out.update({key: [_plain(v) for v in mappings[key]] for key in setup["categorical_covariate_keys"]})
+        out.update({key: [_names.name(v) for v in mappings[key]] for key in setup["categorical_covariate_keys"]})
     return out
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def meta_of(model: Any) -> dict[str, Any]:
@@ -87,7 +83,7 @@ def copy_values(values: Any) -> Any:
 def template(meta: dict[str, Any]) -> AnnData:
     """An AnnData without counts that registers to the categories a clock was trained with."""
     setup, known = meta["setup"], meta["categories"]
-    n = 3 * max([1, *(len(v) for v in known.values())])  # scvi-tools warns of fewer than 3 cells a category
+    n = max([3, *(len(v) for v in known.values())])
     genes = pd.Index(meta["genes"], dtype=object)
     obs = pd.DataFrame(index=[f"cell{i}" for i in range(n)])
     for key in setup["continuous_covariate_keys"] or []:
@@ -163,10 +159,19 @@ def restore(cls: Any, bundle: _format.Bundle) -> Any:
     model = cls._from_template(cls._template(meta), meta["setup"], meta["init"])
     load_weights(model, bundle)
     model.history_ = history_of(meta)
-    model.split_, model.best_epoch_, model.age_summary_ = meta["split"], meta["best_epoch"], meta["age"]
+    model.split_, model.best_epoch_, model.age_summary_ = split_of(meta), meta["best_epoch"], meta["age"]
     model.is_trained_ = True
     model.module.eval()
     return model
+
+
+def split_of(meta: dict[str, Any]) -> dict[str, str]:
+    """Role of every subject by name; earlier versions may have one subject under two, of which the one that trained counts."""
+    out: dict[str, str] = {}
+    for subject, role in meta["split"].items():
+        own = _names.name(subject)
+        out[own] = min(role, out.get(own, role), key=_keys.ROLES.index)
+    return out
 
 
 def load_weights(model: Any, bundle: _format.Bundle) -> None:

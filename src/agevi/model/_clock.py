@@ -209,6 +209,7 @@ class ClockMixin(RoleMixin, PredictMixin):
         others.
         """
         subject = _checks.labels(adata, self.setup_args["subject_key"], "subject_key")
+        _checks.warn_of_spelling(subject, self.split_, self.setup_args["subject_key"], "are new to the clock")
         known = subject.map(self.split_).astype(object)  # of no dtype of text where nobody is known
         return known.where(known.notna(), _keys.NEW).to_numpy(dtype=object)
 

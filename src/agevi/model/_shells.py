@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, Host
+from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
 from agevi.dataloaders._register import check_covariate, check_values, covariate_columns, make_manager
 from agevi.dataloaders._views import registered
@@ -89,13 +89,10 @@ class ShellMixin(Host):
                 known = categories.get(key)
                 if required:
                     check_covariate(adata, key, argument)
-                    obs[key] = adata.obs[key].to_numpy()
-                    new = set(obs[key]) - set(known or obs[key])
+                    obs[key] = adata.obs[key].to_numpy() if known is None else _checks.labels(adata, key, argument)
+                    new = set() if known is None else set(obs[key]) - set(known)
                     if new and known:
-                        raise ValueError(
-                            f"adata.obs[{key!r}] holds {_checks.listed(sorted(map(str, new)))}, which the clock never saw; "
-                            f"it knows {_checks.listed(known)}. Map the column to known values, or train with these cells."
-                        )
+                        raise ValueError(unknown_values(key, new, known))
                 else:
                     obs[key] = 0.0 if known is None else known[0]
         return obs
@@ -119,7 +116,8 @@ class ShellMixin(Host):
     def _from_template(cls, template: AnnData, setup: dict[str, Any], init: dict[str, Any]) -> Any:
         """An untrained model on a stand-in for its training data."""
         args = cls._get_setup_method_args(cls=cls, adata=template, **setup)
-        manager = make_manager(setup, args)
+        known = {key: v.cat.categories for key, v in template.obs.items() if isinstance(v.dtype, pd.CategoricalDtype)}
+        manager = make_manager(setup, args, known)
         manager.register_fields(template)
         cls.register_manager(manager)
         model = cls(template, **init)
@@ -161,10 +159,8 @@ class ShellMixin(Host):
         self.summary_stats = self._adata_manager.summary_stats
 
     def _remember(self, shell: AnnData) -> None:
-        """Register a shell, without scvi-tools' advice on training with few cells."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells", UserWarning)
-            self._register_manager_for_instance(self.adata_manager.transfer_fields(shell))
+        """Register a shell."""
+        self._register_manager_for_instance(self.adata_manager.transfer_fields(shell))
 
     def _forget(self, shell: AnnData) -> None:
         """Drop the manager of a shell, which would keep its data alive."""

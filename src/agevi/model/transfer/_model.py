@@ -311,7 +311,11 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         clock = _bundle.class_of(own, bundle.path)._restore(dataclasses.replace(bundle, meta=own))
         model = cls(clock, **meta["init"])
         model.history_ = _bundle.history_of(meta)
-        model.split_, model.best_epoch_, model.age_summary_ = meta["split"], meta["best_epoch"], meta["trained_on"]
+        model.split_, model.best_epoch_, model.age_summary_ = (
+            _bundle.split_of(meta),
+            meta["best_epoch"],
+            meta["trained_on"],
+        )
         model.is_trained_ = True
         return model
 

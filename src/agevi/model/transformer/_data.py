@@ -127,7 +127,7 @@ class SampleClock(RegressorClock):
         for key in category_columns(setup):
             argument = next((k for k in CATEGORY_KEYS if setup[k] == key), "categorical_covariate_keys")
             check_covariate(adata, key, argument)
-            obs[key] = adata.obs[key].astype(str).to_numpy()
+            obs[key] = _checks.labels(adata, key, argument).to_numpy()
             new = sorted(set(obs[key]) - set(known[key]))
             if new and argument == "modality_key":
                 raise ValueError(
