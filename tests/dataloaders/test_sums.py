@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 from agevi.dataloaders import _sums
-from agevi.dataloaders._sums import _halves, draw_pseudocells, sum_rows, sum_stats
+from agevi.dataloaders._sums import draw_pseudocells, sum_rows, sum_stats
 
 X = np.random.default_rng(0).poisson(1.0, (60, 5)).astype(np.float32)
 CODES = np.random.default_rng(1).integers(-1, 4, 60)
@@ -43,54 +43,107 @@ def test_every_cell_is_as_likely_and_draws_differ():
     assert (drawn != again).nnz == 0
 
 
-def two_halves(x: np.ndarray, codes: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Reliability by its definition, one sample at a time."""
-    halves = _halves(codes, np.random.default_rng(seed))
-    a, b = (
-        np.stack([np.log1p(s / s.sum() * 1e4) for s in (x[(codes == i) & (halves == h)].sum(0) for i in range(n))])
-        for h in (0, 1)
-    )
-    a, b = a - a.mean(0), b - b.mean(0)
-    rho = np.clip((a * b).mean(0) / (0.5 * ((a**2).mean(0) + (b**2).mean(0))), 0, 1)
+def halves_agree(x: np.ndarray, codes: np.ndarray, normalize: str, n_draws: int) -> np.ndarray:
+    """Correlation of random halves of every sample's cells over ``n_draws`` draws, for the whole."""
+    rng, both, squares = np.random.default_rng(3), 0.0, 0.0
+    cells = [np.flatnonzero(codes == i) for i in np.unique(codes[codes >= 0])]
+    for _ in range(n_draws):
+        shuffled = [rng.permutation(c) for c in cells]
+        halves = []
+        for part in ([c[: len(c) // 2] for c in shuffled], [c[len(c) // 2 :] for c in shuffled]):
+            sums = np.stack([x[c].sum(0) for c in part])
+            means = sums / np.array([[len(c)] for c in part])
+            half = means if normalize == "none" else np.log1p(sums / sums.sum(1, keepdims=True) * 1e4)
+            halves.append(half - half.mean(0))
+        both = both + (halves[0] * halves[1]).mean(0)
+        squares = squares + (halves[0] ** 2 + halves[1] ** 2).mean(0) / 2
+    rho = np.clip(both / squares, 0, 1)
     return 2 * rho / (1 + rho)
 
 
-def test_moments_and_reliability_of_sums():
+def samples_that_differ(n_cells: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Counts, (n, 30), of cells of 40 samples, of which the first ten genes differ between samples."""
     rng = np.random.default_rng(0)
-    codes = np.repeat(np.arange(40), 12)
-    rate = np.full((40, 30), 3.0)
-    rate[:, :10] *= rng.lognormal(0, 1.0, (40, 10))  # ten genes differ between samples
-    x = rng.poisson(rate[codes]).astype(np.float32)
-    stats = sum_stats(sp.csr_matrix(x), codes, 40, normalize="log1p_cp10k", rng=np.random.default_rng(5))
+    codes = np.repeat(np.arange(40), n_cells)
+    rates = np.full((40, 30), rate)
+    rates[:, :10] *= rng.lognormal(0, np.linspace(0.02, 1, 10), (40, 10))
+    depth = rng.lognormal(0, 0.3, (len(codes), 1))
+    return rng.poisson(rates[codes] * depth).astype(np.float32), codes
+
+
+@pytest.mark.parametrize("matrix", [np.asarray, sp.csr_matrix, sp.csr_array], ids=["dense", "csr", "csr_array"])
+@pytest.mark.parametrize(
+    ("normalize", "n_cells", "rate", "tolerance"),
+    [
+        pytest.param("none", 12, 3.0, 0.03, id="means"),
+        pytest.param("log1p_cp10k", 40, 3.0, 0.02, id="sums"),
+        pytest.param("log1p_cp10k", 4, 30.0, 0.08, id="sums of few cells"),
+        pytest.param("log1p_cp10k", 4, 3.0, 0.35, id="sums of few counts"),  # first order of the logarithm
+    ],
+)
+def test_moments_and_reliability_of_sums(normalize, n_cells, rate, tolerance, matrix, monkeypatch):
+    monkeypatch.setattr(_sums, "_BLOCK", 100)
+    x, codes = samples_that_differ(n_cells, rate)
+    codes[:2] = -1
+    stats = sum_stats(matrix(x), codes, 40, normalize=normalize)
     sums = np.stack([x[codes == i].sum(0) for i in range(40)])
     values = np.log1p(sums / sums.sum(1, keepdims=True) * 1e4)
+    if normalize == "none":
+        values = sums / np.bincount(codes[2:])[:, None]
     np.testing.assert_allclose(stats.mean, values.mean(0), rtol=1e-5)
     np.testing.assert_allclose(stats.sd, values.std(0), rtol=1e-4)
-    np.testing.assert_allclose(stats.reliability, two_halves(x, codes, 40, 5), atol=1e-4)
-    assert stats.reliability[:10].min() > 0.8
-    assert stats.reliability[10:].mean() < 0.6
+    np.testing.assert_allclose(stats.reliability, halves_agree(x, codes, normalize, 300), atol=tolerance)
+    assert stats.reliability[9] > 0.8
+    assert stats.reliability[10:].max() < stats.reliability[9]
 
 
-def test_genes_whose_halves_disagree_are_still_seen():
+def test_means_with_equal_cells_have_the_reliability_of_an_analysis_of_variance():
+    x, codes = samples_that_differ(12, 3.0)
+    r = sum_stats(x, codes, 40, normalize="none").reliability
+    cells = x.reshape(40, 12, 30)
+    between = cells.mean(1).var(0, ddof=1)
+    within = cells.var(1, ddof=1).mean(0) / 12
+    np.testing.assert_allclose(r, np.clip(1 - within / between, 0, 1), rtol=1e-5, atol=1e-6)
+
+
+def test_large_values_keep_their_precision():
+    x, codes = samples_that_differ(12, 3.0)
+    r = sum_stats(x, codes, 40, normalize="none").reliability
+    np.testing.assert_allclose(sum_stats(x + 4096.0, codes, 40, normalize="none").reliability, r, atol=1e-2)
+
+
+@pytest.mark.parametrize("normalize", ["log1p_cp10k", "none"])
+def test_the_order_of_cells_changes_no_reliability(normalize):
+    x, codes = samples_that_differ(12, 3.0)
+    order = np.random.default_rng(1).permutation(len(x))
+    got, expected = (
+        sum_stats(sp.csr_matrix(a), c, 40, normalize=normalize) for a, c in ((x[order], codes[order]), (x, codes))
+    )
+    np.testing.assert_array_equal(got.mean, expected.mean)
+    np.testing.assert_allclose(got.reliability, expected.reliability, rtol=1e-9)
+
+
+def test_samples_of_one_cell_are_left_out_of_the_reliability():
+    x, codes = samples_that_differ(12, 3.0)
+    more = np.random.default_rng(1).poisson(3.0, (20, 30)).astype(np.float32)
+    expected = sum_stats(x, codes, 40, normalize="log1p_cp10k")
+    got = sum_stats(np.vstack([x, more]), np.r_[codes, 40:60], 60, normalize="log1p_cp10k")
+    np.testing.assert_allclose(got.reliability, expected.reliability, rtol=1e-9)
+    assert (got.mean != expected.mean).all()
+
+
+def test_genes_that_differ_by_chance_are_still_seen():
     codes = np.repeat(np.arange(40), 12)
-    x = np.random.default_rng(0).poisson(3.0, (480, 30)).astype(np.float32)  # no gene differs but by chance
-    stats = sum_stats(x, codes, 40, normalize="log1p_cp10k", rng=np.random.default_rng(5))
-    r = two_halves(x, codes, 40, 5)
-    assert (r < 0.05).any()
-    assert (r > 0.05).any()
-    np.testing.assert_allclose(stats.scale * (stats.sd + 1e-3), np.maximum(r, 0.05), atol=1e-4)
-
-
-def test_halves_are_even_within_units():
-    codes = np.random.default_rng(0).integers(0, 7, 200)
-    halves = _halves(codes, np.random.default_rng(1))
-    for i in range(7):
-        assert abs((halves[codes == i] == 0).sum() - (halves[codes == i] == 1).sum()) <= 1
+    x = np.random.default_rng(0).poisson(3.0, (480, 30)).astype(np.float32)
+    stats = sum_stats(x, codes, 40, normalize="log1p_cp10k")
+    assert (stats.reliability < 0.05).any()
+    assert (stats.reliability > 0.05).any()
+    np.testing.assert_allclose(stats.scale * (stats.sd + 1e-3), np.maximum(stats.reliability, 0.05))
 
 
 def test_few_samples_and_single_cells_have_no_estimate():
     x = np.random.default_rng(0).poisson(2.0, (12, 4)).astype(np.float32)
-    stats = sum_stats(x, np.arange(12), 12, normalize="none", rng=np.random.default_rng(0))
+    stats = sum_stats(x, np.arange(12), 12, normalize="none")
     assert (stats.reliability == 1).all()
     np.testing.assert_allclose(stats.mean, x.mean(0), rtol=1e-6)
 
@@ -100,9 +153,7 @@ def test_few_samples_and_single_cells_have_no_estimate():
 def test_constant_genes_are_scaled_to_nothing(n_samples, normalize, value):
     x = np.random.default_rng(0).poisson(2.0, (10 * n_samples, 4)).astype(np.float32)
     x[:, 2] = value
-    stats = sum_stats(
-        x, np.repeat(np.arange(n_samples), 10), n_samples, normalize=normalize, rng=np.random.default_rng(0)
-    )
+    stats = sum_stats(x, np.repeat(np.arange(n_samples), 10), n_samples, normalize=normalize)
     assert stats.scale[2] == pytest.approx(0, abs=1e-12)
     assert (stats.scale[[0, 1, 3]] > 0).any()
     assert np.isfinite(stats.scale).all()

@@ -47,13 +47,13 @@ class SumStats:
 
     mean: np.ndarray  # (n_genes,) mean of the normalised sums
     sd: np.ndarray  # (n_genes,) their standard deviation
-    reliability: np.ndarray  # (n_genes,) share of the variance between samples that halves agree on; 0 without any
+    reliability: np.ndarray  # (n_genes,) share of the variance between samples that is not due to the drawing of cells
 
     @property
     def scale(self) -> np.ndarray:
         """Factor that values are multiplied by, (n_genes,); 0 for genes that do not differ between samples.
 
-        Where halves do not agree the factor is small but not 0: the estimate is noisy, and with 0 the clock would not see the
+        Where the drawing of cells explains the variance the factor is small but not 0: the estimate is noisy, and with 0 the clock would not see the
         gene at all, so that its attribution would have no sign.
         """
         weight = np.where(self.sd > _CONSTANT, np.maximum(self.reliability, _LEAST_RELIABILITY), 0.0)
@@ -75,17 +75,25 @@ def unit_values(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> n
     return np.log1p(dense * (CP10K / np.maximum(dense.sum(axis=1, keepdims=True), 1.0)))
 
 
-def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str, rng: np.random.Generator) -> SumStats:
+def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> SumStats:
     r"""Moments over the sums of samples, and how reliable each gene is.
 
-    Cells of every sample are split into random halves with sums :math:`a` and :math:`b`, normalised and centred per
-    gene over samples. The reliability of the whole is the intraclass correlation of the halves, stepped up to the
-    full length (Spearman 1910, Brown 1910):
+    The reliability :math:`r` is the correlation that two sums of the same samples would have if the cells of each were
+    drawn twice: of the variance over samples :math:`s` of the normalised sums :math:`y`, the share that the sampling
+    of cells does not explain. With counts :math:`x_c` of the :math:`n` cells of a sample, their library sizes
+    :math:`l_c`, and the gene's share :math:`p = \sum_c x_c / \sum_c l_c`,
 
     .. math::
 
-        \rho = \frac{\overline{ab}}{\tfrac12 (\overline{a^2} + \overline{b^2})} \text{ within } [0, 1], \qquad
-        r = \frac{2 \rho}{1 + \rho}
+        r = 1 - \frac{\overline{v_s}}{\operatorname{var}_s(y_s)} \text{ within } [0, 1], \qquad
+        v = \Bigl(\frac{\mathrm{d} y}{\mathrm{d} p}\Bigr)^2
+        \frac{n}{n - 1} \frac{\sum_c (x_c - p\, l_c)^2}{(\sum_c l_c)^2}
+
+    where :math:`v` is the sampling variance of a ratio (Cochran 1977), carried through the logarithm to first order. To
+    that order, :math:`r` is the correlation between halves of the cells, over all ways to halve them, stepped up to the
+    whole (Spearman 1910, Brown 1910). No cell is drawn, so it depends neither on the order of the cells nor on a seed.
+    With ``normalize="none"`` the same holds with :math:`l_c = 1` and :math:`y = p`, which is exact for even :math:`n`.
+    Samples of one cell say nothing about :math:`v` and are left out of :math:`r`.
 
     Parameters
     ----------
@@ -97,33 +105,51 @@ def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str, rng: n
         Number of samples.
     normalize
         As in :class:`agevi.nn.inputs.GeneInput`.
-    rng
-        Source of the halves.
     """
     n_cells = np.bincount(codes[codes >= 0], minlength=n_units)
-    values = unit_values(x, codes, n_units, normalize=normalize)[n_cells > 0]
-    half = _halves(codes, rng)
+    values = unit_values(x, codes, n_units, normalize=normalize)
     both = n_cells > 1
     if both.sum() < MIN_SAMPLES_FOR_RELIABILITY:
-        reliability = (np.ptp(values, axis=0) > 0).astype(np.float64)  # genes that new data alone have stay out
+        # Genes that new data alone have stay out.
+        reliability = (np.ptp(values[n_cells > 0], axis=0) > 0).astype(np.float64)
     else:
-        a, b = (unit_values(x, np.where(half == h, codes, -1), n_units, normalize=normalize)[both] for h in (0, 1))
-        a, b = a - a.mean(0), b - b.mean(0)
-        agreed = (a * b).mean(0) / (0.5 * ((a**2).mean(0) + (b**2).mean(0)) + 1e-12)
-        rho = np.clip(agreed, 0.0, 1.0)
-        reliability = 2 * rho / (1 + rho)
+        variance = values[both].var(axis=0, ddof=1)
+        noise = _sampling_variance(x, np.where(both[codes], codes, -1), values, normalize=normalize)
+        share = np.divide(noise, variance, out=np.ones_like(noise), where=variance > _CONSTANT**2)
+        reliability = np.clip(1 - share, 0.0, 1.0)
+    values = values[n_cells > 0]
     return SumStats(mean=values.mean(0), sd=values.std(0), reliability=reliability)
 
 
-def _halves(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """0 or 1 for every cell, at random and as evenly as possible within each unit."""
-    order = np.lexsort((rng.random(len(codes)), codes))
-    of = codes[order]
-    start = np.r_[True, of[1:] != of[:-1]]
-    rank = np.arange(len(of)) - np.maximum.accumulate(np.where(start, np.arange(len(of)), 0))
-    out = np.empty(len(codes), dtype=np.int64)
-    out[order] = rank % 2
-    return out
+def _sampling_variance(x: Any, codes: np.ndarray, values: np.ndarray, *, normalize: str) -> np.ndarray:
+    """Variance that the drawing of cells gives to ``values`` (n_units, n_genes), mean over the units, (n_genes,)."""
+    counted, n_units = normalize != "none", len(values)
+    n_cells = np.bincount(codes[codes >= 0], minlength=n_units)
+    library = _library(x) if counted else np.ones(len(codes))
+    size, squares = (
+        np.bincount(codes[codes >= 0], weights=w[codes >= 0], minlength=n_units) for w in (library, library**2)
+    )
+    share = np.expm1(values) / CP10K if counted else values
+    factor = n_cells / np.maximum(n_cells - 1, 1) / np.maximum(size, 1.0) ** 2 / (n_cells > 0).sum()
+    slope = CP10K / (1 + CP10K * share) if counted else np.ones_like(values)
+    weight = slope**2 * factor[:, None]
+    # The squares of x - p l, at zeros p^2 l^2, are summed as p^2 l^2 everywhere and the rest where counts are.
+    out: np.ndarray = (weight * share**2 * squares[:, None]).sum(axis=0)
+    for start in range(0, len(codes), _BLOCK):
+        used = start + np.flatnonzero(codes[start : start + _BLOCK] >= 0)
+        block = sp.csr_matrix(x[used])
+        block.sum_duplicates()
+        row = np.repeat(used, np.diff(block.indptr))
+        at, count = codes[row] * values.shape[1] + block.indices, block.data.astype(np.float64)
+        rest = weight.take(at) * count * (count - 2 * share.take(at) * library[row])
+        out += np.bincount(block.indices, weights=rest, minlength=values.shape[1])
+    return np.maximum(out, 0.0)
+
+
+def _library(x: Any) -> np.ndarray:
+    """Counts of every cell, (n_cells,) float64, read in blocks of rows."""
+    blocks = (x[start : start + _BLOCK] for start in range(0, x.shape[0], _BLOCK))
+    return np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for block in blocks])
 
 
 def sample_means(ages: np.ndarray, sample: np.ndarray) -> np.ndarray:

@@ -222,11 +222,8 @@ class SubjectTrainingMixin(RoleMixin):
             return
         codes = self._units_of_sums()
         x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        rng = np.random.default_rng(self.init_params_["non_kwargs"]["rng"])
-        stats = sum_stats(
-            x, np.where(train, codes, -1), codes.max() + 1, normalize=self.setup_args["normalize"], rng=rng
-        )  # fmt: skip
-        stats.fill(module)
+        codes = np.where(train, codes, -1)
+        sum_stats(x, codes, codes.max() + 1, normalize=self.setup_args["normalize"]).fill(module)
 
     def _reset(self) -> None:
         """New weights, as the constructor made them."""

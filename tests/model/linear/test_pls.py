@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from scipy.stats import gaussian_kde
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 import agevi
 from agevi.dataloaders._sums import sum_stats
@@ -34,6 +35,16 @@ def sample_table(adata, role):
     return values, ages.to_numpy(dtype=float), ages.index
 
 
+def averaged_ridge(model, x, y, new, sample_weight=None):
+    """Predictions at ``new`` from scikit-learn's ridge with every penalty, averaged by the errors of the search."""
+    table = model.cv_results_
+    n_subjects = sum(role == "train" for role in model.split_.values())
+    share = (table["mse"] / table["mse"].min()) ** (-n_subjects / 4)
+    np.testing.assert_allclose(table["weight"], share / share.sum(), rtol=1e-9)
+    each = [Ridge(alpha=a).fit(x, y, sample_weight=sample_weight).predict(new) for a in table["value"]]
+    return np.average(each, axis=0, weights=share)
+
+
 @pytest.mark.parametrize(
     ("init", "reference"),
     [
@@ -45,12 +56,9 @@ def test_equals_scikit_learn(cohort, init, reference):
     model = fit(cohort, {"age_transform": "none"}, weights="zscore", **init)
     x, y, _ = sample_table(cohort, "train")
     mean, sd = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1)
-    if reference is None:
-        table = model.cv_results_
-        reference = Ridge(alpha=table["value"][table["mse"].argmin()])
-    reference.fit((x - mean) / sd, y)
     test, _, names = sample_table(cohort, "test")
-    expected = np.ravel(reference.predict((test - mean) / sd))
+    x, new = (x - mean) / sd, (test - mean) / sd
+    expected = averaged_ridge(model, x, y, new) if reference is None else np.ravel(reference.fit(x, y).predict(new))
     cells = (cohort.obs["agevi_split"] == "test").to_numpy()
     donors = cohort.obs["donor"][cells].astype(str).to_numpy()
     got = pd.Series(model.predict_age(level="sample")[cells]).groupby(donors).first().loc[names]
@@ -63,9 +71,7 @@ def test_reliable_genes_weigh_more(cohort):
     codes, _ = pd.factorize(cohort.obs["donor"].astype(str), sort=True)
     train = (cohort.obs["agevi_split"] == "train").to_numpy()
     codes = np.unique(np.where(train, codes, -1), return_inverse=True)[1] - 1
-    stats = sum_stats(
-        sp.csr_matrix(cohort.X), codes, codes.max() + 1, normalize="log1p_cp10k", rng=np.random.default_rng(0)
-    )  # fmt: skip
+    stats = sum_stats(sp.csr_matrix(cohort.X), codes, codes.max() + 1, normalize="log1p_cp10k")
     # With one component a coefficient is the covariance with age times a constant, and the weight enters twice.
     ratio = (model.coefficients() / plain.coefficients()).loc[list(cohort.var_names)].to_numpy()
     weight = (stats.scale * stats.sd) ** 2
@@ -104,14 +110,13 @@ def test_weights_of_subjects(cohort, subject_weight):
     if subject_weight == "density":
         rarity = 1 / gaussian_kde(y)(y)
         weight = np.clip(rarity / rarity.mean(), 0.2, 5)
-    table, scale = model.cv_results_, (x.mean(0), np.where(x.std(0) > 0, x.std(0), 1))
-    ridge = Ridge(alpha=table["value"][table["mse"].argmin()])
-    ridge.fit((x - scale[0]) / scale[1], y, sample_weight=weight / weight.mean())
+    mean, sd = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1)
     test, _, names = sample_table(cohort, "test")
+    expected = averaged_ridge(model, (x - mean) / sd, y, (test - mean) / sd, weight / weight.mean())
     cells = (cohort.obs["agevi_split"] == "test").to_numpy()
     donors = cohort.obs["donor"][cells].astype(str).to_numpy()
     got = pd.Series(model.predict_age(level="sample")[cells]).groupby(donors).first().loc[names]
-    np.testing.assert_allclose(got, ridge.predict((test - scale[0]) / scale[1]), rtol=1e-4)
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
 def test_the_visits_of_a_subject_share_its_weight():
@@ -125,13 +130,46 @@ def test_the_visits_of_a_subject_share_its_weight():
     y = adata.obs.groupby("visit")["age"].first().loc[sums.index].to_numpy(dtype=float)
     owner = sums.index.str.slice(0, -1)
     weight = 1 / owner.value_counts()[owner].to_numpy()
-    table = model.cv_results_
     x = (x - x.mean(0)) / np.where(x.std(0) > 0, x.std(0), 1)
-    expected = (
-        Ridge(alpha=table["value"][table["mse"].argmin()]).fit(x, y, sample_weight=weight / weight.mean()).predict(x)
-    )
+    expected = averaged_ridge(model, x, y, x, weight / weight.mean())
     got = pd.Series(model.predict_age(level="sample")).groupby(adata.obs["visit"].to_numpy()).first().loc[sums.index]
     np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["pls", "ridge"])
+def test_the_search_equals_scikit_learn(cohort, method):
+    x, y, _ = sample_table(cohort, "train")
+    init = {"weights": "zscore", "method": method, "n_folds": len(y)}  # every subject alone, so that nothing is drawn
+    table = fit(cohort, {"age_transform": "none"}, **init).cv_results_
+    x, y = (x - x.mean(0)) / np.where(x.std(0) > 0, x.std(0), 1), (y - y.mean()) / y.std()
+    for row in table.iloc[:: len(table) - 1].itertuples():
+        clock = PLSRegression(int(row.value), scale=False) if method == "pls" else Ridge(alpha=row.value)
+        predicted = cross_val_predict(clock, x, y, cv=LeaveOneOut())
+        assert row.mse == pytest.approx(np.mean((np.ravel(predicted) - y) ** 2), rel=1e-4)
+
+
+@pytest.mark.parametrize("values", ["counts", "means"])
+@pytest.mark.parametrize("init", [{}, {"weights": "zscore"}, {"method": "ridge"}], ids=str)
+def test_the_order_of_cells_changes_nothing(cohort, init, values):
+    setup = {}
+    if values == "means":
+        cohort.X, setup = cohort.X.log1p(), {"normalize": "none"}
+    order = np.random.default_rng(0).permutation(cohort.n_obs)
+    other = cohort[order].copy()
+    other.obs_names = [f"other{i}" for i in range(other.n_obs)]
+    donors = pd.Categorical(other.obs["donor"].astype(str))
+    other.obs["donor"] = donors.reorder_categories(donors.categories[::-1])
+    got, expected = (fit(a, setup, **init).predict_age(level="sample") for a in (other, cohort))
+    np.testing.assert_allclose(got, expected[order], atol=1e-6 if values == "counts" else 1e-3)
+
+
+@pytest.mark.parametrize("init", [{}, {"weights": "zscore"}, {"method": "ridge"}], ids=str)
+def test_the_seed_hardly_matters(cohort, init):
+    ages = np.stack([fit(cohort, rng=seed, **init).predict_age(level="sample") for seed in range(3)])
+    change = np.abs(ages[1:] - ages[0])
+    assert change.mean() < 0.2
+    assert change.max() < 1
+    assert change.max() > 0  # it is a seed
 
 
 def test_the_search_holds_whole_subjects_out(cohort):

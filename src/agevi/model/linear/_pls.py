@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from sklearn.cross_decomposition import PLSRegression
-from sklearn.linear_model import Ridge
 
 from agevi import _checks
 from agevi.dataloaders._folds import assign_folds
@@ -29,18 +26,22 @@ MAX_COMPONENTS = 15
 """Components that the search tries."""
 ALPHAS = np.logspace(0, 5, 16)
 """Penalties that the search tries, on the scale of scikit-learn's Ridge."""
-_SEARCH = ("cv_value", "cv_mse")
+_SEARCH = ("cv_value", "cv_mse", "cv_weight")
+_DRAWS = {"pls": 50, "ridge": 10}  # of the folds: ridge costs more, and its errors depend less on them
+_ROWS_OF_DRAWS = 20_000  # samples in all draws of "pls": with many samples their errors depend less on the folds
+_LEAST = 1e-12  # of the first covariance with age: what rounding leaves where nothing is left to explain
 
 
 class PLSClock(FittedLinearClock):
     """Ageing clock: partial least squares on the summed cells of each sample.
 
     Normalised sums are centred, scaled and weighted by how reliable each gene is; partial least squares (or ridge
-    regression) maps them to the logarithm of the age. The number of components, or the penalty, is chosen by
-    cross-validation over whole subjects inside the training subjects. It trains in seconds and is the clock to try
+    regression) maps them to the logarithm of the age. Maps with every number of components, or every penalty, are
+    averaged, weighted by their error in a cross-validation over whole subjects inside the training subjects: several of
+    them are often equally good, and which one is best depends on the folds. It trains in seconds and is the clock to try
     first: a more complex one has to beat it. A sample is predicted from the sum of its cells, and a single cell by the
     same weights plus one offset that brings the mean over cells to the level of their sum; the age of one cell is
-    very uncertain. After Wold, Sjöström & Eriksson (2001); for the reliability see Spearman (1910).
+    very uncertain. After Wold, Sjöström & Eriksson (2001); for the reliability see Spearman (1910) and Cochran (1977).
 
     Parameters
     ----------
@@ -50,18 +51,18 @@ class PLSClock(FittedLinearClock):
     method
         ``"pls"``: partial least squares; ``"ridge"``: ridge regression.
     n_components
-        Components of partial least squares: their number, or ``"cv"`` to choose 1 to 15 of them.
+        Components of partial least squares: their number, or ``"cv"`` to average 1 to 15 of them.
     weights
-        ``"reliability"``: z-scores times the share of a gene's variance between samples that two random halves of their
-        cells agree on, at least 0.05; slightly better ages. ``"zscore"``: z-scores alone; better rankings of genes.
+        ``"reliability"``: z-scores times the share of a gene's variance between samples that is not due to which cells
+        were drawn, at least 0.05; slightly better ages. ``"zscore"``: z-scores alone; better rankings of genes.
     subject_weight
         ``"equal"``: every subject weighs the same; ``"cells"``: every cell does;
         ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
         density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
     n_folds
-        Folds of whole subjects for the choice; with fewer subjects than folds each is held out alone.
+        Folds of whole subjects in the cross-validation; with fewer subjects than folds each is held out alone.
     rng
-        Seed of the folds and of the halves.
+        Seed of the folds. They are drawn up to 50 times and errors are averaged, so that it hardly matters.
 
     Examples
     --------
@@ -103,58 +104,82 @@ class PLSClock(FittedLinearClock):
 
     @property
     def cv_results_(self) -> pd.DataFrame:
-        """The search: ``value`` (components or penalty) and ``mse``, the squared error of held-out subjects."""
+        r"""The search: ``value`` (components or penalty), ``mse`` of held-out subjects, and ``weight`` in the clock.
+
+        The error is that of standardised ages, mean over the draws of the folds. With :math:`n` subjects, weights are
+        proportional to :math:`\text{mse}^{-n/4}` and sum to 1: the likelihood of the held-out ages, :math:`\text{mse}^{-n/2}`
+        (Geisser & Eddy 1979), flattened by a square root, because the errors of neighbouring models are nearly the same.
+        """
         self._check_trained("model.cv_results_")
         return pd.DataFrame({key[3:]: self.history_[key].iloc[:, 0].to_numpy() for key in _SEARCH})
 
     def _fit(self, module: LinearModule, cells: TrainingCells) -> dict[str, np.ndarray]:
-        """Choose the number of components or the penalty, and fit to all samples."""
+        """Average the maps with every number of components or penalty, fitted to all samples."""
         init = self.init_params_["non_kwargs"]
-        rng = np.random.default_rng(init["rng"])
         every = np.arange(len(cells.subject))
-        gene_weight = self._gene_weights(module, cells, rng)
+        gene_weight = self._gene_weights(cells)
         x = standardize(module, cells.sums, every, every).standardized(every) * gene_weight
         y = module.age_scale.to_scale(torch.from_numpy(cells.age)).double().numpy()
         weight = sample_weights(
             cells.subject, np.ones(len(every)), cells.n_cells, self.subject_weight, subject_age=cells.subject_age
         )
-        values, errors = self._search(x, y, weight, cells, rng)
-        chosen = values[int(np.argmin(errors))]
-        coefficients, intercept = _maps(x, y, weight, [chosen], init["method"])
-        module.set_map(torch.from_numpy(coefficients[0] * gene_weight), float(intercept[0]))
-        return dict(zip(_SEARCH, (np.asarray(values, dtype=np.float64), errors), strict=True))
+        values, errors = self._search(x, y, weight, cells)
+        log_share = -len(cells.subject_age) / 4 * np.log(np.maximum(errors, np.finfo(np.float64).tiny))
+        share = np.exp(log_share - log_share.max())
+        share /= share.sum()
+        coefficients, intercept = _maps(x, y, weight, values, init["method"])
+        module.set_map(torch.from_numpy(share @ coefficients * gene_weight), float(share @ intercept))
+        return dict(zip(_SEARCH, (np.asarray(values, dtype=np.float64), errors, share), strict=True))
 
-    def _gene_weights(self, module: LinearModule, cells: TrainingCells, rng: np.random.Generator) -> np.ndarray:
+    def _gene_weights(self, cells: TrainingCells) -> np.ndarray:
         """Factor of every gene's z-score, (n_genes,)."""
         if self.init_params_["non_kwargs"]["weights"] == "zscore":
             return np.ones(cells.x.shape[1])
         codes = np.full(cells.x.shape[0], -1)
         codes[cells.index] = cells.sample
-        stats = sum_stats(cells.x, codes, len(cells.subject), normalize=cells.normalize, rng=rng)
+        stats = sum_stats(cells.x, codes, len(cells.subject), normalize=cells.normalize)
         return stats.scale * stats.sd
 
     def _search(
-        self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, cells: TrainingCells, rng: np.random.Generator
+        self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, cells: TrainingCells
     ) -> tuple[list[float], np.ndarray]:
-        """Values to choose from, and the squared error of held-out samples at each."""
-        init, n_subjects = self.init_params_["non_kwargs"], len(cells.subject_age)
-        fold = assign_folds(
-            cells.subject_age, np.ones(n_subjects, dtype=bool), None, min(init["n_folds"], n_subjects), rng
-        )[cells.subject]  # fmt: skip
-        smallest = int(min((fold != k).sum() for k in range(fold.max() + 1)))
+        """Values to average over, and the squared error of held-out samples at each, mean over draws of the folds."""
+        init = self.init_params_["non_kwargs"]
+        draws = self._draw_folds(cells)
         if init["method"] == "ridge":
             values: list[float] = list(ALPHAS)
         else:
-            most = max(1, min(smallest - 1, x.shape[1]))
+            most = max(1, min(len(x) - max(np.bincount(fold).max() for fold in draws) - 1, x.shape[1]))
             given = init["n_components"]
             values = [min(given, most)] if given != "cv" else list(range(1, min(MAX_COMPONENTS, most) + 1))
-        errors = np.zeros((fold.max() + 1, len(values)))
-        for k in range(fold.max() + 1):
-            held = fold == k
-            coefficients, intercept = _maps(x[~held], y[~held], weight[~held], values, init["method"])
-            predicted = x[held] @ coefficients.T + intercept
-            errors[k] = np.average((predicted - y[held, None]) ** 2, axis=0, weights=weight[held])
-        return values, errors.mean(0)
+        x = _rotated(x)
+        errors = []
+        for fold in draws:
+            for k in range(fold.max() + 1):
+                held = fold == k
+                coefficients, intercept = _maps(x[~held], y[~held], weight[~held], values, init["method"])
+                predicted = x[held] @ coefficients.T + intercept
+                errors.append(np.average((predicted - y[held, None]) ** 2, axis=0, weights=weight[held]))
+        return values, np.mean(errors, axis=0)
+
+    def _draw_folds(self, cells: TrainingCells) -> list[np.ndarray]:
+        """Fold of every sample, (n_samples,), drawn as often as steadies the error."""
+        init, n_subjects = self.init_params_["non_kwargs"], len(cells.subject_age)
+        most = _DRAWS[init["method"]]
+        rng, n_folds = np.random.default_rng(init["rng"]), min(init["n_folds"], n_subjects)
+        n_draws = int(np.clip(most * _ROWS_OF_DRAWS // (_DRAWS["pls"] * len(cells.subject)), most // 10, most))
+        if n_folds == n_subjects:
+            n_draws = 1  # every subject on its own: there is nothing to draw
+        trains = np.ones(n_subjects, dtype=bool)
+        return [assign_folds(cells.subject_age, trains, None, n_folds, rng)[cells.subject] for _ in range(n_draws)]
+
+
+def _rotated(x: np.ndarray) -> np.ndarray:
+    """Rows with the inner products of those of ``x``, (n, min(n, n_genes)), which is all that predictions depend on."""
+    if x.shape[0] >= x.shape[1]:
+        return x
+    squares, axes = np.linalg.eigh(x @ x.T)
+    return axes * np.sqrt(np.maximum(squares, 0.0))
 
 
 def _maps(
@@ -163,16 +188,42 @@ def _maps(
     """Coefficients, (n_values, n_genes), and intercepts, (n_values,), at every value; one ``weight`` a row."""
     center, level = np.average(x, axis=0, weights=weight), np.average(y, weights=weight)
     rows, target = (x - center) * np.sqrt(weight)[:, None], (y - level) * np.sqrt(weight)
-    if len(y) == 1:  # left of two samples in the search: nothing but its age
-        out = np.zeros((len(values), x.shape[1]))
-    elif method == "ridge":
-        out = np.stack([Ridge(alpha=value, fit_intercept=False).fit(rows, target).coef_.ravel() for value in values])
+    if method == "ridge":
+        out = _ridge(rows, target, np.asarray(values))
     else:
-        if np.ptp(weight):  # scikit-learn centres once more; with every row and its mirror image the mean is 0
-            rows, target = np.vstack([rows, -rows]), np.concatenate([target, -target])
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*residual is constant")  # fewer components than asked for
-            pls = PLSRegression(n_components=int(max(values)), scale=False).fit(rows, target)
-        steps = pls.x_rotations_ * pls.y_loadings_[0]  # components build on one another, so all come from one fit
-        out = np.cumsum(steps, axis=1)[:, np.asarray(values, dtype=int) - 1].T
+        out = _pls(rows, target, int(max(values)))[np.asarray(values, dtype=int) - 1]
     return out, level - out @ center
+
+
+def _ridge(rows: np.ndarray, target: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """Coefficients of ridge regression with every penalty, (n_alphas, n_genes), from one decomposition."""
+    wide = rows.shape[0] < rows.shape[1]
+    squares, axes = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
+    along = axes.T @ (target if wide else rows.T @ target)
+    out = axes @ (along[:, None] / (np.maximum(squares, 0.0)[:, None] + alphas))
+    return (rows.T @ out if wide else out).T
+
+
+def _pls(rows: np.ndarray, target: np.ndarray, most: int) -> np.ndarray:
+    """Coefficients of partial least squares with 1 to ``most`` components, (most, n_genes); Wold's with one response."""
+    n, n_genes = rows.shape
+    scores, loadings, rotations = np.zeros((most, n)), np.zeros((most, n_genes)), np.zeros((most, n_genes))
+    steps, left, first = np.zeros((most, n_genes)), target.copy(), 0.0
+    for a in range(most):
+        direction = left @ rows
+        length = np.linalg.norm(direction)
+        first = first or length
+        if length <= _LEAST * first:
+            break  # further components add nothing
+        direction /= length
+        score = rows @ direction
+        for _ in range(2):  # rounding leaves something of earlier scores the first time
+            score -= (scores[:a] @ score) @ scores[:a]
+        size = np.linalg.norm(score)
+        scores[a] = score / size
+        loadings[a] = scores[a] @ rows
+        rotations[a] = (direction - (loadings[:a] @ direction) @ rotations[:a]) / size
+        covered = scores[a] @ left
+        left -= covered * scores[a]
+        steps[a] = covered * rotations[a]
+    return np.cumsum(steps, axis=0)
