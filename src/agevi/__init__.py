@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from agevi import datasets, get, io, metrics, model, pl, pp, tl
+from agevi._settings import settings
 
 __version__ = "0.1.0"
 
-__all__ = ["datasets", "get", "io", "metrics", "model", "pl", "pp", "tl"]
+__all__ = ["datasets", "get", "io", "metrics", "model", "pl", "pp", "settings", "tl"]
 
 
 def __dir__() -> list[str]:

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from anndata.abc import CSCDataset, CSRDataset
 
 from agevi import _names
+from agevi._settings import settings
 
 _BLOCK = 1 << 22  # values looked at in one step, so that no gate copies X
 _ROUNDING = 1e-6  # of float32 values near 1
@@ -111,6 +112,7 @@ def positions(indices: Any, n: int) -> Any:
 
 def anndata(adata: Any, argument: str = "adata") -> ad.AnnData:
     """``adata`` when it is a non-empty AnnData."""
+    settings.apply()  # every public function passes here, and scanpy's verbosity may have changed since the last one
     if not isinstance(adata, ad.AnnData):
         raise TypeError(f"{argument} is a {type(adata).__name__}; pass an anndata.AnnData of cells x genes.")
     if adata.n_obs == 0 or adata.n_vars == 0:
