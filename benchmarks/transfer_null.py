@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--cohorts", type=int, default=60)
     parser.add_argument("--subjects", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -69,7 +69,7 @@ def main() -> None:
             sex_key="sex",
             n_repeats=arguments.repeats,
             n_boot=1,
-            train_kwargs={"max_epochs": arguments.epochs},
+            train_kwargs={"max_epochs": arguments.epochs, "lr": 1e-2},
             rng=i,
         )
         found.append(agevi.get.transfer_df(cohort).set_index("model")[list(SHOWN)])

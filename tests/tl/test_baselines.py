@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-import agevi
 from agevi.tl._baselines import (
     ALPHAS,
     make_units,
@@ -16,7 +15,6 @@ from agevi.tl._baselines import (
     shuffled_ages,
 )
 from agevi.tl._folds import make_cohort
-from agevi.tl._leaderboard import RIDGE, Entry, null_summary
 from agevi.tl._plan import stream
 
 SETUP = {"age_key": "age", "subject_key": "donor", "sample_key": None, "min_age": -1.0}
@@ -116,32 +114,3 @@ def test_shuffled_ages(cohort):
     inside = (first > np.nanmin(people.age)) & (first < np.nanmax(people.age))
     np.testing.assert_allclose(np.diff(first.reshape(24, 2))[inside.reshape(24, 2).all(axis=1)], 4.0)
     assert (mean(first)[~np.isnan(mean(first))] != mean(people.age)[~np.isnan(mean(first))]).mean() > 0.5
-
-
-def null_gain(adata, people, n=20):
-    """By how much the ridge beats the median on shuffled ages, in standard errors."""
-    units = make_units(people)
-    values = profiles(adata.X, units, cells=np.ones(adata.n_obs, dtype=bool), normalize="log1p_cp10k")
-    shuffled = [shuffled_ages(people, np.random.default_rng(i)) for i in range(n)]
-    predicted = ridge_ages(values, values, units, np.stack(shuffled))
-    found = null_summary(Entry(RIDGE, shuffled=list(zip(shuffled, predicted, strict=True))), people, units)
-    assert found["n_null"] == n
-    assert found["null_gain"] == pytest.approx(found["null_mae_median"] - found["null_mae"])
-    return found["null_gain"] / found["null_se"]
-
-
-def test_the_null_finds_cells_on_both_sides_and_nothing_else(caplog):
-    adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=30, n_genes=150, subject_sd=0.2, rng=5)
-    people = cohort_of(adata, n_folds=5)
-    assert null_gain(adata, people) < 2
-    assert "shuffled ages" not in caplog.text
-    by_cell = dataclasses.replace(people, fold=np.random.default_rng(0).permutation(np.arange(adata.n_obs) % 5))
-    assert null_gain(adata, by_cell) > 10
-    assert "predicts shuffled ages better than their median does" in caplog.text
-
-
-def test_the_null_cannot_find_copies_under_other_names():
-    """The copy of a subject gets another shuffled age, so that what is learnt on one is wrong for the other."""
-    adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=30, n_genes=150, subject_sd=0.2, rng=5)
-    adata.obs["donor"] = adata.obs["donor"].astype(str) + np.where(np.arange(adata.n_obs) % 2, "", " again")
-    assert null_gain(adata, cohort_of(adata, n_folds=5)) < 2

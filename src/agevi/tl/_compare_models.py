@@ -63,10 +63,12 @@ def compare_models(  # noqa: PLR0913
     the median age of the training samples, and ridge regression on the summed counts of each sample (z-scored log(1 +
     counts per 10,000), penalty by leave-one-out). Do not trust an order whose intervals of ``difference`` include 0.
 
-    Each model is also trained on ages that were shuffled between subjects. Nobody can predict those, so ``null_gain``, by
-    how much it beats the median on them, is about 0 or below. Far above 0, cells of one subject are on both sides of a
-    fold. The reverse does not hold: cells of one subject under two names get different shuffled ages, so such a
-    leak stays hidden here; :func:`agevi.pp.audit_leakage` looks for it.
+    Each model is also trained on ages that were shuffled between subjects. Nobody can predict those, so a small ``null_p``
+    says that cells of one subject are on both sides of a fold. It is the share of other orders of the shuffled ages among
+    the subjects that a fold held out in which these go with the predictions as well or better. A warning names models
+    where it is too small for chance, at a family-wise level of 5 % over all models (Holm). The reverse does not hold: cells of
+    one subject under two names get different shuffled ages, so such a leak stays hidden here;
+    :func:`agevi.pp.audit_leakage` looks for it.
 
     Parameters
     ----------
@@ -114,7 +116,9 @@ def compare_models(  # noqa: PLR0913
           favours it a little.
         - ``n_null``, ``null_mae``, ``null_mae_median``: times that ages were shuffled, and the mean error on them of the
           model and of the median.
-        - ``null_gain``, ``null_se``: their difference and its standard error over the times.
+        - ``null_gain``, ``null_se``: by how much the model beats the median there, and its standard error over the times. A
+          model that predicts the mean age gains a little in small cohorts, since the median varies more.
+        - ``null_p``: see above.
         - ``seconds``: of all folds added up, fits and predictions, without shuffled ages.
         - ``peak_memory``: MiB by which the memory of the process rose in the most demanding fold; without a GPU's.
         - ``error``: what went wrong, empty where nothing did. Such a model has no metrics; the others are complete.

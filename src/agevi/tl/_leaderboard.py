@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,17 +11,15 @@ import pandas as pd
 
 from agevi.metrics import bootstrap_interval
 from agevi.metrics._rows import metrics_row
-from agevi.tl._baselines import Units, median_ages
+from agevi.tl import _null
+from agevi.tl._baselines import Units
 from agevi.tl._folds import Cohort
-
-logger = logging.getLogger(__name__)
 
 MEDIAN = "median age"
 RIDGE = "pseudobulk ridge"
 METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "rmse", "mdae", "r2", "pearson", "spearman", "slope"]
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
-NULL = ["n_null", "null_mae", "null_mae_median", "null_gain", "null_se"]
-COLUMNS = ["linear", *METRICS, *DIFFERENCE, *NULL, "seconds", "peak_memory", "error"]
+COLUMNS = ["linear", *METRICS, *DIFFERENCE, *_null.COLUMNS, "seconds", "peak_memory", "error"]
 
 
 @dataclass
@@ -52,17 +49,20 @@ def leaderboard(entries: Sequence[Entry], cohort: Cohort, units: Units, *, rng: 
     units
         What was predicted.
     rng
-        Seed of the bootstrap.
+        Seed of the bootstrap and of exchanges of shuffled ages.
     """
     judged = np.flatnonzero(units.trains & np.isfinite(cohort.age[units.sample]))
     age, subject = cohort.age[units.sample[judged]], cohort.owner[units.sample[judged]]
     rows: dict[str, dict[str, Any]] = {}
+    of_null: dict[str, dict[str, float]] = {}
     for entry in entries:
         row: dict[str, Any] = {"linear": entry.linear, "seconds": entry.seconds, "peak_memory": entry.peak_memory}
         if entry.predicted is not None and not entry.error:
             predicted = entry.predicted[judged]
             row |= metrics_row(age, predicted, subject=subject, reference=predicted, rng=rng)
-        rows[entry.name] = row | null_summary(entry, cohort, units) | {"error": entry.error}
+        of_null[entry.name] = _null.null_summary(entry.shuffled, cohort, units, np.random.default_rng(rng))
+        rows[entry.name] = row | of_null[entry.name] | {"error": entry.error}
+    _null.tell(of_null)
     table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=COLUMNS)
     best = str(table.loc[table["linear"].astype(bool), "mae"].idxmin())
     by_name = {entry.name: entry for entry in entries}
@@ -88,44 +88,6 @@ def _difference(
 
 def _mean_difference(reference: np.ndarray, error: np.ndarray) -> float:
     return float((error - reference).mean())
-
-
-def null_summary(entry: Entry, cohort: Cohort, units: Units) -> dict[str, float]:
-    """How well a model predicts ages that were shuffled between subjects, beside the median of such ages.
-
-    Parameters
-    ----------
-    entry
-        The model with its predictions of shuffled ages, NaN for units that were not predicted.
-    cohort
-        Samples.
-    units
-        What was predicted.
-    """
-    errors, medians = [], []
-    for age, predicted in entry.shuffled:
-        judged = units.trains & np.isfinite(age[units.sample]) & np.isfinite(predicted)
-        of_unit = age[units.sample[judged]]
-        errors.append(np.abs(predicted[judged] - of_unit).mean())
-        medians.append(np.abs(median_ages(units, age[None])[0, judged] - of_unit).mean())
-    if not errors:
-        return {"n_null": 0}
-    gain = np.subtract(medians, errors)
-    n = len(gain)
-    found = {
-        "n_null": n,
-        "null_mae": float(np.mean(errors)),
-        "null_mae_median": float(np.mean(medians)),
-        "null_gain": float(gain.mean()),
-        "null_se": float(gain.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan,
-    }
-    if found["null_gain"] > 2 * found["null_se"]:
-        logger.warning(
-            "%s predicts shuffled ages better than their median does (by %.2f, standard error %.2f); cells of one "
-            "subject may be on both sides of a fold.",
-            entry.name, found["null_gain"], found["null_se"],
-        )  # fmt: skip
-    return found
 
 
 def predictions_table(entries: Sequence[Entry], cohort: Cohort, units: Units) -> pd.DataFrame:
