@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse as sp
 
 import agevi
-from agevi.tl._checkpoint import _matrix_digest
+from agevi.tl._checkpoint import matrix_digest
 from tests.tl.clocks import AllClock, MeanClock
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
@@ -145,7 +145,7 @@ def test_digests_see_every_value(form):
     x = sp.random(5000, 7, density=0.2, rng=0).toarray()
     changed, moved = x.copy(), x[::-1].copy()
     changed[4999, 6] += 1
-    digests = [_matrix_digest(form(values)) for values in (x, x.copy(), changed, moved, x.astype(np.float32))]
+    digests = [matrix_digest(form(values)) for values in (x, x.copy(), changed, moved, x.astype(np.float32))]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 4
 

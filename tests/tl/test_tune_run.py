@@ -23,6 +23,7 @@ from tests.conftest import QUIET
 from tests.test_gates import set_obs
 from tests.tl.spied import KEYS, SMALL, Spy, ages, fresh, quiet_optuna, spied, trials_of  # noqa: F401
 
+OF_TYPES = {"train_unit": "pseudocell"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -57,7 +58,7 @@ def test_a_storage_of_optuna_is_taken(cohort):
 @pytest.mark.parametrize(
     ("change", "arguments", "what"),
     [
-        pytest.param(set_obs("age", lambda a: a.obs["age"] + 1), {}, "the ages", id="ages"),
+        pytest.param(set_obs("age", lambda a: a.obs["age"] + 1), {}, r"adata.obs\['age'\]", id="ages"),
         pytest.param(lambda a: a.X.data.__setitem__(0, 99), {}, "values", id="values"),
         pytest.param(lambda a: None, {"model_kwargs": {"n_head": []}}, "model_kwargs", id="arguments"),
         pytest.param(lambda a: None, {"n_folds": 2}, "n_folds", id="folds"),
@@ -67,7 +68,7 @@ def test_a_storage_of_optuna_is_taken(cohort):
                 "agevi_split", lambda a: a.obs["agevi_split"].replace({"train": "validation", "validation": "train"})
             ),
             {},
-            "the split",
+            "the folds",
             id="split",
         ),
     ],
@@ -77,9 +78,59 @@ def test_a_study_of_other_data_is_refused(cohort, tmp_path, change, arguments, w
     spied(cohort, storage=storage, n_trials=1)
     change(cohort)
     with pytest.raises(
-        ValueError, match=f"study 'Spy' in this storage was made with other '{what}'.*another study_name"
+        ValueError, match=f"study 'Spy' in this storage was made with other .*{what}.*another study_name"
     ):
         spied(cohort, storage=storage, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("space", "arguments", "change", "what"),
+    [
+        pytest.param(
+            {"n_latent": [3]}, {"model_kwargs": OF_TYPES | {"pseudocell_groupby": "cell_type"}},
+            set_obs("cell_type", lambda a: a.obs["cell_type"].to_numpy()[::-1]), "cell_type", id="groups of sums",
+        ),
+        pytest.param(
+            {"pseudocell_groupby": [None, "cell_type"]}, {"model_kwargs": OF_TYPES},
+            set_obs("cell_type", lambda a: a.obs["cell_type"].to_numpy()[::-1]), "cell_type", id="groups of the space",
+        ),
+        pytest.param(
+            {"n_latent": [3]}, {"setup_kwargs": {"layer": "counts"}},
+            lambda a: a.layers["counts"].data.__setitem__(0, 99), "values", id="layer",
+        ),
+        pytest.param(
+            {"layer": [None, "counts"]}, {}, lambda a: a.layers["counts"].data.__setitem__(0, 99), "counts", id="layer of the space",
+        ),
+        pytest.param(
+            {"n_latent": [3]}, {"setup_kwargs": {"batch_key": "sex"}},
+            set_obs("sex", lambda a: a.obs["sex"].to_numpy()[::-1]), "sex", id="batch",
+        ),
+        pytest.param(
+            {"n_latent": [3]}, {},
+            lambda a: a.varm["agevi_measured"].__setitem__((0, 0), False), "feature sets", id="mask",
+        ),
+    ],
+)  # fmt: skip
+def test_a_study_depends_on_all_that_its_trials_read(cohort, tmp_path, space, arguments, change, what):
+    cohort.layers["counts"] = cohort.X.copy()
+    cohort.varm["agevi_measured"] = np.ones((cohort.n_vars, 1), dtype=bool)
+    cohort.uns["agevi_measured"], cohort.obs["feature_set"] = {"sets": ["panel"], "key": "feature_set"}, "panel"
+    options = arguments | {"storage": tmp_path / "study.log", "n_trials": 1}
+    spied(cohort, space, **options)
+    assert len(spied(cohort, space, **options).trials) == 1
+    change(cohort)
+    with pytest.raises(ValueError, match=f"was made with other .*{what}.*another study_name"):
+        spied(cohort, space, **options)
+
+
+def test_layers_of_a_space_are_read(cohort):
+    cohort.layers["double"] = cohort.X * 2
+    study = tune(
+        cohort, agevi.model.PLSClock, {"layer": [None, "double"]}, **KEYS, n_trials=2, sampler=optuna.samplers.GridSampler(
+            {"layer": [None, "double"]})
+    )  # fmt: skip
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+    assert study.trials[0].value == pytest.approx(study.trials[1].value, rel=1e-3)  # depth is divided out
 
 
 def test_trials_that_fall_behind_are_stopped(cohort, capsys):

@@ -93,9 +93,7 @@ def seed_of(rng: int | np.random.Generator | None, directory: str | Path | None)
     return as_seed(rng)
 
 
-def fingerprint(
-    data: FoldData, parts: Mapping[str, Any], columns: Mapping[str, Any], rows: np.ndarray | None = None
-) -> dict[str, Any]:
+def fingerprint(data: FoldData, parts: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
     """What a run depends on, by name, in values that JSON keeps.
 
     Parameters
@@ -106,11 +104,9 @@ def fingerprint(
         Arguments as text or numbers.
     columns
         Arrays that a digest stands for.
-    rows
-        Positions of the cells whose values count; None for all.
     """
     digests = {name: _digest(np.asarray(values)) for name, values in columns.items()}
-    return {**parts, **digests, "values": _matrix_digest(data.x, rows), "genes": _digest(data.genes.to_numpy())}
+    return {**parts, **digests, "values": matrix_digest(data.x, data.rows), "genes": _digest(data.genes.to_numpy())}
 
 
 def _manifest(directory: Path) -> dict[str, Any] | None:
@@ -167,14 +163,22 @@ def _bytes(values: np.ndarray) -> memoryview:
     return np.ascontiguousarray(values).ravel().view(np.uint8).data
 
 
-def _matrix_digest(x: Any, rows: np.ndarray | None = None) -> str:
-    """Digest of a matrix, or of some of its rows, read in place."""
+def matrix_digest(x: Any, rows: np.ndarray | None = None) -> str:
+    """Digest of a matrix, or of some of its rows, read in place.
+
+    Parameters
+    ----------
+    x
+        Values, (n_cells, n_genes).
+    rows
+        Positions of the rows that count; None for all.
+    """
     n_rows = x.shape[0] if rows is None else len(rows)
     out = hashlib.sha256(f"{x.dtype} {(n_rows, *x.shape[1:])}".encode())
     if rows is not None:
         for start in range(0, n_rows, _ROWS):
             block = x[rows[start : start + _ROWS]]
-            out.update(_bytes(block) if not sp.issparse(block) else _matrix_digest(block).encode())
+            out.update(_bytes(block) if not sp.issparse(block) else matrix_digest(block).encode())
     elif sp.issparse(x):
         out.update(x.format.encode())
         for part in (x.data, x.indices, x.indptr):

@@ -188,7 +188,7 @@ def cross_validate(  # noqa: PLR0913
     data = read_data(adata, recipe.full_setup, cohort)
     store = None
     if checkpoint_dir is not None:
-        parts = {"groupby": groupby, "min_cells": min_cells if groupby else None}
+        parts: dict[str, Any] = {"groupby": groupby, "min_cells": min_cells if groupby else None}
         store = Checkpoint(checkpoint_dir, run_fingerprint(data, cohort, recipe, seed=seed, groups=groups, **parts))
     results = run_jobs([(data, job) for job in jobs], n_jobs=n_jobs, checkpoints=[store] * len(jobs))
     out = adata.copy() if copy else adata

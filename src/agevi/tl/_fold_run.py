@@ -41,6 +41,7 @@ class FoldData:
     age: np.ndarray  # (n_samples,) NaN where unlabelled
     age_key: str
     sets: FeatureSets | None = None  # what was measured in which cells, where the data say so
+    rows: np.ndarray | None = None  # (n_cells,) positions in x, where the cells are some of it
 
     @property
     def n_bytes(self) -> int:
@@ -52,7 +53,7 @@ class FoldData:
         obs = self.obs.iloc[rows].drop(columns=[self.age_key, _keys.SPLIT], errors="ignore")
         for name in obs.select_dtypes("category"):
             obs[name] = obs[name].cat.remove_unused_categories()
-        var, x = pd.DataFrame(index=self.genes), self.x[rows]
+        var, x = pd.DataFrame(index=self.genes), self.x[rows if self.rows is None else self.rows[rows]]
         if self.layer is None:
             out = AnnData(X=x, obs=obs, var=var)
         else:
@@ -75,6 +76,7 @@ class FoldJob:
     seed: int
     group: int = -1  # type of the cells
     weigh: bool = False  # whether the error on validation subjects is wanted
+    refit: bool = True  # whether a clock of all training subjects predicts the held-out cells
     age: np.ndarray | None = None  # (n_samples,) ages to train on in place of the true ones
     catch: bool = False  # whether an error becomes part of the result
 
@@ -180,11 +182,13 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
         model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
         held = _fit(model, job)
         validation_mae = np.nan if held is None else _mae(data, job, held, age)
+        best_epoch = model.best_epoch_ if recipe.selects_epochs else -1
+        if not job.refit:
+            return FoldResult(np.full(len(job.test), np.nan, np.float32), None, validation_mae, best_epoch), held
         test = data.cells(job.test)
         level = "sample" if model.predicts_sums else "cell"
         predicted = np.asarray(model.predict_age(test, level=level), dtype=np.float32)
         summed = predicted if model.predicts_sums else None
-        best_epoch = model.best_epoch_ if recipe.selects_epochs else -1
         return FoldResult(predicted, summed, validation_mae, best_epoch), held
     finally:
         forget(model, cls, train)
@@ -214,6 +218,8 @@ def _fit(model: Any, job: FoldJob) -> np.ndarray | None:
         model.train(**recipe.train_kwargs)
         cells = np.flatnonzero(job.validation)
         held = np.asarray(model.predict_age(indices=cells, level="sample" if model.predicts_sums else "cell"))
+    if not job.refit:
+        return held
     if recipe.selects_epochs:
         final["max_epochs"] = model.best_epoch_
     model.train(**final)
@@ -224,4 +230,5 @@ def _mae(data: FoldData, job: FoldJob, predicted: np.ndarray, age: np.ndarray) -
     """Mean absolute error over the samples of the validation subjects."""
     sample = data.sample[job.train][job.validation]
     by_sample = pd.Series(predicted, dtype=np.float64).groupby(sample).mean()
-    return float(np.nanmean(np.abs(by_sample.to_numpy() - age[by_sample.index.to_numpy()])))
+    error = np.abs(by_sample.to_numpy() - age[by_sample.index.to_numpy()])
+    return float(error[np.isfinite(age[by_sample.index.to_numpy()])].mean())

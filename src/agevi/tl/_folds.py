@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,51 +93,69 @@ def make_cohort(
         Source of randomness.
     """
     subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    columns = [stratify_by] if isinstance(stratify_by, str) else list(stratify_by or [])
+    cohort = without_folds(adata, setup, subject, sample)
+    strata = subject_strata(adata, columns, subject)
+    if strata is not None:
+        cohort = replace(cohort, strata=strata.loc[cohort.subjects].to_numpy())
+    cohort = replace(cohort, trains=_query(adata, train_on))
+    if fold_key is not None:
+        column = folds_from_column(adata, fold_key, subject)
+        names = fold_order(column)
+        of_subject = pd.Index(names).get_indexer(pd.Index(column.loc[cohort.subjects]))
+        cohort = replace(cohort, folds=names, fold=of_subject[cohort.subject])
+    else:
+        _check_n_folds(n_folds, cohort, train_on)
+        cohort = deal_folds(cohort, int(n_folds), seed)
+    _check_folds(cohort, setup["age_key"], train_on)
+    return cohort
+
+
+def without_folds(adata: AnnData, setup: Mapping[str, Any], subject: pd.Series, sample: pd.Series) -> Cohort:
+    """Units and ages of ``adata``, all of which may train, in no folds yet.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    setup
+        As in :func:`make_cohort`.
+    subject, sample
+        Of every cell, from :func:`agevi._checks.units`.
+    """
     cell_age = _checks.ages(adata, setup["age_key"], min_age=setup["min_age"])
     age = _checks.age_per_unit(cell_age, sample, setup["age_key"], is_sample=sample is not subject)
     subjects, samples = pd.Index(np.unique(subject)), age.index
-    trains = _query(adata, train_on)
-    columns = [stratify_by] if isinstance(stratify_by, str) else list(stratify_by or [])
-    strata = subject_strata(adata, columns, subject)
-    cohort = Cohort(
+    return Cohort(
         subjects=subjects.to_numpy(dtype=object),
         samples=samples.to_numpy(dtype=object),
         subject=subjects.get_indexer(pd.Index(subject)),
         sample=samples.get_indexer(pd.Index(sample)),
         age=age.to_numpy(dtype=np.float64),
-        trains=trains,
+        trains=np.ones(adata.n_obs, dtype=bool),
         folds=[],
         fold=np.zeros(adata.n_obs, dtype=np.int64),
-        strata=None if strata is None else strata.loc[subjects].to_numpy(),
+        strata=None,
     )
-    cohort = _with_folds(cohort, adata, subject, n_folds, fold_key, train_on, seed)
-    _check_folds(cohort, setup["age_key"], train_on)
-    return cohort
 
 
-def _with_folds(
-    cohort: Cohort,
-    adata: AnnData,
-    subject: pd.Series,
-    n_folds: int,
-    fold_key: str | None,
-    train_on: str | None,
-    seed: np.random.SeedSequence,
-) -> Cohort:
-    """The cohort with folds from a column, or dealt out."""
-    if fold_key is not None:
-        column = folds_from_column(adata, fold_key, subject)
-        names = fold_order(column)
-        of_subject = pd.Index(names).get_indexer(pd.Index(column.loc[cohort.subjects]))
-    else:
-        _check_n_folds(n_folds, cohort, train_on)
-        age = pd.Series(np.nan, index=np.arange(len(cohort.subjects)))
-        age.update(cohort.subject_ages(np.arange(adata.n_obs)))
-        may_train = np.isin(age.index, cohort.subject_ages(np.flatnonzero(cohort.trains)).dropna().index)
-        rng = np.random.default_rng(seed)
-        of_subject = assign_folds(age.to_numpy(), may_train, cohort.strata, int(n_folds), rng)
-        names = [str(i) for i in range(int(n_folds))]
-    return Cohort(**(vars(cohort) | {"folds": names, "fold": of_subject[cohort.subject]}))
+def deal_folds(cohort: Cohort, n_folds: int, seed: np.random.SeedSequence) -> Cohort:
+    """The cohort with its subjects dealt into folds that each span the range of ages.
+
+    Parameters
+    ----------
+    cohort
+        Units, ages and who may train.
+    n_folds
+        Number of folds.
+    seed
+        Source of randomness.
+    """
+    age = pd.Series(np.nan, index=np.arange(len(cohort.subjects)))
+    age.update(cohort.subject_ages(np.arange(len(cohort.subject))))
+    may_train = np.isin(age.index, cohort.subject_ages(np.flatnonzero(cohort.trains)).dropna().index)
+    of_subject = assign_folds(age.to_numpy(), may_train, cohort.strata, n_folds, np.random.default_rng(seed))
+    return replace(cohort, folds=[str(i) for i in range(n_folds)], fold=of_subject[cohort.subject])
 
 
 def _check_n_folds(n_folds: Any, cohort: Cohort, train_on: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,18 +44,34 @@ def check_outputs(inputs: Sequence[str | None], outputs: Sequence[str], key_adde
         )
 
 
-def read_data(adata: AnnData, setup: Mapping[str, Any], cohort: Cohort) -> FoldData:
-    """The parts of ``adata`` that clocks read, without a copy of its values."""
+def read_data(adata: AnnData, setup: Mapping[str, Any], cohort: Cohort, *, rows: np.ndarray | None = None) -> FoldData:
+    """The parts of ``adata`` that clocks read, without a copy of its values.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    setup
+        Arguments of ``setup_anndata``.
+    cohort
+        Units and folds.
+    rows
+        Positions of the cells of the cohort; None for all.
+    """
     kept = [c for c in adata.obs if not str(c).startswith("_scvi")]
+    obs, sets = adata.obs[kept], feature_sets(adata) if has_sets(adata) else None
+    if rows is not None:
+        obs, sets = obs.iloc[rows], sets and replace(sets, codes=sets.codes[rows])
     return FoldData(
         x=_checks.matrix(adata, setup["layer"]),
         layer=setup["layer"],
-        obs=adata.obs[kept],
+        obs=obs,
         genes=adata.var_names,
         sample=cohort.sample,
         age=cohort.age,
         age_key=setup["age_key"],
-        sets=feature_sets(adata) if has_sets(adata) else None,
+        sets=sets,
+        rows=rows,
     )
 
 
@@ -110,6 +127,24 @@ def make_job(
     )
 
 
+def make_inner_job(cohort: Cohort, recipe: Recipe, fold: int, *, seed: int) -> FoldJob:
+    """The fit of a trial, judged by the subjects of ``fold``, which choose its epoch too; nothing is refitted.
+
+    Parameters
+    ----------
+    cohort
+        Units and folds.
+    recipe
+        What is fitted.
+    fold
+        Position of the fold.
+    seed
+        Seed of the fit.
+    """
+    cells, nothing = np.arange(len(cohort.fold)), np.empty(0, dtype=np.int64)
+    return FoldJob(f"fold_{fold:03d}", fold, recipe, cells, cohort.fold == fold, nothing, seed, weigh=True, refit=False)
+
+
 def run_fingerprint(
     data: FoldData,
     cohort: Cohort,
@@ -117,9 +152,28 @@ def run_fingerprint(
     *,
     seed: int,
     groups: Groups | None = None,
+    variants: Sequence[Recipe] = (),
     **parts: Any,
 ) -> dict[str, Any]:
-    """Everything that the results of a run depend on, by the name that a message gives it."""
+    """Everything that the results of a run depend on, by the name that a message gives it.
+
+    Parameters
+    ----------
+    data
+        All cells.
+    cohort
+        Units and folds.
+    recipe
+        What is fitted.
+    seed
+        Seed of the run.
+    groups
+        Types of the cells.
+    variants
+        Recipes of the run that may read other columns.
+    **parts
+        Further arguments.
+    """
     setup = recipe.full_setup
     cls = recipe.model_cls
     arguments = {
@@ -143,11 +197,16 @@ def run_fingerprint(
         columns["the feature set of every cell"] = data.sets.codes
     if recipe.members:
         arguments["members"] = as_text([member.described() for member in recipe.members])
-    for part in recipe.parts:
-        if key := part.model_kwargs.get("pseudocell_groupby"):
+    for key in _columns([*recipe.parts, *variants]):
+        if key in data.obs:
             columns[f"adata.obs[{key!r}]"] = data.obs[key].to_numpy(dtype=object)
-    for _, keys in [found for part in recipe.parts for found in covariate_columns(part.full_setup)]:
-        columns |= {f"adata.obs[{key!r}]": data.obs[key].to_numpy(dtype=object) for key in keys}
     if groups is not None:
         columns["the types of the cells"] = np.asarray([*groups.names, ""], dtype=object)[groups.code]
     return fingerprint(data, arguments, columns)
+
+
+def _columns(recipes: Sequence[Recipe]) -> list[str]:
+    """Columns of ``adata.obs`` that clocks read beside ages and units."""
+    read = [key for recipe in recipes for _, keys in covariate_columns(recipe.full_setup) for key in keys]
+    read += [key for recipe in recipes if (key := recipe.model_kwargs.get("pseudocell_groupby"))]
+    return list(dict.fromkeys(read))

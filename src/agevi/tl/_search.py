@@ -94,6 +94,15 @@ class Search:
                 _put(out[self._call_of(name)], name, part)
         return out
 
+    def choices(self) -> list[tuple[str, str, Any]]:
+        """Call, argument and value of every choice; of entries with bounds nothing."""
+        out = []
+        for entry in self.entries:
+            for choice in (entry.choices or {}).values():
+                parts = choice.items() if isinstance(choice, dict) else [(entry.name, choice)]
+                out += [(self._call_of(name), name, value) for name, value in parts]
+        return out
+
     def defaults(self) -> dict[str, Any]:
         """The defaults of the class as a trial calls them, where the space holds them."""
         out: dict[str, Any] = {}

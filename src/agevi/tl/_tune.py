@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
-import agevi
 from agevi import _checks, _keys
-from agevi.dataloaders._folds import MIN_FOLDS, assign_folds
-from agevi.dataloaders._register import covariate_columns
+from agevi.dataloaders._folds import MIN_FOLDS
+from agevi.dataloaders._register import where
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.model._seed import as_seed
-from agevi.tl._checkpoint import fingerprint
-from agevi.tl._fold_run import FoldData, FoldJob
-from agevi.tl._plan import check_data
-from agevi.tl._recipe import Recipe, as_text, make_recipe
+from agevi.tl._checkpoint import matrix_digest
+from agevi.tl._fold_run import FoldJob
+from agevi.tl._folds import Cohort, deal_folds, without_folds
+from agevi.tl._plan import FOLDS, check_data, make_inner_job, read_data, run_fingerprint, stream
+from agevi.tl._recipe import Recipe, make_recipe
 from agevi.tl._search import Search
 from agevi.tl._spaces import default_space
 
@@ -154,19 +154,21 @@ def tune(  # noqa: PLR0913
     search = Search(model_cls, given, fixed, is_default=space is None)
     n_trials, _ = _checks.count(n_trials, "n_trials"), _checks.generator(rng)
     check_data(adata, recipe)
-    data, roles = _read(adata, recipe, split_key)
+    rows, held_out = _cells(adata, recipe, split_key)
 
     from agevi.tl._tune_run import Objective, open_storage, open_study, run_trials, stored_attribute
 
     name, storage = study_name or model_cls.__name__, open_storage(storage)
     known = stored_attribute(storage, name, RECORD) if rng is None else None
     seed = int(known["rng"]) if known else as_seed(rng)
-    jobs = _jobs(data, roles, recipe, split_key, n_folds, seed)
+    cohort = _cohort(adata[rows], recipe, held_out, n_folds, seed)
+    jobs = [make_inner_job(cohort, recipe, fold, seed=seed) for fold in range(1 if n_folds is None else n_folds)]
+    _check_jobs(cohort, jobs, age_key, split_key)
     study = open_study(storage, name, seed=seed, sampler=sampler, pruner=pruner)
-    _same_run(study, _record(data, jobs[0], recipe, n_folds))
+    _same_run(study, _record(adata, cohort, recipe, search, rows=rows, seed=seed, n_folds=n_folds or 0))
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(search.defaults(), skip_if_exists=True)
-    run_trials(study, Objective(data, jobs, search, keys), n_trials, timeout)
+    run_trials(study, Objective(adata, rows, cohort, jobs, search, keys), n_trials, timeout)
     return study
 
 
@@ -180,82 +182,56 @@ def _need_optuna() -> None:
         raise ImportError('tl.tune needs optuna, which is not installed; run: pip install "agevi[tune]"')
 
 
-def _read(adata: AnnData, recipe: Recipe, split_key: str) -> tuple[FoldData, pd.Series]:
-    """Cells with their samples, and the role of every subject."""
-    setup = recipe.full_setup
-    subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
-    age = _checks.age_per_unit(
-        _checks.ages(adata, setup["age_key"], min_age=setup["min_age"]), sample, setup["age_key"],
-        is_sample=sample is not subject,
-    )  # fmt: skip
+def _cells(adata: AnnData, recipe: Recipe, split_key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the cells of all subjects but those of the test, and which of them are for validation."""
     if split_key not in adata.obs and split_key == _keys.SPLIT:
         raise KeyError(
             f"adata.obs has no {split_key!r}, so the test subjects are unknown, which must not be seen; run "
             "agevi.pp.split_subjects first."
         )
-    kept = [c for c in adata.obs if not str(c).startswith("_scvi")]
-    data = FoldData(
-        x=_checks.matrix(adata, setup["layer"]),
-        layer=setup["layer"],
-        obs=adata.obs[kept],
-        genes=adata.var_names,
-        sample=age.index.get_indexer(pd.Index(sample)),
-        age=age.to_numpy(dtype=np.float64),
-        age_key=setup["age_key"],
-    )
-    return data, roles_from_column(adata, split_key, subject)
+    setup = recipe.full_setup
+    subject, _ = _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    role = subject.map(roles_from_column(adata, split_key, subject)).to_numpy()
+    rows = np.flatnonzero(role != _keys.TEST)
+    return rows, role[rows] == _keys.VALIDATION
 
 
-def _jobs(
-    data: FoldData, roles: pd.Series, recipe: Recipe, split_key: str, n_folds: int | None, seed: int
-) -> list[FoldJob]:
-    """Training and validation cells of every inner fold; cells of test subjects are in none."""
-    subject = data.obs[recipe.full_setup["subject_key"]].astype(str)
-    rows = np.flatnonzero(subject.map(roles).to_numpy() != _keys.TEST)
-    of_cell = subject.iloc[rows]
-    age = pd.Series(data.age[data.sample[rows]]).groupby(of_cell.to_numpy(), sort=True).mean()
+def _cohort(adata: AnnData, recipe: Recipe, held_out: np.ndarray, n_folds: int | None, seed: int) -> Cohort:
+    """Units of the cells that may be seen, with the validation subjects in fold 0 or all dealt into ``n_folds``."""
+    setup = recipe.full_setup
+    cohort = without_folds(adata, setup, *_checks.units(adata, setup["subject_key"], setup["sample_key"]))
     if n_folds is None:
-        held_out = [roles.index[roles == _keys.VALIDATION]]
-    else:
-        n = _checks.count(n_folds, "n_folds", low=MIN_FOLDS, high=max(MIN_FOLDS, int(age.notna().sum())))
-        fold = assign_folds(age.to_numpy(), np.ones(len(age), dtype=bool), None, n, np.random.default_rng(seed))
-        held_out = [age.index[fold == k] for k in range(n)]
-    jobs = []
-    for k, names in enumerate(held_out):
-        known, trained = age[age.index.isin(names)].dropna(), age[~age.index.isin(names)].dropna()
+        return replace(cohort, folds=[_keys.VALIDATION, _keys.TRAIN], fold=np.where(held_out, 0, 1))
+    n_labelled = int(cohort.subject_ages(np.arange(adata.n_obs)).notna().sum())
+    n = _checks.count(n_folds, "n_folds", low=MIN_FOLDS, high=max(MIN_FOLDS, n_labelled))
+    return deal_folds(cohort, n, stream(seed, FOLDS))
+
+
+def _check_jobs(cohort: Cohort, jobs: Sequence[FoldJob], age_key: str, split_key: str) -> None:
+    """Refuse folds without a validation subject that has an age, and those that a clock cannot learn from."""
+    for job in jobs:
+        known = cohort.subject_ages(job.train[job.validation]).dropna()
+        trained = cohort.subject_ages(job.train[~job.validation]).dropna()
         if known.empty or trained.nunique() < 2:
             raise ValueError(
                 f"{len(known)} validation subjects and {len(trained)} training subjects of {trained.nunique()} ages have an "
-                f"age in adata.obs[{data.age_key!r}] (roles in {split_key!r}: {roles.value_counts().to_dict()}); tuning needs "
-                "1 and 2 at least. Make a split with validation subjects, or pass n_folds."
+                f"age in adata.obs[{age_key!r}] (roles in {split_key!r}); tuning needs 1 and 2 at least. Make a split with "
+                "validation subjects, or pass n_folds."
             )
-        jobs.append(
-            FoldJob(f"fold_{k:03d}", k, recipe, rows, of_cell.isin(names).to_numpy(), np.empty(0, np.int64), seed)
-        )
-    return jobs
 
 
-def _record(data: FoldData, job: FoldJob, recipe: Recipe, n_folds: int | None) -> dict[str, Any]:
+def _record(
+    adata: AnnData, cohort: Cohort, recipe: Recipe, search: Search, *, rows: np.ndarray, seed: int, n_folds: int
+) -> dict[str, Any]:
     """Everything but the settings that the value of a trial depends on; nothing of test subjects is part of it."""
-    cls, setup, rows = recipe.model_cls, recipe.full_setup, job.train
-    arguments = {
-        "version of agevi": agevi.__version__,
-        "model_cls": f"{cls.__module__}.{cls.__qualname__}",
-        "setup_kwargs": as_text(recipe.setup),
-        "model_kwargs": as_text(recipe.model_kwargs),
-        "train_kwargs": as_text(recipe.train_kwargs),
-        "n_folds": n_folds or 0,
-        "rng": job.seed,
-    }
-    columns = {
-        "the subjects": data.obs[setup["subject_key"]].astype(str).to_numpy(dtype=object)[rows],
-        "the samples": pd.factorize(data.sample[rows])[0],
-        "the ages": data.age[data.sample[rows]],
-        "the split": job.validation,
-    }
-    for _, keys in covariate_columns(setup):
-        columns |= {f"adata.obs[{key!r}]": data.obs[key].to_numpy(dtype=object)[rows] for key in keys}
-    return fingerprint(data, arguments, columns, rows)
+    data = read_data(adata, recipe.full_setup, cohort, rows=rows)
+    variants = []
+    for call, name, value in search.choices():
+        part = "setup" if call == "setup_kwargs" else call
+        variants.append(replace(recipe, **{part: getattr(recipe, part) | {name: value}}))
+    layers = {variant.full_setup["layer"] for variant in variants} & set(adata.layers) - {data.layer}
+    values = {where(layer): matrix_digest(adata.layers[layer], rows) for layer in sorted(layers)}
+    return run_fingerprint(data, cohort, recipe, seed=seed, variants=variants, n_folds=n_folds) | values
 
 
 def _same_run(study: Any, record: dict[str, Any]) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optuna
+import torch
+from anndata import AnnData
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from agevi import _keys
 from agevi._compat import Callback
-from agevi.tl._fold_run import _SMALL, FoldData, FoldJob, forget
+from agevi.tl._fold_run import FoldJob, run_fold
+from agevi.tl._folds import Cohort
+from agevi.tl._plan import read_data
 from agevi.tl._recipe import Recipe, make_recipe, plain
 from agevi.tl._search import Arguments, Search
 
@@ -104,8 +107,12 @@ class Objective:
 
     Parameters
     ----------
-    data
-        Cells; those of test subjects are in no job.
+    adata
+        The user's data.
+    rows
+        Positions of the cells that may be seen.
+    cohort
+        Their units.
     jobs
         Training and validation cells, one job per inner fold.
     search
@@ -114,8 +121,19 @@ class Objective:
         ``age_key``, ``subject_key`` and ``sample_key``.
     """
 
-    def __init__(self, data: FoldData, jobs: Sequence[FoldJob], search: Search, keys: dict[str, str | None]) -> None:
-        self.data, self.jobs, self.search, self.keys = data, jobs, search, keys
+    def __init__(
+        self,
+        adata: AnnData,
+        rows: np.ndarray,
+        cohort: Cohort,
+        jobs: Sequence[FoldJob],
+        search: Search,
+        keys: dict[str, str | None],
+    ) -> None:
+        self.adata, self.rows, self.cohort = adata, rows, cohort
+        self.jobs, self.search, self.keys = jobs, search, keys
+        judged = [np.unique(cohort.sample[job.train[job.validation]]) for job in jobs]
+        self.n_samples = [int(np.isfinite(cohort.age[samples]).sum()) for samples in judged]
         self.last_error: Exception | None = None
 
     def __call__(self, trial: Any) -> float:
@@ -147,15 +165,17 @@ class Objective:
         recipe = make_recipe(
             self.search.model_cls, self.keys, drawn["setup_kwargs"], drawn["model_kwargs"], drawn["train_kwargs"]
         )
+        data = read_data(self.adata, recipe.full_setup, self.cohort, rows=self.rows)
         start, errors, epochs = time.perf_counter(), [], []
         for i, job in enumerate(self.jobs):
             prune = PruneEpochs(trial) if len(self.jobs) == 1 else None
-            found, epoch = self._run(recipe, job, prune)
+            own = replace(job, recipe=recipe if prune is None else _watched(recipe, prune))
+            result = run_fold(data, own, torch.get_num_threads())
             if prune is not None and prune.behind:
                 raise optuna.TrialPruned(f"behind other trials after {prune.percent} % of the training")
-            errors.append(found)
-            epochs.append(epoch)
-            value = float(np.mean(np.concatenate(errors)))
+            errors.append(result.validation_mae)
+            epochs.append(result.best_epoch)
+            value = float(np.average(errors, weights=self.n_samples[: i + 1]))
             if not np.isfinite(value):
                 raise RuntimeError("the predicted ages are not finite")
             if len(self.jobs) > 1:
@@ -167,49 +187,13 @@ class Objective:
             trial.set_user_attr("best_epoch", int(np.median(epochs)))
         return value
 
-    def _run(self, recipe: Recipe, job: FoldJob, callback: Callback | None) -> tuple[np.ndarray, int]:
-        """Errors of one fold."""
-        try:
-            return fit_and_score(self.data, job, recipe, callback)
-        finally:
-            if self.data.n_bytes > _SMALL:
-                gc.collect()  # the AnnData of the fold is part of cycles, and the next one needs the memory
 
-
-def fit_and_score(data: FoldData, job: FoldJob, recipe: Recipe, callback: Callback | None) -> tuple[np.ndarray, int]:
-    """Absolute errors over the samples of the validation subjects, (n_samples,), and the epoch that was kept.
-
-    Parameters
-    ----------
-    data
-        All cells.
-    job
-        Which of them train and which validate.
-    recipe
-        What is fitted.
-    callback
-        Lightning's, for clocks that are trained in epochs.
-    """
-    cls, cells = recipe.model_cls, data.cells(job.train)
-    cells.obs[data.age_key] = data.age[data.sample[job.train]]
-    cells.obs[_keys.SPLIT] = np.where(job.validation, _keys.VALIDATION, _keys.TRAIN)
-    training = dict(recipe.train_kwargs)
-    if callback is not None and "enable_progress_bar" in training:  # make_recipe sets it for clocks with a trainer
-        training["callbacks"] = [*training.get("callbacks", ()), callback]
-    model = None
-    try:
-        cls.setup_anndata(cells, **recipe.setup)
-        model = cls(cells, **({"rng": job.seed} | recipe.model_kwargs))
-        model.train(**training)
-        rows = np.flatnonzero(job.validation)
-        predicted = model.predict_age(indices=rows, level="sample" if model.predicts_sums else "cell")
-        sample = data.sample[job.train][rows]
-        size = np.bincount(sample, minlength=len(data.age))
-        mean = np.bincount(sample, weights=predicted, minlength=len(data.age)) / np.maximum(size, 1)
-        judged = (size > 0) & np.isfinite(data.age)
-        return np.abs(mean - data.age)[judged], int(model.best_epoch_ or 0)
-    finally:
-        forget(model, cls, cells)
+def _watched(recipe: Recipe, callback: Callback) -> Recipe:
+    """The recipe with a callback of Lightning, for clocks that are trained in epochs."""
+    training = recipe.train_kwargs
+    if "enable_progress_bar" not in training:  # make_recipe sets it for clocks with a trainer
+        return recipe
+    return replace(recipe, train_kwargs=training | {"callbacks": [*training.get("callbacks", ()), callback]})
 
 
 def open_storage(storage: Any) -> BaseStorage:
