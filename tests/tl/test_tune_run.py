@@ -111,7 +111,8 @@ def test_a_study_of_other_data_is_refused(cohort, tmp_path, change, arguments, w
         ),
     ],
 )  # fmt: skip
-def test_a_study_depends_on_all_that_its_trials_read(cohort, tmp_path, space, arguments, change, what):
+def test_a_study_depends_on_all_that_its_trials_read(cohort, tmp_path, monkeypatch, space, arguments, change, what):
+    monkeypatch.setattr(Spy, "sums", True)
     cohort.layers["counts"] = cohort.X.copy()
     cohort.varm["agevi_measured"] = np.ones((cohort.n_vars, 1), dtype=bool)
     cohort.uns["agevi_measured"], cohort.obs["feature_set"] = {"sets": ["panel"], "key": "feature_set"}, "panel"
