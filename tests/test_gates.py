@@ -137,7 +137,7 @@ SETUP_CASES = {
     ),
     "a unit without a length": (
         None, {"age_transform": "horvath", "age_unit": "passages"}, ValueError,
-        "age_unit='passages' has no known length; pass one of 'years', 'months', 'weeks', 'days'",
+        "age_unit='passages' is not known; choose one of 'years', 'months', 'weeks', 'days'.",
     ),
     "covariate missing in cells": (
         lambda a: first(a, "batch", None), {"batch_key": "batch"}, ValueError, "batch_key needs a value in every cell",

@@ -6,21 +6,25 @@ import difflib
 import numbers
 import sys
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import anndata as ad
-import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata.abc import CSCDataset, CSRDataset
 
-from agevi import _names
+from agevi import _ages, _names
 from agevi._settings import settings
+from agevi._values import counts as counts
+from agevi._values import dense as dense
+from agevi._values import finite as finite
+from agevi._values import holds_counts as holds_counts
+from agevi._values import is_backed as is_backed
+from agevi._values import readable as readable
+from agevi._values import value_blocks as value_blocks
+from agevi._values import within as within
 
-_BLOCK = 1 << 22  # values looked at in one step, so that no gate copies X
-_ROUNDING = 1e-6  # of float32 values near 1
 MIN_LABELLED_SUBJECTS = 3
 
 
@@ -107,7 +111,13 @@ def positions(indices: Any, n: int) -> Any:
         raise IndexError(
             f"indices is {what} with {n:,} cells; pass one position or more of them, or a mask with a value for each."
         )
-    return given
+    return np.where(given < 0, given + n, given).astype(np.int64)
+
+
+def rows(indices: Any, n: int) -> tuple[Any, Any]:
+    """The cells of ``indices``, each once and in rising order (None for all), and where each of the given is among them."""
+    chosen = positions(indices, n)
+    return (None, slice(None)) if chosen is None else np.unique(chosen, return_inverse=True)
 
 
 def anndata(adata: Any, argument: str = "adata") -> ad.AnnData:
@@ -115,20 +125,38 @@ def anndata(adata: Any, argument: str = "adata") -> ad.AnnData:
     settings.apply()  # every public function passes here, and scanpy's verbosity may have changed since the last one
     if not isinstance(adata, ad.AnnData):
         raise TypeError(f"{argument} is a {type(adata).__name__}; pass an anndata.AnnData of cells x genes.")
+    if not (isinstance(adata.obs, pd.DataFrame) and isinstance(adata.var, pd.DataFrame)):
+        raise TypeError(
+            f"the tables of {argument} are on disk, as anndata.experimental.read_lazy leaves them; call {argument} = "
+            f"{argument}.to_memory() first."
+        )
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"{argument} is empty ({adata.n_obs} cells x {adata.n_vars} genes); check the last filter.")
     return adata
 
 
 def unique_names(adata: ad.AnnData) -> None:
-    """Refuse repeated gene or cell names."""
+    """Refuse missing and repeated names of genes and cells, and names of genes that are not text."""
     for axis, names in (("var", adata.var_names), ("obs", adata.obs_names)):
+        missing = np.asarray(names.isna())
+        if missing.any():
+            first = int(missing.argmax())
+            raise ValueError(
+                f"adata.{axis}_names is missing in {missing.sum():,} of {len(names):,} places (first: position {first}); name "
+                "them, or drop those " + ("genes." if axis == "var" else "cells.")
+            )
         if not names.is_unique:
             twice = names[names.duplicated()].unique()
             raise ValueError(
                 f"adata.{axis}_names has {len(twice):,} repeated names (e.g. {listed(twice, 3)}); "
                 f"call adata.{axis}_names_make_unique() first."
             )
+    kind = pd.api.types.infer_dtype(adata.var_names.astype(object))
+    if kind != "string":
+        raise TypeError(
+            f"adata.var_names holds {kind} values (e.g. {listed(adata.var_names, 2)}); a clock finds genes by their names "
+            "as text. Call adata.var_names = adata.var_names.astype(str) first."
+        )
 
 
 def column(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
@@ -178,8 +206,8 @@ def warn_of_spelling(found: pd.Series, known: Iterable[str], key: str, what: str
         )
 
 
-def ages(adata: ad.AnnData, age_key: str, *, min_age: float = -1.0) -> np.ndarray:
-    """Ages per cell as float64 of shape (n_cells,), NaN where unlabelled."""
+def ages(adata: ad.AnnData, age_key: str, *, min_age: float = -1.0, unit: str | None = None) -> np.ndarray:
+    """Ages per cell as float64 of shape (n_cells,), NaN where unlabelled; ``unit`` as in :func:`agevi._ages.check`."""
     values = column(adata, age_key, "age_key")
     numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     if not numeric:
@@ -202,6 +230,7 @@ def ages(adata: ad.AnnData, age_key: str, *, min_age: float = -1.0) -> np.ndarra
             f"adata.obs[{age_key!r}] has an age of {np.nanmin(out):g}, below min_age={min_age:g}; correct it, set it "
             "to NaN, or pass a lower min_age."
         )
+    _ages.check(out, age_key, unit)
     return out
 
 
@@ -284,12 +313,12 @@ def matrix(adata: ad.AnnData, layer: str | None) -> Any:
     if layer is None:
         if adata.X is None:
             raise ValueError(f"adata.X is absent; pass layer=..., one of {listed(names) or 'none'}.")
-        return _readable(adata.X, "adata.X")
+        return readable(adata.X, "adata.X")
     if layer not in adata.layers:
         hint = closest(layer, names)
         there = listed(names) or "none"
         raise KeyError(f"layer={layer!r} is not in adata.layers{hint}. Available: {there}.")
-    return _readable(adata.layers[layer], f"adata.layers[{layer!r}]")
+    return readable(adata.layers[layer], f"adata.layers[{layer!r}]")
 
 
 def representation(adata: ad.AnnData, use_rep: str) -> tuple[Any, list[str]]:
@@ -311,21 +340,6 @@ def representation(adata: ad.AnnData, use_rep: str) -> tuple[Any, list[str]]:
     return values, names
 
 
-def _readable(x: Any, where: str) -> Any:
-    """``x`` when it is a matrix that blocks of rows can be read from."""
-    if isinstance(x, np.ndarray) or (sp.issparse(x) and x.format in ("csr", "csc")) or is_backed(x):
-        return x
-    raise TypeError(
-        f"{where} is a {type(x).__module__}.{type(x).__name__}; agevi reads numpy arrays and scipy's csr and csc "
-        "matrices. Convert it first, for example with adata.to_memory()."
-    )
-
-
-def is_backed(x: Any) -> bool:
-    """Whether ``x`` is a matrix on disk, as in an AnnData opened with ``backed="r"``."""
-    return isinstance(x, CSRDataset | CSCDataset | h5py.Dataset)
-
-
 def in_memory(adata: ad.AnnData, reader: str = "training and scvi-tools' verbs read") -> None:
     """Refuse an AnnData whose matrix is on disk; ``reader`` says, with its verb, who needs it in memory."""
     if adata.isbacked:
@@ -333,52 +347,3 @@ def in_memory(adata: ad.AnnData, reader: str = "training and scvi-tools' verbs r
             f"adata is backed by {str(adata.filename)!r}; {reader} cells at random, which needs them in "
             "memory. Call adata = adata.to_memory() first (tl.predict_age works on backed data)."
         )
-
-
-def value_blocks(x: Any) -> Iterator[np.ndarray]:
-    """Stored values in blocks; zeros that a sparse matrix leaves out are left out."""
-    if sp.issparse(x):
-        for start in range(0, len(x.data), _BLOCK):
-            yield x.data[start : start + _BLOCK]
-    else:
-        step = max(1, _BLOCK // max(1, x.shape[1]))
-        for start in range(0, x.shape[0], step):
-            block = x[start : start + step]
-            yield block.data if sp.issparse(block) else np.asarray(block)
-
-
-def finite(x: Any, where: str, *, advice: str = "remove or fill them first.") -> None:
-    """Refuse NaN and infinite values."""
-    for block in value_blocks(x):
-        if block.dtype.kind == "f" and not np.isfinite(block).all():
-            bad = block[~np.isfinite(block)].flat[0]
-            raise ValueError(f"{where} has missing or infinite values (first: {bad}); {advice}")
-
-
-def within(x: Any, where: str, low: float, high: float, advice: str) -> None:
-    """Refuse values outside ``low`` to ``high``; ``advice`` says what they are and what to do."""
-    for block in value_blocks(x):
-        least, most = (float(block.min()), float(block.max())) if block.size else (low, low)
-        if least < low - _ROUNDING or most > high + _ROUNDING:
-            worst = least if least < low - _ROUNDING else most
-            raise ValueError(f"{where} has values outside {low:g} to {high:g} (e.g. {worst:.3g}); {advice}")
-
-
-def counts(x: Any, where: str, why: str, *, advice: str, empty_ok: bool = False) -> None:
-    """Refuse what is not raw counts: NaN, infinite, negative, non-integer or, unless ``empty_ok``, all zero.
-
-    ``why`` says who needs counts ("PoissonVAE is fitted to raw counts"), ``advice`` what to do.
-    """
-    finite(x, where)
-    total = 0.0
-    for block in value_blocks(x):
-        if block.size and block.min() < 0:
-            raise ValueError(f"{where} has negative values (lowest: {block.min():g}); {why}. {advice}")
-        if block.dtype.kind == "f":
-            fraction = block != np.floor(block)
-            if fraction.any():
-                first = block[fraction].flat[0]
-                raise ValueError(f"{where} has non-integer values (first: {first:.3g}); {why}. {advice}")
-        total += float(block.sum(dtype=np.float64))
-    if total == 0 and not empty_ok:
-        raise ValueError(f"{where} holds only zeros; {why}. {advice}")

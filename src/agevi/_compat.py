@@ -5,6 +5,7 @@ Public names are imported here once. Underscore hooks of scvi-tools that agevi r
 
 - ``BaseModelClass._get_setup_method_args``, ``_get_init_params``, ``_make_data_loader``, ``_validate_anndata``
 - ``BaseModelClass._adata``, ``_adata_manager``, ``_model_summary_string``
+- ``AnnData._adata_ref``, ``_oidx``, ``_vidx`` and ``_init_as_actual`` of anndata
 - ``TrainingPlan.kl_weight`` and ``TrainRunner._update_history`` (called by ``TrainRunner``)
 """
 
@@ -14,7 +15,9 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 from typing import Any
 
+import numpy as np
 import torch
+from anndata import AnnData
 from lightning.pytorch import Callback
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
@@ -58,7 +61,9 @@ __all__ = [
     "ZeroInflatedNegativeBinomial",
     "auto_move_data",
     "parse_device",
+    "read_rows",
     "version",
+    "written_to",
 ]
 
 
@@ -82,6 +87,35 @@ class Absent:
 def parse_device(accelerator: str, device: int | str) -> torch.device:
     """The torch device that scvi-tools would choose."""
     return parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2]
+
+
+def read_rows(adata: AnnData, rows: np.ndarray) -> AnnData:
+    """Some rows of backed data in memory; those of a view through its parent, since anndata makes no view of such a view."""
+    if not adata.is_view:
+        return adata[rows].to_memory()
+    parent = adata._adata_ref
+    of_rows, of_columns = (
+        np.arange(n)[index if isinstance(index, slice) else np.asarray(index)]
+        for n, index in ((parent.n_obs, adata._oidx), (parent.n_vars, adata._vidx))
+    )
+    part = parent[of_rows[rows]].to_memory()
+    return part if np.array_equal(of_columns, np.arange(parent.n_vars)) else part[:, of_columns].copy()
+
+
+def written_to(adata: AnnData, *, copy: bool = False) -> AnnData:
+    """What a tool writes to: ``adata``, or a copy, in memory where the data are on disk.
+
+    anndata copies a view when it is written to, and cannot where its parent is on disk; such a view is read into memory in
+    place.
+    """
+    if not adata.isbacked:
+        return adata.copy() if copy else adata
+    if copy or adata.is_view:
+        read = read_rows(adata, np.arange(adata.n_obs))
+        if copy:
+            return read
+        adata._init_as_actual(read)
+    return adata
 
 
 def version(package: str) -> str:

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, AnnDataManager
 from agevi.nn.rows import csr
 
@@ -100,9 +101,9 @@ class CellDataset(Dataset[Batch]):
         """Values of some cells as float32, (n, n_genes)."""
         part = self.x[rows]
         if not self.sparse:
-            dense = part.toarray() if sp.issparse(part) else part
-            return torch.from_numpy(np.asarray(dense, dtype=np.float32))
+            return torch.from_numpy(_checks.dense(part))
         if not self.canonical:
+            part = part.astype(np.float32)  # before values are summed, which their own type may not hold
             part.sum_duplicates()
         values = part.data.astype(np.float32, copy=False)
         if np.count_nonzero(values) < len(values):  # a stored zero is a zero

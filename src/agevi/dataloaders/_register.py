@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks
+from agevi._ages import YEAR
 from agevi._compat import (
     REGISTRY_KEYS,
     AnnDataManager,
@@ -29,7 +30,7 @@ from agevi.dataloaders._fields import (
     UnitField,
 )
 from agevi.dataloaders._measured import check_sets
-from agevi.nn.heads import ADULT, AGE_TRANSFORMS, YEAR
+from agevi.nn.heads import ADULT, AGE_TRANSFORMS
 
 CATEGORY_KEYS = ("modality_key", "tissue_key")
 """Arguments of ``setup_anndata`` that some clocks have; each names a categorical column that they read."""
@@ -64,6 +65,7 @@ def check_setup(
     _checks.anndata(adata)
     _checks.in_memory(adata)
     _checks.choice(setup["normalize"], NORMALIZE, "normalize")
+    _checks.choice(setup["age_unit"], tuple(YEAR), "age_unit")
     _checks.choice(setup["age_transform"], ("auto", *AGE_TRANSFORMS), "age_transform")
     if setup["age_transform"] == "horvath":
         _check_horvath(adata, setup, require_ages)
@@ -117,12 +119,11 @@ def check_values(
 
 
 def _check_horvath(adata: AnnData, setup: dict[str, Any], require_ages: bool) -> None:
-    """Refuse units of unknown length and ages without a logarithm."""
+    """Refuse ages without a logarithm."""
     unit, key = setup["age_unit"], setup["age_key"]
-    check_horvath_unit(unit)
     if not require_ages:
         return
-    lowest = float(np.nanmin(_checks.ages(adata, key, min_age=-np.inf)))
+    lowest = float(np.nanmin(_checks.ages(adata, key, min_age=-np.inf, unit=unit)))
     if lowest <= -YEAR[unit]:
         raise ValueError(
             f"adata.obs[{key!r}] has an age of {lowest:g} {unit}; age_transform='horvath' takes the logarithm of age + 1 year, "
@@ -142,7 +143,7 @@ def check_horvath_unit(age_unit: str) -> None:
 
 def check_ages(adata: AnnData, setup: dict[str, Any], subject: pd.Series, sample: pd.Series) -> None:
     """Refuse ages that differ within a unit or that no clock can learn from."""
-    age = _checks.ages(adata, setup["age_key"], min_age=setup["min_age"])
+    age = _checks.ages(adata, setup["age_key"], min_age=setup["min_age"], unit=setup["age_unit"])
     by_sample = _checks.age_per_unit(age, sample, setup["age_key"], is_sample=sample is not subject)
     owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()
     _checks.learnable(by_sample, owner, setup["age_key"])

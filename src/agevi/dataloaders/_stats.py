@@ -43,6 +43,7 @@ class GeneStats:
 def log1p_cp10k(x: sp.csr_matrix) -> sp.csr_matrix:
     """log(1 + counts per 10,000) of every row, float64, as a new matrix."""
     x = sp.csr_matrix(x, dtype=np.float64, copy=True)
+    x.sum_duplicates()
     x.data = _log1p_cp10k(x.data, np.asarray(x.sum(axis=1)).ravel(), x.indptr)
     return x
 
@@ -70,10 +71,10 @@ def gene_stats(x: Any, rows: np.ndarray, *, normalize: str) -> GeneStats:
     sums = np.zeros((5, n_genes))  # values, squares, normalised values, their squares, non-zeros
     largest, library_square = -np.inf, 0.0
     for start in range(0, len(rows), _ROWS):
-        block = sp.csr_matrix(x[rows[start : start + _ROWS]])
+        block = sp.csr_matrix(x[rows[start : start + _ROWS]], dtype=np.float64)
         block.sum_duplicates()
         block.eliminate_zeros()
-        values, library = block.data.astype(np.float64), np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        values, library = block.data, np.asarray(block.sum(axis=1)).ravel()
         scaled = _log1p_cp10k(values, library, block.indptr) if normalize == "log1p_cp10k" else values
         gene = block.indices.astype(np.intp)
         for row, weights in zip(sums, (values, values**2, scaled, scaled**2, None), strict=True):

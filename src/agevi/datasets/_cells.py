@@ -86,7 +86,9 @@ def sample_cells(
     generator = _parameters.generator(rng)
 
     x = profiles.to_memory().X if profiles.isbacked else profiles.X
-    _check_log_cpm(x)
+    if x is None:
+        raise ValueError("profiles.X is absent; it must hold log1p(counts per million), one row per subject.")
+    _check_log_cpm(_checks.readable(x, "profiles.X"))
     blocks = [_cells_of_one(_row(x, i), n_cells, library_size, dispersion, generator) for i in range(profiles.n_obs)]
     obs = profiles.obs.iloc[np.repeat(np.arange(profiles.n_obs), n_cells)].copy()
     if subject_key not in obs:
@@ -149,8 +151,6 @@ def _row(x: Any, i: int) -> np.ndarray:
 
 def _check_log_cpm(x: Any) -> None:
     """Refuse what cannot be log1p of counts per million."""
-    if x is None:
-        raise ValueError("profiles.X is absent; it must hold log1p(counts per million), one row per subject.")
     _checks.finite(x, "profiles.X")
     fix = "profiles must hold log1p(counts per million), one row per subject"
     if x.min() < 0:
@@ -176,7 +176,7 @@ def _cells_of_one(
 
     The order of the draws (all library sizes, all gamma factors, all counts) fixes the cells of the benchmarks.
     """
-    share = np.expm1(log_cpm) / _MILLION
+    share = np.expm1(log_cpm, dtype=np.result_type(log_cpm, np.float32)) / _MILLION  # of bytes it would be float16
     library = rng.lognormal(np.log(library_size), SD_LOG_LIBRARY, size=n_cells)
     mean = share[None, :] * library[:, None]
     if dispersion > 0:

@@ -163,7 +163,8 @@ class ClockMixin(RoleMixin, PredictMixin):
         adata
             Cells with the clock's genes in any order; default: the data that the model was made with.
         indices
-            Positions of the cells to predict, or a mask of all cells; default all.
+            Positions of the cells to predict, as numpy takes them (negative ones count from the end), or a mask of all
+            cells; default all.
         level
             ``"cell"``, or ``"sample"``: from the summed counts of those of each sample's cells that are in ``indices``, the
             same value for all of them, which needs a clock that was trained on sums. Values that are not normalised inside
@@ -183,7 +184,7 @@ class ClockMixin(RoleMixin, PredictMixin):
         KeyError
             If ``level="sample"`` and the column of the samples is missing.
         IndexError
-            If ``indices`` are no positions of cells.
+            If ``indices`` are not positions of cells.
         RuntimeError
             If the clock is not trained, or was loaded without data and ``adata`` is missing.
         ValueError
@@ -195,12 +196,11 @@ class ClockMixin(RoleMixin, PredictMixin):
                 f"level='sample' needs a clock that was trained on sums of cells; this {type(self).__name__} was trained "
                 "on single cells. Predict cells and average them with agevi.tl.aggregate_subjects."
             )
-        if indices is not None:
-            indices = _checks.positions(indices, self._data(adata).n_obs)
+        rows, place = (None, slice(None)) if indices is None else _checks.rows(indices, self._data(adata).n_obs)
         with factors_in(factors_for(_checks.choice(precision, PRECISIONS, "precision"), self.device)):
             if level == "sample":
-                return self._predict_samples(adata, indices=indices, batch_size=batch_size)
-            return self._predict(adata, indices=indices, batch_size=batch_size).age
+                return self._predict_samples(adata, indices=rows, batch_size=batch_size)[place]
+            return self._predict(adata, indices=rows, batch_size=batch_size).age[place]
 
     def roles(self, adata: AnnData) -> np.ndarray:
         """How the fitted weights used the subject of each cell, (n_cells,) of text.

@@ -13,6 +13,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks
+from agevi._compat import read_rows
 from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._sums import sample_groups, sample_means, sum_rows
@@ -125,7 +126,7 @@ class PredictMixin(ShellMixin):
         if setup["normalize"] == "none":
             sums = sp.diags(1 / np.bincount(codes)) @ sums
         first = np.unique(codes, return_index=True)[1]
-        obs = self._conditions(data[rows[first]], getattr(self.module, "encode_covariates", False))
+        obs = self._conditions(columns_of(data, rows[first]), getattr(self.module, "encode_covariates", False))
         units = AnnData(obs=obs, var=shell.var.copy(), shape=(n_units, len(self.genes)))
         if setup["layer"] is None:
             units.X = sums
@@ -151,6 +152,12 @@ class PredictMixin(ShellMixin):
             raise RuntimeError(f"{verb} needs a trained model; call model.train() or {name}.load(...) first.")
 
 
+def columns_of(adata: AnnData, rows: np.ndarray) -> AnnData:
+    """The columns of some cells without their values, of data in memory or on disk."""
+    obs = adata.obs.iloc[rows]
+    return AnnData(obs=obs.set_axis(obs.index.astype(str)))
+
+
 def blocks(adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> Iterator[AnnData]:
     """``adata`` itself, or the chosen cells of backed data, some at a time."""
     if not adata.isbacked:
@@ -158,4 +165,4 @@ def blocks(adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> Iterat
         return
     rows = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
     for part in np.array_split(rows, max(1, -(-len(rows) // _BACKED_BLOCK))):
-        yield adata[part].to_memory()
+        yield read_rows(adata, part)

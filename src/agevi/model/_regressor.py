@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, BaseModelClass, BaseModuleClass, LossOutput, auto_move_data
 from agevi.dataloaders._fields import AGE, SUBJECT, SUMMED
 from agevi.model._clock import ClockMixin
@@ -158,8 +159,9 @@ class RegressorClock(SubjectTrainingMixin, ClockMixin, BaseModelClass):
         -------
         float32 of shape (n_cells, n_latent).
         """
-        latent = self._predict(adata, indices=indices, batch_size=batch_size).latent
-        return np.asarray(latent)
+        data = self._data(adata)
+        rows, place = _checks.rows(indices, data.n_obs)
+        return np.asarray(self._predict(data, indices=rows, batch_size=batch_size).latent)[place]
 
     @torch.inference_mode()
     def _predict_batches(

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from agevi import _checks, _keys
+from agevi._ages import YEAR
 from agevi._compat import Host
 from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
@@ -17,7 +18,6 @@ from agevi.dataloaders._splitter import roles_from_column
 from agevi.dataloaders._sums import sample_groups
 from agevi.dataloaders._views import source_of
 from agevi.model._density import density_weights
-from agevi.nn.heads import YEAR
 
 logger = logging.getLogger(__name__)
 

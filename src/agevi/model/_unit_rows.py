@@ -14,7 +14,7 @@ from agevi._compat import REGISTRY_KEYS
 from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._sums import sum_rows
-from agevi.model._predictions import blocks
+from agevi.model._predictions import blocks, columns_of
 from agevi.model._reading import Reading, reading_of
 
 
@@ -77,8 +77,7 @@ class UnitRows:
     def values(self, rows: np.ndarray) -> torch.Tensor:
         """What the clock reads of some rows, (n, n_genes) float32 on its device."""
         x = _checks.matrix(self.shell, self.layer)[self.rows[rows]]
-        dense = np.asarray(x.toarray() if sp.issparse(x) else x, dtype=np.float32)
-        read = torch.from_numpy(dense).to(self.device)
+        read = torch.from_numpy(_checks.dense(x)).to(self.device)
         return self.reading.values(read, self._fields_of(rows)) if self.reading.by_field else self.reading.values(read)
 
     def _fields_of(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -109,8 +108,7 @@ def _summed(
     if setup["normalize"] == "none":
         sums = sp.diags(1 / np.bincount(codes)) @ sums
     first = np.unique(codes, return_index=True)[1]
-    obs = clock._conditions(adata[cells[first]], getattr(clock.module, "encode_covariates", False))
-    obs.index = obs.index.astype(str)
+    obs = clock._conditions(columns_of(adata, cells[first]), getattr(clock.module, "encode_covariates", False))
     units = AnnData(obs=obs, var=shell.var.copy(), shape=(n_units, len(clock.genes)))
     if setup["layer"] is None:
         units.X = sums

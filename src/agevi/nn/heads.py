@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from agevi.nn.blocks import Stack
 
 AGE_TRANSFORMS = ("none", "log", "horvath")
-YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
-"""Length of a year in each unit of ages that the transform of Horvath knows."""
 ADULT = 20.0
 """Years of age up to which that transform is logarithmic."""
 _LOSSES: dict[str, Callable[..., torch.Tensor]] = {"huber": F.huber_loss, "mse": F.mse_loss, "mae": F.l1_loss}

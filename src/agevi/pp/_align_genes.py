@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks
+from agevi.model._predictions import blocks
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
 
     Finds the naming that shares most genes with the clock: ``var_names`` as they are, without the version of
     Ensembl ids, or a text column of ``adata.var``, where data usually keep the other identifiers. Columns that
-    come to one name are summed, which is right for counts only. Genes of another species are not translated; a
+    come to one name are summed (integers in 64 bits), which is right for counts only. Genes of another species are not translated; a
     clock fits the species that it was trained on.
 
     Parameters
@@ -45,6 +46,8 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
     ------
     KeyError
         If ``mapping`` names no column of ``adata.var``.
+    TypeError
+        If X or a layer is no matrix of numbers.
     ValueError
         If no gene is found under any naming.
 
@@ -57,7 +60,7 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
     ['Sgene003', 'Sgene001']
     """
     _checks.anndata(adata)
-    wanted = pd.Index([str(g) for g in getattr(genes, "genes", genes)])
+    wanted = pd.Index([str(g) for g in getattr(genes, "genes", genes)]).unique()
     label, names = _best(_namings(adata, mapping), wanted)
     found = np.isin(names, wanted)
     if not found.any():
@@ -70,20 +73,36 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
     logger.info("%d of the clock's %d genes are found by %s.", len(present), len(wanted), label)
     columns = np.flatnonzero(found)
     target = present.get_indexer(pd.Index(names[columns]))
-    gather = sp.csr_matrix((np.ones(len(columns)), (columns, target)), shape=(adata.n_vars, len(present)))
-    original = pd.Series(adata.var_names[columns].astype(str)).groupby(target).agg(";".join)
+    original = pd.Series(_text(adata.var_names.to_series())[columns]).groupby(target).agg(";".join)
+    values = [_aligned(block, columns, target, len(present)) for block in blocks(adata, None)]
+    joined: dict[str | None, Any] = {place: _stacked([part[place] for part in values]) for place in values[0]}
+    x = joined.pop(None, None)
     return AnnData(
-        X=None if adata.X is None else _sum_columns(adata.X, gather),
-        layers={k: _sum_columns(adata.layers[k], gather) for k in adata.layers if k is not None},
+        X=x,
+        layers=joined,
         obs=adata.obs.copy(),
         var=pd.DataFrame({"original_name": original.to_numpy(dtype=object)}, index=present),
-        shape=(adata.n_obs, len(present)) if adata.X is None else None,
+        shape=(adata.n_obs, len(present)) if x is None else None,
     )
+
+
+def _aligned(adata: AnnData, columns: np.ndarray, target: np.ndarray, n: int) -> dict[str | None, Any]:
+    """X (under None) and the layers, with ``columns`` of the data in, or summed to, the ``n`` columns ``target``."""
+    places = [None if adata.X is None else (None, "adata.X", adata.X)]
+    places += [(k, f"adata.layers[{k!r}]", adata.layers[k]) for k in adata.layers if k is not None]
+    return {key: _sum_columns(_checks.readable(x, where), columns, target, n) for key, where, x in filter(None, places)}
+
+
+def _stacked(parts: list[Any]) -> Any:
+    """Blocks of rows one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
 
 
 def _namings(adata: AnnData, mapping: Mapping[str, str] | pd.Series | str | None) -> dict[str, np.ndarray]:
     """Candidate names of the columns, by a label for messages."""
-    own = adata.var_names.astype(str)
+    own = pd.Index(_text(adata.var_names.to_series()))
     if isinstance(mapping, str):
         if mapping not in adata.var:
             raise KeyError(
@@ -110,7 +129,11 @@ def _best(namings: dict[str, np.ndarray], wanted: pd.Index) -> tuple[str, np.nda
     return max(namings.items(), key=lambda item: len(known & set(item[1])))
 
 
-def _sum_columns(x: Any, gather: sp.csr_matrix) -> Any:
-    """``x`` times a 0/1 matrix, in the type of ``x``."""
-    out = x @ gather.astype(x.dtype)
-    return sp.csr_matrix(out) if sp.issparse(x) else np.asarray(out)
+def _sum_columns(x: Any, columns: np.ndarray, target: np.ndarray, n: int) -> Any:
+    """Columns of ``x`` that come to one name summed, in the type in which numpy sums values of the type of ``x``."""
+    if len(columns) == n:
+        out = x[:, columns[np.argsort(target)]]
+        return sp.csr_matrix(out) if sp.issparse(out) else np.asarray(out)
+    wide = np.zeros(0, dtype=x.dtype).sum().dtype  # 64-bit of bool and integers, which 8 or 16 bits would not hold
+    gather = sp.csr_matrix((np.ones(len(columns), dtype=wide), (columns, target)), shape=(x.shape[1], n))
+    return sp.csr_matrix(x @ gather) if sp.issparse(x) else np.asarray(x @ gather)

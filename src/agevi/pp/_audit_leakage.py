@@ -13,6 +13,7 @@ from anndata import AnnData
 from scipy.stats import spearmanr
 
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.pp import _audit_columns, _audit_copies, _audit_split
 from agevi.pp._audit_design import design_findings
 from agevi.pp._audit_finding import HIGH, LOW, MEDIUM, NONE, SEVERITIES, Finding
@@ -144,7 +145,7 @@ def audit_leakage(
         z = _audit_copies.project(rows, min(n_components, adata.n_vars), generator)
         found.append(_random_split(z, units, samples, generator))
     if key_added is not None:
-        adata.obs[key_added] = _twins(adata, units.subject, exact, near)
+        written_to(adata).obs[key_added] = _twins(adata, units.subject, exact, near)
     return _report(found)
 
 

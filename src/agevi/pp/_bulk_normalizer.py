@@ -14,6 +14,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _compat
+from agevi._compat import written_to
 from agevi.dataloaders._register import where
 from agevi.io import _format
 from agevi.pp import _bulk_values, _design
@@ -174,7 +175,7 @@ class BulkNormalizer:
         for rows in _bulk_values.row_blocks(*adata.shape):
             block = self._normalized(_bulk_values.dense(x[rows], np.float64)[:, order], batch[rows], covariates[rows])
             values[rows.start : rows.stop, order] = block
-        out = adata.copy() if copy else adata
+        out = written_to(adata, copy=copy)
         out.layers[key_added] = values
         return out if copy else None
 

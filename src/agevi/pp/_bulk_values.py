@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks
+from agevi._compat import written_to
 from agevi.dataloaders._register import where
 
 _BLOCK = 1 << 22  # values of one block: 32 MB in float64
@@ -25,7 +26,7 @@ def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
 
 def dense(block: Any, dtype: Any) -> np.ndarray:
     """Some rows as a new dense array."""
-    return np.array(block.toarray() if sp.issparse(block) else block, dtype=dtype)
+    return _checks.dense(block, dtype) if sp.issparse(block) else np.array(block, dtype=dtype)
 
 
 def value_range(x: Any, place: str) -> tuple[float, float]:
@@ -177,6 +178,6 @@ def _converted(adata: AnnData, x: Any, convert: Any, key_added: str, copy: bool)
     values = np.empty(adata.shape, dtype=np.float32)
     for rows in row_blocks(*adata.shape):
         values[rows] = convert(dense(x[rows], np.float64))
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.layers[key_added] = values
     return out if copy else None

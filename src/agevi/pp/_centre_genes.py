@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks
+from agevi._compat import written_to
 from agevi.dataloaders._register import where
 from agevi.dataloaders._sums import sample_groups, sum_rows
 
@@ -106,7 +107,7 @@ def centre_genes(
     wanted = share.mean(0) if reference is None else _reference(reference, adata.var_names, f"{key_added}_share")
     factor = _factors(share, total, wanted)
     values = _scaled(x, factor, code, rng)
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.layers[key_added] = values
     out.var[f"{key_added}_share"] = wanted
     return out if copy else None

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks
+from agevi._compat import written_to
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def parse_age(
         "obs[%r]: of %d cells %d have a binned age and %d a bound (strategy %r), %d have none.",
         age_key, adata.n_obs, counts["binned"], counts["bound"], strategy, counts["missing"],
     )  # fmt: skip
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.obs[key_added or age_key] = ages[codes]  # code -1, a missing value, is the last entry
     return out if copy else None
 

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.dataloaders._assign import assign_roles, role_counts, subject_ages, subject_strata
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def split_subjects(  # noqa: PLR0913
     )
     of_cell = subject.map(pd.Series(roles, index=ages.index)).to_numpy()
     _log(roles, int(ages.isna().sum()), key_added)
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.obs[key_added] = pd.Categorical(of_cell, categories=list(_keys.SPLIT_ROLES))
     return out if copy else None
 

@@ -13,6 +13,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from agevi import _checks, _keys
+from agevi._compat import written_to
 
 NOUN = "correlation"
 LEVELS = ("cell", "sample")
@@ -195,7 +196,7 @@ def age_correlation(
     }
     keys = _keys.Keys(key_added)
     stored = _keys.to_uns(table), _keys.to_uns(params)
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
     return out if copy else None
 

@@ -10,6 +10,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.metrics._ranks import mean_and_error
 from agevi.model.nmf._module import NMFModule
 from agevi.model.vae._module import ClockVAEModule
@@ -120,7 +121,7 @@ def age_programs(
         "age_unit": model.setup_args["age_unit"],
     }
     keys, stored = _keys.Keys(key_added), (_keys.to_uns(table), _keys.to_uns(params))
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.varm[keys.table(NOUN)] = aligned
     out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
     return out if copy else None

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.tl._verdict import announce
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def aggregate_subjects(
     if not used.all():
         logger.info("%d of %d cells have no prediction and are left out.", (~used).sum(), adata.n_obs)
     announce(adata, table, keys)
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.uns[keys.subjects] = _keys.to_uns(table)
     return out if copy else None
 

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 import agevi
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.metrics._ranks import mean_and_error, rank_stability
 from agevi.model._clock import is_clock
 from agevi.model._seed import as_seed
@@ -170,7 +171,7 @@ def attribute_genes(  # noqa: PLR0913
         "rng": rng,
     }
     record = _keys.to_uns(_record(runs, units[0].groups, models) | {"params": params})
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     keys = _keys.Keys(key_added)
     for part, values in stored.items():
         out.varm[keys.attribution(part)] = values

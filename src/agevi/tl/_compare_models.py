@@ -15,6 +15,7 @@ from anndata import AnnData
 
 import agevi
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.dataloaders._register import check_setup
 from agevi.model import MODELS
 from agevi.model._clock import ClockMixin
@@ -187,7 +188,7 @@ def compare_models(  # noqa: PLR0913
         "age_unit": setup["age_unit"],
     }
     slots = _keys.Keys(key_added)
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.uns[slots.table("leaderboard")] = _keys.to_uns(table)
     out.uns[slots.table("leaderboard_predictions")] = _keys.to_uns(predictions)
     out.uns[slots.table_params("leaderboard")] = _keys.to_uns(record)

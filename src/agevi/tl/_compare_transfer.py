@@ -12,6 +12,7 @@ from anndata import AnnData
 
 import agevi
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.model._bundle import copy_of
 from agevi.model.transfer import CaseControlClassifier
@@ -226,7 +227,7 @@ def compare_transfer(  # noqa: PLR0913
         "n_known": len(known),
         "version": agevi.__version__,
     }
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     keys = _keys.Keys(key_added)
     out.uns[keys.table(NOUN)] = _keys.to_uns(table)
     out.uns[keys.table_params(NOUN)] = _keys.to_uns(params)

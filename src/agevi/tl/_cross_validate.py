@@ -12,6 +12,7 @@ from anndata import AnnData
 
 import agevi
 from agevi import _keys
+from agevi._compat import written_to
 from agevi.tl._by_group import Groups, combined_per_cell, make_groups, pairs_to_fit, table_by_group
 from agevi.tl._checkpoint import Checkpoint, seed_of
 from agevi.tl._fold_run import FoldJob, FoldResult
@@ -191,7 +192,7 @@ def cross_validate(  # noqa: PLR0913
         parts: dict[str, Any] = {"groupby": groupby, "min_cells": min_cells if groupby else None}
         store = Checkpoint(checkpoint_dir, run_fingerprint(data, cohort, recipe, seed=seed, groups=groups, **parts))
     results = run_jobs([(data, job) for job in jobs], n_jobs=n_jobs, checkpoints=[store] * len(jobs))
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     _write_cells(out, keys, cohort, groups, jobs, results)
     if groups is not None:
         out.uns[keys.table_params("by_group")] = {"groupby": str(groupby), "min_cells": int(min_cells)}

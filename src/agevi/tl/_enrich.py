@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control
 
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.tl._gene_sets import read_sets
 from agevi.tl._rankings import members, rankings
 from agevi.tl._set_tests import N_PERMUTATIONS, over_represented, scored
@@ -156,7 +157,7 @@ def enrich(
         "n_permutations": N_PERMUTATIONS if method == "gsea" else None,
     }
     stored = _keys.to_uns(pd.concat(tables, ignore_index=True)), _keys.to_uns(params)
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
     return out if copy else None
 

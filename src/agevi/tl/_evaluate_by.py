@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.metrics._rows import metrics_row
 from agevi.tl._verdict import references
 
@@ -142,7 +143,7 @@ def evaluate_by(
         "n_boot": n_boot,
         "rng": rng,
     }
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.uns[keys.table("metrics")] = _keys.to_uns(result)
     out.uns[keys.table_params("metrics")] = _keys.to_uns(params)
     return out if copy else None

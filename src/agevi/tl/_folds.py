@@ -123,7 +123,7 @@ def without_folds(adata: AnnData, setup: Mapping[str, Any], subject: pd.Series, 
     subject, sample
         Of every cell, from :func:`agevi._checks.units`.
     """
-    cell_age = _checks.ages(adata, setup["age_key"], min_age=setup["min_age"])
+    cell_age = _checks.ages(adata, setup["age_key"], min_age=setup["min_age"], unit=setup["age_unit"])
     age = _checks.age_per_unit(cell_age, sample, setup["age_key"], is_sample=sample is not subject)
     subjects, samples = pd.Index(np.unique(subject)), age.index
     return Cohort(

@@ -11,6 +11,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.tl._attribute_genes import check_clock
 from agevi.tl._attribution_run import Function
 from agevi.tl._attribution_units import RowSet, Units, draw_cells, make_units
@@ -135,7 +136,7 @@ def perturb_genes(  # noqa: PLR0913
         "age_unit": model.setup_args["age_unit"],
     }
     stored, keys = (_keys.to_uns(table), _keys.to_uns(params)), _keys.Keys(key_added)
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
     return out if copy else None
 

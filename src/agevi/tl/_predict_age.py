@@ -12,6 +12,7 @@ from anndata import AnnData
 
 import agevi
 from agevi import _checks, _keys
+from agevi._compat import written_to
 from agevi.model._clock import is_clock
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def predict_age(
     prediction = model._predict(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
     sample_ages = _sample_ages(adata, model, sample_key, batch_size, min_gene_coverage)
     roles = _roles(adata, model)
-    adata = adata.copy() if copy else adata
+    adata = written_to(adata, copy=copy)
     by_row = sample_ages is None or model.predicts_rows
     adata.obs[keys.predicted] = prediction.age if by_row else sample_ages
     deviation = None if cell_type is None else _within(prediction.age, cell_type)

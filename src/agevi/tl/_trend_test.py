@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from agevi import _checks, _keys, metrics
+from agevi._compat import written_to
 from agevi.metrics import _kernels
 from agevi.tl._age_correlation import Units, permuted_ages
 from agevi.tl._evaluate_by import OVERALL, sample_values
@@ -153,7 +154,7 @@ def trend_test(
         "rng": rng,
     }
     stored = _keys.to_uns(table), _keys.to_uns(params)
-    out = adata.copy() if copy else adata
+    out = written_to(adata, copy=copy)
     out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
     return out if copy else None
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
@@ -232,9 +231,11 @@ class NMFClock(RegressorClock):
             Positions of the cells; default all.
         """
         self._check_trained("get_reconstruction_error")
-        shell, _ = self._shell(self._data(adata), min_gene_coverage=1.0, conditioned=False)
+        data = self._data(adata)
+        _checks.in_memory(data, "model.get_reconstruction_error reads")
+        rows = np.arange(data.n_obs) if indices is None else _checks.positions(indices, data.n_obs)
+        shell, _ = self._shell(data, min_gene_coverage=1.0, conditioned=False)
         x, module = _checks.matrix(shell, self.setup_args["layer"]), self.module
-        rows = np.arange(x.shape[0]) if indices is None else np.asarray(indices)
         total = 0.0
         for start in range(0, len(rows), _ROWS):
             counts = _dense(x, rows[start : start + _ROWS]).to(self.device)
@@ -245,5 +246,4 @@ class NMFClock(RegressorClock):
 
 def _dense(x: Any, rows: np.ndarray) -> torch.Tensor:
     """Some rows as float32."""
-    block = x[rows]
-    return torch.from_numpy(np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float32))
+    return torch.from_numpy(_checks.dense(x[rows]))

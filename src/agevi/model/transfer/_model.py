@@ -242,9 +242,9 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         self._check_trained("model.predict_proba")
         find = self._predict_samples if level == "sample" else self._of_cells
         data = self._data(adata)
-        chosen = _checks.positions(indices, data.n_obs)
-        odds = torch.from_numpy(find(data, indices=chosen, batch_size=batch_size))
-        probability: np.ndarray = torch.sigmoid(odds).numpy()
+        rows, place = _checks.rows(indices, data.n_obs)
+        odds = torch.from_numpy(find(data, indices=rows, batch_size=batch_size))
+        probability: np.ndarray = torch.sigmoid(odds).numpy()[place]
         return probability
 
     def _of_cells(self, adata: AnnData, **options: Any) -> np.ndarray:

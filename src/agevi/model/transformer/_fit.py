@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.utils.extmath import randomized_svd
 
@@ -22,8 +21,7 @@ OTHER = "other"
 
 def dense(x: Any, rows: np.ndarray) -> np.ndarray:
     """Some rows as float32."""
-    part = x[rows]
-    return np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float32)
+    return _checks.dense(x[rows])
 
 
 def group_moments(

@@ -360,10 +360,12 @@ class TransformerClock(SampleClock):
             If the clock is not trained.
         """
         self._check_trained("model.get_attention")
-        shell, _ = self._shell(self._data(adata), min_gene_coverage=0.8, conditioned=False)
+        data = self._data(adata)
+        _checks.in_memory(data, "model.get_attention reads")
+        rows = _checks.positions(indices, data.n_obs)
+        shell, _ = self._shell(data, min_gene_coverage=0.8, conditioned=False)
         self._remember(shell)
         try:
-            rows = None if indices is None else np.asarray(indices)
             loader = cell_loader(self.get_anndata_manager(shell), rows, batch_size=batch_size or _ATTENTION_BATCH)
             found = [(out["weights"].cpu(), out["tokens"].cpu()) for out in self._outputs(loader, weights=True)]
         finally:

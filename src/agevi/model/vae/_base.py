@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, RNASeqMixin, VAEMixin
 from agevi.dataloaders._stats import gene_stats
 from agevi.model._clock import ClockMixin
@@ -89,6 +90,10 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
         self.module.age_scale.fit(self._sample_ages(train))
         self.module.fit_buffers(stats, noise_relative_to=relative_to)
         self._fit_sums(train, self.module.input)
+
+    def _make_data_loader(self, adata: AnnData, indices: Any = None, **kwargs: Any) -> Any:
+        """Batches of some cells for a verb of scvi-tools."""
+        return super()._make_data_loader(adata=adata, indices=_checks.positions(indices, adata.n_obs), **kwargs)
 
     @torch.inference_mode()
     def _predict_batches(

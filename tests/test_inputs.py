@@ -1,0 +1,401 @@
+"""Inputs as files and other tools leave them: types of values, names, data on disk, positions of cells, ages."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import agevi
+from agevi import _ages, _checks
+from agevi.model.linear._base import FittedLinearClock
+from tests.test_contract import SETUP, fit
+from tests.test_gates import check_message
+
+CLASSES = [m for m in agevi.model.MODELS if m.trainable]
+each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
+
+
+@pytest.fixture
+def small():
+    """12 subjects x 6 cells x 30 genes with large counts, and a split."""
+    adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=6, n_genes=30, n_age_genes=10, rng=2)
+    adata.X = np.minimum(np.asarray(sp.csr_matrix(adata.X).todense()) * 30, 120).astype(np.float32)
+    agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", rng=0)
+    return adata
+
+
+def with_x(adata, x):
+    out = adata.copy()
+    out.X = x
+    return out
+
+
+# --- types of values -----------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "float16": (lambda x: x.astype(np.float16), "adata.X holds float16; agevi reads"),
+    "object": (lambda x: x.astype(object), "adata.X holds object; agevi reads"),
+    "object with None": (lambda x: np.where(x == 0, None, x.astype(object)), "adata.X holds object; agevi reads"),
+    "big-endian": (lambda x: x.astype(">f4"), "adata.X holds float32 of another byte order; agevi reads"),
+    "text": (lambda x: x.astype(str), "Convert it first: adata.X = adata.X.astype('float32')."),
+    "complex": (lambda x: x.astype(np.complex64), "adata.X = adata.X.real.astype('float32')."),
+    "longdouble": (lambda x: x.astype(np.longdouble), "agevi reads bool, integers, float32 and float64"),
+    "masked": (lambda x: np.ma.masked_array(x, x == 0), "adata.X is a masked array; fill it first"),
+}
+
+
+@each_class
+@pytest.mark.parametrize("kind", REFUSED)
+def test_values_that_no_clock_can_sum_are_refused_at_the_gate(cls, small, kind):
+    make, words = REFUSED[kind]
+    with pytest.raises(TypeError) as raised:
+        cls.setup_anndata(with_x(small, make(small.X)), **SETUP)
+    check_message(raised, words)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_the_same_at_prediction_and_in_a_layer(cohort, trained, kind):
+    values = REFUSED[kind][0](cohort.X.toarray())
+    with pytest.raises(TypeError, match="adata.X"):
+        agevi.tl.predict_age(with_x(cohort, values), trained)
+    cohort.layers["odd"] = values
+    calls = (
+        lambda: agevi.model.PLSClock.setup_anndata(cohort, **SETUP, layer="odd"),
+        lambda: agevi.pp.pseudocells(cohort, subject_key="donor", layer="odd"),
+        lambda: agevi.pp.centre_genes(cohort, "batch", subject_key="donor", layer="odd"),
+        lambda: agevi.pp.audit_leakage(cohort, **SETUP, layer="odd"),
+        lambda: agevi.pp.align_genes(cohort, trained),
+        lambda: agevi.pp.beta_to_m(cohort, layer="odd"),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"adata.layers\['odd'\]"):
+            call()
+
+
+def twice(x):
+    """Every value stored as two halves, each of which fits into a byte although their sum may not."""
+    half = sp.csr_matrix(np.floor(x / 2).astype(np.uint8)), sp.csr_matrix(np.ceil(x / 2).astype(np.uint8))
+    parts = [(np.repeat(np.arange(x.shape[0]), np.diff(m.indptr)), m.indices, m.data) for m in half]
+    row, column, data = (np.concatenate(v) for v in zip(*parts, strict=True))
+    order = np.argsort(row, kind="stable")
+    indptr = np.r_[0, np.cumsum(np.bincount(row, minlength=x.shape[0]))]
+    return sp.csr_matrix((data[order], column[order], indptr), shape=x.shape)
+
+
+FORMS = {
+    "int8": lambda x: x.astype(np.int8),
+    "uint16": lambda x: sp.csr_matrix(x.astype(np.uint16)),
+    "int64": lambda x: sp.csc_array(x.astype(np.int64)),
+    "bytes stored twice": lambda x: twice(2 * x),
+}
+
+
+@each_class
+@pytest.mark.parametrize("form", FORMS)
+def test_every_type_of_counts_gives_the_same_clock(cls, small, form):
+    factor = 2 if form == "bytes stored twice" else 1
+    plain, other = with_x(small, factor * small.X), with_x(small, FORMS[form](small.X))
+    expected, got = fit(cls, plain), fit(cls, other)
+    np.testing.assert_allclose(got.predict_age(other), expected.predict_age(plain), rtol=1e-3)
+    np.testing.assert_allclose(expected.predict_age(other), expected.predict_age(plain), rtol=1e-4)
+    assert other.X.dtype == FORMS[form](small.X).dtype
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "bool", "float32", "float64"])
+@pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix, sp.csc_array], ids=lambda f: f.__name__)
+def test_sums_of_columns_fit(dtype, convert):
+    kind = np.dtype(dtype).kind
+    value = 1 if kind == "b" else (np.iinfo(dtype).max if kind in "iu" else 2.0**20)
+    x = np.full((3, 3), value, dtype=dtype)
+    var = pd.DataFrame({"symbol": ["A", "A", "B"]}, index=["E1", "E2", "E3"])
+    adata = ad.AnnData(convert(x), var=var, layers={"more": convert(x)})
+    out = agevi.pp.align_genes(adata, ["B", "A"])
+    for got in (out.X, out.layers["more"]):
+        dense = got.toarray() if sp.issparse(got) else got
+        np.testing.assert_array_equal(dense.astype(np.float64), np.tile([float(value), 2.0 * value], (3, 1)))
+    single = agevi.pp.align_genes(adata, ["B"])  # nothing is summed
+    assert single.X.dtype == np.dtype(dtype)
+
+
+def test_bytes_of_log_profiles():
+    profiles = ad.AnnData(np.full((2, 3), 12, dtype=np.uint8))
+    expected = ad.AnnData(np.full((2, 3), 12, dtype=np.float32))
+    got, wanted = (agevi.datasets.sample_cells(p, n_cells=4, rng=0).X.toarray() for p in (profiles, expected))
+    np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("cls", [agevi.model.PLSClock, agevi.model.PoissonVAE], ids=lambda c: c.__name__)
+def test_counts_that_are_whole_but_for_rounding(cls, cohort):
+    cohort.X = sp.csr_matrix(cohort.X) * (1 + 1e-6)
+    with pytest.raises(ValueError) as raised:
+        cls.setup_anndata(cohort, **SETUP)
+    check_message(raised, "so round them: adata.X = np.rint(adata.X).")
+    first = str(raised.value).partition("first: ")[2].partition(")")[0]
+    assert not float(first).is_integer()
+    cohort.X = np.rint(cohort.X)
+    cls.setup_anndata(cohort, **SETUP)
+
+
+@pytest.mark.parametrize(
+    ("values", "rounding"),
+    [([13.000001, 2.0], True), ([1000.05, 3.0], True), ([0.5, 2.0], False), ([13.000001, 2.4], False)],
+)
+def test_only_counts_with_little_rounding_are_to_be_rounded(values, rounding):
+    with pytest.raises(ValueError, match=r"first: \d+\.\d*[1-9]") as raised:
+        _checks.counts(np.array([values]), "adata.X", "why", advice="what")
+    assert ("np.rint" in str(raised.value)) is rounding
+
+
+def test_a_value_just_outside_shows_that_it_is():
+    with pytest.raises(ValueError, match=r"e\.g\. 1\.00001\)"):
+        _checks.within(np.array([[1.00001]]), "adata.X", 0, 1, "what")
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+NAMES = {
+    "a gene without a name": ("var", lambda n: pd.Index([*n[:3], np.nan, *n[4:]], dtype=object), ValueError, "adata.var_names is missing in 1 of 60 places (first: position 3)"),
+    "None": ("var", lambda n: pd.Index([None, *n[1:]], dtype=object), ValueError, "adata.var_names is missing in 1 of"),
+    "a cell without a name": ("obs", lambda n: pd.Index([*n[:-1], np.nan], dtype=object), ValueError, "adata.obs_names is missing in 1 of"),
+    "positions": ("var", lambda n: pd.RangeIndex(len(n)), TypeError, "adata.var_names holds integer values (e.g. '0', '1', ...)"),
+    "mixed": ("var", lambda n: pd.Index([*n[:-1], 7], dtype=object), TypeError, "adata.var_names = adata.var_names.astype(str)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_that_cannot_be_found_again(cohort, trained, kind):
+    axis, make, error, words = NAMES[kind]
+    table = getattr(cohort, axis)
+    table.index = make(list(table.index))
+    calls = (
+        lambda: agevi.model.PoissonVAE.setup_anndata(cohort, **SETUP),
+        lambda: agevi.model.PLSClock.setup_anndata(cohort, **SETUP, features=["gene01", "gene02"]),
+        lambda: agevi.tl.predict_age(cohort, trained),
+        lambda: trained.get_latent_representation(cohort),
+        lambda: agevi.tl.cross_validate(cohort, agevi.model.PLSClock, subject_key="donor", age_key="age"),
+    )
+    for call in calls:
+        with pytest.raises(error) as raised:
+            call()
+        check_message(raised, words)
+
+
+@pytest.mark.parametrize("names", [[np.nan, "b", "c"], [7, "b", "c"], [5, 6, 7]], ids=["missing", "mixed", "integers"])
+def test_align_genes_reads_names_that_are_not_text(names):
+    adata = ad.AnnData(np.eye(3, dtype=np.float32), var=pd.DataFrame({"symbol": ["A", "B", "C"]}))
+    adata.var.index = pd.Index(names, dtype=object)
+    out = agevi.pp.align_genes(adata, ["C", "A"])
+    np.testing.assert_array_equal(out.X, np.eye(3)[:, [2, 0]])
+    assert list(out.var["original_name"]) == [
+        "c" if names[2] == "c" else "7",
+        "" if names[0] != names[0] else str(names[0]),
+    ]
+
+
+# --- data on disk ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[sp.csr_matrix, np.asarray], ids=["sparse", "dense"])
+def backed(request, small, tmp_path):
+    """A view of backed data, cells and genes in another order, and the same in memory."""
+    small.X = request.param(small.X)
+    small.write_h5ad(tmp_path / "x.h5ad")
+    data = ad.read_h5ad(tmp_path / "x.h5ad", backed="r")
+    rows, columns = np.r_[40:60, 10:30], np.arange(small.n_vars)[::-1]
+    yield data[rows, columns], small[rows, columns].copy()
+    data.file.close()
+
+
+VIEW_CALLS = {
+    "predict_age": lambda a, m: agevi.tl.predict_age(a, m),
+    "attribute_genes": lambda a, m: agevi.tl.attribute_genes(a, m, n_boot=2),
+    "perturb_genes": lambda a, m: agevi.tl.perturb_genes(a, m, list(a.var_names[:2]), n_boot=2),
+    "split_subjects": lambda a, m: agevi.pp.split_subjects(a, subject_key="donor", age_key="age", key_added="s"),
+    "audit_leakage": lambda a, m: agevi.pp.audit_leakage(a, subject_key="donor", age_key="age", key_added="twin"),
+    "aggregate_subjects": lambda a, m: (agevi.tl.predict_age(a, m), agevi.tl.aggregate_subjects(a)),
+}
+
+
+@pytest.mark.parametrize("call", VIEW_CALLS)
+def test_views_of_backed_data_are_read_through_their_parent(backed, small, call):
+    view, memory = backed
+    model = fit(agevi.model.PLSClock, small)
+    for data in (view, memory):
+        VIEW_CALLS[call](data, model)
+    pd.testing.assert_frame_equal(view.obs, memory.obs)
+    assert set(view.uns) == set(memory.uns)
+    for part in set(memory.varm):
+        np.testing.assert_allclose(view.varm[part], memory.varm[part], rtol=1e-4)
+
+
+@each_class
+def test_views_of_backed_data_are_predicted_without_change(cls, backed, small, monkeypatch):
+    view, memory = backed
+    monkeypatch.setattr(agevi.model._predictions, "_BACKED_BLOCK", 7)
+    model = fit(cls, small)
+    np.testing.assert_allclose(model.predict_age(view), model.predict_age(memory), rtol=1e-3)
+    if model.predicts_sums:
+        summed = [model.predict_age(a, indices=[-1, 3, 3, 0], level="sample") for a in (view, memory)]
+        np.testing.assert_allclose(*summed, rtol=1e-5)
+    copy = agevi.tl.predict_age(view, model, copy=True)
+    assert view.is_view
+    assert view.isbacked
+    assert not copy.isbacked
+    agevi.tl.predict_age(memory, model)
+    np.testing.assert_allclose(copy.obs["agevi_predicted"], memory.obs["agevi_predicted"], rtol=1e-3)
+
+
+def test_backed_data_are_aligned_block_by_block(backed, monkeypatch):
+    view, memory = backed
+    monkeypatch.setattr(agevi.model._predictions, "_BACKED_BLOCK", 7)
+    mapping = dict.fromkeys(memory.var_names[:3], "A") | dict.fromkeys(memory.var_names[3:5], "B")
+    got, expected = (agevi.pp.align_genes(a, ["B", "A"], mapping=mapping) for a in (view, memory))
+    np.testing.assert_array_equal(got.to_df(), expected.to_df())
+    np.testing.assert_array_equal(expected.to_df()["A"], memory.to_df().iloc[:, :3].sum(axis=1))
+    assert view.is_view
+
+
+def test_a_view_of_backed_data_cannot_be_trained_on(backed):
+    with pytest.raises(ValueError) as raised:
+        agevi.model.PLSClock.setup_anndata(backed[0], **SETUP)
+    check_message(raised, "Call adata = adata.to_memory() first")
+
+
+def test_dask_and_lazy_data_are_to_be_read_first(cohort, trained, tmp_path):
+    dask_array = pytest.importorskip("dask.array")
+    lazy = with_x(cohort, dask_array.from_array(cohort.X.toarray()))
+    with pytest.raises(TypeError) as raised:
+        agevi.tl.predict_age(lazy, trained)
+    check_message(raised, "for example with adata = adata.to_memory()")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lazy_tables_are_to_be_read_first(cohort, trained, tmp_path):
+    pytest.importorskip("xarray")
+    cohort.write_zarr(tmp_path / "x.zarr")
+    lazy = ad.experimental.read_lazy(tmp_path / "x.zarr")
+    calls = (
+        lambda: agevi.model.PLSClock.setup_anndata(lazy, **SETUP),
+        lambda: agevi.tl.predict_age(lazy, trained),
+        lambda: trained.predict_age(lazy),
+        lambda: agevi.pp.split_subjects(lazy, subject_key="donor", age_key="age"),
+        lambda: agevi.pp.audit_leakage(lazy, **SETUP),
+        lambda: agevi.pp.align_genes(lazy, trained),
+        lambda: agevi.tl.aggregate_subjects(lazy),
+    )
+    for call in calls:
+        with pytest.raises(TypeError) as raised:
+            call()
+        check_message(raised, "call adata = adata.to_memory() first")
+
+
+# --- positions ------------------------------------------------------------------------------------------------------
+
+PLACES = {"repeated": [5, 5, 0, 31], "negative": [-1, -40, 2], "unsigned": np.array([3, 1], dtype=np.uint8)}
+
+
+@each_class
+def test_positions_are_those_of_numpy(cls, small):
+    model = fit(cls, small)
+    every = np.asarray(model.predict_age())
+    latent = None if issubclass(cls, FittedLinearClock) else model.get_latent_representation()
+    for chosen in PLACES.values():
+        np.testing.assert_allclose(model.predict_age(indices=chosen), every[chosen], rtol=1e-3)
+        if latent is not None:
+            found = model.get_latent_representation(indices=chosen)
+            np.testing.assert_allclose(found, latent[chosen], rtol=1e-3, atol=1e-3)
+        if model.predicts_sums:
+            cells = np.asarray(chosen, dtype=int) % small.n_obs
+            once = np.unique(cells)
+            summed = pd.Series(model.predict_age(indices=once, level="sample"), index=once)
+            np.testing.assert_allclose(model.predict_age(indices=chosen, level="sample"), summed[cells], rtol=1e-3)
+    with pytest.raises(IndexError, match="with 72 cells"):
+        model.predict_age(indices=[72])
+
+
+def test_positions_in_other_verbs(small):
+    vae, nmf = fit(agevi.model.PoissonVAE, small), fit(agevi.model.NMFClock, small)
+    for chosen in PLACES.values():
+        assert list(vae.get_normalized_expression(indices=chosen).index) == list(small.obs_names[chosen])
+        assert np.isfinite(float(vae.get_elbo(indices=chosen)))
+        each = [nmf.get_reconstruction_error(indices=[i]) ** 2 for i in chosen]
+        np.testing.assert_allclose(nmf.get_reconstruction_error(indices=chosen) ** 2, sum(each), rtol=1e-4)
+    for verb in (
+        vae.get_elbo,
+        vae.get_latent_representation,
+        vae.get_likelihood_parameters,
+        nmf.get_reconstruction_error,
+    ):
+        with pytest.raises(IndexError) as raised:
+            verb(indices=[0, 72])
+        check_message(raised, "indices is from 0 to 72 with 72 cells; pass one position or more")
+
+
+# --- ages -----------------------------------------------------------------------------------------------------------
+
+
+def years_of_birth(a):
+    return 2024 - np.round(a.obs["age"].to_numpy())
+
+
+AGES = {
+    "years of birth": (years_of_birth, {}, "as years of birth do; turn them into ages: adata.obs['age'] = collection_year - adata.obs['age']."),
+    "days as years": (lambda a: np.round(365.25 * a.obs["age"].to_numpy()), {}, "years, which nobody reaches; name their unit, age_unit='days' or 'weeks' or 'months'."),
+    "days as months": (lambda a: np.round(365.25 * a.obs["age"].to_numpy()), {"age_unit": "months"}, "name their unit, age_unit='days' or 'weeks'."),
+    "a code for unknown": (lambda a: np.where(a.obs["donor"] == "d00", 999.0, a.obs["age"]), {}, "has an age of 999 years, which nobody reaches, in 20 of 480 cells; if it is a code for an unknown age, set it to NaN"),
+    "seconds": (lambda a: 1e6 * a.obs["age"].to_numpy(), {"age_unit": "days"}, "days, which nobody reaches; correct them."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", AGES)
+def test_what_cannot_be_an_age(cohort, kind):
+    make, setup, words = AGES[kind]
+    cohort.obs["age"] = make(cohort)
+    calls = (
+        lambda: agevi.model.PLSClock.setup_anndata(cohort, **SETUP, **setup),
+        lambda: agevi.tl.cross_validate(cohort, agevi.model.PLSClock, **SETUP, setup_kwargs=setup),
+        lambda: agevi.tl.compare_models(cohort, {"a": agevi.model.PLSClock}, **SETUP, setup_kwargs=setup),
+    )
+    for call in calls:
+        with pytest.raises(ValueError) as raised:
+            call()
+        check_message(raised, words)
+
+
+def test_tools_without_a_unit_refuse_years_of_birth(cohort):
+    cohort.obs["born"] = years_of_birth(cohort)
+    calls = (
+        lambda: agevi.pp.split_subjects(cohort, subject_key="donor", age_key="born"),
+        lambda: agevi.pp.audit_leakage(cohort, subject_key="donor", age_key="born"),
+    )
+    for call in calls:
+        with pytest.raises(ValueError) as raised:
+            call()
+        check_message(raised, "adata.obs['age'] = collection_year - adata.obs['born'].")
+
+
+@pytest.mark.parametrize(
+    ("ages", "unit"),
+    [
+        ([-0.7, 0.1, 110.0], "years"),
+        ([-9.0, 3.0, 30.0], "months"),  # mice, before and after birth
+        ([-20.0, 10.0, 130.0], "weeks"),
+        ([1900.0, 1950.0, 2100.0], "days"),  # about five years
+        ([7300.0, 29200.0], "days"),
+        ([7300.0, 29200.0], None),  # the tool does not know the unit
+        ([1900.5, 2000.0], None),
+        ([1200.0, 1800.0], "months"),
+    ],
+)
+def test_what_can_be_an_age(ages, unit):
+    _ages.check(np.array([*ages, np.nan]), "age", unit)
+
+
+@pytest.mark.parametrize("unit", ["year", "Years", "passages", None, 1])
+def test_units_of_age_are_known(cohort, unit):
+    with pytest.raises(ValueError) as raised:
+        agevi.model.PLSClock.setup_anndata(cohort, **SETUP, age_unit=unit)
+    check_message(raised, "is not known; choose one of 'years', 'months', 'weeks', 'days'.")
