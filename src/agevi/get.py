@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._get_genes import attribution_df, enrichment_df, perturbation_df, programs_df
+from agevi._get_study import neuron_clock_study_df
 from agevi._get_transfer import transfer_df
 from agevi.metrics._rows import metrics_row
 from agevi.tl._verdict import announce, references
@@ -25,6 +26,7 @@ __all__ = [
     "leaderboard_df",
     "metrics_by_df",
     "metrics_df",
+    "neuron_clock_study_df",
     "perturbation_df",
     "programs_df",
     "subjects_df",

@@ -109,6 +109,18 @@ def test_noise_comes_in_both_units():
         (level, unit) for level in (0.5, 5.0) for unit in ("input_sd", "max")
     }
     assert all((r["gene_likelihood"], r["noise"], r["n_latent"]) == ("normal", "gaussian", 100) for r in rows)
+    assert {(r["n_head"][0], r["noise_level"]) for r in rows} == {(20, 5.0), (20, 0.5), (30, 0.5)}
+
+
+def test_dropout_is_where_the_paper_has_it():
+    """In its MLPs, in one Gaussian row and in the Poisson rows; the table of denoising autoencoders says "No"."""
+    rate = {name: preset["init"].get("dropout_rate", 0.0) for name, preset in presets.ROWS.items()}
+    with_dropout = {name for name, value in rate.items() if value}
+    assert {rate[name] for name in with_dropout} == {0.4}
+    expected = {n for n in rate if n.startswith(("mlp", "nmf", "poisson"))} | {
+        "gaussian, latent 60, dropout, 200 epochs"
+    }
+    assert with_dropout == expected
 
 
 def test_the_multimodal_clock_is_the_published_one(cohort):

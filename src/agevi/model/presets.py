@@ -15,8 +15,9 @@ for the Poisson VAE and the NMF. The
 squared error of the age is added to the other losses: of standardised ages with weight 1, or, for the Poisson VAE, of
 ages in years, which makes its weight the variance of the ages. agevi's ``age_weight`` is relative to the number of genes
 or of counts, so it holds that weight divided by the 17,658 genes of the paper's data, or by about 10,000 counts per
-cell. Where a row of the paper does not name dropout there is none, but the denoising rows have that of the MLP. One
-rate of dropout serves encoder and head. The MLP runs for 30 epochs, and without a schedule of the learning rate.
+cell. Where a row of the paper does not name dropout there is none; its table of denoising autoencoders says that they
+have none. One rate of dropout serves encoder and head. The MLP runs for 30 epochs, and without a schedule of the
+learning rate. :func:`agevi.tl.neuron_clock_study` makes the paper's tables from an AnnData.
 
 The factorisation is fitted to all training cells as dense rows, which takes tens of gigabytes at the paper's size; a
 smaller ``n_fit`` makes it fit.
@@ -113,7 +114,6 @@ def _denoising(noise_level: float, noise_relative_to: str, **init: Any) -> Prese
         [512, 256],
         100,
         max_epochs=100,
-        dropout_rate=_DROPOUT,
         gene_likelihood="normal",
         noise="gaussian",
         noise_level=noise_level,
@@ -174,7 +174,6 @@ ROWS: dict[str, Preset] = {
         for unit in ("input_sd", "max")
         for level in (5.0, 0.5)
     },
-    # The paper does not name the noise of its row with another head; here it is the smaller one.
     **{
         f"denoising, noise 0.5 of {unit}, head [30, 20]": _denoising(0.5, unit, n_head=(30, 20))
         for unit in ("input_sd", "max")

@@ -11,6 +11,7 @@ from agevi.tl._compare_transfer import compare_transfer
 from agevi.tl._cross_validate import cross_validate
 from agevi.tl._enrich import enrich
 from agevi.tl._evaluate_by import evaluate_by
+from agevi.tl._neuron_clock_study import neuron_clock_study
 from agevi.tl._perturb_genes import perturb_genes
 from agevi.tl._predict_age import predict_age
 from agevi.tl._rank_targets import TargetRanking, rank_targets
@@ -28,6 +29,7 @@ __all__ = [
     "cross_validate",
     "enrich",
     "evaluate_by",
+    "neuron_clock_study",
     "perturb_genes",
     "predict_age",
     "rank_targets",
