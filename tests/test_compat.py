@@ -18,6 +18,8 @@ from agevi import _compat
         (_compat.BaseModelClass, "_validate_anndata"),
         (_compat.BaseModelClass, "_get_most_recent_anndata_manager"),
         (_compat.BaseModelClass, "_register_manager_for_instance"),
+        (_compat.BaseModelClass, "get_anndata_manager"),
+        (_compat.BaseModelClass, "get_var_names"),
         (_compat.TrainRunner, "_update_history"),
     ],
     ids=lambda v: v if isinstance(v, str) else v.__name__,
@@ -36,8 +38,7 @@ def test_every_verb_validates_through_the_hook():
 def test_model_keeps_its_data_where_agevi_looks(trained):
     assert trained._adata is trained.adata
     assert trained._adata_manager is trained.adata_manager
-    assert trained.id in trained._per_instance_manager_store
-    assert isinstance(trained._setup_adata_manager_store, dict)
+    assert trained.get_anndata_manager(trained.adata_manager.adata) is trained.adata_manager
     assert trained.registry_["setup_args"]["subject_key"] == "donor"
 
 

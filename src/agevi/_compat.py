@@ -3,7 +3,8 @@
 Public names are imported here once. Underscore hooks of scvi-tools that agevi relies on, each with a canary in
 ``tests/test_compat.py``:
 
-- ``BaseModelClass._get_setup_method_args``, ``_get_init_params``, ``_make_data_loader``, ``_validate_anndata``
+- ``BaseModelClass._get_setup_method_args``, ``_get_init_params``, ``_make_data_loader``, ``_validate_anndata``,
+  ``_get_most_recent_anndata_manager``, ``_register_manager_for_instance``, ``get_anndata_manager``
 - ``BaseModelClass._adata``, ``_adata_manager``, ``_model_summary_string``
 - ``AnnData._adata_ref``, ``_oidx``, ``_vidx`` and ``_init_as_actual`` of anndata
 - ``TrainingPlan.kl_weight`` and ``TrainRunner._update_history`` (called by ``TrainRunner``)
@@ -34,6 +35,7 @@ from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass, RNASeqMixin, VAEMixin
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from scvi.train import Trainer, TrainingPlan, TrainRunner
+from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = [
     "REGISTRY_KEYS",
@@ -58,6 +60,7 @@ __all__ = [
     "Trainer",
     "TrainingPlan",
     "VAEMixin",
+    "WeakIdKeyDictionary",
     "ZeroInflatedNegativeBinomial",
     "auto_move_data",
     "parse_device",

@@ -230,19 +230,6 @@ def test_networks_train_for_as_many_epochs_as_validation_subjects_chose(clock, d
     assert [c[0]["early_stopping"] for c in calls] == [False] * 8
 
 
-def test_nothing_is_left_with_scvi_tools(clock, data):
-    """Data and models of the folds, which its stores would keep alive."""
-    cls = type(clock)
-
-    def kept():
-        return set(cls._setup_adata_manager_store), set(cls._per_instance_manager_store) - {None}
-
-    before = kept()
-    refit = {"refit_clock": True, "clock_kwargs": {"max_epochs": 1}}
-    agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE, **refit)
-    assert kept() == before
-
-
 def test_features_that_say_nothing_have_an_area_of_one_half():
     """With few subjects, whose areas across folds would be below."""
     rng, within, across = np.random.default_rng(0), [], []

@@ -125,4 +125,6 @@ def cell_loader(
     """Batches of nearly equal size of the cells ``indices``, none above ``batch_size``; see :class:`EvenBatchSampler`."""
     cells = CellDataset(manager, indices)
     sampler = EvenBatchSampler(len(cells), batch_size, shuffle=shuffle, shared=shared)
+    if not shuffle and not shared:  # torch's loader draws a seed for workers, which must not come from the global state
+        kwargs.setdefault("generator", torch.Generator())
     return DataLoader(cells, sampler=sampler, batch_size=None, **kwargs)

@@ -92,6 +92,20 @@ def write_sets(adata: AnnData, sets: FeatureSets) -> None:
     adata.obs[_keys.FEATURE_SET] = pd.Categorical.from_codes(sets.codes, categories=pd.Index(sets.names))
 
 
+def copy_sets(adata: AnnData, out: AnnData, chosen: Any = slice(None)) -> None:
+    """Give ``out``, which has the ``chosen`` features and the same rows, the mask of ``adata`` and the set of every row."""
+    if not has_sets(adata):
+        return
+    out.varm[_keys.MEASURED] = np.array(adata.varm[_keys.MEASURED][chosen])
+    entry = adata.uns.get(_keys.MEASURED)
+    if entry is None:
+        return
+    out.uns[_keys.MEASURED] = entry
+    key = str(entry.get("key", _keys.FEATURE_SET)) if hasattr(entry, "keys") else ""
+    if key in adata.obs and key not in out.obs:
+        out.obs[key] = adata.obs[key].to_numpy()
+
+
 def aligned(sets: FeatureSets, match: GeneMatch) -> FeatureSets:
     """The mask over a clock's genes; those that the data lack are not measured."""
     masks = sets.masks[:, np.maximum(match.columns, 0)] & match.present

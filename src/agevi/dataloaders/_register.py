@@ -159,6 +159,12 @@ def covariate_columns(setup: dict[str, Any]) -> list[tuple[str, Sequence[str]]]:
     ]
 
 
+def registered_columns(setup: dict[str, Any]) -> list[str]:
+    """Columns of cells that the fields of a clock read."""
+    units = [setup["age_key"], setup["subject_key"], setup["sample_key"] or setup["subject_key"]]
+    return [*units, *(key for _, keys in covariate_columns(setup) for key in keys)]
+
+
 def check_modalities(adata: AnnData, modality_key: str | None, sample: pd.Series) -> None:
     """Refuse a modality of which there is one sample."""
     if modality_key is None:

@@ -12,8 +12,8 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import Absent, BaseModelClass
-from agevi.dataloaders._register import check_setup, make_manager
-from agevi.dataloaders._views import of_features, to_register
+from agevi.dataloaders._register import check_setup, make_manager, registered_columns
+from agevi.dataloaders._registration import of_features, own_copy, remember
 from agevi.model import _bundle
 from agevi.model._predictions import PredictMixin
 from agevi.model._roles import RoleMixin
@@ -68,9 +68,9 @@ class ClockMixin(RoleMixin, PredictMixin):
     ) -> None:
         """Register an AnnData for this clock.
 
-        Checks everything first and writes nothing unless all is well; then scvi-tools' own columns
-        (``_scvi_...``) are added. The user's columns and matrix are never changed. A view stays a view: a copy of it
-        is registered in its place.
+        Checks everything, and writes nothing: columns are copied and the matrix is shared, so that a clock keeps its
+        registration whatever is set up later with the same AnnData, by any class and with any keys. A clock is made
+        with the last registration of its class. A view stays a view: a copy of its values is registered.
 
         Parameters
         ----------
@@ -132,8 +132,8 @@ class ClockMixin(RoleMixin, PredictMixin):
         data = adata if features is None else of_features(adata, features, setup["layer"])
         check_setup(data, setup, counts=cls.expects == "counts", model=cls.__name__, require_ages=not again)
         manager = make_manager(setup, method_args)
-        manager.register_fields(to_register(adata, data, cls), **kwargs)
-        cls.register_manager(manager)
+        manager.register_fields(own_copy(data, registered_columns(setup), setup["layer"]), **kwargs)
+        remember(cls, adata, manager)
 
     @classmethod
     def chooses_epochs(cls, init: dict[str, Any] | None = None) -> bool:

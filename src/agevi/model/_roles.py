@@ -16,7 +16,6 @@ from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.dataloaders._sums import sample_groups
-from agevi.dataloaders._views import source_of
 from agevi.model._density import density_weights
 
 logger = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ class RoleMixin(Host):
         for role in [train_roles] if isinstance(train_roles, str) else train_roles:
             _checks.choice(role, _keys.SPLIT_ROLES, "train_roles")
         train_roles = (train_roles,) if isinstance(train_roles, str) else tuple(train_roles)
-        adata, subject = source_of(self.adata), self._unit_names(SUBJECT)
+        adata, subject = self.adata, self._unit_names(SUBJECT)
         if split_key in adata.obs or split_key != _keys.SPLIT:
             roles = roles_from_column(adata, split_key, subject)
         else:

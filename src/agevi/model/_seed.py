@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,10 +18,14 @@ def as_seed(rng: int | np.random.Generator | None) -> int:
     return int(rng) if isinstance(rng, int | np.integer) else int(generator.integers(2**31))
 
 
+TURN = threading.RLock()
+"""Held while torch is seeded: it has one random state per process, so that trainings in threads take turns."""
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch seeded with ``seed`` inside the block and as it was after it."""
+    """Torch seeded with ``seed`` inside the block and as it was after it; other threads wait for its end."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with torch.random.fork_rng(devices=list(devices)):
+    with TURN, torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed)
         yield

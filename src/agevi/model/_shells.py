@@ -1,4 +1,4 @@
-"""New data behind scvi-tools' back: a shell of the clock's genes is registered, never the user's AnnData."""
+"""How clocks look at data: an AnnData of the clock's genes and columns is registered, never the user's own."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import REGISTRY_KEYS, Host
+from agevi._compat import REGISTRY_KEYS, Absent, AnnDataManager, Host
 from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
 from agevi.dataloaders._register import check_covariate, check_values, covariate_columns, make_manager
-from agevi.dataloaders._views import registered
+from agevi.dataloaders._registration import check_unchanged, forget, recall, remember
 from agevi.io._card import clock_card
 from agevi.io._format import Bundle
 from agevi.model import _bundle
+
+_MANAGERS = "_agevi_managers"  # attribute of an AnnData of agevi's own: {id of a model: manager}
 
 
 class DataMixin(Host):
@@ -41,7 +43,8 @@ class ShellMixin(Host):
 
     expects: str
     registry_: Any
-    _verb_shell: AnnData | None = None  # the last foreign data that a verb of scvi-tools was given
+
+    deregister_manager = Absent("data are kept by the model alone, and by nothing once it is deleted.")
 
     @property
     def setup_args(self) -> dict[str, Any]:
@@ -97,20 +100,47 @@ class ShellMixin(Host):
                     obs[key] = 0.0 if known is None else known[0]
         return obs
 
+    # --- registration: scvi-tools' stores by class, which keep data alive, are not used ----------------------------
+
+    @classmethod
+    def _get_most_recent_anndata_manager(cls, adata: AnnData, required: bool = False) -> AnnDataManager | None:
+        """What the last ``setup_anndata`` of the class registered for ``adata``."""
+        return recall(cls, adata)
+
+    def _register_manager_for_instance(self, adata_manager: AnnDataManager) -> None:
+        """Keep a manager with the data that it manages."""
+        vars(adata_manager.adata).setdefault(_MANAGERS, {})[self.id] = adata_manager
+
+    def get_anndata_manager(self, adata: AnnData, required: bool = False) -> AnnDataManager | None:
+        """Manager of data that were registered for this model, None for other data; used by scvi-tools."""
+        found: AnnDataManager | None = vars(adata).get(_MANAGERS, {}).get(self.id)
+        return found
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
+        """The clock's genes; used by scvi-tools."""
+        return self.genes
+
     def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
-        """Hook of every scvi-tools verb: foreign data pass through a shell, so that they are never written to."""
+        """Hook of every scvi-tools verb: data pass through a shell, so that they are never written to."""
         data = self._data(adata)
-        if data is self.adata or registered(data, type(self)) is self.adata:
-            return super()._validate_anndata(self.adata, copy_if_view)
-        if data is self._verb_shell:
+        if self.get_anndata_manager(data) is not None:  # a shell, from the verb that called this one
             return data
         _checks.in_memory(data)
         shell, _ = self._shell(data, min_gene_coverage=1.0, conditioned=True)
-        if self._verb_shell is not None:
-            self._forget(self._verb_shell)
         self._remember(shell)
-        self._verb_shell = shell
         return shell
+
+    def _registered(self) -> AnnData:
+        """What is trained on: the registered data, which are still those of the user."""
+        self._data(None)
+        own: AnnData = self.adata_manager.adata
+        if self.adata is not own:
+            check_unchanged(self.adata, self.adata_manager, type(self).__name__)
+        setup = self.setup_args
+        check_values(
+            _checks.matrix(own, setup["layer"]), setup, counts=self.expects == "counts", model=type(self).__name__
+        )
+        return own
 
     @classmethod
     def _from_template(cls, template: AnnData, setup: dict[str, Any], init: dict[str, Any]) -> Any:
@@ -119,9 +149,9 @@ class ShellMixin(Host):
         known = {key: v.cat.categories for key, v in template.obs.items() if isinstance(v.dtype, pd.CategoricalDtype)}
         manager = make_manager(setup, args, known)
         manager.register_fields(template)
-        cls.register_manager(manager)
+        remember(cls, template, manager)
         model = cls(template, **init)
-        del cls._setup_adata_manager_store[manager.adata_uuid]
+        forget(template)
         model._adata = None
         return model
 
@@ -153,7 +183,7 @@ class ShellMixin(Host):
         self._conditions(adata, True)
         type(self).setup_anndata(adata, source_registry=self.registry_, **self.setup_args)
         self._adata = adata
-        self._adata_manager = self._get_most_recent_anndata_manager(adata, required=True)
+        self._adata_manager = recall(type(self), adata)
         self._register_manager_for_instance(self._adata_manager)
         self.registry_ = self._adata_manager.registry
         self.summary_stats = self._adata_manager.summary_stats
@@ -163,9 +193,8 @@ class ShellMixin(Host):
         self._register_manager_for_instance(self.adata_manager.transfer_fields(shell))
 
     def _forget(self, shell: AnnData) -> None:
-        """Drop the manager of a shell, which would keep its data alive."""
-        store = self._per_instance_manager_store.get(self.id, {})
-        store.pop(shell.uns.get("_scvi_uuid"), None)
+        """Drop the manager of a shell, so that its data are freed at once and not by the next search for cycles."""
+        vars(shell).pop(_MANAGERS, None)
 
     def _data(self, adata: AnnData | None) -> AnnData:
         """``adata``, or the data of the model."""

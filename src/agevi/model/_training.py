@@ -15,7 +15,6 @@ from agevi.dataloaders._fields import SUBJECT
 from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, PseudocellSplitter
 from agevi.dataloaders._splitter import SubjectSplitter
 from agevi.dataloaders._sums import sum_stats
-from agevi.dataloaders._views import registered
 from agevi.model._plan import AgeTrainingPlan, BestWeights
 from agevi.model._quiet import quiet
 from agevi.model._roles import SUBJECT_WEIGHTS, RoleMixin
@@ -65,8 +64,7 @@ class SubjectTrainingMixin(RoleMixin):
         self.train_unit = _checks.choice(train_unit, TRAIN_UNITS, "train_unit")
         self.pseudocell_size = _checks.share_or_count(pseudocell_size, "pseudocell_size")
         self.predicts_sums = train_unit == "pseudocell"
-        adata = registered(_checks.anndata(adata), type(self))
-        self.pseudocell_groupby = self._grouped_by(adata, pseudocell_groupby)
+        self.pseudocell_groupby = self._grouped_by(_checks.anndata(adata), pseudocell_groupby)
         super().__init__(adata)
         self._start()
 
@@ -149,7 +147,7 @@ class SubjectTrainingMixin(RoleMixin):
         RuntimeError
             If the clock was loaded without data, or the loss becomes infinite.
         """
-        self._data(None)
+        self._registered()
         _checks.choice(precision, ("auto", *PRECISIONS), "precision")
         if trainer_kwargs.get("enable_checkpointing"):
             raise ValueError(

@@ -16,7 +16,6 @@ from agevi._compat import written_to
 from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.model._bundle import copy_of
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl._fold_run import forget
 from agevi.tl._recipe import ROLE_ARGUMENTS, check_kwargs
 from agevi.tl._transfer_folds import Fits, draw_folds, fit_folds
 from agevi.tl._transfer_rows import Samples, samples_of
@@ -198,8 +197,6 @@ def compare_transfer(  # noqa: PLR0913
     for fold, found in zip(folds, fit_folds(fits, folds, n_jobs), strict=True):
         of_samples[:, fold.repeat, fold.held_out] = found
         fold_of[fold.repeat, fold.roles == _keys.TEST] = fold.number
-    forget(model.clock)
-    forget(fits.clock)
     table = metric_table(
         samples.rows,
         samples.case_of.to_numpy(),

@@ -18,7 +18,6 @@ from threadpoolctl import threadpool_limits
 from agevi import _keys
 from agevi.dataloaders._measured import FeatureSets, write_sets
 from agevi.dataloaders._sums import sample_means
-from agevi.dataloaders._views import registered
 from agevi.model.ensemble._average import average, weights_from_errors
 from agevi.tl._measure import Watch
 from agevi.tl._recipe import Recipe
@@ -171,43 +170,23 @@ def _joined(data: FoldData, job: FoldJob) -> FoldResult:
 
 
 def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None]:
-    """One class; nothing of it stays registered with scvi-tools. Also ages of the validation cells, where they were taken."""
+    """One class. Also ages of the validation cells, where they were taken."""
     recipe, age = job.recipe, data.age if job.age is None else job.age
     cls, train = recipe.model_cls, data.cells(job.train)
     train.obs[data.age_key] = age[data.sample[job.train]]
     train.obs[_keys.SPLIT] = np.where(job.validation, _keys.VALIDATION, _keys.TRAIN)
-    model = None
-    try:
-        cls.setup_anndata(train, **recipe.setup)
-        model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
-        held = _fit(model, job)
-        validation_mae = np.nan if held is None else _mae(data, job, held, age)
-        best_epoch = model.best_epoch_ if recipe.selects_epochs else -1
-        if not job.refit:
-            return FoldResult(np.full(len(job.test), np.nan, np.float32), None, validation_mae, best_epoch), held
-        test = data.cells(job.test)
-        level = "sample" if model.predicts_sums else "cell"
-        predicted = np.asarray(model.predict_age(test, level=level), dtype=np.float32)
-        summed = predicted if model.predicts_sums else None
-        return FoldResult(predicted, summed, validation_mae, best_epoch), held
-    finally:
-        forget(model, cls, train)
-
-
-def forget(model: Any, cls: Any = None, adata: AnnData | None = None) -> None:
-    """Drop what scvi-tools keeps of a model, and of the data it was set up with, for the life of the process.
-
-    Parameters
-    ----------
-    model
-        The model, None where it was not made.
-    cls, adata
-        Class and data of the set-up.
-    """
-    if model is not None:
-        model._per_instance_manager_store.pop(model.id, None)
-    if cls is not None:
-        cls._setup_adata_manager_store.pop(registered(adata, cls).uns.get("_scvi_uuid"), None)
+    cls.setup_anndata(train, **recipe.setup)
+    model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
+    held = _fit(model, job)
+    validation_mae = np.nan if held is None else _mae(data, job, held, age)
+    best_epoch = model.best_epoch_ if recipe.selects_epochs else -1
+    if not job.refit:
+        return FoldResult(np.full(len(job.test), np.nan, np.float32), None, validation_mae, best_epoch), held
+    test = data.cells(job.test)
+    level = "sample" if model.predicts_sums else "cell"
+    predicted = np.asarray(model.predict_age(test, level=level), dtype=np.float32)
+    summed = predicted if model.predicts_sums else None
+    return FoldResult(predicted, summed, validation_mae, best_epoch), held
 
 
 def _fit(model: Any, job: FoldJob) -> np.ndarray | None:

@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 from agevi import _keys
 from agevi.model._seed import as_seed
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl._fold_run import ALONE, forget, threads
+from agevi.tl._fold_run import ALONE, threads
 from agevi.tl._transfer_rows import NETWORKS, Samples, linear_probabilities
 
 _LEAST_VALIDATION = 2
@@ -125,15 +125,11 @@ def _refitted(fits: Fits, fold: Fold) -> Any:
     data = samples.data[used].copy()
     data.obs[_keys.SPLIT] = role[used].to_numpy()
     cls = type(clock)
-    new = None
-    try:
-        genes = [str(gene) for gene in clock.genes if gene in data.var_names]
-        cls.setup_anndata(data, **(clock.setup_args | {"features": genes}))
-        new = cls(data, **(clock._meta()["init"] | {"rng": fold.seed}))
-        new.train(**({"enable_progress_bar": False} | (fits.clock_kwargs or {})))
-        return new
-    finally:
-        forget(new, cls, data)
+    genes = [str(gene) for gene in clock.genes if gene in data.var_names]
+    cls.setup_anndata(data, **(clock.setup_args | {"features": genes}))
+    new = cls(data, **(clock._meta()["init"] | {"rng": fold.seed}))
+    new.train(**({"enable_progress_bar": False} | (fits.clock_kwargs or {})))
+    return new
 
 
 def _network(fits: Fits, clock: Any, row: str, fold: Fold) -> np.ndarray:
@@ -155,5 +151,4 @@ def _network(fits: Fits, clock: Any, row: str, fold: Fold) -> np.ndarray:
     cells = np.flatnonzero((role == _keys.TEST).to_numpy() & (samples.cell_sample >= 0))
     out = np.full(len(samples.case), np.nan)
     out[samples.cell_sample[cells]] = classifier.predict_proba(indices=cells.tolist())
-    forget(classifier.clock)
     return out[fold.held_out]

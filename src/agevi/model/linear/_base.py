@@ -16,7 +16,6 @@ from agevi import _checks, _keys
 from agevi._compat import REGISTRY_KEYS, BaseModelClass, Trainer
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
-from agevi.dataloaders._views import registered
 from agevi.model._clock import ClockMixin
 from agevi.model.linear._cells import TrainingCells, cell_offset
 from agevi.model.linear._module import LinearModule
@@ -48,7 +47,7 @@ class FittedLinearClock(LinearMixin, BaseModelClass):
     _module_cls = LinearModule
 
     def __init__(self, adata: AnnData) -> None:
-        super().__init__(registered(_checks.anndata(adata), type(self)))
+        super().__init__(_checks.anndata(adata))
         self._start()
 
     def train(
@@ -94,7 +93,7 @@ class FittedLinearClock(LinearMixin, BaseModelClass):
         RuntimeError
             If the clock was loaded without data.
         """
-        self._data(None)
+        self._registered()
         _check_names(f"{type(self).__name__}.train", self.train, trainer_kwargs)
         roles = self._split(split_key, train_roles)
         train = (self._unit_names(SUBJECT).map(roles) == _keys.TRAIN).to_numpy()
@@ -165,7 +164,8 @@ class FittedLinearClock(LinearMixin, BaseModelClass):
         """Mean absolute error over the samples of training and of validation subjects."""
         role = self._unit_names(SUBJECT).map(self.split_).to_numpy()
         used = np.flatnonzero((role != _keys.TEST) & np.isfinite(self._cell_ages()))
-        predicted = self.predict_age(indices=used.tolist(), level="sample" if self.predicts_sums else "cell")
+        own = self.adata_manager.adata
+        predicted = self.predict_age(own, indices=used.tolist(), level="sample" if self.predicts_sums else "cell")
         frame = pd.DataFrame({"predicted": predicted, "age": self._cell_ages()[used], "role": role[used]})
         means = frame.groupby([self._codes(SAMPLE)[used], "role"])[["predicted", "age"]].mean()
         error = (means["predicted"] - means["age"]).abs().groupby(level="role").mean()

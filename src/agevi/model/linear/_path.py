@@ -116,9 +116,11 @@ def search_samples(
     largest = float(np.abs((share * (samples.target - share @ samples.target)) @ x).max())
     folds = [(np.flatnonzero(samples.fold != k), np.flatnonzero(samples.fold == k)) for k in range(samples.n_folds)]
     tried = []
-    for ratio in l1_ratios:
+    for (
+        ratio
+    ) in l1_ratios:  # sklearn draws from numpy's global state where it gets no random_state, which changes nothing
         grid = _grid(largest, ratio, alphas)
-        net = ElasticNetCV(l1_ratio=ratio, alphas=grid, cv=folds, max_iter=max_iter, tol=tol)
+        net = ElasticNetCV(l1_ratio=ratio, alphas=grid, cv=folds, max_iter=max_iter, tol=tol, random_state=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # only the final fit has to arrive
             net.fit(x, samples.target, sample_weight=weight)
@@ -141,7 +143,7 @@ def fit_samples(x: np.ndarray, samples: Samples, alpha: float, l1_ratio: float, 
     max_iter, tol
         As in scikit-learn.
     """
-    net = ElasticNet(alpha=alpha, l1_ratio=l1_ratio, max_iter=max_iter, tol=tol)
+    net = ElasticNet(alpha=alpha, l1_ratio=l1_ratio, max_iter=max_iter, tol=tol, random_state=0)
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always", ConvergenceWarning)
         net.fit(x, samples.target, sample_weight=_uneven(samples.weight))

@@ -16,6 +16,7 @@ from agevi import _checks
 from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._query import CPG, GeneMatch
 from agevi.dataloaders._register import check_horvath_unit, where
+from agevi.dataloaders._registration import is_registered
 from agevi.io._card import published_card
 from agevi.model import _bundle
 from agevi.model._shells import DataMixin
@@ -67,7 +68,7 @@ class LinearClock(DataMixin, LinearMixin, BaseModelClass):
     history = Absent("it was not trained here.")
 
     def __init__(self, adata: AnnData, *, values: str = "any") -> None:
-        if type(self)._get_most_recent_anndata_manager(_checks.anndata(adata)) is None:
+        if not is_registered(type(self), _checks.anndata(adata)):
             raise RuntimeError(
                 "LinearClock is not made from data; call agevi.model.LinearClock.from_coefficients(...)."
             )

@@ -52,7 +52,7 @@ class SampleClock(RegressorClock):
     ) -> None:
         """Register an AnnData for this clock.
 
-        Checks everything first and writes nothing unless all is well. What was measured in which rows is read from
+        Checks everything, and writes nothing. What was measured in which rows is read from
         ``varm["agevi_measured"]``, which :func:`agevi.pp.concat_modalities` writes; without it, everything was.
 
         Parameters

@@ -217,7 +217,7 @@ class TransformerClock(SampleClock):
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Moments, modules and the linear path, from training rows alone."""
         module, init, x = self.module, self._init, self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        sets, rows, (group, fallback) = feature_sets(self.adata), np.flatnonzero(train), self._groups()
+        sets, rows, (group, fallback) = feature_sets(self.adata_manager.adata), np.flatnonzero(train), self._groups()
         mean, scale = group_moments(
             x,
             rows,
@@ -245,7 +245,7 @@ class TransformerClock(SampleClock):
     def _fit_line(self, train: np.ndarray) -> None:
         """The linear path, and its predictions of training rows from other subjects."""
         module, ages, (group, fallback) = self.module, self._cell_ages(), self._groups()
-        sets = feature_sets(self.adata)
+        sets = feature_sets(self.adata_manager.adata)
         masks, codes = sets.masks, sets.codes
         rows = np.flatnonzero(train & np.isfinite(ages))
         kinds = np.unique(np.stack([group[rows], codes[rows]], axis=1), axis=0)
@@ -286,13 +286,13 @@ class TransformerClock(SampleClock):
     def _levels(self) -> np.ndarray:
         """Codes of the categories, (n_obs, n_columns)."""
         columns = [self.adata_manager.get_from_registry(f"{CATEGORY}{i}").ravel() for i in range(self.module.n_columns)]
-        empty = np.zeros((self.adata.n_obs, 0), dtype=np.int64)
+        empty = np.zeros((self.adata_manager.adata.n_obs, 0), dtype=np.int64)
         return np.column_stack([empty, *columns]).astype(np.int64)
 
     @torch.no_grad()
     def _standardized(self, rows: np.ndarray, group: np.ndarray) -> np.ndarray:
         """Values of training rows as members of some groups, (n, n_features) float32."""
-        x, sets = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY), feature_sets(self.adata)
+        x, sets = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY), feature_sets(self.adata_manager.adata)
         values, of = torch.from_numpy(dense(x, rows)), torch.from_numpy(sets.codes[rows])
         z: torch.Tensor = self.module.standardized(values, torch.from_numpy(group), self.module.measured[of])
         return z.numpy()

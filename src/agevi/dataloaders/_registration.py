@@ -1,0 +1,140 @@
+"""What ``setup_anndata`` registers: an AnnData of agevi's own, which shares the user's values and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks
+from agevi._compat import AnnDataManager, WeakIdKeyDictionary
+from agevi.dataloaders._measured import copy_sets
+from agevi.dataloaders._query import CUT, VERSIONS, kind_of_name, spelling
+
+logger = logging.getLogger(__name__)
+
+_REGISTERED: WeakIdKeyDictionary = WeakIdKeyDictionary()  # user's data: {class: manager}, for as long as the data live
+_TYPED = 100  # names; longer lists are of drug targets and the like, most of which any data lack
+
+
+def own_copy(adata: AnnData, columns: Iterable[str], layer: str | None) -> AnnData:
+    """A new AnnData of the same values, not copied unless ``adata`` is a view, and of copies of some columns of cells.
+
+    Registrations write columns: where each has an AnnData of its own, none changes another or the user's data.
+    """
+    values, kept = _checks.matrix(adata, layer), dict.fromkeys(c for c in columns if c in adata.obs)
+    out = _of_values(values, adata.obs[list(kept)].copy(), pd.DataFrame(index=adata.var_names.copy()), layer)
+    copy_sets(adata, out)
+    return out
+
+
+def remember(cls: type, adata: AnnData, manager: AnnDataManager) -> None:
+    """Let :func:`recall` find what ``cls`` registered for ``adata``."""
+    _REGISTERED[adata] = {**_REGISTERED.get(adata, {}), cls: manager}
+
+
+def forget(adata: AnnData) -> None:
+    """Undo :func:`remember`, for data that are their own registration, which would never be freed."""
+    _REGISTERED.pop(adata, None)
+
+
+def is_registered(cls: type, adata: AnnData) -> bool:
+    """Whether ``cls`` registered ``adata``."""
+    return cls in _REGISTERED.get(adata, {})
+
+
+def recall(cls: type, adata: AnnData) -> AnnDataManager:
+    """Manager of the last registration of ``adata`` by ``cls``."""
+    managers = _REGISTERED.get(adata, {})
+    if cls not in managers:
+        known = f" It is set up for {_checks.listed([c.__name__ for c in managers])}." if managers else ""
+        raise ValueError(
+            f"adata is not set up for {cls.__name__}; call {cls.__name__}.setup_anndata(adata, age_key=..., subject_key=...) "
+            f"first.{known} Copies, slices and files that were read again are set up by themselves."
+        )
+    manager: AnnDataManager = managers[cls]
+    check_unchanged(adata, manager, cls.__name__)
+    return manager
+
+
+def check_unchanged(adata: AnnData, manager: AnnDataManager, name: str) -> None:
+    """Refuse data that got other cells or genes in place after they were set up."""
+    own = manager.adata
+    for what, now, then in (("cells", adata.obs_names, own.obs_names), ("genes", adata.var_names, own.var_names)):
+        same = now.equals(then) if what == "cells" or len(now) == len(then) else then.isin(now).all()
+        if not same:
+            raise ValueError(
+                f"adata has other {what} ({len(now):,}, e.g. {_checks.listed(now, 2)}) than when it was set up for {name} "
+                f"({len(then):,}, e.g. {_checks.listed(then, 2)}), or in another order; call {name}.setup_anndata again and "
+                "make the clock anew."
+            )
+
+
+def _of_values(values: Any, obs: pd.DataFrame, var: pd.DataFrame, layer: str | None) -> AnnData:
+    """An AnnData with ``values`` in X or in one layer."""
+    if layer is None:
+        return AnnData(values, obs=obs, var=var)
+    return AnnData(obs=obs, var=var, layers={layer: values}, shape=values.shape)
+
+
+def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
+    """The values of some genes with all columns of cells, as a new AnnData; genes stay in the order of the data.
+
+    Parameters
+    ----------
+    adata
+        The user's data.
+    features
+        Names of genes; those that the data lack are left out, with a warning where few are named.
+    layer
+        Layer that holds the values.
+    """
+    _checks.anndata(adata)
+    _checks.in_memory(adata)
+    _checks.unique_names(adata)
+    if isinstance(features, str) or not isinstance(features, Iterable):
+        raise TypeError(
+            f"features is a {type(features).__name__}; pass names of genes in a list, such as ['EGFR', 'KDR']."
+        )
+    given = list(features)
+    if any(isinstance(value, bool | np.bool_) for value in given):
+        raise TypeError(
+            f"features is a mask of {len(given):,} True and False; pass names of genes, such as adata.var_names[mask]."
+        )
+    names = pd.Index(pd.Series(given, dtype=object).dropna().astype(str).unique())
+    chosen = adata.var_names.isin(names)
+    if not chosen.any():
+        raise ValueError(
+            f"none of the {len(names):,} features{f' (e.g. {_checks.listed(names, 2)})' if len(names) else ''} is among "
+            f"adata.var_names (e.g. {_checks.listed(adata.var_names, 2)}){_difference(names, adata.var_names)}. Pass "
+            "names as in adata.var_names."
+        )
+    absent = names[~names.isin(adata.var_names)]
+    if len(absent) and len(names) <= _TYPED:
+        warnings.warn(
+            f"{len(absent):,} of the {len(names):,} features are absent from adata.var_names (e.g. "
+            f"{_checks.listed(absent, 3)}); {chosen.sum():,} train the clock. Correct those names, or leave them out.",
+            UserWarning,
+            stacklevel=_checks.stack_depth(),
+        )
+    else:
+        logger.info("%d of %d features are in the data, and train the clock.", chosen.sum(), len(names))
+    out = _of_values(_checks.matrix(adata, layer)[:, chosen], adata.obs.copy(), adata.var.loc[chosen].copy(), layer)
+    copy_sets(adata, out, chosen)
+    return out
+
+
+def _difference(features: pd.Index, names: pd.Index) -> str:
+    """What sets features apart from all names of the data, as the middle of a message."""
+    if not len(features):
+        return ""
+    ours, theirs = kind_of_name(str(names[0])), kind_of_name(features[0])
+    if ours != theirs:
+        return f"; the data use {ours}, the features are {theirs}"
+    hints = {"version": f"; {VERSIONS}, which {CUT} cuts off", "case": "; the names differ in case"}
+    return hints.get(spelling(features, names), "")
