@@ -288,10 +288,12 @@ def test_a_classifier_reads_the_columns_of_its_clock(adata):
 def test_what_is_loaded_with_data(adata, tmp_path):
     clock = train(make(PoissonVAE, adata))
     clock.save(tmp_path / "clock")
+    torch.manual_seed(0)  # it draws from the posterior
     expected = clock.get_elbo()
     loaded = PoissonVAE.load(tmp_path / "clock", adata)
     others(adata)
-    assert float(loaded.get_elbo()) == pytest.approx(float(expected), rel=1e-2)
+    torch.manual_seed(0)
+    assert float(loaded.get_elbo()) == pytest.approx(float(expected), rel=1e-5)
     loaded.train(max_epochs=1, **QUIET)
     assert loaded.age_summary_["max"] == clock.age_summary_["max"]
 
