@@ -119,7 +119,7 @@ SETUP_CASES = {
         ValueError, "a clock that holds subjects out needs at least 3",
     ),
     "no counts: fractions": (set_x(lambda x: x * 0.5), {}, ValueError, "has non-integer values (first:"),
-    "no counts: logarithms": (set_x(lambda x: x.log1p()), {}, ValueError, "is fitted to raw counts. Pass them with setup_anndata(adata, layer=...)"),
+    "no counts: logarithms": (set_x(lambda x: x.log1p()), {}, ValueError, "is fitted to raw counts. Pass them with layer=..."),
     "no counts: negative": (set_x(lambda x: -x), {}, ValueError, "has negative values (lowest:"),
     "NaN in X": (poison(np.nan), {}, ValueError, "has missing or infinite values (first: nan)"),
     "infinity in X": (poison(np.inf), {}, ValueError, "has missing or infinite values (first: inf)"),
@@ -143,7 +143,7 @@ SETUP_CASES = {
         lambda a: first(a, "batch", None), {"batch_key": "batch"}, ValueError, "batch_key needs a value in every cell",
     ),
     "covariate of text as a number": (
-        None, {"continuous_covariate_keys": ["sex"]}, TypeError, "Pass it in categorical_covariate_keys",
+        None, {"continuous_covariate_keys": ["sex"]}, TypeError, "Pass it with categorical_covariate_keys=['sex']",
     ),
 }  # fmt: skip
 

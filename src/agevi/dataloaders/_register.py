@@ -112,9 +112,9 @@ def check_values(
     if new:
         advice = "Predict from the counts that the clock was trained on, in the same place."
     else:
-        advice = "Pass them with setup_anndata(adata, layer=...)."
+        advice = "Pass them with layer=...."
         if not counts:
-            advice = advice[:-1] + ", or set normalize='none' for values that are normalised already."
+            advice = "Pass them with layer=..., or set normalize='none' for values that are normalised already."
     _checks.counts(x, place, why, advice=advice, empty_ok=new or empty_ok)
 
 
@@ -188,7 +188,7 @@ def check_covariate(adata: AnnData, key: str, argument: str) -> None:
     if argument == "continuous_covariate_keys" and not pd.api.types.is_numeric_dtype(values):
         raise TypeError(
             f"adata.obs[{key!r}] holds {values.dtype} values; continuous_covariate_keys are numbers. "
-            "Pass it in categorical_covariate_keys."
+            f"Pass it with categorical_covariate_keys=[{key!r}]."
         )
 
 

@@ -19,6 +19,7 @@ from agevi._compat import written_to
 from agevi.dataloaders._register import check_setup
 from agevi.model import MODELS
 from agevi.model._clock import ClockMixin
+from agevi.tl._arguments import CALLS, as_called, with_layer
 from agevi.tl._baselines import Units, make_units, median_ages, profiles, ridge_ages, shuffled_ages
 from agevi.tl._checkpoint import Checkpoint, seed_of
 from agevi.tl._cross_validate import gather
@@ -33,7 +34,6 @@ from agevi.tl._run_jobs import run_jobs
 
 logger = logging.getLogger(__name__)
 
-_KWARGS = ("setup_kwargs", "model_kwargs", "train_kwargs")
 _LINEAR = "agevi.model.linear"
 
 
@@ -48,6 +48,7 @@ def compare_models(  # noqa: PLR0913
     fold_key: str | None = None,
     stratify_by: str | Sequence[str] | None = None,
     train_on: str | None = None,
+    layer: str | None = None,
     setup_kwargs: Mapping[str, Any] | None = None,
     n_null_linear: int = 20,
     n_null_network: int = 3,
@@ -84,6 +85,8 @@ def compare_models(  # noqa: PLR0913
         Columns of ``adata.obs`` with the age, the person or animal, and the visit or biopsy (default: the subject).
     n_folds, fold_key, stratify_by, train_on
         As in :func:`agevi.tl.cross_validate`. Only samples that may train are judged.
+    layer
+        Layer with the values, in place of ``adata.X``, for all models; the same as in ``setup_kwargs``.
     setup_kwargs
         Further arguments of ``setup_anndata``, for all models.
     n_null_linear, n_null_network
@@ -150,11 +153,14 @@ def compare_models(  # noqa: PLR0913
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "models", "n_jobs", "copy")}
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
+    setup_kwargs = with_layer(setup_kwargs, layer)
     recipes = named_recipes(models, keys, setup_kwargs)
     n_null = {True: _number(n_null_linear, "n_null_linear"), False: _number(n_null_network, "n_null_network")}
     _number(null_folds, "null_folds")
-    setup = Recipe(ClockMixin, keys | dict(setup_kwargs or {})).full_setup
-    check_setup(adata, setup, counts=False, model=f"the {RIDGE}")
+    baseline = Recipe(ClockMixin, keys | dict(setup_kwargs or {}))
+    setup = baseline.full_setup
+    with as_called(baseline, CALLS[:1]):
+        check_setup(adata, setup, counts=False, model=f"the {RIDGE}")
     seed = seed_of(rng, checkpoint_dir)
     cohort = make_cohort(
         adata,
@@ -228,9 +234,9 @@ def named_recipes(
         model_cls, arguments = given if isinstance(given, tuple) and len(given) == 2 else (given, {})
         if not isinstance(arguments, Mapping):
             raise TypeError(f"models[{name!r}] holds a {type(arguments).__name__}; pass a dictionary of arguments.")
-        by_call = dict(arguments) if set(arguments) <= set(_KWARGS) else {"model_kwargs": arguments}
+        by_call = dict(arguments) if set(arguments) <= set(CALLS) else {"model_kwargs": arguments}
         by_call["setup_kwargs"] = dict(setup_kwargs or {}) | dict(by_call.get("setup_kwargs") or {})
-        out[str(name)] = recipe_of(model_cls, keys, *(by_call.get(argument) for argument in _KWARGS))
+        out[str(name)] = recipe_of(model_cls, keys, *(by_call.get(argument) for argument in CALLS))
     return out
 
 

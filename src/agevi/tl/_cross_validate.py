@@ -13,6 +13,7 @@ from anndata import AnnData
 import agevi
 from agevi import _keys
 from agevi._compat import written_to
+from agevi.tl._arguments import with_layer
 from agevi.tl._by_group import Groups, combined_per_cell, make_groups, pairs_to_fit, table_by_group
 from agevi.tl._checkpoint import Checkpoint, seed_of
 from agevi.tl._fold_run import FoldJob, FoldResult
@@ -36,6 +37,7 @@ def cross_validate(  # noqa: PLR0913
     train_on: str | None = None,
     groupby: str | None = None,
     min_cells: int = 20,
+    layer: str | None = None,
     setup_kwargs: Mapping[str, Any] | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
@@ -81,6 +83,8 @@ def cross_validate(  # noqa: PLR0913
         Column with the type of each cell: one clock per type and fold, from the cells of that type alone.
     min_cells
         Cells of a type that a sample needs to train that type's clock and to be in the table of types.
+    layer
+        Layer with the values, in place of ``adata.X``; the same as in ``setup_kwargs``.
     setup_kwargs, model_kwargs, train_kwargs
         Further arguments of ``model_cls.setup_anndata``, of the constructor and of ``train``. For a list of classes,
         dictionaries by class name, such as ``{"PoissonVAE": {"n_latent": 10}}``; what stands in ``setup_kwargs`` under
@@ -155,7 +159,7 @@ def cross_validate(  # noqa: PLR0913
     recipe = recipe_of(
         model_cls,
         {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key},
-        setup_kwargs,
+        with_layer(setup_kwargs, layer),
         model_kwargs,
         train_kwargs,
     )

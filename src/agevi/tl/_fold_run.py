@@ -19,6 +19,7 @@ from agevi import _keys
 from agevi.dataloaders._measured import FeatureSets, write_sets
 from agevi.dataloaders._sums import sample_means
 from agevi.model.ensemble._average import average, weights_from_errors
+from agevi.tl._arguments import as_called
 from agevi.tl._measure import Watch
 from agevi.tl._recipe import Recipe
 
@@ -108,7 +109,8 @@ def run_fold(data: FoldData, job: FoldJob, n_threads: int = 1) -> FoldResult:
     with ALONE, threads(n_threads):
         watch = Watch()
         try:
-            result = _fit_and_predict(data, job)
+            with as_called(job.recipe):
+                result = _fit_and_predict(data, job)
         except Exception as error:
             if not job.catch:
                 error.add_note(

@@ -13,6 +13,7 @@ import agevi
 from agevi import _checks
 from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._register import check_setup, covariate_columns
+from agevi.tl._arguments import CALLS, as_called
 from agevi.tl._by_group import Groups
 from agevi.tl._checkpoint import fingerprint
 from agevi.tl._fold_run import FoldData, FoldJob
@@ -32,7 +33,8 @@ def check_data(adata: AnnData, recipe: Recipe) -> None:
     """Every gate of ``setup_anndata`` without registering anything."""
     for part in recipe.parts:
         cls = part.model_cls
-        check_setup(adata, part.full_setup, counts=cls.expects == "counts", model=cls.__name__)
+        with as_called(part, CALLS[:1]):
+            check_setup(adata, part.full_setup, counts=cls.expects == "counts", model=cls.__name__)
 
 
 def check_outputs(inputs: Sequence[str | None], outputs: Sequence[str], key_added: str) -> None:

@@ -16,6 +16,7 @@ from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.dataloaders._register import where
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.model._seed import as_seed
+from agevi.tl._arguments import with_layer
 from agevi.tl._checkpoint import matrix_digest
 from agevi.tl._fold_run import FoldJob
 from agevi.tl._folds import Cohort, deal_folds, without_folds
@@ -45,6 +46,7 @@ def tune(  # noqa: PLR0913
     timeout: float | None = None,
     storage: str | Path | Any = None,
     study_name: str | None = None,
+    layer: str | None = None,
     setup_kwargs: Mapping[str, Any] | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
@@ -94,6 +96,8 @@ def tune(  # noqa: PLR0913
         interrupted or killed, and several processes or machines that make it share the trials.
     study_name
         Name of the study in the storage. Default: the name of the class.
+    layer
+        Layer with the values, in place of ``adata.X``; the same as in ``setup_kwargs``.
     setup_kwargs, model_kwargs, train_kwargs
         Arguments that are the same in all trials.
     sampler, pruner
@@ -143,6 +147,7 @@ def tune(  # noqa: PLR0913
     """
     _need_optuna()
     _checks.anndata(adata)
+    setup_kwargs = with_layer(setup_kwargs, layer)
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     fixed = {
         "setup_kwargs": dict(setup_kwargs or {}),
