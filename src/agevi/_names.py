@@ -36,8 +36,8 @@ def name(value: Any) -> str:
         return str(bool(value))
     if isinstance(value, numbers.Integral):
         return str(int(value))
-    if isinstance(value, numbers.Real | Decimal) and abs(float(value)) < _LARGEST and value == int(value):
-        return str(int(value))
+    if isinstance(value, numbers.Real | Decimal) and abs(float(value)) < _LARGEST and float(value).is_integer():
+        return str(int(float(value)))
     if isinstance(value, datetime.datetime) and value == value and value.time() == datetime.time():
         return str(value.date())
     return str(value)
@@ -107,7 +107,7 @@ def _found(values: pd.Series) -> tuple[np.ndarray, list[Any]]:
     """Code of every label, -1 where missing, and the labels that occur."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         code, of = pd.factorize(values.cat.codes.to_numpy())
-        return np.where(of[code] < 0, -1, code), [None if i < 0 else values.cat.categories[i] for i in of]
+        return np.where(of[code] < 0, -1, code), [None if i < 0 else values.cat.categories[int(i)] for i in of]
     if values.dtype == object and pd.api.types.infer_dtype(values, skipna=True).startswith("mixed"):
         # 1, 1.0 and True are equal in Python, so that the types of a mixed column are told apart by their text.
         there = np.flatnonzero(values.notna())

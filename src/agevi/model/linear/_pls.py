@@ -211,7 +211,7 @@ def _pls(rows: np.ndarray, target: np.ndarray, most: int) -> np.ndarray:
     steps, left, first = np.zeros((most, n_genes)), target.copy(), 0.0
     for a in range(most):
         direction = left @ rows
-        length = np.linalg.norm(direction)
+        length = float(np.linalg.norm(direction))
         first = first or length
         if length <= _LEAST * first:
             break  # further components add nothing
@@ -219,7 +219,7 @@ def _pls(rows: np.ndarray, target: np.ndarray, most: int) -> np.ndarray:
         score = rows @ direction
         for _ in range(2):  # rounding leaves something of earlier scores the first time
             score -= (scores[:a] @ score) @ scores[:a]
-        size = np.linalg.norm(score)
+        size = float(np.linalg.norm(score))
         scores[a] = score / size
         loadings[a] = scores[a] @ rows
         rotations[a] = (direction - (loadings[:a] @ direction) @ rotations[:a]) / size
