@@ -48,7 +48,7 @@ def test_bars_have_direction_length_interval_and_ranks(attributed):
     np.testing.assert_allclose(
         [s[:, 0] for s in segments], [[-3.588, -2.412], [1.608, 2.392], [0.804, 1.196]], rtol=1e-3
     )
-    assert names(ax.texts) == ["1-4"] * 3
+    assert names(ax.texts) == ["1-4"] * 3 + ["numbers: 95 % interval\nof the rank"]
     assert ax.get_xlabel() == "Attribution (weeks)"
     low, high = ax.get_ylim()
     assert low > high  # the first is on top

@@ -13,13 +13,16 @@ from matplotlib.ticker import MaxNLocator
 
 from agevi import _checks, _keys, get
 from agevi.pl import _base
+from agevi.pl._figure import figure
 
 KINDS = ("box", "scatter")
 MAX_GROUPS = 20
 _BAND = "#dedede"
 _POINT = "#1f77b4"
+_BEST = "#d62728"
 
 
+@figure
 def age_correlation(
     adata: AnnData,
     *,
@@ -90,12 +93,10 @@ def age_correlation(
     points = None if kind == "box" else _points(adata, table, params, component, color_by)
     colors = _colors(adata, points, color_by, palette)
     if kind == "box":
-        return _draw_box(_base.axes(ax, width=3.2), table, params)
+        return _draw_box(_base.axes(ax, width=2.0), table, params)
     if kind == "scatter":
         return _draw_scatter(_base.axes(ax), points, colors, color_by, size, unit)
-    import matplotlib.pyplot as plt
-
-    _, (left, right) = plt.subplots(1, 2, figsize=(8.2, 4.2), width_ratios=[1, 1.9], layout="constrained")
+    left, right = _base.new_axes(1, 2, 3.0, 3.6, width_ratios=[1, 2])[0]
     return {
         "box": _draw_box(left, table, params),
         "scatter": _draw_scatter(right, points, colors, color_by, size, unit),
@@ -107,7 +108,7 @@ def _draw_box(ax: Axes, table: pd.DataFrame, params: Mapping[str, Any]) -> Axes:
     r = table["r"].dropna()
     low, high = float(params["band_low"]), float(params["band_high"])
     for sign in (-1, 1):
-        label = "best of permuted ages, 5-95 %" if sign == 1 else None
+        label = "best of permuted, 5-95 %" if sign == 1 else None
         ax.axhspan(*sorted((sign * low, sign * high)), color=_BAND, linewidth=0, zorder=0, label=label)
         ax.axhline(sign * high, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ax.axhline(0, color=_base.LINE_COLOR, linewidth=0.6, zorder=1)
@@ -117,21 +118,21 @@ def _draw_box(ax: Axes, table: pd.DataFrame, params: Mapping[str, Any]) -> Axes:
         whiskerprops={"color": _base.LINE_COLOR}, capprops={"color": _base.LINE_COLOR},
     )  # fmt: skip
     spread = np.random.default_rng(0).uniform(-0.18, 0.18, len(r))  # so that points do not hide each other
-    ax.scatter(spread, r, s=14, color=_POINT, alpha=0.75, edgecolor="white", linewidth=0.3, zorder=3)
+    ax.scatter(spread, r, s=14, color=_POINT, alpha=0.75, edgecolor="white", linewidth=0.3, zorder=3, label="component")
     best = str(params["best"])
-    highest, up = r.loc[best], r.loc[best] > 0
-    ax.annotate(
-        f"{best}: r {highest:.2f}, p {table['p'].loc[best]:.2g}", (spread[r.index.get_loc(best)], highest),
-        (0, 7 if up else -7), textcoords="offset points", ha="center", va="bottom" if up else "top",
-        fontsize="small", zorder=4, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
+    highest = r.loc[best]
+    p = _base.p_text(table["p"].loc[best], params.get("n_permutations"))
+    ax.scatter(
+        spread[r.index == best], [highest], s=40, facecolor="none", edgecolor=_BEST, linewidth=1.5, zorder=4,
+        label=f"{_base.shortened([best], 20)[0]}: r {highest:.2f}, {p}",
     )  # fmt: skip
     limit = 1.3 * max(high, abs(highest))
     ax.set(
         xlim=(-0.5, 0.5), ylim=(-limit, limit), xticks=[0], ylabel=f"Correlation with age over {params['level']}s (r)"
     )
-    ax.set_xticklabels([f"{params['use_rep']} ({len(r)} components)"])
+    ax.set_xticklabels([f"{_base.shortened([params['use_rep']], 20)[0]}\n({len(r)} components)"])
     _base.tidy(ax)
-    _base.legend(ax, loc="lower center" if up else "upper center", handlelength=1.2)
+    _base.legend(ax, above=True)
     return ax
 
 
@@ -210,21 +211,24 @@ def _draw_scatter(
     samples = points["samples"]
     numbers = samples["color"] if colors is None else None
     scale = {} if numbers is None else {"cmap": "viridis", "vmin": numbers.min(), "vmax": numbers.max()}
+    labels = samples.attrs["labels"]
+    against_age = len(labels) == 1
     for name, table in sorted(points.items()):
-        c = table["color"] if colors is None else table["color"].map(colors)
+        c: Any = table["color"] if colors is None else table["color"].map(colors)
         look: dict[str, Any] = {"s": 3, "alpha": 0.25, "linewidth": 0, "rasterized": True}
         if name == "samples":
             look = {"s": size or _base.point_size(len(table)), "edgecolor": "white", "linewidth": 0.6}
         drawn = ax.scatter(table["x"], table["y"], c=c, label=f"_{name}", **look, **scale)
-    labels = samples.attrs["labels"]
-    against_age = len(labels) == 1
     ax.set(xlabel=f"Age ({unit})" if against_age else labels[0], ylabel=labels[-1])
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    sizes = {"samples": 6, "cells": 2}
+    handles = [_base.marker(name, _base.LINE_COLOR, markersize=sizes[name]) for name in sorted(points, reverse=True)]
     if colors is not None:
-        for group, color in colors.items():
-            ax.scatter([], [], s=25, color=color, label=group)
-        _base.legend(ax, loc="best", handlelength=1)
-    elif color_by is not None or not against_age:
-        ax.figure.colorbar(drawn, ax=ax, label=color_by or f"Age ({unit})", aspect=30)
+        pairs = zip(_base.shortened(colors), colors.values(), strict=True)
+        handles += [_base.marker(name, color) for name, color in pairs]
+        _base.legend(ax, handles=handles, title=_base.shortened([color_by])[0])
+    else:
+        _base.color_bar(ax, drawn, _base.shortened([color_by])[0] if color_by else f"Age ({unit})")
+        _base.legend(ax, handles=handles, above=True, ncols=2)
     _base.tidy(ax)
     return ax

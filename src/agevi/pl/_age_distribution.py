@@ -13,8 +13,13 @@ from matplotlib.ticker import MaxNLocator
 
 from agevi import _checks, _keys
 from agevi.pl import _base
+from agevi.pl._figure import figure
+
+_NAMELESS = (_keys.SPLIT,)
+"""Columns whose values speak for themselves."""
 
 
+@figure
 def age_distribution(
     adata: AnnData,
     *,
@@ -82,13 +87,13 @@ def age_distribution(
     colors = _base.group_colors(adata, groupby or "", order, palette)
     lowest, highest = table["age"].min(), table["age"].max()
     edges = MaxNLocator(nbins=n_bins, steps=[1, 2, 5, 10], integer=highest - lowest > 2).tick_values(lowest, highest)
-    ax = _base.axes(ax, width=5.2, height=3.4)
+    ax = _base.axes(ax, width=4.2, height=2.7)
     base = np.zeros(len(edges) - 1)
-    for group in order:
+    for group, name in zip(order, _base.shortened(map(_base.role_name, order)), strict=True):
         counts = np.histogram(table.loc[table["group"] == group, "age"], edges)[0]
         ax.bar(
             edges[:-1], counts, np.diff(edges), base, align="edge", color=colors[group], edgecolor="white", linewidth=0.6,
-            label=f"{group} ({counts.sum():,})",
+            label=f"{name} ({counts.sum():,})",
         )  # fmt: skip
         base += counts
     unit = age_unit or _base.age_unit(adata)
@@ -96,8 +101,7 @@ def age_distribution(
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     _base.tidy(ax)
     if groupby is not None:
-        ax.set_ylim(0, 1.18 * base.max())  # room for the legend
-        _base.legend(ax, loc="upper center", ncols=min(len(order), 4), columnspacing=1.2, handlelength=1)
+        _base.legend(ax, title=_base.shortened([groupby])[0] if groupby not in _NAMELESS else None)
     return ax
 
 

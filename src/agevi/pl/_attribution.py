@@ -10,21 +10,25 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from agevi import _checks, _keys, get
+from agevi import _checks, _keys, _symbols, get
 from agevi.pl import _base
+from agevi.pl._figure import figure
 
 OLDER, YOUNGER = "#d62728", "#1f77b4"
 """Colours of what makes cells look older and younger, or more like cases and more like controls."""
 _REACH = 1.96
 
 
+@figure
 def attribution(
     adata: AnnData,
     *,
     group: str = "all",
     n_top: int = 20,
     genes: Sequence[str] | None = None,
+    gene_symbols: str | None = None,
     key_added: str = _keys.DEFAULT_KEY,
     ax: Axes | None = None,
 ) -> Axes:
@@ -44,7 +48,9 @@ def attribution(
     n_top
         Genes to draw.
     genes
-        Draw these genes and no others.
+        Draw these genes and no others, by their names in ``adata.var_names`` or in ``gene_symbols``.
+    gene_symbols
+        Column of ``adata.var`` with the names to show, as in scanpy.
     key_added
         Prefix of the slots.
     ax
@@ -57,7 +63,7 @@ def attribution(
     Raises
     ------
     KeyError
-        :func:`agevi.tl.attribute_genes` was not run, or a gene is unknown.
+        :func:`agevi.tl.attribute_genes` was not run, or a gene or ``gene_symbols`` is unknown.
     ValueError
         The group is unknown, or there are fewer than ``n_top`` genes.
 
@@ -73,8 +79,12 @@ def attribution(
     'Attribution (years)'
     """
     table = get.attribution_df(adata, group=group, key_added=key_added)
-    table = table.head(_checks.count(n_top, "n_top", high=len(table))) if genes is None else _chosen(table, genes)
-    ax = _base.axes(ax, 5.2, 1.0 + 0.24 * len(table))
+    labels = _symbols.labels(adata, gene_symbols)
+    if genes is None:
+        table = table.head(_checks.count(n_top, "n_top", high=len(table)))
+    else:
+        table = _chosen(table, genes, _symbols.names(adata, gene_symbols))
+    ax = _base.axes(ax, 3.6, 0.24 * len(table) + 0.3)
     y, older = np.arange(len(table)), (table["signed"] >= 0).to_numpy()
     value = table["attribution"].to_numpy() * np.where(older, 1, -1)
     reach = _REACH * table["se"].fillna(0).to_numpy()
@@ -92,22 +102,25 @@ def attribution(
         )  # fmt: skip
     ax.axvline(0, color=_base.LINE_COLOR, linewidth=0.8)
     low, high = min(0.0, float(ends.min())), max(0.0, float(ends.max()))
-    room = 0.16 * (high - low or 1.0)  # for the ranks
+    room = _room(ax, [text.get_text() for text in ax.texts]) * (high - low or 1.0)
     ax.set_xlim(low - (room if low < 0 else 0.3 * room), high + (room if high > 0 else 0.3 * room))
-    ax.set(xlabel=f"Attribution ({_unit(adata, key_added)})", yticks=y, ylim=(len(table) - 0.4, -0.6))
-    ax.set_yticklabels(table["gene"], fontsize="small")
-    ax.set_title("" if group == "all" else group, fontsize="medium")
+    ax.set(xlabel=f"Attribution ({_unit(adata, key_added)})")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    _base.name_rows(ax, table["gene"].map(labels))
+    _base.title(ax, "" if group == "all" else _base.shortened([group])[0])
     _base.tidy(ax)
-    _base.legend(ax, loc="upper left", bbox_to_anchor=(1.01, 1.0), title="more of the gene", title_fontsize="small")
+    _base.legend(ax, title="more of the gene", note="numbers: 95 % interval\nof the rank")
     return ax
 
 
+@figure
 def attribution_heatmap(
     adata: AnnData,
     *,
     groups: Sequence[str] | None = None,
     n_top: int = 8,
     genes: Sequence[str] | None = None,
+    gene_symbols: str | None = None,
     cmap: str = "RdBu_r",
     key_added: str = _keys.DEFAULT_KEY,
     ax: Axes | None = None,
@@ -126,7 +139,9 @@ def attribution_heatmap(
     n_top
         First genes of each group.
     genes
-        Draw these genes and no others, in this order.
+        Draw these genes and no others, in this order, by their names in ``adata.var_names`` or in ``gene_symbols``.
+    gene_symbols
+        Column of ``adata.var`` with the names to show, as in scanpy.
     cmap
         Diverging colour map.
     key_added
@@ -141,7 +156,7 @@ def attribution_heatmap(
     Raises
     ------
     KeyError
-        :func:`agevi.tl.attribute_genes` was not run, or a gene is unknown.
+        :func:`agevi.tl.attribute_genes` was not run, or a gene or ``gene_symbols`` is unknown.
     ValueError
         A group is unknown, there are fewer than ``n_top`` genes, or there are no groups.
 
@@ -171,20 +186,23 @@ def attribution_heatmap(
     if genes is None:
         genes = _first_of_groups(table, groups, n_top)
     else:
-        genes = list(_chosen(table[table["group"] == there[0]], genes)["gene"])
+        names = _symbols.names(adata, gene_symbols)
+        genes = list(_chosen(table[table["group"] == there[0]], genes, names)["gene"])
     wide = table.pivot(index="gene", columns="group", values="signed").loc[list(genes), groups]
-    ax = _base.axes(ax, 2.6 + 0.42 * len(groups), 1.2 + 0.2 * len(genes))
+    ax = _base.axes(ax, max(1.0, 0.4 * len(groups)), max(2.4, 0.2 * len(genes)))
     limit = float(np.abs(wide.to_numpy()).max()) or 1.0
     norm = mpl.colors.TwoSlopeNorm(0.0, -limit, limit)
     image = ax.imshow(wide.to_numpy(), aspect="auto", cmap=cmap, norm=norm, interpolation="nearest")
-    ax.set(xticks=np.arange(len(groups)), yticks=np.arange(len(genes)))
-    ax.set_xticklabels(groups, rotation=45, ha="right", rotation_mode="anchor", fontsize="small")
-    ax.set_yticklabels(genes, fontsize="small")
+    ax.set_xticks(
+        np.arange(len(groups)), _base.shortened(groups), rotation=45, ha="right", rotation_mode="anchor",
+        fontsize="small",
+    )  # fmt: skip
+    _base.name_rows(ax, [_symbols.labels(adata, gene_symbols)[gene] for gene in genes])
+    ax.set_ylim(len(genes) - 0.5, -0.5)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=min(1.0, 6 / max(len(genes), 1) + 0.3), aspect=25)
-    bar.set_label(f"Signed attribution ({_unit(adata, key_added)})")
-    bar.outline.set_visible(False)
+    ax.grid(False)
+    _base.color_bar(ax, image, f"Signed attribution ({_unit(adata, key_added)})")
     return ax
 
 
@@ -194,10 +212,19 @@ def _unit(adata: AnnData, key_added: str) -> str:
     return str(info.get("age_unit") or "years")
 
 
-def _chosen(table: pd.DataFrame, genes: Sequence[str]) -> pd.DataFrame:
-    """Rows of the named genes in their order."""
-    names = [genes] if isinstance(genes, str) else list(genes)
-    unknown = [name for name in names if name not in set(table["gene"])]
+def _room(ax: Axes, texts: Sequence[str]) -> float:
+    """Share of the width that the longest of some small texts needs."""
+    inches = ax.get_window_extent().width / ax.figure.canvas.figure.dpi
+    return min(0.6, 0.03 + 0.07 * _base.scale() * max(map(len, texts), default=0) / inches)
+
+
+def _chosen(table: pd.DataFrame, genes: Sequence[str], symbols: pd.Series) -> pd.DataFrame:
+    """Rows of the named genes in their order, each name that of a gene or the symbol of some."""
+    known = set(table["gene"])
+    of_symbol = symbols[symbols.index.isin(known)].reset_index().groupby("symbol")["gene"].agg(list)
+    given = [genes] if isinstance(genes, str) else list(genes)
+    names = [gene for name in given for gene in ([name] if name in known else of_symbol.get(name, [name]))]
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise KeyError(
             f"genes holds {_checks.listed(unknown)}, which have no attribution; choose among {_checks.listed(table['gene'])}."

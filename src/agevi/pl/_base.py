@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from agevi import _checks, _keys
 
@@ -26,7 +29,7 @@ LINE_COLOR = "#404040"
 NAME_WIDTH = 26
 """Characters of a line of a long name below an axis."""
 LETTER, LINE = 0.085, 0.17
-"""Inches that a letter and a line take in the labels of ticks."""
+"""Inches that a letter and a line take in the labels of ticks at the default size of text."""
 
 
 class Wording(NamedTuple):
@@ -50,23 +53,36 @@ def wording(unit: str) -> Wording:
     return Wording("looks older", "looks younger", f"Change of predicted age ({unit})")
 
 
-def axes(ax: Axes | None, width: float = 4.8, height: float = 4.4) -> Axes:
-    """``ax``, or the axes of a new figure of this size in inches.
+def scale() -> float:
+    """Size of text relative to matplotlib's default; new figures grow with it."""
+    return max(1.0, float(mpl.rcParams["font.size"]) / 10)
+
+
+def axes(ax: Axes | None, width: float = 4.0, height: float = 4.0) -> Axes:
+    """``ax``, or the axes of a new figure that :func:`agevi.pl._figure.figure` lays out.
 
     Parameters
     ----------
     ax
         Axes to draw on.
     width, height
-        Size of a new figure.
+        Size of the area of the data of a new figure in inches, at the default size of text.
     """
     if ax is None:
-        import matplotlib.pyplot as plt
-
-        return plt.subplots(figsize=(width, height), layout="constrained")[1]
+        return new_axes(1, 1, width, height)[0, 0]
     if not isinstance(ax, Axes):
         raise TypeError(f"ax is a {type(ax).__name__}; pass one matplotlib Axes.")
     return ax
+
+
+def new_axes(n_rows: int, n_cols: int, width: float, height: float, **arguments: Any) -> np.ndarray:
+    """Axes of a new figure that they fill, (n_rows, n_cols); ``width`` and ``height`` of each in inches."""
+    import matplotlib.pyplot as plt
+
+    size = (scale() * width * n_cols, scale() * height * n_rows)
+    figure, grid = plt.subplots(n_rows, n_cols, squeeze=False, figsize=size, layout="none", **arguments)
+    figure.subplots_adjust(0, 0, 1, 1, 0, 0)
+    return np.asarray(grid, dtype=object)
 
 
 def group_colors(
@@ -146,9 +162,42 @@ def point_size(n: int) -> float:
     return float(np.clip(1500 / n, 12, 50))
 
 
-def wrapped(names: Sequence[str], width: int = NAME_WIDTH) -> list[str]:
-    """Names broken into lines of at most ``width`` characters."""
-    return [textwrap.fill(name, width) for name in names]
+def role_name(role: str) -> str:
+    """A role in words; other names as they are."""
+    return {"": "role not recorded", _keys.OUT_OF_FOLD: "out of fold"}.get(role, role)
+
+
+def p_text(p: float, n_permutations: Any = None) -> str:
+    """A p value in words, as an upper limit where no permutation reached what was seen."""
+    floor = 0.0 if n_permutations is None else 1 / (1 + int(n_permutations))
+    return f"p {'≤' if p <= floor * (1 + 1e-9) else '='} {p:.2g}"
+
+
+def shortened(names: Iterable[Any], width: int = 34) -> list[str]:
+    """Names of at most ``width`` letters with an ellipsis in place of what is left out, different where names are.
+
+    The middle of a long name is left out. Where that makes two names alike, what stands before their first difference
+    is left out instead.
+    """
+    given = [str(name) for name in names]
+    tail = (width - 1) // 3
+    out = [name if len(name) <= width else _joined(name[: width - 1 - tail], name[-tail:]) for name in given]
+    for short in {short for short in out if len({g for g, o in zip(given, out, strict=True) if o == short}) > 1}:
+        alike = [i for i, found in enumerate(out) if found == short]
+        start = len(os.path.commonprefix([given[i] for i in alike]))
+        start = max(0, given[alike[0]].rfind(" ", 0, start) + 1, start - width // 2)
+        for rank, i in enumerate(sorted(alike, key=given.__getitem__), 1):
+            part = given[i][start:]
+            out[i] = "…" + (part if len(part) < width else f"{part[: width - 8].rstrip()}… ({rank})")
+    return out
+
+
+def _joined(head: str, tail: str) -> str:
+    """Two parts of a name, cut between words where one is near, with an ellipsis between them."""
+    head, tail = head.rstrip(), tail.lstrip()
+    left, right = head.rfind(" "), tail.find(" ")
+    head = head[:left] if left > 0.7 * len(head) else head
+    return f"{head}…{tail[right + 1 :] if 0 <= right < 0.3 * len(tail) else tail}"
 
 
 def n_lines(names: Sequence[str]) -> int:
@@ -156,49 +205,98 @@ def n_lines(names: Sequence[str]) -> int:
     return max(name.count("\n") for name in names) + 1
 
 
-def longest_line(names: Sequence[str]) -> int:
-    """Characters of the longest line."""
-    return max(len(line) for name in names for line in name.split("\n"))
+def wrapped(names: Sequence[str]) -> list[str]:
+    """Names in a few lines, the longest of them shortened."""
+    return [textwrap.fill(name, NAME_WIDTH) for name in shortened(names, 3 * NAME_WIDTH)]
 
 
-def name_ticks(ax: Axes, at: np.ndarray, names: Sequence[str], gap: float) -> float:
+def name_ticks(ax: Axes, at: np.ndarray, names: Sequence[str], gap: float) -> None:
     """Name places on the horizontal axis, upright where there is no room for words side by side.
 
     Parameters
     ----------
     ax
-        Axes on which all else is drawn.
+        Axes.
     at
         Places.
     names
         Names of the places.
     gap
         Least distance between places.
-
-    Returns
-    -------
-    Inches that the names take beyond one line.
     """
-    ax.set_xticks(at)
-    figure = ax.figure.canvas.figure
-    figure.draw_without_rendering()  # lays the figure out, so that the width is known
     low, high = ax.get_xlim()
-    room = ax.get_window_extent().width / figure.dpi * gap / (high - low)
-    width = max(1, int(room / LETTER))
-    words = [word for name in names for word in name.split()]
-    labels = wrapped(names, width)
-    if max(map(len, words), default=0) <= width and n_lines(labels) <= 3:
+    letter = LETTER * scale()
+    room = ax.get_window_extent().width / ax.figure.canvas.figure.dpi * gap / (high - low)
+    width = max(1, int(room / letter))
+    labels = [textwrap.fill(name, width, break_long_words=False) for name in shortened(names, 3 * NAME_WIDTH)]
+    if max(len(line) for label in labels for line in label.split("\n")) <= width and n_lines(labels) <= 3:
         ax.set_xticks(at, labels)
-        return LINE * (n_lines(labels) - 1)
-    widths = (NAME_WIDTH, 2 * NAME_WIDTH, max(map(len, names)))
-    labels = next((found for w in widths if n_lines(found := wrapped(names, w)) <= room / LINE), list(names))
+        return
+    labels = wrapped(names)
+    if n_lines(labels) * LINE * scale() > room:
+        labels = shortened(names, NAME_WIDTH + 8)
     ax.set_xticks(at, labels, rotation=90, linespacing=1.0)
-    return LETTER * longest_line(labels)
 
 
-def legend(ax: Axes, **arguments: Any) -> None:
-    """A legend without a box that hides points."""
-    ax.legend(**{"frameon": True, "framealpha": 0.9, "edgecolor": "none", "fontsize": "small", **arguments})
+def name_rows(ax: Axes, names: Iterable[Any], width: int = 40) -> None:
+    """Name rows from above, in letters that fit between them.
+
+    Parameters
+    ----------
+    ax
+        Axes, whose vertical axis is turned upside down.
+    names
+        Names of the rows; long ones are shortened.
+    width
+        Most letters of a name.
+    """
+    labels = shortened(names, width)
+    row = ax.get_window_extent().height / ax.figure.canvas.figure.dpi / max(1, len(labels))
+    ax.set_yticks(range(len(labels)), labels, fontsize=min(8.3 * scale(), 72 * row / 1.25))
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+
+
+def legend(ax: Axes, *, note: str = "", above: bool = False, **arguments: Any) -> None:
+    """A legend to the right of the axes or above them, where it hides nothing, with a ``note`` below it."""
+    beside = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.01)} if above else {}
+    look = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "frameon": False, "borderaxespad": 0.0}
+    look |= {
+        "fontsize": "small",
+        "title_fontsize": "small",
+        "alignment": "left",
+        "handlelength": 1.3,
+        "handletextpad": 0.5,
+    }
+    found = ax.legend(**{**look, **beside, **arguments})
+    if note:
+        ax.annotate(
+            note, (0, 0), (3, -6), xycoords=found, textcoords="offset points", ha="left", va="top", fontsize="small",
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def title(ax: Axes, name: str, lines: Sequence[str] = ()) -> None:
+    """A title with smaller lines below it, above the axes."""
+    height = 0.0
+    if lines:
+        below = ax.annotate(
+            "\n".join(lines), (0.5, 1), (0, 3), "axes fraction", "offset points", fontsize="small", ha="center",
+            va="bottom", annotation_clip=False,
+        )  # fmt: skip
+        height = below.get_window_extent().height / ax.figure.canvas.figure.dpi * 72
+    ax.set_title(name, fontsize="medium", pad=3 + 3 * scale() + height)  # the title stands on its baseline
+
+
+def marker(label: str, color: Any, marker: str = "o", **look: Any) -> Line2D:
+    """A point for the legend."""
+    return Line2D([], [], linestyle="", color=color, marker=marker, label=label, **{"markersize": 5, **look})
+
+
+def color_bar(ax: Axes, mappable: Any, label: str, height: float = 1.0) -> None:
+    """A colour bar to the right of the axes, which moves with them; ``height`` as a share of theirs."""
+    inch = scale() * ax.figure.canvas.figure.dpi / ax.get_window_extent().width
+    bar = ax.figure.colorbar(mappable, cax=ax.inset_axes((1 + 0.12 * inch, 0.0, 0.14 * inch, height)), label=label)
+    bar.outline.set_visible(False)
 
 
 def tidy(ax: Axes) -> None:

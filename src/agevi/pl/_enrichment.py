@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from agevi import _checks, _keys, get
 from agevi.pl import _base
+from agevi.pl._figure import figure
 
 QUANTITIES = {
     "combined_score": "Combined score (-ln p x odds ratio)",
@@ -20,10 +21,13 @@ QUANTITIES = {
 }
 SCORES = {"gsea": "Normalised enrichment score", "ulm": "t value of membership"}
 SIGNIFICANT = 0.05
+SQUEEZED = 8
+"""Times the median from which the highest score puts the axis on the scale of logarithms."""
 _AREAS = (30.0, 220.0)  # square points of the smallest and the largest set
 _WIDTH = 48  # letters of a name before it is cut
 
 
+@figure
 def enrichment(
     adata: AnnData,
     *,
@@ -91,7 +95,7 @@ def enrichment(
         raise ValueError(
             f"no set holds a top gene of group {group or 'all'!r}, so there is nothing to draw; see n_top."
         )
-    return _draw(_base.axes(ax, 8.4, max(2.6, 1.0 + 0.3 * len(table))), table, str(x), size, method, cmap)
+    return _draw(_base.axes(ax, 3.6, max(2.9, 0.27 * len(table))), table, str(x), size, method, cmap)
 
 
 def _draw(ax: Axes, table: pd.DataFrame, x: str, size: str, method: str, cmap: str) -> Axes:
@@ -104,30 +108,38 @@ def _draw(ax: Axes, table: pd.DataFrame, x: str, size: str, method: str, cmap: s
     )  # fmt: skip
     ax.set(
         xlabel=SCORES.get(method, QUANTITIES[x]),
-        yticks=np.arange(len(table)),
-        yticklabels=[_cut(name) for name in table["term"]],
-        xlim=_base.margins(np.append(table[x], 0.0), 0.08),
     )  # fmt: skip
-    ax.set_ylim(len(table) - 0.4, -0.6)
+    _base.name_rows(ax, table["term"], _WIDTH)
+    _scale(ax, table[x].to_numpy(dtype=np.float64))
     ax.grid(axis="y", color="#ececec", linewidth=0.8)
-    ax.axvline(0, color=_base.LINE_COLOR, linewidth=0.6, zorder=1)
-    bar = ax.inset_axes((1.05, 0.0, 0.04, 0.45))  # under the legend, without taking room from the dots
-    ax.figure.colorbar(dots, cax=bar, label=r"$-\log_{10}$ adjusted p")
+    _base.color_bar(ax, dots, r"$-\log_{10}$ adjusted p", 0.42)  # under the legend
     low, high = int(table[size].min()), int(table[size].max())
     shown = np.unique([low, (low + high) // 2, high])
     handles = [
-        Line2D([], [], marker="o", linestyle="", color="#a6a6a6", markersize=np.sqrt(area), label=f"{value:,}")
+        _base.marker(f"{value:,}", "#a6a6a6", markersize=np.sqrt(area))
         for value, area in zip(shown, _areas(pd.Series(shown), table[size]), strict=True)
     ]
+    if (table["padj"] < SIGNIFICANT).any():
+        label = f"adjusted p < {SIGNIFICANT:g}"
+        handles.append(_base.marker(label, _base.LINE_COLOR, markerfacecolor="none", markeredgewidth=1.2, markersize=8))
     title = "top genes" if size == "overlap" else "genes in the set"
-    _base.legend(ax, handles=handles, title=title, loc="upper left", bbox_to_anchor=(1.01, 1.0), labelspacing=1.1)
+    _base.legend(ax, handles=handles, title=title, labelspacing=0.8)
     _base.tidy(ax)
     return ax
 
 
-def _cut(name: str) -> str:
-    """A long name with an ellipsis at its end."""
-    return name if len(name) <= _WIDTH else f"{name[: _WIDTH - 3]}..."
+def _scale(ax: Axes, values: np.ndarray) -> None:
+    """A linear axis, or one of logarithms where a few high scores would squeeze the others."""
+    positive = values[values > 0]
+    if len(positive) < len(values) or positive.max() < SQUEEZED * np.median(positive):
+        ax.set_xlim(_base.margins(np.append(values, 0.0), 0.08))
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+        ax.axvline(0, color=_base.LINE_COLOR, linewidth=0.6, zorder=1)
+        return
+    low, high = _base.margins(np.log10(positive), 0.08)
+    ax.set(xscale="log", xlim=(10**low, 10**high))
+    ax.xaxis.set_major_locator(LogLocator(numticks=5))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _areas(values: pd.Series, among: pd.Series) -> np.ndarray:

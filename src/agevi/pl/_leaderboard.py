@@ -12,12 +12,14 @@ from matplotlib.axes import Axes
 
 from agevi import _keys, get
 from agevi.pl import _base
+from agevi.pl._figure import figure
 
 KINDS = {"network": "#1f77b4", "linear": "#ff7f0e", "no genes": "#a6a6a6"}
 """Colour by kind of model, from scanpy's default palette."""
 _MEDIAN = "median age"
 
 
+@figure
 def leaderboard(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Axes | None = None) -> Axes:
     """Mean absolute error of every compared model with its 95 % interval, in the unit of the age column.
 
@@ -56,23 +58,38 @@ def leaderboard(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Axes 
     'Mean absolute error (years)'
     """
     table = get.leaderboard_df(adata, key_added=key_added)
-    ax = _base.axes(ax, 6.0, 1.2 + 0.36 * len(table))
+    ax = _base.axes(ax, 3.6, 0.36 * len(table))
     table = table.assign(y=range(len(table)), kind=[_kind(row) for _, row in table.iterrows()])
-    done = table[table["mae"].notna()]
+    done = table[table["mae"].notna()].copy()
+    edge = _edge(done)
+    beyond = done[done["mae"] > edge]
+    done[["mae", "mae_low", "mae_high"]] = done[["mae", "mae_low", "mae_high"]].clip(upper=edge)
     for kind, color in KINDS.items():
         part = done[done["kind"] == kind]
         if len(part):
-            reach = np.stack([part["mae"] - part["mae_low"], part["mae_high"] - part["mae"]])
+            reach: Any = np.stack([part["mae"] - part["mae_low"], part["mae_high"] - part["mae"]])
             _points(ax, part["mae"], part["y"], reach, color=color, label=kind, zorder=3)
     median = done.loc[done["model"] == _MEDIAN, "mae"]
     if len(median):
-        ax.axvline(median.iloc[0], color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        ax.axvline(median.iloc[0], color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label=_MEDIAN)
         null = done[done["null_gain"].notna()]
         _points(
             ax, median.iloc[0] - null["null_gain"], null["y"], 2 * null["null_se"].fillna(0).to_numpy(),
             color=_base.LINE_COLOR, label="shuffled ages", zorder=2, fmt="D", markerfacecolor="white", markersize=5,
             elinewidth=0.8, markeredgewidth=0.9,
         )  # fmt: skip
+    if len(beyond):
+        ax.plot(
+            np.full(len(beyond), edge),
+            beyond["y"],
+            ">",
+            color=_base.LINE_COLOR,
+            markersize=7,
+            zorder=4,
+            label="beyond the axis",
+        )
+    names = pd.Series(_base.shortened(table["model"]), index=table.index)
+    names[beyond.index] += beyond["mae"].map(": {:,.0f}".format)
     failed = table[table["mae"].isna()]
     for _, row in failed.iterrows():
         reason = re.search(r"\w+(?=: )", re.sub(r"^fold .*?: ", "", row["error"]))
@@ -81,11 +98,20 @@ def leaderboard(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Axes 
             va="center", fontsize="small", color=_base.LINE_COLOR,
         )  # fmt: skip
     unit = str(adata.uns.get(_keys.Keys(key_added).table_params("leaderboard"), {}).get("age_unit") or "years")
-    ax.set(xlabel=f"Mean absolute error ({unit})", yticks=table["y"], yticklabels=table["model"])
-    ax.set_ylim(len(table) - 0.4, -0.6)
+    ax.set(
+        xlabel=f"Mean absolute error ({unit})",
+    )
+    _base.name_rows(ax, names)
     _base.tidy(ax)
-    _base.legend(ax, loc="upper left", bbox_to_anchor=(1.01, 1.0), handletextpad=0.5)
+    _base.legend(ax)
     return ax
+
+
+def _edge(done: pd.DataFrame) -> float:
+    """Error at which models that have gone astray are drawn, so that they do not squeeze the others."""
+    baseline = done.loc[done["model"] == _MEDIAN, "mae"].max()
+    sound = done.loc[done["mae"] <= 2 * np.fmax(baseline, done["mae"].median()), "mae_high"]
+    return float(np.inf if len(sound) == len(done) else 1.05 * sound.max())
 
 
 def _kind(row: pd.Series) -> str:

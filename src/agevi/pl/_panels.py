@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from agevi.pl import _base
+
 MAX_PANELS = 30
 
 
-def panels(names: Sequence[str], argument: str, *, n_cols: int, ax: Any = None, size: float = 3.1) -> dict[str, Axes]:
+def panels(names: Sequence[str], argument: str, *, n_cols: int, ax: Any = None, size: float = 2.5) -> dict[str, Axes]:
     """One Axes per name: those given, or those of a new figure.
 
     Parameters
@@ -38,15 +40,10 @@ def panels(names: Sequence[str], argument: str, *, n_cols: int, ax: Any = None, 
                 f"ax has {len(given)} Axes and {argument} has {len(names)} values; pass one Axes per panel."
             )
         return dict(zip(names, given, strict=True))
-    import matplotlib.pyplot as plt
-
     n_cols = min(n_cols, len(names))
-    n_rows = -(-len(names) // n_cols)
-    figure, grid = plt.subplots(
-        n_rows, n_cols, squeeze=False, figsize=(size * n_cols, size * n_rows + 0.3), layout="constrained"
-    )
+    grid = _base.new_axes(-(-len(names) // n_cols), n_cols, size, size)
     for unused in grid.flat[len(names) :]:
-        figure.delaxes(unused)
+        unused.remove()
     return dict(zip(names, grid.flat, strict=False))
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from agevi import _checks, _keys, get
+from agevi import _checks, _keys, _symbols, get
 from agevi.pl import _base
 from agevi.pl._attribution import OLDER, YOUNGER
+from agevi.pl._figure import figure
 
 
+@figure
 def perturbation(
     adata: AnnData,
     *,
     group: str = "all",
     n_top: int = 20,
+    gene_symbols: str | None = None,
     key_added: str = _keys.DEFAULT_KEY,
     ax: Axes | None = None,
 ) -> Axes:
@@ -32,6 +36,8 @@ def perturbation(
         Group of cells.
     n_top
         Genes or sets to draw at most.
+    gene_symbols
+        Column of ``adata.var`` with the names to show, as in scanpy.
     key_added
         Prefix of the slots.
     ax
@@ -44,7 +50,7 @@ def perturbation(
     Raises
     ------
     KeyError
-        :func:`agevi.tl.perturb_genes` was not run.
+        :func:`agevi.tl.perturb_genes` was not run, or ``gene_symbols`` is absent.
     ValueError
         The group is unknown.
 
@@ -61,20 +67,26 @@ def perturbation(
     """
     table = get.perturbation_df(adata, group=group, key_added=key_added).head(_checks.count(n_top, "n_top"))
     params = adata.uns[_keys.Keys(key_added).table_params("perturbation")]
-    ax = _base.axes(ax, 4.8, 1.1 + 0.26 * len(table))
+    ax = _base.axes(ax, 3.4, 0.26 * len(table) + 0.3)
     y, change = np.arange(len(table)), table["change"].to_numpy()
     reach = np.stack([change - table["low"].to_numpy(), table["high"].to_numpy() - change]).clip(0)
-    for side, color in ((change >= 0, OLDER), (change < 0, YOUNGER)):
+    words = _base.wording(str(params.get("age_unit") or "years"))
+    for side, color, label in ((change >= 0, OLDER, words.higher), (change < 0, YOUNGER, words.lower)):
         if side.any():
-            ax.errorbar(change[side], y[side], xerr=reach[:, side], fmt="o", color=color, capsize=2, markersize=5)
+            ax.errorbar(
+                change[side], y[side], xerr=reach[:, side], fmt="o", color=color, capsize=2, markersize=5, label=label
+            )
     ax.axvline(0, color=_base.LINE_COLOR, linewidth=0.8, zorder=0)
-    names = [gene if n == 1 else f"{gene} ({n} genes)" for gene, n in zip(table["gene"], table["n_genes"], strict=True)]
-    ax.set(xlabel=_base.wording(str(params.get("age_unit") or "years")).change, yticks=y)
-    ax.set_yticklabels(names, fontsize="small")
-    ax.set_ylim(len(table) - 0.4, -0.6)
+    labels = _symbols.labels(adata, gene_symbols)
+    names = _base.shortened([labels.get(gene, gene) for gene in table["gene"]])
+    names = [name if n == 1 else f"{name} ({n} genes)" for name, n in zip(names, table["n_genes"], strict=True)]
+    ax.set(xlabel=words.change)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    _base.name_rows(ax, names, 50)
     factor = float(params["factor"])
     what = "knocked out" if factor == 0 else f"expression times {factor:g}"
-    ax.set_title(what if group == "all" else f"{group}, {what}", fontsize="medium")
+    _base.title(ax, what if group == "all" else f"{_base.shortened([group])[0]}, {what}")
     _base.tidy(ax)
+    _base.legend(ax, title="perturbed cells")
     ax.grid(axis="x", color="#e0e0e0", linewidth=0.6)
     return ax

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from agevi import _checks, _keys, get, metrics
+from agevi.metrics._rows import metrics_row, reference_ages
 from agevi.pl import _base
+from agevi.pl._figure import figure
 from agevi.pl._panels import label_outer, panels
 from agevi.tl._evaluate_by import sample_values
 from agevi.tl._verdict import announce
@@ -20,8 +23,31 @@ from agevi.tl._verdict import announce
 MAX_GROUPS = 20
 PANEL = "panel"
 """Column with the panel of every row, text."""
+GROUP, REFERENCE = "color", "reference"
+"""Columns with the group that gives the colour, and with the median training age."""
+FITS = ("all", "groups")
+FAR = 1.5
+"""Ranges of age beyond all ages from which predictions are drawn at the edge of the axes."""
+TITLE = 30  # letters of the name of a panel
+DASHED = (0, (4, 3))
+HOLLOW = {_keys.TRAIN: ("#a6a6a6", "o"), _keys.VALIDATION: ("#737373", "D")}
+"""Rim and marker of samples that shaped the clock."""
 
 
+class _Style(NamedTuple):
+    """What all panels share; ``grey`` says that samples which shaped the clock are grey, since others are there."""
+
+    colors: Mapping[str, Any]
+    by_role: bool
+    grey: bool
+    markers: Mapping[str, str]
+    fit: str | None
+    limits: tuple[float, float]
+    unit: str
+    size: float
+
+
+@figure
 def predicted_vs_actual(
     adata: AnnData,
     *,
@@ -29,6 +55,7 @@ def predicted_vs_actual(
     roles: str | Sequence[str] | None = None,
     color_by: str = "role",
     groupby: str | None = None,
+    fit: Literal["all", "groups"] | None = "all",
     n_cols: int = 4,
     palette: Mapping[str, str] | Sequence[str] | None = None,
     size: float | None = None,
@@ -37,11 +64,13 @@ def predicted_vs_actual(
     """Predicted against actual age of every sample, in the unit of the age column.
 
     One point is one sample, never a cell. The dashed line is where predictions are exact, the solid one the
-    least-squares fit; both the fit and the printed accuracy are of the held-out samples (roles test, out_of_fold, new) and
-    fall back on all samples where none is held out. If held-out subjects are not predicted better than by the median age,
-    one line of the log says so. Training samples lie close to the line in any large model. With
-    ``groupby`` there is a panel per cohort, tissue or cell type, all with the same limits; the fit and the accuracy
-    are then those of the panel.
+    least-squares fit. Samples that shaped the clock (roles train and validation) are hollow and grey whatever the
+    colours are, since they lie close to the dashed line in any large model: no line is fitted to them. The accuracy
+    is that of the held-out samples (roles test, out_of_fold, new) of each role, with the 95 % interval of the mean
+    absolute error and the error of predicting the median training age for everyone, as in
+    :func:`agevi.get.metrics_df`. If held-out subjects are not predicted better than by the median age, one line of the
+    log says so. With ``groupby`` there is a panel per cohort, tissue or cell type, all with the same
+    limits; the fit and the accuracy are then those of the panel.
 
     Parameters
     ----------
@@ -52,11 +81,14 @@ def predicted_vs_actual(
     roles
         Draw samples of these roles; all by default.
     color_by
-        Column of :func:`agevi.get.subjects_df`, or of ``adata.obs`` (a sample has its most common value).
+        Column of :func:`agevi.get.subjects_df`, or of ``adata.obs`` (a sample has its most common value), for the colours
+        of held-out samples. Where all samples shaped the clock, their rims have the colours.
     groupby
         Column that makes panels: the one that clocks per cell type were trained by with
         ``tl.cross_validate(groupby=...)``, whose predictions are drawn then, else a column of
         :func:`agevi.get.subjects_df`, or of ``adata.obs`` with one value per sample.
+    fit
+        ``"all"``: one line through all held-out samples; ``"groups"``: one per colour; None: no line.
     n_cols
         Panels in a row of a new figure.
     palette
@@ -78,7 +110,7 @@ def predicted_vs_actual(
     TypeError
         ``ax`` is not what is drawn on.
     ValueError
-        No sample has an age and a prediction, ``color_by`` has more values than there are colours, or ``groupby`` has
+        No sample has an age and a prediction, ``fit`` is unknown, ``color_by`` has more values than there are colours, or ``groupby`` has
         several values in a sample or too many for panels.
 
     Examples
@@ -91,6 +123,8 @@ def predicted_vs_actual(
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('Age (years)', 'Predicted age (years)')
     """
+    if fit is not None:
+        _checks.choice(fit, FITS, "fit")
     table = _by_group(adata, groupby, key_added, roles)
     table = table[table["age"].notna() & table["predicted"].notna()].reset_index(drop=True)
     if table.empty:
@@ -105,25 +139,38 @@ def predicted_vs_actual(
         raise ValueError(
             f"color_by={color_by!r} has {len(order)} values; at most {MAX_GROUPS} colours can be told apart."
         )
+    table[GROUP] = groups.astype(str)
     column = _keys.Keys(key_added).role if color_by == "role" else color_by
     colors = _base.group_colors(adata, column, order, palette)
-    limits = _base.margins(table[["age", "predicted"]].to_numpy())
-    unit = _base.age_unit(adata, key_added)
+    unit, by_role = _base.age_unit(adata, key_added), color_by == "role"
+    style = _Style(
+        colors,
+        by_role,
+        not _fitted(table).all(),
+        _markers(table, by_role),
+        fit,
+        _limits(table),
+        unit,
+        size or _base.point_size(len(table)),
+    )
     if groupby is None:
         ax = _base.axes(ax)
-        _draw(ax, table, groups, colors, limits, unit, size or _base.point_size(len(table)))
-        _write_accuracy(ax, _accuracy(_judged(table), unit))
-        _base.legend(ax, loc="upper left", handlelength=1.3, handletextpad=0.5, borderaxespad=0.2)
+        lines = _draw(ax, table, style)
+        _base.legend(ax, handles=_handles(table, style, lines), note="\n".join(_accuracy(table, style)))
         return ax
     drawn = panels(_base.in_order(table[PANEL]), f"groupby={groupby!r}", n_cols=n_cols, ax=ax)
-    size = size or 0.6 * _base.point_size(int(table[PANEL].value_counts().max()))
-    for name, panel in drawn.items():
-        rows = (table[PANEL] == name).to_numpy()
-        _draw(panel, table[rows], groups[rows], colors, limits, unit, size)
-        _write_accuracy(panel, _accuracy_of_panel(_judged(table[rows]), unit))
-        panel.set_title(name or "not named", fontsize="medium")
-    if len(order) > 1:
-        _add_key(next(iter(drawn.values())), colors)
+    style = style._replace(size=size or 0.6 * _base.point_size(int(table[PANEL].value_counts().max())))
+    for title, (name, panel) in zip(_base.shortened(drawn, TITLE), drawn.items(), strict=True):
+        part = table[table[PANEL] == name]
+        _draw(panel, part, style)
+        _base.title(panel, _base.role_name(title) if name else "not named", _accuracy_of_panel(part, style))
+    corner = list(drawn.values())[min(n_cols, len(drawn)) - 1 if ax is None else -1]
+    _base.legend(
+        corner,
+        handles=_handles(
+            table, style, [_line("fit of the panel" if fit == "all" else "fits of the colours")] if fit else []
+        ),
+    )
     if ax is None:
         label_outer(list(drawn.values()), min(n_cols, len(drawn)))
     return drawn
@@ -131,13 +178,19 @@ def predicted_vs_actual(
 
 def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | Sequence[str] | None) -> pd.DataFrame:
     """One row per sample, or per sample and panel."""
-    table = get.subjects_df(adata, key_added=key_added, roles=roles)
+    table = get.subjects_df(adata, key_added=key_added)
+    fold = table["fold"].to_numpy() if "fold" in table else None
+    table[REFERENCE] = reference_ages(table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy(), fold)
+    reference = table.set_index("sample")[REFERENCE]
+    wanted = get.subjects_df(adata, key_added=key_added, roles=roles)["sample"]
+    table = table[table["sample"].isin(wanted)].reset_index(drop=True)
     if groupby is None:
         return table
     keys = _keys.Keys(key_added)
     by_group = adata.uns.get(keys.table("by_group"))
     if by_group is not None and adata.uns.get(keys.uns, {}).get("params", {}).get("groupby") == groupby:
         table = by_group.rename(columns={"group": PANEL}).assign(role=_keys.OUT_OF_FOLD)
+        table[REFERENCE] = reference.reindex(table["sample"]).to_numpy()
         return table if roles is None or _keys.OUT_OF_FOLD in roles else table[:0]
     values = sample_values(adata, table.set_index("sample"), groupby, "groupby", keys=keys)
     text = values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
@@ -147,42 +200,80 @@ def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | 
     return table.assign(**{PANEL: pd.Categorical(text, [*names, *({""} - set(names) if values.isna().any() else ())])})
 
 
-def _draw(
-    ax: Axes,
-    table: pd.DataFrame,
-    groups: pd.Series,
-    colors: Mapping[str, Any],
-    limits: tuple[float, float],
-    unit: str,
-    size: float,
-) -> None:
-    """Points, identity and fit of one panel."""
-    ax.axline((limits[0], limits[0]), slope=1, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    for i, (group, color) in enumerate(colors.items()):
-        part = table[(groups == group).to_numpy()]
-        if part.empty:
-            continue
+def _limits(table: pd.DataFrame) -> tuple[float, float]:
+    """Limits of both axes, which single predictions far from all ages do not widen."""
+    age, predicted = table["age"].to_numpy(dtype=np.float64), table["predicted"].to_numpy(dtype=np.float64)
+    reach = FAR * np.ptp(age) or np.inf
+    return _base.margins(np.append(age, predicted.clip(age.min() - reach, age.max() + reach)))
+
+
+def _draw(ax: Axes, table: pd.DataFrame, style: _Style) -> list[Line2D]:
+    """Points, identity and fits of one panel; returns the fits."""
+    low, high = style.limits
+    ax.axline((low, low), slope=1, color=_base.LINE_COLOR, linewidth=1, linestyle=DASHED, zorder=1)
+    pairs: list[tuple[str, str]] = list(table[["role", GROUP]].drop_duplicates().itertuples(index=False, name=None))
+    order = sorted(pairs, key=lambda pair: pair[0] not in _keys.FITTED_ROLES)  # what shaped the clock lies behind
+    for role, group in order:
+        part = table[(table["role"] == role) & (table[GROUP] == group)]
+        look: dict[str, Any] = {"color": style.colors[group], "edgecolor": "white", "linewidth": 0.4, "alpha": 0.9}
+        if role in _keys.FITTED_ROLES:
+            look = {"facecolor": "none", "edgecolor": _rim(role, group, style), "linewidth": 0.9}
         ax.scatter(
-            part["age"], part["predicted"], s=size, color=color,
-            alpha=0.5 if group == _keys.TRAIN else 0.9, edgecolor="white", linewidth=0.4,
-            label=f"{group or 'role not recorded'} ({len(part)})", zorder=2 + i,
+            part["age"], part["predicted"].clip(low, high), s=style.size, marker=style.markers[role], label=_base.role_name(group),
+            zorder=2 if role in _keys.FITTED_ROLES else 3, clip_on=False, **look,
         )  # fmt: skip
-    _draw_fit(ax, _judged(table))
-    ax.set(xlim=limits, ylim=limits, xlabel=f"Age ({unit})", ylabel=f"Predicted age ({unit})", aspect="equal")
+    fits = _draw_fits(ax, _judged(table), style)
+    ax.set(xlim=style.limits, ylim=style.limits, aspect="equal")
+    ax.set(xlabel=f"Age ({style.unit})", ylabel=f"Predicted age ({style.unit})")
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     _base.tidy(ax)
+    return fits
 
 
-def _add_key(ax: Axes, colors: Mapping[str, Any]) -> None:
-    """What the colours mean, in the first panel for all of them."""
-    from matplotlib.lines import Line2D
+def _fitted(table: pd.DataFrame) -> pd.Series:
+    """Whether each sample shaped the clock."""
+    return table["role"].isin(_keys.FITTED_ROLES)
 
-    handles = [
-        Line2D([], [], linestyle="", marker="o", color=color, markersize=5, label=group or "role not recorded")
-        for group, color in colors.items()
+
+def _rim(role: str, group: str, style: _Style) -> Any:
+    """Colour of the rim of a sample that shaped the clock."""
+    own = style.colors[group] != _base.ROLE_COLORS.get(group) if style.by_role else not style.grey
+    return style.colors[group] if own else HOLLOW[role][0]
+
+
+def _markers(table: pd.DataFrame, by_role: bool) -> dict[str, str]:
+    """Marker of every role: held-out roles have their own where colours mean something else."""
+    held_out = [role for role in _keys.HELD_OUT_ROLES if (table["role"] == role).any()]
+    own = {} if by_role or len(held_out) < 2 else dict(zip(_keys.HELD_OUT_ROLES, "os^", strict=True))
+    return {role: own.get(role, "o") for role in ("", *_keys.ROLES)} | {r: m for r, (_, m) in HOLLOW.items()}
+
+
+def _handles(table: pd.DataFrame, style: _Style, fits: list[Line2D]) -> list[Line2D]:
+    """What every marker, colour and line means."""
+    fitted = _fitted(table)
+    colored = table if style.by_role or not style.grey else table[~fitted]
+    names = dict(zip(style.colors, _base.shortened(map(_base.role_name, style.colors)), strict=True))
+    handles = []
+    counts = colored[GROUP].value_counts()
+    for group in filter(counts.__contains__, style.colors):
+        shown, color = "o", style.colors[group]
+        look = {} if style.grey else {"markerfacecolor": "none"}
+        if group in HOLLOW and style.by_role:
+            shown, color, look = style.markers[group], _rim(group, group, style), {"markerfacecolor": "none"}
+        handles.append(_base.marker(f"{names[group]} ({counts[group]})", color, shown, **look))
+    several = len({style.markers[role] for role in table.loc[~fitted, "role"]}) > 1
+    for role in [] if style.by_role else _base.in_order(table["role"]):
+        if role in HOLLOW or several:
+            label = f"{_base.role_name(role)} ({(table['role'] == role).sum()})"
+            look = {"markerfacecolor": "none"} if role in HOLLOW else {}
+            color = HOLLOW[role][0] if role in HOLLOW else _base.LINE_COLOR
+            handles.append(_base.marker(label, color, style.markers[role], **look))
+    return [
+        *handles,
+        *fits,
+        Line2D([], [], color=_base.LINE_COLOR, linewidth=1, linestyle=DASHED, label="predicted = actual"),
     ]
-    _base.legend(ax, handles=handles, loc="upper left", handletextpad=0.2, borderaxespad=0.2)
 
 
 def _groups(adata: AnnData, table: pd.DataFrame, color_by: str, key_added: str) -> pd.Series:
@@ -207,54 +298,77 @@ def _groups(adata: AnnData, table: pd.DataFrame, color_by: str, key_added: str) 
 
 
 def _judged(table: pd.DataFrame) -> pd.DataFrame:
-    """The samples whose accuracy counts: held-out ones, or all where none is."""
+    """The samples whose accuracy counts: held-out ones, or those whose role was not recorded where none is."""
     held_out = table[table["role"].isin(_keys.HELD_OUT_ROLES)]
-    return table if held_out.empty else held_out
+    return table[~_fitted(table)] if held_out.empty else held_out
 
 
-def _draw_fit(ax: Axes, table: pd.DataFrame) -> None:
-    """Least-squares line over the range of ages that it was fitted to."""
-    if table["age"].nunique() < 2:
-        return
-    fit = metrics.slope_intercept(table["age"].to_numpy(), table["predicted"].to_numpy())
-    x = np.array([table["age"].min(), table["age"].max()])
-    of = " and ".join(_base.in_order(table["role"])) if table["role"].isin(_keys.HELD_OUT_ROLES).all() else "all"
-    label = f"fit to {of}: slope {fit.slope:.2f}"
-    ax.plot(x, fit.intercept + fit.slope * x, color=_base.LINE_COLOR, linewidth=1.6, zorder=9, label=label)
+def _line(label: str, color: Any = _base.LINE_COLOR) -> Line2D:
+    """A solid line for the legend or the axes."""
+    return Line2D([], [], color=color, linewidth=1.6, label=label, zorder=9)
 
 
-def _write_accuracy(ax: Axes, lines: Sequence[str]) -> None:
-    """Accuracy in the corner where predictions are rare."""
-    ax.text(
-        0.98, 0.02, "\n".join(lines), transform=ax.transAxes, ha="right", va="bottom", fontsize="small", zorder=10,
-        bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2},
-    )  # fmt: skip
+def _draw_fits(ax: Axes, judged: pd.DataFrame, style: _Style) -> list[Line2D]:
+    """Least-squares lines, each over the range of ages that it was fitted to."""
+    parts: dict[str, tuple[pd.DataFrame, Any]] = {}
+    if style.fit == "all":
+        parts[f"fit to {_roles(judged)}"] = (judged, _base.LINE_COLOR)
+    elif style.fit == "groups":
+        names = dict(zip(style.colors, _base.shortened(map(_base.role_name, style.colors)), strict=True))
+        parts = {f"fit to {names[g]}": (judged[judged[GROUP] == g], color) for g, color in style.colors.items()}
+    fits = []
+    for label, (part, color) in parts.items():
+        if part["age"].nunique() < 2:
+            continue
+        slope, intercept = _slope(part)
+        line = _line(f"{label}: slope {slope:.2f}", color)
+        x = np.array([part["age"].min(), part["age"].max()])
+        line.set_data(x, intercept + slope * x)
+        fits.append(ax.add_line(line))
+    return fits
 
 
-def _accuracy(judged: pd.DataFrame, unit: str) -> list[str]:
-    """MAE and r, a line for every role."""
-    lines = []
-    for role in _base.in_order(judged["role"]):
-        part = judged[judged["role"] == role]
-        found = "too few to judge" if len(part) < 2 else ", ".join(_errors(part, unit))
-        lines.append(f"{role or 'all'} (n = {len(part)}): {found}")
+def _slope(part: pd.DataFrame) -> tuple[float, float]:
+    """Slope and intercept of predicted on actual age."""
+    fit = metrics.slope_intercept(part["age"].to_numpy(), part["predicted"].to_numpy())
+    return fit.slope, fit.intercept
+
+
+def _roles(table: pd.DataFrame) -> str:
+    """Roles of some samples in words."""
+    names = [_base.role_name(role) if role else "all" for role in _base.in_order(table["role"])]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
+
+
+def _accuracy(table: pd.DataFrame, style: _Style) -> list[str]:
+    """Accuracy of every held-out role, or how the samples were fitted, and what lies beyond the axes."""
+    judged, lines = _judged(table), []
+    for role in _base.in_order((table if judged.empty else judged)["role"]):
+        part = table[table["role"] == role]
+        lines += [f"{_roles(part)} (n = {len(part)}){', fitted' if judged.empty else ''}", *_errors(part, style)]
+    beyond = (~table["predicted"].between(*style.limits)).sum()
+    return [*lines, f"{beyond} predicted beyond the axes"] if beyond else lines
+
+
+def _accuracy_of_panel(table: pd.DataFrame, style: _Style) -> list[str]:
+    """The same over all roles, with the slope, which no legend tells there."""
+    judged = _judged(table)
+    part = table if judged.empty else judged
+    lines = [f"{_roles(part)} (n = {len(part)}){', fitted' if judged.empty else ''}", *_errors(part, style)]
+    if style.fit == "all" and judged["age"].nunique() > 1:
+        lines.append(f"slope {_slope(judged)[0]:.2f}")
     return lines
 
 
-def _accuracy_of_panel(judged: pd.DataFrame, unit: str) -> list[str]:
-    """The same over all roles in narrow lines, with the slope, which no legend tells there."""
-    lines = [f"{' and '.join(role or 'all' for role in _base.in_order(judged['role']))} (n = {len(judged)})"]
-    if len(judged) < 2:
-        return [*lines, "too few to judge"]
-    lines += _errors(judged, unit)
-    if judged["age"].nunique() > 1:
-        fit = metrics.slope_intercept(judged["age"].to_numpy(), judged["predicted"].to_numpy())
-        lines.append(f"slope {fit.slope:.2f}")
-    return lines
-
-
-def _errors(part: pd.DataFrame, unit: str) -> list[str]:
-    """MAE and r of some samples."""
+def _errors(part: pd.DataFrame, style: _Style) -> list[str]:
+    """MAE with its interval, the error of the median training age, and r of some samples."""
+    if len(part) < 2:
+        return ["too few to judge"]
     age, predicted = part["age"].to_numpy(), part["predicted"].to_numpy()
-    r = metrics.pearson(age, predicted)
-    return [f"MAE {metrics.mae(age, predicted):.2f} {unit}", f"r {'undefined' if np.isnan(r) else f'{r:.2f}'}"]
+    if _fitted(part).all():
+        return [f"MAE {metrics.mae(age, predicted):.2f} {style.unit}"]
+    row = metrics_row(age, predicted, subject=part["subject"].to_numpy(), reference=part[REFERENCE].to_numpy())
+    lines = [f"MAE {row['mae']:.2f} {style.unit} [{row['mae_low']:.2f}, {row['mae_high']:.2f}]"]
+    if np.isfinite(row["mae_median"]):
+        lines.append(f"median age: MAE {row['mae_median']:.2f}")
+    return [*lines, f"r {'undefined' if np.isnan(row['pearson']) else format(row['pearson'], '.2f')}"]

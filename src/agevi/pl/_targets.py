@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from agevi import _checks
 from agevi.pl import _base
+from agevi.pl._figure import figure
 from agevi.tl._rank_targets import TargetRanking
 
 RAISES, LOWERS, UNKNOWN = "#b2182b", "#2166ac", "#8c8c8c"
 _AREAS = (12.0, 170.0)  # square points of the last and the first rank
-_SHORT = 12  # characters of names that are slanted; longer ones are wrapped and upright
-_KEY = (1.9, 2.0)  # inches of the legend
+_SHORT = 12  # letters of names that are slanted; longer ones are upright
 
 
+@figure
 def targets(
     targets: TargetRanking,
     *,
@@ -70,7 +70,7 @@ def targets(
     genes = order.sort_values(["n", "mean"], ascending=[False, True]).index[:n_genes]
     table = table[table["gene"].isin(genes)]
     names = _base.wrapped(diseases)
-    ax = _base.axes(ax, *_size(names, list(genes)))
+    ax = _base.axes(ax, max(0.4, 0.1 + _base.LINE * _base.n_lines(names)) * len(names), max(0.24 * len(genes), 2.0))
     sign = np.sign(table["signed"].to_numpy())
     colors = np.select([sign > 0, sign < 0], [RAISES, LOWERS], UNKNOWN)
     ax.scatter(
@@ -79,8 +79,8 @@ def targets(
         linewidth=np.where(table["in_top"], 1.4, 0.0),
     )  # fmt: skip
     ax.set_xticks(range(len(names)), names, **_turned(names))
-    ax.set_yticks(range(len(genes)), genes)
-    ax.set(xlim=(-0.6, len(diseases) - 0.4), ylim=(len(genes) - 0.4, -0.6))
+    _base.name_rows(ax, genes)
+    ax.set_xlim(-0.6, len(diseases) - 0.4)
     ax.grid(color="#ececec", linewidth=0.8)
     _key(ax, set(colors), top, last)
     _base.tidy(ax)
@@ -88,34 +88,25 @@ def targets(
 
 
 def _turned(names: Sequence[str]) -> dict[str, Any]:
-    """Arguments of the names of diseases: slanted where they are short, since slanted lines of others would overlap."""
+    """Arguments of the names of diseases: slanted where they are short."""
     if max(map(len, names)) <= _SHORT:
         return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     return {"rotation": 90, "linespacing": 1.0}
-
-
-def _size(names: Sequence[str], genes: Sequence[str]) -> tuple[float, float]:
-    """Width and height of a figure with room for dots, names and the legend, in inches."""
-    column = max(0.55, 0.1 + _base.LINE * _base.n_lines(names))
-    width = 0.3 + _base.LETTER * max(map(len, genes)) + max(0.7, column * len(names)) + _KEY[0]
-    return width, 0.4 + _base.LETTER * _base.longest_line(names) + max(0.24 * len(genes), _KEY[1])
 
 
 def _key(ax: Axes, colors: set[str], top: int, last: int) -> None:
     """What areas, rims and colours mean."""
     shown = np.unique(np.clip([1, top, last], 1, last))
     handles = [
-        Line2D([], [], marker="o", linestyle="", color="#c8c8c8", markersize=np.sqrt(area), label=f"rank {value:,}",
-               markeredgecolor=_base.LINE_COLOR, markeredgewidth=1.4 if value <= top else 0)
+        _base.marker(
+            f"rank {value:,}", "#c8c8c8", markersize=np.sqrt(area), markeredgecolor=_base.LINE_COLOR,
+            markeredgewidth=1.4 if value <= top else 0,
+        )
         for value, area in zip(shown, _areas(shown, last), strict=True)
     ]  # fmt: skip
-    for color, label in ((RAISES, "raises the prediction"), (LOWERS, "lowers it")):
-        if color in colors:
-            handles.append(Line2D([], [], marker="o", linestyle="", color=color, markersize=6, label=label))
-    _base.legend(
-        ax, handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), labelspacing=0.9,
-        title=f"dark rim: top {top}", alignment="left",
-    )  # fmt: skip
+    meanings = ((RAISES, "raises the prediction"), (LOWERS, "lowers it"), (UNKNOWN, "direction unknown"))
+    handles += [_base.marker(label, color, markersize=6) for color, label in meanings if color in colors]
+    _base.legend(ax, handles=handles, labelspacing=0.9, title=f"dark rim: top {top}")
 
 
 def _areas(rank: np.ndarray, last: int) -> np.ndarray:

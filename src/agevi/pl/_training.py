@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from agevi import _checks, _keys, get
 from agevi.pl import _base
+from agevi.pl._figure import figure
 
+FAR = 10
+"""Distances between quartiles and median beyond the quartiles that are drawn."""
 _LABELS = {"age_mae": "Mean absolute error of subjects ({unit})"}
 
 
+@figure
 def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True, ax: Axes | None = None) -> Axes:
     """A metric per epoch on training and validation subjects, by default the error of predicted age.
 
@@ -57,20 +62,21 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
     if curves.empty:
         there = history["quantity"].unique()
         raise KeyError(f"metric={metric!r} was not recorded; choose one of {_checks.listed(there, len(there))}.")
-    ax = _base.axes(ax, width=5.2, height=3.4)
+    ax = _base.axes(ax, width=4.2, height=3.4)
     for role in [r for r in ("", _keys.TRAIN, _keys.VALIDATION) if r in set(curves["role"])]:
         part = curves[curves["role"] == role]
         color = _base.ROLE_COLORS[role] if role else _base.LINE_COLOR
         ax.plot(part["epoch"], part["value"], color=color, linewidth=1.6, label=role or metric, zorder=3)
     _mark_best(ax, curves, getattr(model, "best_epoch_", None))
     weight = history[history["quantity"] == "kl_weight"]
-    if show_kl_weight and weight["value"].nunique() > 1 and metric != "kl_weight":
-        _draw_weight(ax, weight)
+    with_weight = show_kl_weight and weight["value"].nunique() > 1 and metric != "kl_weight"
+    behind = [_draw_weight(ax, weight)] if with_weight else []
     unit = getattr(model, "setup_args", {}).get("age_unit", "years")
     ax.set(xlabel="Epoch", ylabel=_LABELS.get(metric, metric).format(unit=unit))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    ax.set_ylim(*_limits(curves["value"].to_numpy()))
     _base.tidy(ax)
-    _base.legend(ax, loc="best")
+    _base.legend(ax, handles=[*ax.get_legend_handles_labels()[0], *behind], above=True, ncols=2)
     return ax
 
 
@@ -86,13 +92,23 @@ def _mark_best(ax: Axes, curves: pd.DataFrame, epoch: int | None) -> None:
         ax.plot(epoch, value.iloc[0], "o", color=_base.ROLE_COLORS[_keys.VALIDATION], markersize=6, zorder=4)
 
 
-def _draw_weight(ax: Axes, weight: pd.DataFrame) -> None:
+def _draw_weight(ax: Axes, weight: pd.DataFrame) -> Any:
     """The KL weight behind everything, on a scale of its own."""
     behind = ax.twinx()
-    behind.fill_between(weight["epoch"], weight["value"], step="mid", color="#ececec", linewidth=0)
+    area = behind.fill_between(
+        weight["epoch"], weight["value"], step="mid", color="#ececec", linewidth=0, label="KL weight"
+    )
     behind.set(ylim=(0, 1.05 * weight["value"].max()))
     behind.set_ylabel("KL weight", color="#8c8c8c")
     behind.tick_params(axis="y", colors="#8c8c8c", labelsize="small")
     behind.spines[["top", "right", "left", "bottom"]].set_visible(False)
     behind.set_zorder(ax.get_zorder() - 1)
     ax.patch.set_visible(False)  # else the axes hide what is behind them
+    return area
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Limits that a few values far from the others, as of the first epochs, do not widen."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    reach = FAR * max(high - middle, middle - low) or np.inf
+    return _base.margins(values.clip(low - reach, high + reach))

@@ -9,11 +9,18 @@ from matplotlib.axes import Axes
 from agevi import _checks, _keys, get
 from agevi.metrics._classification import METRICS
 from agevi.pl import _base
+from agevi.pl._figure import figure
 
 COLORS = {"from the clock": "#1f77b4", "without the clock": "#ff7f0e", "no genes": "#a6a6a6"}
 """Colour by what a row starts from, from scanpy's default palette."""
 _FROM_CLOCK = ("frozen transfer", "encoder frozen", "fine-tuned")
 _WITHOUT = ("from scratch", "logistic regression")
+_MEANINGS = (
+    ("reference", "D", lambda apart, is_reference: is_reference.any()),
+    ("differs from it", "o", lambda apart, is_reference: apart.any()),
+    ("does not differ", "o", lambda apart, is_reference: (~apart & ~is_reference).any()),
+)
+"""Meaning of markers, and whether they are drawn."""
 _LABELS = {
     "auroc": "AUROC",
     "auprc": "Average precision",
@@ -24,12 +31,13 @@ _LABELS = {
 }
 
 
+@figure
 def transfer(
     adata: AnnData, *, metric: str = "auroc", key_added: str = _keys.DEFAULT_KEY, ax: Axes | None = None
 ) -> Axes:
     """How well held-out cases are told from controls by each row of a transfer, with 95 % intervals, without unit.
 
-    The dashed line is a guess. Intervals of two rows overlap more than the interval of their difference suggests, since both
+    The dashed line is the baseline, what a coin scores. Intervals of two rows overlap more than the interval of their difference suggests, since both
     are judged on the same subjects: a filled marker says that the interval of the difference of its AUROC from the reference
     (a diamond) does not hold 0.
 
@@ -80,7 +88,7 @@ def transfer(
     _checks.choice(metric, METRICS, "metric")
     table = get.transfer_df(adata, key_added=key_added)
     params = adata.uns[_keys.Keys(key_added).table_params("transfer")]
-    ax = _base.axes(ax, 6.0, 1.2 + 0.36 * len(table))
+    ax = _base.axes(ax, 3.6, 0.36 * len(table))
     value, low, high = (table[f"{metric}{end}"].to_numpy() for end in ("", "_low", "_high"))
     apart = ((table["difference_low"] > 0) | (table["difference_high"] < 0)).to_numpy()
     is_reference = (table["model"] == params["reference"]).to_numpy()
@@ -99,15 +107,22 @@ def transfer(
             ax.plot([], [], "o", color=color, label=name)
     share = table["n_cases"].iloc[0] / table["n_subjects"].iloc[0]
     guess = {"auprc": share, "f1": share / (share + 0.5), "mcc": 0.0, "brier": 0.25}.get(metric, 0.5)
-    ax.axvline(guess, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    ax.set(xlabel=_LABELS[metric], yticks=range(len(table)), yticklabels=table["model"])
+    for label, marker, shown in _MEANINGS:
+        if shown(apart, is_reference):
+            fill = "none" if label.startswith("does not") else "full"
+            ax.plot([], [], marker, color=_base.LINE_COLOR, label=label, fillstyle=fill)
+    ax.axvline(guess, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label="baseline")
+    ax.set(
+        xlabel=_LABELS[metric],
+    )
     n_cases = int(table["n_cases"].iloc[0])
     n_controls = int(table["n_subjects"].iloc[0]) - n_cases
-    ax.set_title(f"{n_cases:,} {params['case']}, {n_controls:,} {params['control']}", fontsize="medium")
-    ax.set_ylim(len(table) - 0.4, -0.6)
+    case, control = _base.shortened((params["case"], params["control"]), 24)
+    _base.title(ax, f"{n_cases:,} {case}, {n_controls:,} {control}")
+    _base.name_rows(ax, table["model"])
     _base.tidy(ax)
     ax.grid(axis="x", color="#e0e0e0", linewidth=0.6)
-    _base.legend(ax, loc="upper left", bbox_to_anchor=(1.01, 1.0), handletextpad=0.5)
+    _base.legend(ax)
     return ax
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from agevi import _keys, get
 from agevi.pl import _base
+from agevi.pl._figure import figure
 from agevi.tl._trend_test import samples_in_order, slope
 
 MAX_GROUPS = 20
@@ -21,6 +22,7 @@ _MAX_STEPS = 6  # most whole numbers that are drawn as steps
 _STEP = 0.22  # least inches between names of steps
 
 
+@figure
 def trend(
     adata: AnnData,
     *,
@@ -90,21 +92,28 @@ def trend(
     elif palette is not None:
         colors = _base.group_colors(adata, "", [""], palette)
     at, names, gap = _steps(samples, levels)
-    given, height = ax, 4.2
-    ax = _base.axes(ax, (5.2 if groupby is None else 7.6) + max(0.0, _STEP * len(at) - 4.0), height)
+    ax = _base.axes(ax, max(4.0, _STEP * len(at)), 3.4)
     shift = np.random.default_rng(0).uniform(-_JITTER, _JITTER, len(samples)) * gap
-    for row in rows.to_dict("records"):
+    for row, name in zip(rows.to_dict("records"), _base.shortened(groups), strict=True):
         chosen = np.ones(len(samples), dtype=bool) if groupby is None else (samples["group"] == row["group"]).to_numpy()
-        _draw(ax, samples[chosen], shift[chosen], row, colors[row["group"]], size or _base.point_size(len(samples)))
+        label = _label(row, name, params.get("n_permutations"))
+        _draw(
+            ax, samples[chosen], shift[chosen], row, colors[row["group"]], size or _base.point_size(len(samples)), label
+        )
     ax.set(xlabel=order_key, ylabel=f"Predicted age ({_base.age_unit(adata, key_added)})")
-    beside = {} if groupby is None else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "alignment": "left"}
-    _base.legend(ax, **({"loc": "best", "handlelength": 1.0, "title": groupby} | beside))
+    _base.legend(ax, title=groupby, labelspacing=0.7)
     _base.tidy(ax)
     if levels is not None or (len(at) and gap >= _STEP / 4.0 * np.ptp(at)):
-        height += _base.name_ticks(ax, at, names, gap)
-        if given is None:
-            ax.figure.canvas.figure.set_figheight(height)
+        _base.name_ticks(ax, at, names, gap)
     return ax
+
+
+def _label(row: Mapping[Any, Any], name: str, n_permutations: Any) -> str:
+    """Name of a group, with its size, correlation and p."""
+    label = f"{name}, n = {row['n']}" if name else f"n = {row['n']}"
+    if np.isnan(row["spearman"]):
+        return label
+    return f"{label}\nSpearman {row['spearman']:.2f}, {_base.p_text(row['p'], n_permutations)}"
 
 
 def _steps(samples: pd.DataFrame, levels: list[str] | None) -> tuple[np.ndarray, list[str], float]:
@@ -119,12 +128,11 @@ def _steps(samples: pd.DataFrame, levels: list[str] | None) -> tuple[np.ndarray,
     return values, names, float(np.diff(values).min(initial=np.ptp(values)))
 
 
-def _draw(ax: Axes, samples: pd.DataFrame, shift: np.ndarray, row: Mapping[Any, Any], color: Any, size: float) -> None:
+def _draw(
+    ax: Axes, samples: pd.DataFrame, shift: np.ndarray, row: Mapping[Any, Any], color: Any, size: float, label: str
+) -> None:
     """Points and line of one group."""
     x, y = samples["order"].to_numpy(), samples["predicted"].to_numpy(dtype=np.float64)
-    label = f"{row['group']}, n = {row['n']}" if row["group"] else f"n = {row['n']}"
-    if not np.isnan(row["spearman"]):
-        label += f": Spearman {row['spearman']:.2f}, p {row['p']:.2g}"
     ax.scatter(x + shift, y, s=size, color=color, alpha=0.8, edgecolor="white", linewidth=0.4, label=label, zorder=2)
     if np.isnan(row["slope"]):
         return

@@ -1,0 +1,48 @@
+"""Names of genes that people read, from a column of ``adata.var``."""
+
+from __future__ import annotations
+
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks
+
+
+def names(adata: AnnData, gene_symbols: str | None) -> pd.Series:
+    """Symbol of every gene, indexed by its name in ``adata.var_names``, which stands where it has no symbol.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    gene_symbols
+        Column of ``adata.var``, None for ``adata.var_names``.
+    """
+    genes = pd.Index(adata.var_names.astype(str), name="gene", dtype=object)
+    if gene_symbols is None:
+        return pd.Series(genes, index=genes, name="symbol", dtype=object)
+    if gene_symbols not in adata.var:
+        columns = [str(column) for column in adata.var]
+        there = f"Available: {_checks.listed(columns)}." if columns else "adata.var has no columns."
+        raise KeyError(
+            f"gene_symbols={gene_symbols!r} is not a column of adata.var{_checks.closest(gene_symbols, columns)}. {there}"
+        )
+    given = adata.var[gene_symbols]
+    text = given.astype(object).where(given.notna(), "").astype(str).str.strip()
+    missing = text.isin(["", "nan", "None", "NA"]).to_numpy()
+    return pd.Series(text.to_numpy(dtype=object), index=genes, name="symbol").mask(missing, genes.to_series())
+
+
+def labels(adata: AnnData, gene_symbols: str | None) -> pd.Series:
+    """The same with the gene's name in brackets where genes share a symbol, so that every label is another.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    gene_symbols
+        Column of ``adata.var``, None for ``adata.var_names``.
+    """
+    found = names(adata, gene_symbols)
+    twice = found.duplicated(keep=False).to_numpy()
+    return found.mask(twice & (found != found.index), found + " (" + found.index + ")")
