@@ -33,14 +33,20 @@ class Bar:
     def __init__(self, shown: Any = None) -> None:
         self._shown = shown
 
+    def __reduce__(self) -> tuple[type[Bar], tuple[()]]:
+        """In another process a bar is not shown."""
+        return Bar, ()
+
     def doing(self, what: str) -> None:
         """Say what is being computed."""
         if self._shown is not None:
             self._shown.set_description_str(what)
 
-    def step(self, n: int = 1, *, note: str = "") -> None:
-        """Count ``n`` steps; ``note`` says what came out."""
+    def step(self, n: int = 1, *, done: str = "", note: str = "") -> None:
+        """Count ``n`` steps; ``done`` says what was computed, and ``note`` what came out."""
         if self._shown is not None:
+            if done:
+                self._shown.set_description_str(done, refresh=False)
             self._shown.set_postfix_str(note, refresh=False)
             self._shown.update(n)
 
@@ -146,27 +152,27 @@ def progress(total: int, what: str, unit: str = "fits", *, show: bool = True) ->
 
 
 @contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """No bar of this thread inside the block, as for a part of a longer call, on any machine."""
+def silent(wanted: bool = True) -> Iterator[None]:
+    """No bar of this thread inside the block, where that is ``wanted``, as for a part of a longer call on any machine."""
     before = getattr(_thread, "silent", False)
-    _thread.silent = True
+    _thread.silent = before or wanted
     try:
         yield
     finally:
         _thread.silent = before
 
 
-def steps(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
+def steps(items: Iterable[T], total: int, what: str, unit: str, *, show: bool = True) -> Iterator[T]:
     """``items`` one by one, with a bar that counts each when the next is asked for.
 
     Parameters
     ----------
     items
         What is gone through.
-    total, what, unit
+    total, what, unit, show
         As in :func:`progress`.
     """
-    with progress(total, what, unit) as bar:
+    with progress(total, what, unit, show=show) as bar:
         for item in items:
             yield item
             bar.step()

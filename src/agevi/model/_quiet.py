@@ -1,25 +1,89 @@
-"""Training without the notes of Lightning that mean nothing to a user of a clock."""
+"""Training under agevi's own progress bar, without the notes of Lightning and scvi-tools."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch.callbacks import ProgressBar
+
+from agevi._compat import Callback
+from agevi._progress import Bar, progress
+from agevi._settings import LEVELS, settings
+from agevi._threads import Shared
+
+_LOGGERS = ("lightning.pytorch", "lightning.fabric", "scvi")
+_MONITOR = "age_mae_validation"
+_hidden = Shared()
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Hide Lightning's lines on hardware and products, and the deprecations inside it; errors still show."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    if _lets_through():
+        yield
+        return
+    with _hidden.hold(_hide):
+        yield
+
+
+def _lets_through() -> bool:
+    """Whether the user wants to hear what others say."""
+    return settings.verbosity >= LEVELS.index("hint")
+
+
+def _hide(stack: contextlib.ExitStack) -> None:
+    """Levels of loggers and filters of warnings, put back when the stack is closed."""
+    for logger in map(logging.getLogger, _LOGGERS):
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(max(logger.getEffectiveLevel(), logging.ERROR))
+    stack.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", module=r"lightning\.")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+
+
+@contextlib.contextmanager
+def epochs_bar(name: str, max_epochs: int, kwargs: dict[str, Any]) -> Iterator[None]:
+    """A bar over the epochs of a training in place of that of scvi-tools; changes the arguments of its trainer.
+
+    Parameters
+    ----------
+    name
+        What is trained.
+    max_epochs
+        Epochs at most.
+    kwargs
+        Arguments of the trainer.
+    """
+    callbacks = [*(kwargs.get("callbacks") or ())]
+    if any(isinstance(callback, ProgressBar) for callback in callbacks):
+        yield  # the user brings one
+        return
+    with progress(max_epochs, name, "epochs", show=kwargs.get("enable_progress_bar", True)) as bar:
+        kwargs |= {"enable_progress_bar": False, "callbacks": [*callbacks, _Epochs(bar)]}
+        yield
+
+
+class _Epochs(Callback):
+    """Counts epochs, and says why training ended in place of a callback of scvi-tools that prints it."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Count, with the error on validation subjects."""
+        if trainer.is_global_zero:
+            found = trainer.callback_metrics.get(_MONITOR)
+            self.bar.step(note="" if found is None else f"validation error {float(found):.2f}")
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Say where training stopped early."""
+        if trainer.is_global_zero and trainer.current_epoch < trainer.max_epochs:
+            self.bar.end("stopped early")
+        if not _lets_through():
+            for callback in trainer.callbacks:
+                if hasattr(callback, "early_stopping_reason"):
+                    callback.early_stopping_reason = None

@@ -11,12 +11,14 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import REGISTRY_KEYS, TrainRunner
+from agevi._progress import silent
+from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._fields import SUBJECT
 from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, PseudocellSplitter
 from agevi.dataloaders._splitter import SubjectSplitter
 from agevi.dataloaders._sums import sum_stats
 from agevi.model._plan import AgeTrainingPlan, BestWeights
-from agevi.model._quiet import quiet
+from agevi.model._quiet import epochs_bar, quiet
 from agevi.model._roles import SUBJECT_WEIGHTS, RoleMixin
 from agevi.model._seed import seeded
 from agevi.nn.heads import AGE_LOSSES
@@ -136,7 +138,7 @@ class SubjectTrainingMixin(RoleMixin):
             ``lr_schedule``, ...
         **trainer_kwargs
             Arguments of scvi-tools' trainer: ``enable_progress_bar``, ``early_stopping_patience``,
-            ``callbacks``, ...
+            ``callbacks``, ... With a progress bar of Lightning in ``callbacks``, that one is shown.
 
         Raises
         ------
@@ -159,7 +161,8 @@ class SubjectTrainingMixin(RoleMixin):
         if not self._starts_from(roles):
             self._reset()
         if not self.is_trained_:
-            self._fit_buffers(cell_roles == _keys.TRAIN)
+            with silent(not trainer_kwargs.get("enable_progress_bar", True)):
+                self._fit_buffers(cell_roles == _keys.TRAIN)
             self.age_summary_ = self._summarise_ages(cell_roles == _keys.TRAIN)
         batch_size = batch_size or self._default_batch_size(cell_roles)
         max_epochs = max_epochs or self._default_epochs(cell_roles, batch_size)
@@ -242,7 +245,8 @@ class SubjectTrainingMixin(RoleMixin):
         """One run of scvi-tools' runner, seeded, with its history joined to that of earlier runs."""
         seed = self.init_params_["non_kwargs"]["rng"] + self.n_trainings_
         was_trained, earlier = self.is_trained_, self.history_
-        with seeded(seed), quiet():
+        n = n_threads(batch_size * n_weights(self.module))
+        with seeded(seed), quiet(), threads(n), epochs_bar(type(self).__name__, max_epochs, trainer_kwargs):
             splitter = self._splitter(cell_roles, batch_size)
             plan = self._training_plan_cls(
                 self.module,

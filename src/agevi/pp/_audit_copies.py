@@ -10,6 +10,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.special import gammaln
 
+from agevi._progress import Bar
+
 _ROWS = 4096
 _N_COMPONENTS = 128
 _MIN_CELLS = 32
@@ -201,7 +203,12 @@ def whitened(z: np.ndarray) -> np.ndarray:
     return out
 
 
-def near_copies(rows: Rows, rng: np.random.Generator) -> Pairs:
+def n_parts(rows: Rows) -> int:
+    """Parts that cells are dealt into for the search for near copies."""
+    return int(np.clip(np.count_nonzero(rows.n_genes) // 8, 4, _MAX_PARTS))
+
+
+def near_copies(rows: Rows, rng: np.random.Generator, bar: Bar | None = None) -> Pairs:
     """Pairs of cells that are far more alike than either is to its nearest neighbours in other parts of the data.
 
     The cells are dealt into up to 48 parts, and each cell's smallest distance to each part is taken. Such minima follow
@@ -215,27 +222,31 @@ def near_copies(rows: Rows, rng: np.random.Generator) -> Pairs:
         From :func:`read_rows`.
     rng
         Source of randomness.
+    bar
+        Counts :func:`n_parts` steps.
     """
+    n, bar = n_parts(rows), bar or Bar()
     filled = np.flatnonzero(rows.n_genes > 0)
     none = Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
     if len(filled) < _MIN_CELLS:
+        bar.step(n)
         return none
     # Among few cells many directions would be all directions, in which everybody is equally far from everybody.
     z = whitened(project(rows, min(_N_COMPONENTS, len(filled) // 4), rng)[filled])
     if z.shape[1] < 2:
+        bar.step(n)
         return none
-    n_parts = int(np.clip(len(z) // 8, 4, _MAX_PARTS))
-    nearest = _nearest_in_parts(z, n_parts)
+    nearest = _nearest_in_parts(z, n, bar)
     location, scale = _gumbel(nearest)
-    surprise = (nearest - location) / scale + np.log(n_parts)  # log chance of a minimum over all parts, n_parts x n
+    surprise = (nearest - location) / scale + np.log(n)  # log chance of a minimum over all parts, n_parts x n
     # A partner may be suspicious from its own side alone, so the weaker bound admits candidates.
     found = []
-    for part in range(n_parts):
+    for part in range(n):
         cells = np.flatnonzero(surprise[part] < np.log(_ALPHA))
-        found.append(np.column_stack([cells, _partner(z, cells, part, n_parts)]))
+        found.append(np.column_stack([cells, _partner(z, cells, part, n)]))
     ends = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
     distance = _log_distance(np.einsum("ij,ij->i", z[ends[:, 0]], z[ends[:, 1]]))
-    log_chance = (distance[:, None] - location[ends]) / scale[ends] + np.log(n_parts)
+    log_chance = (distance[:, None] - location[ends]) / scale[ends] + np.log(n)
     kept = (log_chance.min(axis=1) < np.log(_ALPHA / len(z))) & (log_chance.max(axis=1) < np.log(_ALPHA))
     return Pairs(filled[ends[kept, 0]], filled[ends[kept, 1]])
 
@@ -245,7 +256,7 @@ def _log_distance(cosine: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(2 - 2 * cosine, _FLOOR))
 
 
-def _nearest_in_parts(z: np.ndarray, n_parts: int) -> np.ndarray:
+def _nearest_in_parts(z: np.ndarray, n_parts: int, bar: Bar | None = None) -> np.ndarray:
     """Log squared distance from every cell to the nearest cell of every part but itself, (n_parts, n_cells)."""
     best = np.full((n_parts, len(z)), -1.0, dtype=np.float32)  # highest cosine
     for a in range(n_parts):
@@ -262,6 +273,8 @@ def _nearest_in_parts(z: np.ndarray, n_parts: int) -> np.ndarray:
                 if a != b:
                     of_right = best[a, b::n_parts]
                     np.maximum(of_right, cosine.max(axis=0), out=of_right)
+        if bar is not None:
+            bar.step()
     return _log_distance(best)
 
 

@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi._progress import Bar, progress
 from agevi.pp import _audit_columns, _audit_copies, _audit_split
 from agevi.pp._audit_design import design_findings
 from agevi.pp._audit_finding import HIGH, LOW, MEDIUM, NONE, SEVERITIES, Finding
@@ -133,17 +134,22 @@ def audit_leakage(
     _checks.finite(x, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
     generator = np.random.default_rng(rng)
     rows = _audit_copies.read_rows(x)
-    exact, near = _audit_copies.exact_copies(rows), _audit_copies.near_copies(rows, generator)
-    found = [*_copies(exact, near, units.subject, is_sparse=_is_sparse(rows))]
-    batch = None if batch_key is None else adata.obs[batch_key]
-    split = adata.obs[_keys.SPLIT] if _keys.SPLIT in adata.obs else None
-    found += design_findings(subject, by_sample, owner, rows.n_genes, batch, split)
-    samples = _audit_columns.make_samples(units.age, units.subject_of, generator)
-    found += _columns_that_tell(_table(adata, names, rows, units), units, samples, generator)
-    if random_split:
-        n_components = next(n for cells, n in _SPLIT_COMPONENTS.items() if adata.n_obs <= cells)
-        z = _audit_copies.project(rows, min(n_components, adata.n_vars), generator)
-        found.append(_random_split(z, units, samples, generator))
+    table = _table(adata, names, rows, units)
+    n_steps = _audit_copies.n_parts(rows) + len(table.columns) + random_split
+    with progress(n_steps, "audit, copies of cells", "steps") as bar:
+        exact, near = _audit_copies.exact_copies(rows), _audit_copies.near_copies(rows, generator, bar)
+        found = [*_copies(exact, near, units.subject, is_sparse=_is_sparse(rows))]
+        batch = None if batch_key is None else adata.obs[batch_key]
+        split = adata.obs[_keys.SPLIT] if _keys.SPLIT in adata.obs else None
+        found += design_findings(subject, by_sample, owner, rows.n_genes, batch, split)
+        samples = _audit_columns.make_samples(units.age, units.subject_of, generator)
+        found += _columns_that_tell(table, units, samples, generator, bar)
+        if random_split:
+            bar.doing("audit, random split")
+            n_components = next(n for cells, n in _SPLIT_COMPONENTS.items() if adata.n_obs <= cells)
+            z = _audit_copies.project(rows, min(n_components, adata.n_vars), generator)
+            found.append(_random_split(z, units, samples, generator))
+            bar.step()
     if key_added is not None:
         written_to(adata).obs[key_added] = _twins(adata, units.subject, exact, near)
     return _report(found)
@@ -247,6 +253,7 @@ def _columns_that_tell(
     units: _Units,
     samples: _audit_columns.Samples,
     rng: np.random.Generator,
+    bar: Bar,
 ) -> list[Finding]:
     """Columns that predict the age of subjects who were held out, better than chance."""
     tested = list(_audit_columns.features(table, units.sample, table.columns, len(units.age)))
@@ -254,7 +261,9 @@ def _columns_that_tell(
     silent = []
     for column, feature in tested:
         shown = repr(column.removeprefix(OBS)) if column.startswith(OBS) else column
+        bar.doing(f"audit, age from {shown}")
         guess = _audit_columns.guess_age(samples, feature.values, N_PERMUTATIONS, rng)
+        bar.step()
         if guess.p * len(tested) > _LIKELY or guess.mae > (1 - _NO_GAIN) * guess.mae_median:
             silent.append(shown)
             continue
@@ -264,6 +273,7 @@ def _columns_that_tell(
         )
         severity, advice = _judge(feature, guess, units, is_depth=not column.startswith(OBS))
         out.append(Finding(f"age from {shown}", finding, guess.mae, severity, advice))
+    bar.step(table.shape[1] - len(tested))
     if silent:
         listed = ", ".join(silent[:8]) + (", ..." if len(silent) > 8 else "")
         out.append(Finding("age from other columns", f"no more than chance: {listed}", len(silent), NONE, ""))

@@ -13,6 +13,7 @@ from anndata import AnnData
 import agevi
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi._progress import Bar, progress
 from agevi.metrics._ranks import mean_and_error, rank_stability
 from agevi.model._clock import is_clock
 from agevi.model._seed import as_seed
@@ -148,16 +149,18 @@ def attribute_genes(  # noqa: PLR0913
     drawn, row_seed = draw_cells(adata, model, n_cells_per_subject, generator), as_seed(generator.spawn(1)[0])
     units = [make_units(adata, clock, groupby=groupby, unit=unit, cells=drawn) for clock in models]
     methods, numbers = [], []
-    for clock, own in zip(models, units, strict=True):
-        used, n_used, settings = settings_of(
-            clock, method, n_samples, summed=own.summed, rng=generator, row_seed=row_seed
-        )
-        methods.append(used)
-        numbers.append(n_used)
-        settings = with_background(settings, clock, background, summed=own.summed)
-        runs.append(run(adata, clock, own, settings))
-        if chosen is not None:
-            layers.append(_of_cells(adata, clock, chosen, settings) / len(models))
+    n_rows = sum(len(rows.subject) for own in units for rows in own.sets)
+    with progress(n_rows, f"{type(model).__name__}, attributions", "rows") as bar:
+        for clock, own in zip(models, units, strict=True):
+            used, n_used, settings = settings_of(
+                clock, method, n_samples, summed=own.summed, rng=generator, row_seed=row_seed
+            )
+            methods.append(used)
+            numbers.append(n_used)
+            settings = with_background(settings, clock, background, summed=own.summed)
+            runs.append(run(adata, clock, own, settings, bar))
+            if chosen is not None:
+                layers.append(_of_cells(adata, clock, chosen, settings) / len(models))
     stored = _aligned(adata, model, _summaries(runs, units[0].groups, n_top, n_boot, generator))
     params = {
         "method": _one_or_all(methods),
@@ -213,7 +216,7 @@ def with_background(settings: Settings, model: Any, background: str | AnnData, *
     return settings.replaced(background=Function(model, background, own.cells, own.codes), background_rows=own)
 
 
-def run(adata: AnnData, model: Any, units: Units, settings: Settings) -> Totals:
+def run(adata: AnnData, model: Any, units: Units, settings: Settings, bar: Bar) -> Totals:
     """Attribute all rows.
 
     Parameters
@@ -226,11 +229,14 @@ def run(adata: AnnData, model: Any, units: Units, settings: Settings) -> Totals:
         The rows.
     settings
         How.
+    bar
+        What counts rows.
     """
     totals = None
     for rows in units.sets:
         function = Function(model, adata, rows.cells, rows.codes)
         totals = totals or Totals.empty(units, len(function.genes), function.device)
+        totals.bar = bar
         add_rows(totals, units, rows, function, settings)
     if totals is None:
         raise RuntimeError("no rows were made.")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from anndata import AnnData
 
+from agevi._progress import Bar
 from agevi.model._reading import clocks_of, reader_of
 from agevi.model._unit_rows import UnitRows
 from agevi.nn.attribution import Attributions, Reader
@@ -99,6 +100,7 @@ class Totals:
     outputs: list[np.ndarray]
     references: list[np.ndarray]
     n_rows: int = 0
+    bar: Bar = field(default_factory=Bar)
 
     @classmethod
     def empty(cls, units: Units, n_genes: int, device: torch.device) -> Totals:
@@ -143,6 +145,7 @@ def add_rows(totals: Totals, units: Units, rows: RowSet, function: Function, set
             totals.outputs.append(found.output.cpu().numpy())
             totals.references.append(found.reference.cpu().numpy())
             totals.n_rows += len(block)
+            totals.bar.step(len(block))
 
 
 def background_of(

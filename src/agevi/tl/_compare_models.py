@@ -16,6 +16,7 @@ from anndata import AnnData
 import agevi
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi._threads import threads
 from agevi.dataloaders._register import check_setup
 from agevi.model import MODELS
 from agevi.model._clock import ClockMixin
@@ -23,7 +24,7 @@ from agevi.tl._arguments import CALLS, as_called, with_layer
 from agevi.tl._baselines import Units, make_units, median_ages, profiles, ridge_ages, shuffled_ages
 from agevi.tl._checkpoint import Checkpoint, seed_of
 from agevi.tl._cross_validate import gather
-from agevi.tl._fold_run import FoldData, FoldJob, FoldResult, threads
+from agevi.tl._fold_run import FoldData, FoldJob, FoldResult
 from agevi.tl._folds import Cohort, make_cohort
 from agevi.tl._joined import recipe_of
 from agevi.tl._leaderboard import MEDIAN, RIDGE, Entry, leaderboard, predictions_table

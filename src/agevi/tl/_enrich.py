@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control
 
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi._progress import steps
 from agevi.tl._gene_sets import read_sets
 from agevi.tl._rankings import members, rankings
 from agevi.tl._set_tests import N_PERMUTATIONS, over_represented, scored
@@ -130,7 +131,7 @@ def enrich(
     net, origin = read_sets(sets)
     ranked = rankings(adata, keys, background, groups, signed=method != "ora")
     tables, tested = [], []
-    for ranking in ranked:
+    for ranking in steps(ranked, len(ranked), f"gene sets, {method}", "groups", show=method == "gsea"):
         member, names = members(adata, ranking, net, (low, high), weighted=method == "ulm")
         if method == "ora":
             table = over_represented(ranking, member, n_top)

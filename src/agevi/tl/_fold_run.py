@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
-from threadpoolctl import threadpool_limits
 
 from agevi import _keys
+from agevi._progress import silent
+from agevi._threads import threads
 from agevi.dataloaders._measured import FeatureSets, write_sets
 from agevi.dataloaders._sums import sample_means
 from agevi.model.ensemble._average import average, weights_from_errors
@@ -94,7 +94,7 @@ class FoldResult:
     error: str = ""
 
 
-def run_fold(data: FoldData, job: FoldJob, n_threads: int = 1) -> FoldResult:
+def run_fold(data: FoldData, job: FoldJob, n_threads: int | None = 1) -> FoldResult:
     """Fit and predict.
 
     Parameters
@@ -105,8 +105,9 @@ def run_fold(data: FoldData, job: FoldJob, n_threads: int = 1) -> FoldResult:
         The fold.
     n_threads
         Threads of torch and of linear algebra; the same number everywhere gives the same result everywhere.
+        None leaves it to the fit, as outside of folds.
     """
-    with ALONE, threads(n_threads):
+    with ALONE, silent(), threads(n_threads) if n_threads else contextlib.nullcontext():
         watch = Watch()
         try:
             with as_called(job.recipe):
@@ -122,18 +123,6 @@ def run_fold(data: FoldData, job: FoldJob, n_threads: int = 1) -> FoldResult:
             if data.n_bytes > _SMALL:
                 gc.collect()  # the fold's AnnData is part of cycles, and the next fold needs the memory
         return FoldResult(**(vars(result) | {"seconds": watch.seconds, "peak_memory": watch.peak_memory}))
-
-
-@contextlib.contextmanager
-def threads(n: int) -> Iterator[None]:
-    """``n`` threads inside the block, as many as before after it."""
-    before = torch.get_num_threads()
-    with threadpool_limits(n):
-        torch.set_num_threads(n)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def _fit_and_predict(data: FoldData, job: FoldJob) -> FoldResult:

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi._progress import Bar, progress
 from agevi.tl._attribute_genes import check_clock
 from agevi.tl._attribution_run import Function
 from agevi.tl._attribution_units import RowSet, Units, draw_cells, make_units
@@ -121,7 +122,9 @@ def perturb_genes(  # noqa: PLR0913
         slope = _screen(units, functions, factor)
         order = pd.Series(np.abs(slope).max(axis=0), index=functions[0].genes)[there].sort_values(ascending=False)
         sets = {str(gene): [str(gene)] for gene in order.index[:n_exact]}
-    change, first_order = _exact(units, functions, sets, factor)
+    n_blocks = sum(len(f.blocks(np.arange(len(r.subject)))) for r, f in zip(units.sets, functions, strict=True))
+    with progress(n_blocks * len(sets), f"{type(model).__name__}, perturbations", "predictions") as bar:
+        change, first_order = _exact(units, functions, sets, factor, bar)
     table = _table(units, sets, change, first_order, n_boot, generator)
     params = {
         "factor": factor,
@@ -234,7 +237,9 @@ def _moved(reading: Any, values: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _exact(units: Units, functions: list[Function], sets: Sets, factor: float) -> tuple[np.ndarray, np.ndarray]:
+def _exact(
+    units: Units, functions: list[Function], sets: Sets, factor: float, bar: Bar
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean change of every subject by each set, predicted and by slope, (n_sets, n_groups, n_subjects), NaN without rows."""
     shape = (len(sets), len(units.groups), len(units.subjects))
     total, slope, weight = np.zeros(shape), np.zeros(shape), np.zeros(shape[1:])
@@ -250,6 +255,7 @@ def _exact(units: Units, functions: list[Function], sets: Sets, factor: float) -
                 ]
                 change[i] = (function.reader.tail([u + d for u, d in zip(at, steps, strict=True)]) - age).cpu()
                 linear[i] = sum((d * s).sum(-1) for d, s in zip(steps, slopes, strict=True)).cpu()  # type: ignore[union-attr]
+                bar.step()
             for group, of_row in rows.targets:
                 used = np.flatnonzero(group[block] >= 0)
                 place = (group[block][used], rows.subject[block][used])

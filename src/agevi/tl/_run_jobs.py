@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
 
+from agevi._progress import progress
 from agevi.tl._checkpoint import Checkpoint
 from agevi.tl._fold_run import FoldData, FoldJob, FoldResult, run_fold
 
@@ -38,14 +39,29 @@ def run_jobs(
     todo = [i for i in range(len(jobs)) if i not in results]
     # One thread per fold, wherever it runs, so that results do not depend on where; joblib's setting overrides it.
     n_threads = getattr(get_active_backend()[0], "inner_max_num_threads", None) or 1
-    for i, result in _run([(i, *jobs[i]) for i in todo], n_jobs, n_threads):
-        results[i] = result
-        store, job = stores[i], jobs[i][1]
-        if store is not None:
-            store.write(job, result)
-        name = job.recipe.model_cls.__name__
-        logger.info("%s, %s: %.0f s (%d of %d).", name, job.name, result.seconds, len(results), len(jobs))
+    words = _in_words([job for _, job in jobs])
+    with progress(len(todo), words[todo[0]] if todo else "", "fits") as bar:
+        for i, result in _run([(i, *jobs[i]) for i in todo], n_jobs, n_threads):
+            results[i] = result
+            store, job = stores[i], jobs[i][1]
+            if store is not None:
+                store.write(job, result)
+            name = job.recipe.model_cls.__name__
+            logger.info("%s, %s: %.0f s (%d of %d).", name, job.name, result.seconds, len(results), len(jobs))
+            bar.step(done=words[i])
+            bar.doing(next((words[k] for k in todo if k not in results), words[i]))
     return [results[i] for i in range(len(jobs))]
+
+
+def _in_words(jobs: Sequence[FoldJob]) -> list[str]:
+    """What each job fits, for the progress bar."""
+    n_folds = max((job.fold for job in jobs), default=0) + 1
+    out = []
+    for job in jobs:
+        name = " + ".join(part.model_cls.__name__ for part in job.recipe.parts)
+        group = "" if job.group < 0 else f", type {job.group + 1}"
+        out.append(f"{name}{group}, fold {job.fold + 1} of {n_folds}{', shuffled ages' if job.age is not None else ''}")
+    return out
 
 
 def _stored(store: Checkpoint | None, job: FoldJob) -> FoldResult | None:
@@ -59,11 +75,11 @@ def _run(
     """Results with their numbers, each as soon as it is there where the backend can do that."""
     if not jobs:
         return
-    parallel = Parallel(n_jobs=None if n_jobs == 1 else n_jobs, return_as=_return_as())
+    parallel = Parallel(n_jobs=None if n_jobs == 1 else n_jobs, return_as=return_as())
     yield from parallel(delayed(_numbered)(*job, n_threads) for job in jobs)
 
 
-def _return_as() -> str:
+def return_as() -> str:
     """The quickest way in which the active backend can return results."""
     return "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
 

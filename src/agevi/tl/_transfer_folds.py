@@ -12,9 +12,12 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from agevi import _keys
+from agevi._progress import progress, silent
+from agevi._threads import threads
 from agevi.model._seed import as_seed
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl._fold_run import ALONE, threads
+from agevi.tl._fold_run import ALONE
+from agevi.tl._run_jobs import return_as
 from agevi.tl._transfer_rows import NETWORKS, Samples, linear_probabilities
 
 _LEAST_VALIDATION = 2
@@ -97,17 +100,22 @@ def fit_folds(fits: Fits, folds: Sequence[Fold], n_jobs: int | None) -> list[np.
     n_jobs
         As in joblib. 1 leaves the choice to :func:`joblib.parallel_config`, and runs in this process without one.
     """
-    found: list[np.ndarray] = Parallel(n_jobs=None if n_jobs == 1 else n_jobs)(
-        delayed(_fit_fold)(fits, fold) for fold in folds
-    )
-    return found
+    words = [f"transfer, repeat {fold.repeat + 1}, fold {fold.number + 1}" for fold in folds]
+    parallel = Parallel(n_jobs=None if n_jobs == 1 else n_jobs, return_as=return_as())
+    found: dict[int, np.ndarray] = {}
+    with progress(len(folds), words[0], "folds") as bar:
+        for i, probability in parallel(delayed(_fit_fold)(i, fits, fold) for i, fold in enumerate(folds)):
+            found[i] = probability
+            bar.step(done=words[i])
+            bar.doing(next((words[k] for k in range(len(folds)) if k not in found), words[i]))
+    return [found[i] for i in range(len(folds))]
 
 
-def _fit_fold(fits: Fits, fold: Fold) -> np.ndarray:
-    """All rows of one fold; one thread, so that results do not depend on where it runs."""
-    with ALONE, threads(1):
+def _fit_fold(number: int, fits: Fits, fold: Fold) -> tuple[int, np.ndarray]:
+    """All rows of one fold, which has a number; one thread, so that results do not depend on where it runs."""
+    with ALONE, silent(), threads(1):
         clock = fits.clock if fits.clock_kwargs is None else _refitted(fits, fold)
-        return np.stack(
+        return number, np.stack(
             [
                 _network(fits, clock, row, fold)
                 if row in NETWORKS

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from anndata import AnnData
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
@@ -19,6 +19,8 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from agevi._compat import Callback
+from agevi._progress import progress
+from agevi._settings import LEVELS, settings
 from agevi.tl._fold_run import FoldJob, run_fold
 from agevi.tl._folds import Cohort
 from agevi.tl._plan import read_data
@@ -170,7 +172,7 @@ class Objective:
         for i, job in enumerate(self.jobs):
             prune = PruneEpochs(trial) if len(self.jobs) == 1 else None
             own = replace(job, recipe=recipe if prune is None else _watched(recipe, prune))
-            result = run_fold(data, own, torch.get_num_threads())
+            result = run_fold(data, own, None)
             if prune is not None and prune.behind:
                 raise optuna.TrialPruned(f"behind other trials after {prune.percent} % of the training")
             errors.append(result.validation_mae)
@@ -246,14 +248,15 @@ def open_study(storage: BaseStorage, study_name: str, *, seed: int, sampler: Any
     sampler, pruner
         Of Optuna; None for agevi's.
     """
-    return optuna.create_study(
-        storage=storage,
-        study_name=study_name,
-        sampler=SeededSampler(seed) if sampler is None else sampler,
-        pruner=optuna.pruners.MedianPruner(n_warmup_steps=WARMUP) if pruner is None else pruner,
-        direction="minimize",
-        load_if_exists=True,
-    )
+    with _without_lines():
+        return optuna.create_study(
+            storage=storage,
+            study_name=study_name,
+            sampler=SeededSampler(seed) if sampler is None else sampler,
+            pruner=optuna.pruners.MedianPruner(n_warmup_steps=WARMUP) if pruner is None else pruner,
+            direction="minimize",
+            load_if_exists=True,
+        )
 
 
 def run_trials(study: optuna.Study, objective: Objective, n_trials: int, timeout: float | None) -> None:
@@ -275,7 +278,17 @@ def run_trials(study: optuna.Study, objective: Objective, n_trials: int, timeout
         logger.info("Study %r has %d finished trials of %d.", study.study_name, done, n_trials)
     if done < n_trials:
         enough = optuna.study.MaxTrialsCallback(n_trials, states=FINISHED)
-        study.optimize(objective, timeout=timeout, callbacks=[enough, stop_hopeless], catch=(Exception,))
+        what = f"{objective.search.model_cls.__name__}, trial {{}} of {n_trials}"
+        with progress(n_trials - done, what.format(done + 1), "trials") as bar, _without_lines():
+
+            def count(study: optuna.Study, trial: Any) -> None:
+                """Show the best value so far."""
+                done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+                best = [float(t.value) for t in done if t.value is not None]
+                bar.step(note=f"lowest error {min(best):.2f}" if best else "")
+                bar.doing(what.format(min(trial.number + 2, n_trials)))
+
+            study.optimize(objective, timeout=timeout, callbacks=[count, enough, stop_hopeless], catch=(Exception,))
     trials = study.get_trials(deepcopy=False)
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
         n_failed = sum(trial.state == TrialState.FAIL for trial in trials)
@@ -285,6 +298,18 @@ def run_trials(study: optuna.Study, objective: Objective, n_trials: int, timeout
             f"no trial of study {study.study_name!r} was completed: {n_failed} of {len(trials)} failed{why}. Change the "
             "space or the fixed arguments, allow more time or another pruner, and pass another study_name."
         ) from error
+
+
+@contextlib.contextmanager
+def _without_lines() -> Iterator[None]:
+    """Without the lines of Optuna for each trial, which the bar stands for, unless such lines are wanted."""
+    level = optuna.logging.get_verbosity()
+    if settings.verbosity < LEVELS.index("info"):
+        optuna.logging.set_verbosity(max(level, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
 
 
 def stop_hopeless(study: optuna.Study, trial: Any) -> None:

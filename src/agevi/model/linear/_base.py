@@ -14,6 +14,8 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import REGISTRY_KEYS, BaseModelClass, Trainer
+from agevi._progress import silent
+from agevi._threads import n_threads, threads
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
 from agevi.model._clock import ClockMixin
@@ -100,7 +102,9 @@ class FittedLinearClock(LinearMixin, BaseModelClass):
         module = self._make_module()
         module.age_scale.fit(self._sample_ages(train))
         cells = self._training_cells(train)
-        history = self._fit(module, cells)
+        size = cells.x.shape[1] * len(cells.subject)  # what most of a fit goes through, several times
+        with silent(not trainer_kwargs.get("enable_progress_bar", True)), threads(n_threads(size)):
+            history = self._fit(module, cells)
         if self.predicts_sums:
             _fit_offset(module, cells)
         self._start()

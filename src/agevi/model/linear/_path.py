@@ -10,11 +10,13 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, ElasticNetCV
 
+from agevi._progress import Bar, progress, steps
 from agevi.model.linear._moments import Fit, MomentProblem
 from agevi.model.linear._rows import Samples
 
 EPS = 1e-3
 """Smallest over largest alpha of a path, as in scikit-learn."""
+_BAR = "ElasticNetClock, choice of the penalty"
 PATIENCE = 10
 """Alphas without a better error after which an automatic path of 100 ends; in proportion for other lengths."""
 
@@ -65,25 +67,34 @@ def search(problem: MomentProblem, alphas: int | Sequence[float], l1_ratios: Seq
         Shares of the l1 penalty.
     """
     tried: list[tuple[float, float, float]] = []
-    for ratio in l1_ratios:
-        grid = _grid(problem.largest(), ratio, alphas)
-        patience = max(PATIENCE * len(grid) / 100, 1) if isinstance(alphas, int) else np.inf
-        errors: list[float] = []
-        problem.begin()
-        for alpha in grid:
-            of_folds = problem.errors(alpha, ratio)
-            if of_folds is None:
-                break
-            errors.append(float(of_folds.mean()))
-            if len(errors) - 1 - int(np.argmin(errors)) >= patience:
-                break
-        tried += [(ratio, alpha, error) for alpha, error in zip(grid, errors, strict=False)]
+    grids = [_grid(problem.largest(), ratio, alphas) for ratio in l1_ratios]
+    with progress(sum(map(len, grids)), _BAR, "penalties") as bar:
+        for ratio, grid in zip(l1_ratios, grids, strict=True):
+            errors = _errors(problem, grid, ratio, bar, stops=isinstance(alphas, int))
+            tried += [(ratio, alpha, error) for alpha, error in zip(grid, errors, strict=False)]
     if not tried:
         raise ValueError(
             f"alphas={alphas!r}: at the largest, {np.max(alphas):g}, more genes enter than fit into the memory of a fit "
             "to cells. Pass larger ones, or their number to have them chosen."
         )
     return Search(*np.array(tried).T)
+
+
+def _errors(problem: MomentProblem, grid: np.ndarray, ratio: float, bar: Bar, *, stops: bool) -> list[float]:
+    """Errors along one path, of as many penalties as were tried."""
+    patience = max(PATIENCE * len(grid) / 100, 1) if stops else np.inf
+    errors: list[float] = []
+    problem.begin()
+    for alpha in grid:
+        of_folds = problem.errors(alpha, ratio)
+        if of_folds is None:
+            break
+        errors.append(float(of_folds.mean()))
+        bar.step()
+        if len(errors) - 1 - int(np.argmin(errors)) >= patience:
+            break
+    bar.step(len(grid) - len(errors))
+    return errors
 
 
 def search_samples(
@@ -116,9 +127,8 @@ def search_samples(
     largest = float(np.abs((share * (samples.target - share @ samples.target)) @ x).max())
     folds = [(np.flatnonzero(samples.fold != k), np.flatnonzero(samples.fold == k)) for k in range(samples.n_folds)]
     tried = []
-    for (
-        ratio
-    ) in l1_ratios:  # sklearn draws from numpy's global state where it gets no random_state, which changes nothing
+    # sklearn draws from numpy's global state where it gets no random_state, which changes nothing
+    for ratio in steps(l1_ratios, len(l1_ratios), _BAR, "paths"):
         grid = _grid(largest, ratio, alphas)
         net = ElasticNetCV(l1_ratio=ratio, alphas=grid, cv=folds, max_iter=max_iter, tol=tol, random_state=0)
         with warnings.catch_warnings():

@@ -14,6 +14,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import REGISTRY_KEYS
+from agevi._progress import progress
 from agevi.dataloaders._fields import SUBJECT
 from agevi.dataloaders._pseudocells import ROWS
 from agevi.dataloaders._stats import gene_stats
@@ -162,9 +163,10 @@ class NMFClock(RegressorClock):
         fitted = self._pseudocells(train) if self.predicts_sums else cells
         if self.predicts_sums and normalize != "none":  # loadings are normalised, so let no row weigh by its depth
             fitted *= stats.library / fitted.sum(1, keepdim=True).clamp_min(1e-12)
-        fit = fit_components(
-            fitted.numpy(), weights, n_components=init["n_components"], max_iter=init["max_iter"], seed=init["rng"]
-        )
+        options = {"n_components": init["n_components"], "max_iter": init["max_iter"], "seed": init["rng"]}
+        with progress(1, f"NMFClock, components of {len(fitted):,} {self.train_unit}s", "fits") as bar:
+            fit = fit_components(fitted.numpy(), weights, **options)
+            bar.step()
         logger.info("NMF of %d %ss: error %g, %d iterations.", len(fitted), self.train_unit, fit.error, fit.n_iter)
         module = self.module
         stats.fill(module.input)

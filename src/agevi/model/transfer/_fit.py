@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
+from agevi._progress import steps
 from agevi.model.transfer._draws import Draws
 from agevi.model.transfer._network import log_odds, set_modes
 
@@ -68,7 +69,7 @@ def fit(
     schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=max_epochs * len(train))
     last = last_epoch or max_epochs
     out, best, weights = Fit(last, {"log_loss_train": []}), float("inf"), None
-    for epoch in range(1, last + 1):
+    for epoch in steps(range(1, last + 1), last, "CaseControlClassifier", "epochs"):
         set_modes(module, trained, whole=whole)
         total = torch.zeros((), device=device)
         for batch in train:

@@ -1,0 +1,126 @@
+"""Numbers of threads inside and after a fit."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+import threadpoolctl
+import torch
+
+import agevi
+from agevi._settings import settings
+from agevi._threads import n_threads, n_weights, threads
+from agevi.model._quiet import quiet
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    """Two threads before, as on most machines."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+    settings.n_threads = None
+
+
+def of_blas() -> set[int]:
+    """Threads of the pools of linear algebra."""
+    return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize("error", [False, True])
+def test_numbers_are_put_back(error):
+    before = of_blas()
+    try:
+        with threads(1):
+            inside = torch.get_num_threads(), of_blas()
+            if error:
+                raise RuntimeError
+    except RuntimeError:
+        pass
+    assert inside == (1, {1})
+    assert (torch.get_num_threads(), of_blas()) == (2, before)
+
+
+def test_the_outermost_block_decides():
+    with threads(1), threads(2):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_blocks_of_several_threads_leave_no_trace():
+    """Whichever begins and ends first."""
+    before, inside, first_ended = of_blas(), threading.Barrier(2), threading.Event()
+    seen = {}
+
+    def first() -> None:
+        with threads(1):
+            inside.wait()
+        seen["first"] = torch.get_num_threads()
+        first_ended.set()
+
+    def second() -> None:
+        with threads(1):
+            inside.wait()
+            first_ended.wait()
+            seen["second, inside"] = torch.get_num_threads()
+        seen["second"] = torch.get_num_threads()
+
+    workers = [threading.Thread(target=f) for f in (first, second)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    later = threading.Thread(target=lambda: seen.update(later=torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == {"first": 2, "second, inside": 1, "second": 2, "later": 2}
+    assert (torch.get_num_threads(), of_blas()) == (2, before)
+
+
+def test_levels_of_loggers_are_put_back_by_the_last():
+    """As after trainings in threads that overlap."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    one, two = quiet(), quiet()
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    assert logger.level >= logging.ERROR
+    two.__exit__(None, None, None)
+    assert logger.level == before
+
+
+def test_small_work_takes_one_thread_and_large_work_all():
+    assert n_threads(1e5) == 1
+    assert n_threads(1e12) == 2
+    torch.set_num_threads(1)  # as by OMP_NUM_THREADS
+    assert n_threads(1e12) == 1
+
+
+def test_the_user_decides():
+    settings.n_threads = 3
+    assert n_threads(1e5) == 3
+
+
+def test_counts_weights():
+    assert n_weights(torch.nn.Linear(3, 4)) == 3 * 4 + 4
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 1), (2, 2)], ids=["chosen", "given"])
+@pytest.mark.parametrize("name", ["MLPClock", "PLSClock"])
+def test_fits_of_small_data_run_on_one_thread(cohort, monkeypatch, name, given, expected):
+    cls, seen = getattr(agevi.model, name), []
+    cls.setup_anndata(cohort, age_key="age", subject_key="donor")
+    model = cls(cohort)
+    hook = "_run_epochs" if name == "MLPClock" else "_fit"
+    if name == "MLPClock":
+        model.module.register_forward_hook(lambda *args: seen.append(torch.get_num_threads()))
+    else:
+        fit = model._fit
+        monkeypatch.setattr(model, hook, lambda *args: seen.append(torch.get_num_threads()) or fit(*args))
+    settings.n_threads = given
+    model.train(max_epochs=1, enable_progress_bar=False)
+    assert set(seen) == {expected}
+    assert torch.get_num_threads() == 2
