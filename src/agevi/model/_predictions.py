@@ -14,6 +14,7 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._compat import read_rows
+from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._sums import sample_groups, sample_means, sum_rows
@@ -80,7 +81,8 @@ class PredictMixin(ShellMixin):
             manager, cells = self.get_anndata_manager(shell), None if indices is None else np.asarray(indices)
             n_cells = batch_size or int(np.clip(_PREDICT_VALUES // len(self.genes), 512, 4096))
             loader = cell_loader(manager, cells, batch_size=n_cells)
-            return self._predict_batches(loader, present, summed=summed)
+            with threads(n_threads(min(n_cells, shell.n_obs) * n_weights(self.module))):
+                return self._predict_batches(loader, present, summed=summed)
         finally:
             self._forget(shell)
 
