@@ -334,6 +334,108 @@ def test_positions_in_other_verbs(small):
         check_message(raised, "indices is from 0 to 72 with 72 cells; pass one position or more")
 
 
+# --- where counts are ------------------------------------------------------------------------------------------------
+
+
+def normalised(adata, **layers):
+    """The same cells with logarithms in X."""
+    out = adata.copy()
+    out.X = sp.csr_matrix(adata.X).log1p()
+    for name, x in layers.items():
+        out.layers[name] = x
+    return out
+
+
+VERBS = {
+    "predict_age": lambda a, m: agevi.tl.predict_age(a, m),
+    "sample": lambda a, m: m.predict_age(a, level="sample"),
+    "attribute_genes": lambda a, m: agevi.tl.attribute_genes(a, m, n_boot=2),
+    "perturb_genes": lambda a, m: agevi.tl.perturb_genes(a, m, list(a.var_names[:2]), n_boot=2),
+    "latent": lambda a, m: m.get_latent_representation(a),
+    "expression": lambda a, m: m.get_normalized_expression(a, n_samples=1),
+    "differential expression": lambda a, m: m.differential_expression(a, groupby="sex", silent=True),
+}
+
+
+@pytest.fixture(scope="module")
+def of_layer():
+    """A cohort with counts in a layer, and a clock of that layer and one of X."""
+    adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=6, n_genes=30, n_age_genes=10, rng=2)
+    counts = adata.X.copy()
+    clock_of_x = fit(agevi.model.PoissonVAE, adata.copy())
+    in_layer = normalised(adata, counts=counts)
+    return adata, fit(agevi.model.PoissonVAE, in_layer, layer="counts"), clock_of_x
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_clock_of_a_layer_reads_counts_in_x_or_says_where_they_are(of_layer, verb, caplog):
+    adata, clock, _ = of_layer
+    with caplog.at_level("INFO", logger="agevi"):
+        VERBS[verb](adata.copy(), clock)
+    assert "adata.layers has no 'counts', on which the clock was trained; adata.X holds such values" in caplog.text
+    nowhere, elsewhere = normalised(adata), normalised(adata, raw_counts=adata.X)
+    in_raw = normalised(adata)
+    in_raw.raw = adata
+    for data, words in (
+        (nowhere, "put the counts of these cells and genes into adata.layers['counts']."),
+        (elsewhere, "adata.layers['raw_counts'] does: adata.layers['counts'] = adata.layers['raw_counts']."),
+        (in_raw, "adata.raw does: adata = adata.raw.to_adata()."),
+    ):
+        with pytest.raises(KeyError) as raised:
+            VERBS[verb](data, clock)
+        check_message(raised, words)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_clock_of_x_names_the_layer_with_counts(of_layer, verb):
+    adata, _, clock = of_layer
+    with pytest.raises(ValueError) as raised:
+        VERBS[verb](normalised(adata, counts=adata.X), clock)
+    check_message(raised, "adata.layers['counts'] holds counts; predict from them: adata.X = adata.layers['counts'].")
+
+
+def test_setup_names_the_place_with_counts(cohort):
+    in_raw = normalised(cohort)
+    in_raw.raw = cohort
+    cases = (
+        (normalised(cohort, umis=cohort.X), {}, "adata.layers['umis'] holds counts; pass layer='umis'."),
+        (with_layer(cohort, "odd"), {"layer": "odd"}, "adata.X holds counts; pass layer=None."),
+        (in_raw, {}, "adata.raw holds counts: adata = adata.raw.to_adata()."),
+    )
+    for data, setup, words in cases:
+        with pytest.raises(ValueError) as raised:
+            agevi.model.PLSClock.setup_anndata(data, **SETUP, **setup)
+        check_message(raised, words)
+
+
+def with_layer(adata, name):
+    out = adata.copy()
+    out.layers[name] = sp.csr_matrix(adata.X).log1p()
+    return out
+
+
+def test_normalised_values_are_not_taken_from_x_unseen(cohort):
+    data = with_layer(cohort, "lognorm")
+    model = fit(agevi.model.PLSClock, data, layer="lognorm", normalize="none")
+    expected = model.predict_age()
+    data.X = data.layers.pop("lognorm")
+    with pytest.raises(KeyError) as raised:
+        model.predict_age(data)
+    check_message(raised, "if it does: adata.layers['lognorm'] = adata.X.")
+    data.layers["lognorm"] = data.X
+    np.testing.assert_allclose(model.predict_age(data), expected, rtol=1e-5)
+
+
+def test_a_published_clock_of_a_layer_reads_beta_values_in_x():
+    x = np.random.default_rng(0).uniform(size=(3, 3))
+    table = pd.Series([1.0, 2.0, 3.0], index=["cg01", "cg02", "cg03"])
+    clock = agevi.model.LinearClock.from_coefficients(table, 0.0, layer="beta")
+    data = ad.AnnData(x, var=pd.DataFrame(index=table.index))
+    np.testing.assert_allclose(clock.predict_age(data), x @ table.to_numpy(), rtol=1e-5)
+    with pytest.raises(KeyError, match=r"if it does: adata.layers\['beta'\] = adata.X"):
+        clock.predict_age(ad.AnnData(8 * x - 4, var=pd.DataFrame(index=table.index)))
+
+
 # --- ages -----------------------------------------------------------------------------------------------------------
 
 

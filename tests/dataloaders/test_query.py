@@ -20,7 +20,13 @@ def make(x, names=GENES) -> AnnData:
 
 def shell_of(adata, **kwargs):
     match = match_genes(GENES, adata.var_names, min_coverage=0.5)
-    return match, query_shell(adata, match, GENES, obs=pd.DataFrame(index=adata.obs_names), **{"layer": None} | kwargs)
+    return match, query_shell(
+        adata,
+        match,
+        GENES,
+        obs=pd.DataFrame(index=adata.obs_names),
+        **{"layer": None, "read": kwargs.get("layer")} | kwargs,
+    )
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def _columns(x: Any, match: GeneMatch) -> Any:
 
 
 def query_shell(
-    adata: ad.AnnData, match: GeneMatch, genes: np.ndarray, *, layer: str | None, obs: pd.DataFrame
+    adata: ad.AnnData, match: GeneMatch, genes: np.ndarray, *, layer: str | None, read: str | None, obs: pd.DataFrame
 ) -> ad.AnnData:
     """An AnnData of the clock's genes that holds no more than a model reads.
 
@@ -139,11 +139,13 @@ def query_shell(
     genes
         The clock's genes.
     layer
-        Layer that holds the values, None for X.
+        Layer that holds the values in the new AnnData, None for X.
+    read
+        Layer that holds them in ``adata``, None for X.
     obs
         The columns that the model reads, index as ``adata.obs_names``.
     """
-    x = _columns(_checks.matrix(adata, layer), match)
+    x = _columns(_checks.matrix(adata, read), match)
     var = pd.DataFrame(index=pd.Index(genes, dtype=object))
     if layer is None:
         return ad.AnnData(X=x, obs=obs, var=var)

@@ -36,6 +36,7 @@ CATEGORY_KEYS = ("modality_key", "tissue_key")
 """Arguments of ``setup_anndata`` that some clocks have; each names a categorical column that they read."""
 MIN_OF_MODALITY = 2
 ADVICE_OF_MASK = f"values that were not measured are 0 there, and False in adata.varm[{MEASURED!r}]"
+RAW = "adata.raw"
 NORMALIZE = ("log1p_cp10k", "none")
 
 
@@ -76,7 +77,7 @@ def check_setup(
     for argument, keys in covariate_columns(setup):
         for key in keys:
             check_covariate(adata, key, argument)
-    check_values(_checks.matrix(adata, setup["layer"]), setup, counts=counts, model=model)
+    check_values(_checks.matrix(adata, setup["layer"]), setup, counts=counts, model=model, source=adata)
     if CATEGORY_KEYS[0] in setup:
         check_sets(adata)
         check_modalities(adata, setup["modality_key"], sample)
@@ -84,7 +85,14 @@ def check_setup(
 
 
 def check_values(
-    x: Any, setup: dict[str, Any], *, counts: bool, model: str, new: bool = False, empty_ok: bool = False
+    x: Any,
+    setup: dict[str, Any],
+    *,
+    counts: bool,
+    model: str,
+    new: bool = False,
+    empty_ok: bool = False,
+    source: AnnData | None = None,
 ) -> None:
     """Refuse values that a clock cannot read.
 
@@ -102,6 +110,8 @@ def check_values(
         Whether a trained clock is given new data, which may be empty.
     empty_ok
         Whether only zeros may pass.
+    source
+        The data that the matrix is from; a message names where else in it counts are.
     """
     place = where(setup["layer"])
     if not counts and setup["normalize"] == "none":
@@ -115,7 +125,49 @@ def check_values(
         advice = "Pass them with layer=...."
         if not counts:
             advice = "Pass them with layer=..., or set normalize='none' for values that are normalised already."
-    _checks.counts(x, place, why, advice=advice, empty_ok=new or empty_ok)
+    try:
+        _checks.counts(x, place, why, advice=advice, empty_ok=new or empty_ok)
+    except ValueError:
+        found = "" if source is None else counts_in(source)
+        if found in ("", place):
+            raise
+        if found == RAW:
+            advice = f"{RAW} holds counts: adata = {RAW}.to_adata()."
+        elif new:
+            advice = f"{found} holds counts; predict from them: {place} = {found}."
+        else:
+            layer = found.removeprefix("adata.layers[").removesuffix("]") if found != where(None) else "None"
+            advice = f"{found} holds counts; pass layer={layer}."
+        _checks.counts(x, place, why, advice=advice, empty_ok=new or empty_ok)
+
+
+def counts_in(adata: AnnData) -> str:
+    """Where in ``adata`` raw counts are, as a message writes it: a layer, X or ``adata.raw``; "" where nowhere."""
+    layers = {where(key): adata.layers[key] for key in adata.layers if key is not None}
+    places = layers | {where(None): adata.X} | ({} if adata.raw is None else {RAW: adata.raw.X})
+    return next((place for place, x in places.items() if x is not None and _checks.holds_counts(x)), "")
+
+
+def absent_layer(adata: AnnData, layer: str, *, counts: bool) -> str:
+    """What to say where new data lack the layer that a clock was trained on, and X does not take its place."""
+    names = [str(key) for key in adata.layers if key is not None]
+    start = (
+        f"layer={layer!r}, which the clock reads, is not in adata.layers{_checks.closest(layer, names)} (available: "
+        f"{_checks.listed(names) or 'none'})"
+    )
+    if not counts:
+        return (
+            f"{start}, and nothing shows that adata.X holds values that were normalised as in training; if it does: "
+            f"{where(layer)} = adata.X."
+        )
+    found = counts_in(adata)
+    if found == RAW:
+        return f"{start}, and adata.X does not hold raw counts; {RAW} does: adata = {RAW}.to_adata()."
+    if found:
+        return f"{start}, and adata.X does not hold raw counts; {found} does: {where(layer)} = {found}."
+    return (
+        f"{start}, and adata.X does not hold raw counts; put the counts of these cells and genes into {where(layer)}."
+    )
 
 
 def _check_horvath(adata: AnnData, setup: dict[str, Any], require_ages: bool) -> None:

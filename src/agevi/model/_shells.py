@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,12 +13,13 @@ from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, Absent, AnnDataManager, Host
 from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
-from agevi.dataloaders._register import check_covariate, check_values, covariate_columns, make_manager
+from agevi.dataloaders._register import absent_layer, check_covariate, check_values, covariate_columns, make_manager
 from agevi.dataloaders._registration import check_unchanged, forget, recall, remember
 from agevi.io._card import clock_card
 from agevi.io._format import Bundle
 from agevi.model import _bundle
 
+logger = logging.getLogger(__name__)
 _MANAGERS = "_agevi_managers"  # attribute of an AnnData of agevi's own: {id of a model: manager}
 
 
@@ -69,10 +71,31 @@ class ShellMixin(Host):
         match = self._match(adata, min_gene_coverage)
         required = conditioned or getattr(self.module, "encode_covariates", False)
         obs = self._conditions(adata, required, conditioned=conditioned)
-        shell = query_shell(adata, match, self.genes, layer=setup["layer"], obs=obs)
+        shell = query_shell(adata, match, self.genes, layer=setup["layer"], read=self._layer_of(adata), obs=obs)
         x = _checks.matrix(shell, setup["layer"])
-        check_values(x, setup, counts=self.expects == "counts", model=type(self).__name__, new=True)
+        check_values(x, setup, counts=self.expects == "counts", model=type(self).__name__, new=True, source=adata)
         return shell, match
+
+    def _layer_of(self, adata: AnnData) -> str | None:
+        """The layer of new data that is read: that of training, or None for X where it holds what the clock expects."""
+        layer, there = self.setup_args["layer"], adata.layers
+        if layer is None or layer in there:
+            return None if layer is None else str(layer)
+        if adata.X is not None and self._knows(_checks.matrix(adata, None)):
+            logger.info(
+                "adata.layers has no %r, on which the clock was trained; adata.X holds such values and is read.", layer
+            )
+            return None
+        raise KeyError(absent_layer(adata, layer, counts=self._of_counts))
+
+    @property
+    def _of_counts(self) -> bool:
+        """Whether the clock reads raw counts."""
+        return self.expects == "counts" or self.setup_args["normalize"] != "none"
+
+    def _knows(self, x: Any) -> bool:
+        """Whether values are certain to be of the kind that the clock was trained on: nobody can tell from normalised ones."""
+        return self._of_counts and _checks.holds_counts(x)
 
     def _match(self, adata: AnnData, min_coverage: float) -> GeneMatch:
         """Where the clock's genes are in ``adata``; refuses when too few are there."""

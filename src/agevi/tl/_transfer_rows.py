@@ -103,7 +103,7 @@ def samples_of(
     shell, match = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
     features = {FEATURES: _table(adata, clock, shell, code)} | _covariates(adata, age, sex_key, names)
     return Samples(
-        data=_sharing(adata, setup["layer"], shell if match.present.all() else None),
+        data=_sharing(adata, setup["layer"], clock._layer_of(adata), shell if match.present.all() else None),
         cell_subject=subject.reset_index(drop=True),
         cell_sample=code,
         case=case_of[owner].to_numpy(),
@@ -128,10 +128,10 @@ def _table(adata: AnnData, clock: Any, shell: AnnData, code: np.ndarray) -> Tabl
     return Table(values, pairs // n_kinds, pairs % n_kinds)
 
 
-def _sharing(adata: AnnData, layer: str | None, shell: AnnData | None) -> AnnData:
+def _sharing(adata: AnnData, layer: str | None, read: str | None, shell: AnnData | None) -> AnnData:
     """The same cells with a table of their own, and the same matrix, in the order of the clock's genes if it has all."""
     source = adata if shell is None else shell
-    x, var = _checks.matrix(source, layer), pd.DataFrame(index=source.var_names)
+    x, var = _checks.matrix(source, read if shell is None else layer), pd.DataFrame(index=source.var_names)
     obs = adata.obs.loc[:, [c for c in adata.obs if not str(c).startswith("_scvi")]].copy()
     out = AnnData(X=x if layer is None else None, obs=obs, var=var, layers=None if layer is None else {layer: x})
     if has_sets(source):

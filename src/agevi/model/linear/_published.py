@@ -227,6 +227,13 @@ class LinearClock(DataMixin, LinearMixin, BaseModelClass):
             )
         return shell, match
 
+    def _knows(self, x: Any) -> bool:
+        try:
+            _checks.within(x, "", 0, 1, "")
+        except ValueError:
+            return False
+        return self.values == "beta"
+
     def _card(self, meta: dict[str, Any]) -> str:
         return published_card(meta)
 
