@@ -51,8 +51,9 @@ def choice(value: Any, options: Sequence[str], argument: str) -> str:
 
 def closest(name: Any, names: Sequence[str]) -> str:
     """What a message adds when ``name`` is absent from ``names``: the one that is most like it, or nothing."""
-    close = difflib.get_close_matches(str(name), names, n=1)
-    return f"; closest: {close[0]!r}" if close else ""
+    by_lower = {str(known).lower(): known for known in names}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    return f"; closest: {by_lower[close[0]]!r}" if close else ""
 
 
 def group(value: Any, groups: Sequence[str], where: str) -> str:

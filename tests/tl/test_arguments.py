@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import agevi
-from agevi.model import PLSClock, PoissonVAE
+from agevi.model import ElasticNetClock, PLSClock, PoissonVAE
 from agevi.tl import compare_models, cross_validate, tune
 from agevi.tl._arguments import as_called, with_layer
 from agevi.tl._recipe import make_recipe
@@ -120,3 +120,61 @@ def test_a_layer_of_one_class_that_differs_is_refused():
     assert with_layer({"PLSClock": {"layer": "a"}}, "a") == {"PLSClock": {"layer": "a"}, "layer": "a"}
     assert with_layer(None, None) is None
     assert agevi.tl._arguments.with_layer([1], "a") == [1]
+
+
+def test_clocks_by_name(cohort):
+    """Alone, in lists, as values of a dictionary and inside an ensemble, the results are those of the classes."""
+    run = {**KEYS, "n_folds": 2}
+    for by_name, by_class in (("PLSClock", PLSClock), (["PLSClock", "ElasticNetClock"], [PLSClock, ElasticNetClock])):
+        for key, model in (("name", by_name), ("class", by_class)):
+            cross_validate(cohort, model, key_added=key, **run)
+        np.testing.assert_array_equal(cohort.obs["name_predicted"], cohort.obs["class_predicted"])
+    run |= {"n_null_linear": 0, "n_null_network": 0}
+    pair = ("PLSClock", {"method": "ridge"})
+    models = {
+        "one": "PLSClock",
+        "ridge": pair,
+        "both": ["PLSClock", "ElasticNetClock"],
+        "pair": ("PLSClock", "ElasticNetClock"),
+    }
+    compare_models(cohort, models, key_added="name", **run)
+    classes = {"one": PLSClock, "ridge": (PLSClock, pair[1]), "both": [PLSClock, ElasticNetClock]}
+    compare_models(cohort, classes, key_added="class", **run)
+    found, expected = (cohort.uns[f"{key}_leaderboard"]["mae"] for key in ("name", "class"))
+    assert found[list(classes)].tolist() == expected[list(classes)].tolist()
+    assert found["pair"] == found["both"]
+    compare_models(cohort, "PLSClock", **run)
+    assert "PLSClock" in cohort.uns["agevi_leaderboard"].index
+    compare_models(cohort, [pair, ["PLSClock", "ElasticNetClock"]], **run)
+    assert {"PLSClock", "PLSClock + ElasticNetClock"} < set(cohort.uns["agevi_leaderboard"].index)
+    values = [
+        tune(cohort, model, {"method": ["ridge"]}, n_trials=1, **KEYS).best_value for model in ("PLSClock", PLSClock)
+    ]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("given", ["plsclock", "PLS_Clock", "PLSClocks"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda adata, name: cross_validate(adata, name, **KEYS),
+        lambda adata, name: cross_validate(adata, ["PoissonVAE", name], **KEYS),
+        lambda adata, name: compare_models(adata, [name], **KEYS),
+        lambda adata, name: compare_models(adata, name, **KEYS),
+        lambda adata, name: compare_models(adata, {"a": (name, {})}, **KEYS),
+        lambda adata, name: compare_models(adata, {"a": ["PoissonVAE", name]}, **KEYS),
+        lambda adata, name: tune(adata, name, **KEYS),
+    ],
+    ids=["one", "list", "models", "model", "pair", "ensemble", "tune"],
+)
+def test_a_wrong_name_gets_the_closest(cohort, call, given):
+    with pytest.raises(
+        ValueError, match="is not the name of a clock; closest: 'PLSClock'. Available: 'PoissonVAE'"
+    ) as raised:
+        call(cohort, given)
+    assert any(p.match(str(raised.value)) for p in patterns())
+
+
+def test_a_class_that_is_not_trained_is_refused_by_name_too(cohort):
+    with pytest.raises(ValueError, match="LinearClock is not trained on ages"):
+        cross_validate(cohort, "LinearClock", **KEYS)

@@ -187,8 +187,8 @@ def test_refuses(cohort, change, arguments, error, message):
 
 
 def test_refuses_what_is_no_class(cohort):
-    with pytest.raises(TypeError, match="model_cls is str, no clock"):
-        tune(cohort, "PoissonVAE", **KEYS)
+    with pytest.raises(TypeError, match="model_cls is int, no clock"):
+        tune(cohort, 3, **KEYS)
 
 
 def test_optuna_may_be_absent(cohort, monkeypatch):

@@ -78,10 +78,11 @@ def compare_models(  # noqa: PLR0913
     adata
         Cells x genes, in memory, with raw counts unless ``setup_kwargs`` says ``normalize="none"``.
     models
-        Classes, or by name a class or a pair of a class and its arguments: those of the constructor, or a dictionary
-        with any of ``setup_kwargs``, ``model_kwargs`` and ``train_kwargs``. Default: all of :data:`agevi.model.MODELS`
-        that are trained on ages and take counts. A list of classes in place of a class is a row for their mean, with
-        arguments by class name as in :func:`agevi.tl.cross_validate`.
+        Classes, or names of classes of :data:`agevi.model.MODELS` (``["PLSClock", "PoissonVAE"]``); or a dictionary from
+        names of rows to a class, or to a pair of a class and its arguments: those of the constructor, or a dictionary with
+        any of ``setup_kwargs``, ``model_kwargs`` and ``train_kwargs``. Default: all of :data:`agevi.model.MODELS` that
+        are trained on ages and take counts. A list of classes in place of a class is a row for their mean, with arguments
+        by class name as in :func:`agevi.tl.cross_validate`.
     age_key, subject_key, sample_key
         Columns of ``adata.obs`` with the age, the person or animal, and the visit or biopsy (default: the subject).
     n_folds, fold_key, stratify_by, train_on
@@ -220,7 +221,7 @@ def named_recipes(
     """
     if models is None:
         models = [cls for cls in MODELS if cls.trainable and cls.expects != "continuous"]
-    if isinstance(models, type):
+    if isinstance(models, type | str):
         models = [models]
     if not isinstance(models, Mapping):
         names = [_row(given) for given in models]
@@ -232,7 +233,7 @@ def named_recipes(
     for name, given in models.items():
         if name in (MEDIAN, RIDGE):
             raise ValueError(f"models holds the name {name!r}, which the leaderboard has already; choose another.")
-        model_cls, arguments = given if isinstance(given, tuple) and len(given) == 2 else (given, {})
+        model_cls, arguments = given if _is_pair(given) else (given, {})
         if not isinstance(arguments, Mapping):
             raise TypeError(f"models[{name!r}] holds a {type(arguments).__name__}; pass a dictionary of arguments.")
         by_call = dict(arguments) if set(arguments) <= set(CALLS) else {"model_kwargs": arguments}
@@ -242,10 +243,17 @@ def named_recipes(
 
 
 def _row(given: Any) -> str:
-    """Name of the row of a class, or of a list of classes."""
-    if isinstance(given, list):
+    """Name of the row of a class, of a class with arguments, or of a list of classes."""
+    if _is_pair(given):
+        return _row(given[0])
+    if isinstance(given, list | tuple):
         return " + ".join(map(_row, given))
     return str(given.__name__ if isinstance(given, type) else given)
+
+
+def _is_pair(given: Any) -> bool:
+    """Whether these are a class and its arguments, and not two classes."""
+    return isinstance(given, tuple) and len(given) == 2 and not isinstance(given[1], type | str)
 
 
 def is_linear(model_cls: type) -> bool:

@@ -61,8 +61,8 @@ def cross_validate(  # noqa: PLR0913
     adata
         Cells x genes, in memory. Neither its matrix nor its columns are changed, and it need not be set up.
     model_cls
-        Class of :data:`agevi.model.MODELS` that is trained on ages, or a class derived from one; or a list of them, which
-        are fitted in each fold and averaged as by :class:`agevi.model.EnsembleClock`.
+        Class of :data:`agevi.model.MODELS` that is trained on ages, its name (``"PLSClock"``), or a class derived from one;
+        or a list of them, which are fitted in each fold and averaged as by :class:`agevi.model.EnsembleClock`.
     age_key
         Column of ``adata.obs`` with the age; NaN is unlabelled: such subjects train without age and are predicted.
     subject_key

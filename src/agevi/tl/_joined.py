@@ -8,7 +8,7 @@ from typing import Any
 from agevi import _checks
 from agevi.model import EnsembleClock
 from agevi.model.ensemble._average import SCALES, check_weights
-from agevi.tl._recipe import Recipe, check_class, check_kwargs, make_recipe
+from agevi.tl._recipe import Recipe, check_kwargs, clock_class, make_recipe
 
 _ONE = ("layer", "age_unit")  # arguments of setup_anndata that all members share, since they read the same values
 
@@ -25,7 +25,7 @@ def recipe_of(
     Parameters
     ----------
     model_cls
-        A class, or a list of them.
+        A class or its name, or a list of them.
     keys
         ``age_key``, ``subject_key`` and ``sample_key``.
     setup_kwargs, model_kwargs, train_kwargs
@@ -33,13 +33,13 @@ def recipe_of(
     """
     if not isinstance(model_cls, list | tuple):
         return make_recipe(model_cls, keys, setup_kwargs, model_kwargs, train_kwargs)
-    names = _names(model_cls)
+    classes = [clock_class(cls) for cls in model_cls]
+    names = _names(classes)
     setup = _by_class("setup_kwargs", setup_kwargs, names, for_all=True)
     model = _by_class("model_kwargs", model_kwargs, [*names, EnsembleClock.__name__])
     train = _by_class("train_kwargs", train_kwargs, names)
     members = tuple(
-        make_recipe(cls, keys, setup[name], model[name], train[name])
-        for cls, name in zip(model_cls, names, strict=True)
+        make_recipe(cls, keys, setup[name], model[name], train[name]) for cls, name in zip(classes, names, strict=True)
     )
     for argument in _ONE:
         given = [member.full_setup[argument] for member in members]
@@ -63,8 +63,6 @@ def _names(model_cls: Sequence[Any]) -> list[str]:
     """Names of the classes, each of which is there once."""
     if not model_cls:
         raise TypeError("model_cls is empty; pass a class such as agevi.model.PoissonVAE, or a list of classes.")
-    for cls in model_cls:
-        check_class(cls)
     names = [str(cls.__name__) for cls in model_cls]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from agevi import _checks
+from agevi.model import MODELS
 from agevi.model._clock import ClockMixin
 
 _KEYS = ("age_key", "subject_key", "sample_key")
@@ -78,13 +79,13 @@ def make_recipe(
     Parameters
     ----------
     model_cls
-        Class of :data:`agevi.model.MODELS`, or one of the user's own.
+        Class of :data:`agevi.model.MODELS` or its name, or a class of the user's own.
     keys
         ``age_key``, ``subject_key`` and ``sample_key``.
     setup_kwargs, model_kwargs, train_kwargs
         Further arguments of ``setup_anndata``, the constructor and ``train``.
     """
-    check_class(model_cls)
+    model_cls = clock_class(model_cls)
     name = model_cls.__name__
     given = {
         "setup_kwargs": (setup_kwargs, f"{name}.setup_anndata", model_cls.setup_anndata, ("adata", *_KEYS)),
@@ -99,8 +100,23 @@ def make_recipe(
     return Recipe(model_cls, dict(keys) | dict(setup_kwargs or {}), dict(model_kwargs or {}), training)
 
 
-def check_class(model_cls: Any) -> None:
-    """Refuse what cannot be trained on ages."""
+def clock_class(model_cls: Any) -> Any:
+    """The class, which may be given by its name, of a clock that is trained on ages.
+
+    Parameters
+    ----------
+    model_cls
+        A class, or the name of one of :data:`agevi.model.MODELS`.
+    """
+    if isinstance(model_cls, str):
+        by_name = {cls.__name__: cls for cls in MODELS}
+        if model_cls not in by_name:
+            names = [name for name, cls in by_name.items() if cls.trainable]
+            raise ValueError(
+                f"{model_cls!r} is not the name of a clock{_checks.closest(model_cls, names)}. Available: "
+                f"{_checks.listed(names, len(names))}; pass a class of your own as such."
+            )
+        model_cls = by_name[model_cls]
     if not isinstance(model_cls, type) or not issubclass(model_cls, ClockMixin):
         if isinstance(model_cls, ClockMixin):
             name = type(model_cls).__name__
@@ -114,6 +130,7 @@ def check_class(model_cls: Any) -> None:
             f"{model_cls.__name__} is not trained on ages, so there is nothing to cross-validate; predict with it by "
             "agevi.tl.predict_age."
         )
+    return model_cls
 
 
 def check_kwargs(

@@ -21,7 +21,7 @@ from agevi.tl._checkpoint import matrix_digest
 from agevi.tl._fold_run import FoldJob
 from agevi.tl._folds import Cohort, deal_folds, without_folds
 from agevi.tl._plan import FOLDS, check_data, make_inner_job, read_data, run_fingerprint, stream
-from agevi.tl._recipe import Recipe, make_recipe
+from agevi.tl._recipe import Recipe, clock_class, make_recipe
 from agevi.tl._search import Search
 from agevi.tl._spaces import default_space
 
@@ -68,7 +68,8 @@ def tune(  # noqa: PLR0913
     adata
         Cells x genes, in memory; it is only read.
     model_cls
-        Class of :data:`agevi.model.MODELS` that is trained on ages, or a class derived from one.
+        Class of :data:`agevi.model.MODELS` that is trained on ages, its name (``"PoissonVAE"``), or a class derived from
+        one.
     space
         What is varied: the argument of the constructor, of ``train`` or of ``setup_anndata`` (``"n_latent"``,
         ``"plan_kwargs.lr"``), and a list of choices or bounds such as ``{"low": 1e-4, "high": 1e-2, "log": True}``. A choice
@@ -147,7 +148,7 @@ def tune(  # noqa: PLR0913
     """
     _need_optuna()
     _checks.anndata(adata)
-    setup_kwargs = with_layer(setup_kwargs, layer)
+    model_cls, setup_kwargs = clock_class(model_cls), with_layer(setup_kwargs, layer)
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     fixed = {
         "setup_kwargs": dict(setup_kwargs or {}),
