@@ -1,9 +1,10 @@
 """Whether `tl.compare_transfer` finds a condition where labels mean nothing: AUROC of every row, 0.5 expected.
 
 Simulated people of one population, 5 cells each. An MLPClock learns the ages of the first 300; the others make cohorts, in each of
-which half of the people, drawn at random, are called cases. Means over cohorts with their standard errors.
+which half of the people, drawn at random, are called cases. Means over cohorts with their standard errors. And the same folds with
+nothing but an age, in many more cohorts of several sizes.
 
-usage: python benchmarks/transfer_null.py [--cohorts N] [--subjects N] [--repeats N] [--epochs N]
+usage: python benchmarks/transfer_null.py [--cohorts N] [--subjects N] [--repeats N] [--epochs N] [--draws N]
 """
 
 from __future__ import annotations
@@ -17,10 +18,32 @@ import pandas as pd
 import torch
 
 import agevi
+from agevi.tl._transfer_folds import draw_folds
+from agevi.tl._transfer_rows import Samples
+from agevi.tl._transfer_table import auroc_within
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 N_CLOCK = 300  # people who train the clock
 SHOWN = ("auroc", "balanced_accuracy", "difference")
+
+
+def of_age(n: int, share: float, n_draws: int, rng: np.random.Generator) -> str:
+    """AUROC within folds of the age, in the direction that it has among the training people."""
+    name = pd.Index([f"p{i:03d}" for i in range(n)])
+    areas = []
+    for _ in range(n_draws):
+        age, case = (
+            rng.uniform(20, 90, n),
+            pd.Series(rng.permutation(np.arange(n) < share * n).astype(float), index=name),
+        )
+        samples = Samples(None, name.to_series(), np.arange(n), case.to_numpy(), name.to_numpy(), case)
+        probability, fold_of = np.zeros(n), np.zeros(n)
+        for fold in draw_folds(samples, 0, 5, 0.2, rng):
+            train, new = ~fold.held_out, fold.held_out
+            of_case, of_control = (age[train & (samples.case == label)].mean() for label in (1, 0))
+            probability[new], fold_of[new] = np.sign(of_case - of_control) * age[new], fold.number
+        areas.append(auroc_within(samples.case, probability, fold_of, np.ones((1, n)))[0])
+    return f"{np.mean(areas):.4f} +- {np.std(areas) / np.sqrt(n_draws):.4f}"
 
 
 def main() -> None:
@@ -29,12 +52,17 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in ("lightning.pytorch", "agevi"):
         logging.getLogger(name).setLevel(logging.ERROR)
     start, rng = time.perf_counter(), np.random.default_rng(arguments.seed)
+    for n, share in ((30, 0.5), (60, 0.5), (60, 0.3), (200, 0.5)) if arguments.draws else ():
+        print(f"age alone, {n} people, {share:.0%} cases: {of_age(n, share, arguments.draws, rng)}", flush=True)
+    if arguments.cohorts == 0:
+        return
     people = agevi.datasets.simulate_cohort(
         n_subjects=N_CLOCK + arguments.cohorts * arguments.subjects,
         n_cells=5,

@@ -56,6 +56,17 @@ def test_the_p_value_is_uniform_where_folds_are_whole():
         assert binomtest(int((np.array(p) <= level).sum()), len(p), level).pvalue > 0.01
 
 
+def test_the_level_holds_for_models_of_all_folds():
+    """Folds of one shuffle go together, since each trains the others: summed up, twice as many p values would be small."""
+    people, rng = cohort_of(simulated(24, n_cells=2), n_folds=5), np.random.default_rng(0)
+    units, profile = make_units(people), rng.normal(size=(24, 30))
+    shuffled = [shuffled_ages(people, rng) for _ in range(600)]
+    predicted = ridge_ages(profile, profile, units, np.stack(shuffled))
+    shuffles = list(zip(shuffled, predicted, strict=True))
+    p = [_null.null_summary(shuffles[i : i + 2], people, units, rng)["null_p"] for i in range(0, 600, 2)]
+    assert binomtest(int((np.array(p) <= 0.05).sum()), len(p), 0.05).pvalue > 0.01
+
+
 def test_cells_on_both_sides_are_found_and_nothing_else(caplog):
     adata = simulated()
     people = cohort_of(adata, n_folds=5)

@@ -68,7 +68,7 @@ def compare_models(  # noqa: PLR0913
 
     Each model is also trained on ages that were shuffled between subjects. Nobody can predict those, so a small ``null_p``
     says that cells of one subject are on both sides of a fold. It is the share of other orders of the shuffled ages among
-    the subjects that a fold held out in which these go with the predictions as well or better. A warning names models
+    the subjects that a fold held out (one fold of each shuffle) in which these go with the predictions as well or better. A warning names models
     where it is too small for chance, at a family-wise level of 5 % over all models (Holm). The reverse does not hold: cells of
     one subject under two names get different shuffled ages, so such a leak stays hidden here;
     :func:`agevi.pp.audit_leakage` looks for it.

@@ -46,7 +46,7 @@ def null_summary(shuffles: list[Shuffle], cohort: Cohort, units: Units, rng: np.
     if not shuffles:
         return {"n_null": 0}
     errors, medians, groups = [], [], []
-    for age, predicted in shuffles:
+    for i, (age, predicted) in enumerate(shuffles):
         judged = units.trains & np.isfinite(age[units.sample]) & np.isfinite(predicted)
         of_unit = age[units.sample[judged]]
         errors.append(np.abs(predicted[judged] - of_unit).mean())
@@ -55,7 +55,9 @@ def null_summary(shuffles: list[Shuffle], cohort: Cohort, units: Units, rng: np.
         drawn = replace(cohort, age=age).subject_ages(np.arange(len(cohort.sample))).loc[owner].to_numpy()
         frame = pd.DataFrame({"fold": units.fold[judged], "age": drawn, "predicted": predicted[judged]})
         means = frame.groupby(["fold", owner]).mean()
-        groups += [(part["age"].to_numpy(), part["predicted"].to_numpy()) for _, part in means.groupby("fold")]
+        # One fold of each shuffle, in turn: whom it held out trained the models of the others, so that folds go together.
+        tried = means.index.unique("fold")
+        groups.append(tuple(means.loc[tried[i % len(tried)], ["age", "predicted"]].to_numpy().T))
     gain, n = np.subtract(medians, errors), len(shuffles)
     return {
         "n_null": n,
