@@ -32,7 +32,7 @@ help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-core  ## Train a clock on the bundled data, print the subjects, write figures
-	MPLBACKEND=Agg $(bin)/python tutorials/demo.py
+	MPLBACKEND=Agg $(bin)/python -u tutorials/demo.py
 
 test: $(VENV)/.installed-test  ## Run all tests (those on real data where AGEVI_DATA or ../shared/data exists)
 	@$(if $(marks),echo "No folder $(AGEVI_DATA): the tests marked realdata are left out.")

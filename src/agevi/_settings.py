@@ -27,8 +27,8 @@ class _Console(logging.Handler):
 class Settings:
     """How much agevi says and on how many threads it computes, in this session.
 
-    Set the attributes of ``agevi.settings``; None puts a setting back. Nothing here changes a result, except that another
-    number of threads adds in another order, which changes last digits.
+    Set the attributes of ``agevi.settings``; None puts a setting back. Another number of threads adds in another order, which
+    over a whole training can change ages a little; nothing else here changes a result.
     """
 
     _verbosity: int | None
@@ -51,10 +51,10 @@ class Settings:
 
     @property
     def verbosity(self) -> int:
-        """How much is said: 0 or ``"error"``, 1 or ``"warning"`` (the default), 2 or ``"info"``, 3 or ``"hint"``, 4 or ``"debug"``.
+        """How much is said, from 0 (``"error"``) by way of 1 (``"warning"``, the default) to 4 (``"debug"``).
 
-        0 hides progress bars and all but errors; 1 shows bars and warnings; 2 adds what functions log about their
-        choices; 3 lets Lightning and scvi-tools say what they say; 4 adds details. Until it is set, it follows
+        0 hides progress bars and all but errors; 1 shows bars and warnings; 2 (``"info"``) adds what functions log
+        about their choices; 3 (``"hint"``) lets Lightning and scvi-tools say what they say; 4 adds details. Until it is set, it follows
         ``scanpy.settings.verbosity`` where that was changed. Handlers of your own, of the root logger or of
         the logger ``"agevi"``, take the lines over.
 
@@ -80,7 +80,7 @@ class Settings:
 
     @property
     def n_threads(self) -> int | None:
-        """Threads of torch and of linear algebra while clocks are fitted and predict; None: by the size of the work.
+        """Threads of torch and of linear algebra in fits and predictions, None for a choice by the size of the work.
 
         The choice never exceeds ``torch.get_num_threads()``, and with it ``OMP_NUM_THREADS``; a number set here does. The
         number of threads outside of agevi stays as it is. Folds of a cross-validation compute on one thread each,

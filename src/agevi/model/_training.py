@@ -161,7 +161,8 @@ class SubjectTrainingMixin(RoleMixin):
         if not self._starts_from(roles):
             self._reset()
         if not self.is_trained_:
-            with silent(not trainer_kwargs.get("enable_progress_bar", True)):
+            n = n_threads(len(cell_roles) * n_weights(self.module))
+            with silent(not trainer_kwargs.get("enable_progress_bar", True)), threads(n):
                 self._fit_buffers(cell_roles == _keys.TRAIN)
             self.age_summary_ = self._summarise_ages(cell_roles == _keys.TRAIN)
         batch_size = batch_size or self._default_batch_size(cell_roles)

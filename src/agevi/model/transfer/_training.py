@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import parse_device
+from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._fields import AGE
 from agevi.dataloaders._pseudocells import Rows
 from agevi.model._roles import RoleMixin
@@ -25,6 +26,7 @@ from agevi.model.transfer._split import roles_of
 logger = logging.getLogger(__name__)
 
 _EPOCHS = 40
+_ROWS = 256  # of a step, about
 
 
 class TransferTrainingMixin(RoleMixin):
@@ -98,7 +100,7 @@ class TransferTrainingMixin(RoleMixin):
         clock, template = self.clock, self.clock._adata_manager
         clock._adata, clock._adata_manager = shell, clock.get_anndata_manager(shell, required=True)
         try:
-            with seeded(self.seed):
+            with seeded(self.seed), threads(n_threads(_ROWS * n_weights(self.module))):
                 self._renew((subject.map(roles) == _keys.TRAIN).to_numpy() & subject.map(case).notna().to_numpy())
                 rng = np.random.default_rng(self.seed)
                 rows = Rows(clock.adata_manager, averaged=self.setup_args["normalize"] == "none")
