@@ -161,6 +161,7 @@ NAMES = {
     "None": ("var", lambda n: pd.Index([None, *n[1:]], dtype=object), ValueError, "adata.var_names is missing in 1 of"),
     "a cell without a name": ("obs", lambda n: pd.Index([*n[:-1], np.nan], dtype=object), ValueError, "adata.obs_names is missing in 1 of"),
     "positions": ("var", lambda n: pd.RangeIndex(len(n)), TypeError, "adata.var_names holds integer values (e.g. '0', '1', ...)"),
+    "bytes": ("var", lambda n: pd.Index([name.encode() for name in n], dtype=object), TypeError, "adata.var_names = adata.var_names.str.decode('utf-8')"),
     "mixed": ("var", lambda n: pd.Index([*n[:-1], 7], dtype=object), TypeError, "adata.var_names = adata.var_names.astype(str)"),
 }  # fmt: skip
 
@@ -181,6 +182,15 @@ def test_names_that_cannot_be_found_again(cohort, trained, kind):
         with pytest.raises(error) as raised:
             call()
         check_message(raised, words)
+
+
+@each_class
+def test_names_of_cells_may_be_positions(cls, small):
+    expected = fit(cls, small.copy()).predict_age(small)
+    small.obs.index = pd.RangeIndex(small.n_obs)
+    model = fit(cls, small)
+    np.testing.assert_allclose(model.predict_age(), expected, rtol=1e-5)
+    np.testing.assert_allclose(model.predict_age(small), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("names", [[np.nan, "b", "c"], [7, "b", "c"], [5, 6, 7]], ids=["missing", "mixed", "integers"])
@@ -394,6 +404,15 @@ def test_a_clock_of_x_names_the_layer_with_counts(of_layer, verb):
     check_message(raised, "adata.layers['counts'] holds counts; predict from them: adata.X = adata.layers['counts'].")
 
 
+def test_a_clock_of_x_names_the_layer_where_there_is_no_x(of_layer):
+    adata, _, clock = of_layer
+    data = normalised(adata, counts=adata.X)
+    data.X = None
+    with pytest.raises(ValueError) as raised:
+        clock.predict_age(data)
+    check_message(raised, "adata.layers['counts'] holds counts: adata.X = adata.layers['counts'].")
+
+
 def test_setup_names_the_place_with_counts(cohort):
     in_raw = normalised(cohort)
     in_raw.raw = cohort
@@ -477,6 +496,22 @@ def test_tools_without_a_unit_refuse_years_of_birth(cohort):
         with pytest.raises(ValueError) as raised:
             call()
         check_message(raised, "adata.obs['age'] = collection_year - adata.obs['born'].")
+
+
+DATES = {
+    "dates of birth": (lambda age: pd.Timestamp("2024-01-01") - pd.to_timedelta(365.25 * age, unit="D"), "adata.obs['age'] = (collection_date - adata.obs['age']).dt.days / 365.25."),
+    "spans of time": (lambda age: pd.to_timedelta(365.25 * age, unit="D"), "adata.obs['age'] = (adata.obs['age']).dt.days / 365.25."),
+    "complex numbers": (lambda age: age.astype(complex), "not numbers; turn text"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DATES)
+def test_dates_and_complex_numbers_are_refused(cohort, kind):
+    make, words = DATES[kind]
+    cohort.obs["age"] = make(cohort.obs["age"])
+    with pytest.raises(TypeError) as raised:
+        agevi.model.PLSClock.setup_anndata(cohort, **SETUP)
+    check_message(raised, words)
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,10 @@ def unique_names(adata: ad.AnnData) -> None:
             )
     kind = pd.api.types.infer_dtype(adata.var_names.astype(object))
     if kind != "string":
+        convert = "str.decode('utf-8')" if kind == "bytes" else "astype(str)"
         raise TypeError(
             f"adata.var_names holds {kind} values (e.g. {listed(adata.var_names, 2)}); a clock finds genes by their names "
-            "as text. Call adata.var_names = adata.var_names.astype(str) first."
+            f"as text. Call adata.var_names = adata.var_names.{convert} first."
         )
 
 
@@ -210,10 +211,18 @@ def warn_of_spelling(found: pd.Series, known: Iterable[str], key: str, what: str
 def ages(adata: ad.AnnData, age_key: str, *, min_age: float = -1.0, unit: str | None = None) -> np.ndarray:
     """Ages per cell as float64 of shape (n_cells,), NaN where unlabelled; ``unit`` as in :func:`agevi._ages.check`."""
     values = column(adata, age_key, "age_key")
-    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    numeric = pd.api.types.is_numeric_dtype(values) and values.dtype.kind not in "bc"
     if not numeric:
         if values.isna().all():
             raise ValueError(f"adata.obs[{age_key!r}] has no ages: all {adata.n_obs:,} values are missing.")
+        if values.dtype.kind in "mM":
+            span = (
+                f"collection_date - adata.obs[{age_key!r}]" if values.dtype.kind == "M" else f"adata.obs[{age_key!r}]"
+            )
+            raise TypeError(
+                f"adata.obs[{age_key!r}] holds {'dates' if values.dtype.kind == 'M' else 'spans of time'}, not numbers; in years: "
+                f"adata.obs['age'] = ({span}).dt.days / 365.25."
+            )
         raise TypeError(
             f"adata.obs[{age_key!r}] holds {values.dtype} values (e.g. {listed(values.dropna().unique(), 3)}), not "
             f"numbers; turn text, bins and censored ages into numbers with agevi.pp.parse_age(adata, {age_key!r})."

@@ -66,7 +66,11 @@ def check_unchanged(adata: AnnData, manager: AnnDataManager, name: str) -> None:
     """Refuse data that got other cells or genes in place after they were set up."""
     own = manager.adata
     for what, now, then in (("cells", adata.obs_names, own.obs_names), ("genes", adata.var_names, own.var_names)):
-        same = now.equals(then) if what == "cells" or len(now) == len(then) else then.isin(now).all()
+        same = (
+            (now.equals(then) or now.astype(str).equals(then))
+            if what == "cells" or len(now) == len(then)
+            else then.isin(now).all()
+        )
         if not same:
             raise ValueError(
                 f"adata has other {what} ({len(now):,}, e.g. {_checks.listed(now, 2)}) than when it was set up for {name} "
@@ -76,7 +80,9 @@ def check_unchanged(adata: AnnData, manager: AnnDataManager, name: str) -> None:
 
 
 def _of_values(values: Any, obs: pd.DataFrame, var: pd.DataFrame, layer: str | None) -> AnnData:
-    """An AnnData with ``values`` in X or in one layer."""
+    """An AnnData with ``values`` in X or in one layer; names of cells become text, as anndata would make them."""
+    if obs.index.inferred_type != "string":
+        obs = obs.set_axis(obs.index.astype(str))
     if layer is None:
         return AnnData(values, obs=obs, var=var)
     return AnnData(obs=obs, var=var, layers={layer: values}, shape=values.shape)

@@ -13,7 +13,14 @@ from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, Absent, AnnDataManager, Host
 from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
-from agevi.dataloaders._register import absent_layer, check_covariate, check_values, covariate_columns, make_manager
+from agevi.dataloaders._register import (
+    absent_layer,
+    check_covariate,
+    check_values,
+    counts_in,
+    covariate_columns,
+    make_manager,
+)
 from agevi.dataloaders._registration import check_unchanged, forget, recall, remember
 from agevi.io._card import clock_card
 from agevi.io._format import Bundle
@@ -79,8 +86,13 @@ class ShellMixin(Host):
     def _layer_of(self, adata: AnnData) -> str | None:
         """The layer of new data that is read: that of training, or None for X where it holds what the clock expects."""
         layer, there = self.setup_args["layer"], adata.layers
-        if layer is None or layer in there:
-            return None if layer is None else str(layer)
+        if layer in there and layer is not None:
+            return str(layer)
+        if layer is None:
+            found = counts_in(adata) if adata.X is None and self._of_counts else ""
+            if found:
+                raise ValueError(f"adata.X, which the clock reads, is absent; {found} holds counts: adata.X = {found}.")
+            return None
         if adata.X is not None and self._knows(_checks.matrix(adata, None)):
             logger.info(
                 "adata.layers has no %r, on which the clock was trained; adata.X holds such values and is read.", layer
@@ -108,7 +120,7 @@ class ShellMixin(Host):
 
     def _conditions(self, adata: AnnData, required: bool, *, conditioned: bool = False) -> pd.DataFrame:
         """Batch and covariate columns of ``adata``, or a stand-in where they are not read."""
-        obs = self._columns_for_verbs(adata) if conditioned else pd.DataFrame(index=adata.obs_names)
+        obs = self._columns_for_verbs(adata) if conditioned else pd.DataFrame(index=adata.obs_names.astype(str))
         categories = _bundle.categories(self.registry_)
         for argument, keys in covariate_columns(self.setup_args):
             for key in keys:
