@@ -5,7 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import agevi
 from agevi import pl
+from tests.test_gates import check_message
 
 
 class Model:
@@ -106,6 +108,27 @@ def test_refuses(model, make, arguments, error, message):
     with pytest.raises(error, match=message):
         pl.training(make(model), **arguments)
     assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("name", ["PLSClock", "ElasticNetClock"])
+def test_clocks_without_epochs_are_refused(name):
+    """Their one error was drawn as a curve without extent."""
+    model = getattr(agevi.model, name).__new__(getattr(agevi.model, name))
+    with pytest.raises(TypeError) as raised:
+        pl.training(model)
+    check_message(
+        raised, f"model is a {name}, which is not trained in epochs, so there is no curve to draw; the errors"
+    )
+    assert not plt.get_fignums()
+
+
+def test_one_epoch_is_a_point():
+    assert curves(pl.training(Model(age_mae_train=[2.0])))["train"].get_marker() == "o"
+
+
+def test_first_epochs_far_from_the_others_do_not_squeeze_them():
+    ax = pl.training(Model(age_mae_train=[1e6, 1e5, *np.linspace(9, 5, 20)]))
+    assert ax.get_ylim()[1] < 100
 
 
 def test_values_of_objects_are_drawn():

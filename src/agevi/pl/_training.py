@@ -47,6 +47,8 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
         The model was not trained.
     KeyError
         The metric was not recorded.
+    TypeError
+        The model is not trained in epochs, as linear clocks are not.
 
     Examples
     --------
@@ -57,6 +59,11 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
     >>> ax.get_ylabel()
     'Mean absolute error of subjects (years)'
     """
+    if hasattr(type(model), "cv_results_"):
+        raise TypeError(
+            f"model is a {type(model).__name__}, which is not trained in epochs, so there is no curve to draw; the errors "
+            "of the search for its settings are in model.cv_results_."
+        )
     history = get.history_df(model)
     curves = history[history["quantity"] == metric]
     if curves.empty:
@@ -66,7 +73,8 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
     for role in [r for r in ("", _keys.TRAIN, _keys.VALIDATION) if r in set(curves["role"])]:
         part = curves[curves["role"] == role]
         color = _base.ROLE_COLORS[role] if role else _base.LINE_COLOR
-        ax.plot(part["epoch"], part["value"], color=color, linewidth=1.6, label=role or metric, zorder=3)
+        alone: dict[str, Any] = {"marker": "o"} if len(part) == 1 else {}
+        ax.plot(part["epoch"], part["value"], color=color, linewidth=1.6, label=role or metric, zorder=3, **alone)
     _mark_best(ax, curves, getattr(model, "best_epoch_", None))
     weight = history[history["quantity"] == "kl_weight"]
     with_weight = show_kl_weight and weight["value"].nunique() > 1 and metric != "kl_weight"
