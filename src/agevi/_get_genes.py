@@ -8,13 +8,18 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _symbols
 
 _ATTRIBUTION = ("signed", "se", "rank_low", "rank_high", "selected")
 
 
 def attribution_df(
-    adata: AnnData, *, group: str | None = "all", n_top: int | None = None, key_added: str = _keys.DEFAULT_KEY
+    adata: AnnData,
+    *,
+    group: str | None = "all",
+    n_top: int | None = None,
+    gene_symbols: str | None = None,
+    key_added: str = _keys.DEFAULT_KEY,
 ) -> pd.DataFrame:
     """What every gene adds to predicted ages, the largest first, in the unit of the age column.
 
@@ -26,6 +31,9 @@ def attribution_df(
         Group of cells; ``"all"`` are all cells, None every group, one after the other.
     n_top
         First genes of each group; all that the clock knows by default.
+    gene_symbols
+        Column of ``adata.var`` that is added after ``gene`` under its name, as scanpy does; where a gene has no symbol, its
+        name stands there.
     key_added
         Prefix of the slots.
 
@@ -38,7 +46,7 @@ def attribution_df(
     Raises
     ------
     KeyError
-        :func:`agevi.tl.attribute_genes` was not run.
+        :func:`agevi.tl.attribute_genes` was not run, or ``gene_symbols`` is absent.
     ValueError
         The group is unknown, or there are fewer than ``n_top`` genes.
 
@@ -72,7 +80,17 @@ def attribution_df(
                 | {part or "attribution": part_values for part, part_values in parts.items()}
             )
         )
-    return pd.concat(out, ignore_index=True)
+    return _with_symbols(adata, pd.concat(out, ignore_index=True), gene_symbols)
+
+
+def _with_symbols(adata: AnnData, table: pd.DataFrame, gene_symbols: str | None) -> pd.DataFrame:
+    """A table of genes with the column of their symbols; rows of other names, as those of sets, keep theirs."""
+    if gene_symbols is None:
+        return table
+    symbols = _symbols.names(adata, gene_symbols)
+    column = "symbol" if gene_symbols in table else gene_symbols
+    table.insert(table.columns.get_loc("gene") + 1, column, [symbols.get(gene, gene) for gene in table["gene"]])
+    return table
 
 
 def _part(adata: AnnData, keys: _keys.Keys, part: str, genes: np.ndarray, column: int) -> np.ndarray:
@@ -132,7 +150,13 @@ def enrichment_df(
     return table[table["group"].isin(wanted) & (table["padj"] <= max_padj)].reset_index(drop=True)
 
 
-def perturbation_df(adata: AnnData, *, group: str | None = None, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+def perturbation_df(
+    adata: AnnData,
+    *,
+    group: str | None = None,
+    gene_symbols: str | None = None,
+    key_added: str = _keys.DEFAULT_KEY,
+) -> pd.DataFrame:
     """Change of predicted ages when genes are perturbed, in the unit of the age column.
 
     Parameters
@@ -141,6 +165,8 @@ def perturbation_df(adata: AnnData, *, group: str | None = None, key_added: str 
         Annotated data after :func:`agevi.tl.perturb_genes`.
     group
         Rows of this group; all by default.
+    gene_symbols
+        Column of ``adata.var`` that is added after ``gene`` under its name, as scanpy does.
     key_added
         Prefix of the slots.
 
@@ -151,7 +177,7 @@ def perturbation_df(adata: AnnData, *, group: str | None = None, key_added: str 
     Raises
     ------
     KeyError
-        :func:`agevi.tl.perturb_genes` was not run.
+        :func:`agevi.tl.perturb_genes` was not run, or ``gene_symbols`` is absent.
     ValueError
         The group is unknown.
 
@@ -168,10 +194,10 @@ def perturbation_df(adata: AnnData, *, group: str | None = None, key_added: str 
     """
     slot = _keys.Keys(key_added).table("perturbation")
     table: pd.DataFrame = _checks.slot(adata, slot, "uns", "agevi.tl.perturb_genes(adata, model)")
-    if group is None:
-        return table.reset_index(drop=True)
-    name = _checks.group(group, list(dict.fromkeys(table["group"].astype(str))), f"adata.uns[{slot!r}]")
-    return table[table["group"].astype(str) == name].reset_index(drop=True)
+    if group is not None:
+        name = _checks.group(group, list(dict.fromkeys(table["group"].astype(str))), f"adata.uns[{slot!r}]")
+        table = table[table["group"].astype(str) == name]
+    return _with_symbols(adata, table.reset_index(drop=True), gene_symbols)
 
 
 def programs_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:

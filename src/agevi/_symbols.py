@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -31,6 +32,21 @@ def names(adata: AnnData, gene_symbols: str | None) -> pd.Series:
     text = given.astype(object).where(given.notna(), "").astype(str).str.strip()
     missing = text.isin(["", "nan", "None", "NA"]).to_numpy()
     return pd.Series(text.to_numpy(dtype=object), index=genes, name="symbol").mask(missing, genes.to_series())
+
+
+def largest(symbols: pd.Index, values: np.ndarray) -> np.ndarray:
+    """Positions, in their order, of the genes that stand for their symbols: of several those with the largest values.
+
+    Parameters
+    ----------
+    symbols
+        Symbol of every gene.
+    values
+        Their values, (n_genes,), NaN where there are none.
+    """
+    order = np.argsort(-np.where(np.isnan(values), -1.0, np.abs(values)), kind="stable")
+    found: np.ndarray = np.sort(order[~symbols[order].duplicated()])
+    return found
 
 
 def labels(adata: AnnData, gene_symbols: str | None) -> pd.Series:

@@ -354,7 +354,7 @@ CASES = {
     "no overlap": (None, {"a": ["TP53"]}, {}, ValueError, "Pass sets with the gene names of adata.var_names"),
     "Ensembl ids, symbols in var": (
         ensembl, None, {}, ValueError,
-        "the data use Ensembl ids, the sets use symbols. Rename them first: adata.var_names = adata.var['symbol']",
+        "the data use Ensembl ids, the sets use symbols. Pass gene_symbols='symbol'.",
     ),
     "Ensembl ids": (ensembl_alone, None, {}, ValueError, "or run agevi.pp.align_genes before the clock is trained"),
     "another species": (None, {"a": [f"g{i}" for i in range(9)]}, {}, ValueError, "as mouse and human symbols do"),

@@ -24,7 +24,7 @@ ORA_COLUMNS += ["combined_score", "genes"]
 SCORE_COLUMNS = ["group", "term", "set_size", "n_background", "score", "p", "padj"]
 
 
-def enrich(
+def enrich(  # noqa: PLR0913
     adata: AnnData,
     sets: Any,
     *,
@@ -33,6 +33,7 @@ def enrich(
     background: str | Iterable[str] = "model",
     groups: str | Sequence[str] | None = None,
     size_range: tuple[int, int | None] = (5, 500),
+    gene_symbols: str | None = None,
     rng: int | np.random.Generator | None = 0,
     key_added: str = _keys.DEFAULT_KEY,
     copy: bool = False,
@@ -69,6 +70,9 @@ def enrich(
         Groups of the attribution; all by default.
     size_range
         Fewest and most genes of a set in the background; other sets are not tested. None stands for no upper limit.
+    gene_symbols
+        Column of ``adata.var`` with the names that sets and background use, where ``adata.var_names`` holds other ones such
+        as Ensembl ids. Of several genes with one symbol the one with the largest attribution is taken.
     rng
         Seed or generator of the permutations.
     key_added
@@ -96,7 +100,7 @@ def enrich(
     Raises
     ------
     KeyError
-        There are no attributions, a group is unknown, or a table of sets lacks a column.
+        There are no attributions, a group or ``gene_symbols`` is unknown, or a table of sets lacks a column.
     FileNotFoundError
         The file is absent, or Reactome is neither there nor can be downloaded.
     TypeError
@@ -129,7 +133,7 @@ def enrich(
     generator = _checks.generator(rng)
     keys = _keys.Keys(key_added)
     net, origin = read_sets(sets)
-    ranked = rankings(adata, keys, background, groups, signed=method != "ora")
+    ranked = rankings(adata, keys, background, groups, signed=method != "ora", gene_symbols=gene_symbols)
     tables, tested = [], []
     for ranking in steps(ranked, len(ranked), f"gene sets, {method}", "groups", show=method == "gsea"):
         member, names = members(adata, ranking, net, (low, high), weighted=method == "ulm")
@@ -152,6 +156,7 @@ def enrich(
         "sets": origin,
         "n_sets": net["source"].nunique(),
         "n_tested": tested,
+        "gene_symbols": gene_symbols,
         "min_size": low,
         "max_size": high,
         "rng": rng,

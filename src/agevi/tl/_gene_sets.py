@@ -187,7 +187,7 @@ def no_overlap(adata: AnnData, genes: pd.Index, targets: np.ndarray) -> str:
     kinds = ["Ensembl ids" if ENSEMBL.match(str(names[0])) else "symbols" for names in (genes, targets)]
     differ = f"; the data use {kinds[0]}, the sets use {kinds[1]}" if kinds[0] != kinds[1] else ""
     if best is not None and shared[best]:
-        return f"{given}{differ}. Rename them first: adata.var_names = adata.var[{best!r}].astype(str)."
+        return f"{given}{differ}. Pass gene_symbols={best!r}."
     if differ:
         return f"{given}{differ}. Rename adata.var_names, or run agevi.pp.align_genes before the clock is trained."
     if {str(name).upper() for name in genes} & {name.upper() for name in wanted}:

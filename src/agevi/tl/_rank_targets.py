@@ -63,6 +63,7 @@ def rank_targets(
     n_top: int = 200,
     n_shared: int = 20,
     group: str = "all",
+    gene_symbols: str | None = None,
     key_added: str = _keys.DEFAULT_KEY,
 ) -> TargetRanking:
     r"""Rank of genes as drug targets in each of several diseases, and the genes that diseases share, with p values.
@@ -93,6 +94,9 @@ def rank_targets(
         First genes of each disease that are compared between diseases.
     group
         Group of the attributions. With ``"all"``, a table of one group is taken as it is.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes, the same for every AnnData in ``tables``, where ``adata.var_names``
+        holds other ones such as Ensembl ids. Of several genes with one symbol the one with the largest attribution is taken.
     key_added
         Prefix of the slots of AnnData.
 
@@ -115,7 +119,7 @@ def rank_targets(
     Raises
     ------
     KeyError
-        Attributions are absent, or a table lacks a column.
+        Attributions or ``gene_symbols`` are absent, or a table lacks a column.
     FileNotFoundError
         A file is absent.
     TypeError
@@ -154,7 +158,7 @@ def rank_targets(
     ['Parkinson;diabetes', 'Parkinson;COPD', 'diabetes;COPD', 'Parkinson;diabetes;COPD']
     """
     n_top, n_shared = _checks.count(n_top, "n_top"), _checks.count(n_shared, "n_shared")
-    full = read_attributions(tables, group, key_added)
+    full = read_attributions(tables, group, key_added, gene_symbols)
     targets = read_druggable(druggable)
     kept = full if targets is None else {n: keep_druggable(table, targets, n) for n, table in full.items()}
     common = _common_ranks(kept, n_shared)

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _symbols
 from agevi.tl._gene_sets import no_overlap
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,13 @@ class Ranking:
 
 
 def rankings(
-    adata: AnnData, keys: _keys.Keys, background: str | Iterable[str], groups: Any, *, signed: bool
+    adata: AnnData,
+    keys: _keys.Keys,
+    background: str | Iterable[str],
+    groups: Any,
+    *,
+    signed: bool,
+    gene_symbols: str | None = None,
 ) -> list[Ranking]:
     """The attributions of every wanted group over the background.
 
@@ -61,6 +67,8 @@ def rankings(
         Names of groups, None for all.
     signed
         Take the mean of the signed values, not of their size.
+    gene_symbols
+        Column of ``adata.var`` with the names of the genes; of genes with one name the largest value is taken.
     """
     if not isinstance(background, Iterable):
         raise TypeError(f"background is a {type(background).__name__}; pass 'model', 'all' or a list of genes.")
@@ -81,8 +89,12 @@ def rankings(
             f"groups={groups!r} names no group of the attribution{f': {unknown[0]!r} is absent' if unknown else ''}. "
             f"Available: {_checks.listed(known)}."
         )
-    genes = adata.var_names.astype(str)
-    return [_over_background(group, genes, values[:, known.index(group)], names, signed) for group in wanted]
+    genes, out = pd.Index(_symbols.names(adata, gene_symbols)), []
+    for group in wanted:
+        column = values[:, known.index(group)]
+        kept = _symbols.largest(genes, column)
+        out.append(_over_background(group, genes[kept], column[kept], names, signed))
+    return out
 
 
 def _over_background(

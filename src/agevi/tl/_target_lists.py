@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _symbols
 from agevi.dataloaders._query import CUT, VERSIONS, kind_of_name, spelling
 from agevi.tl._rankings import rankings
 
@@ -25,7 +25,7 @@ _BINARY = re.compile(rb"[\x00-\x08]")
 _SEVERAL = r"[|;]"  # DrugCentral writes the genes of a complex as "PTGS1|PTGS2"
 
 
-def read_attributions(tables: Any, group: str, key_added: str) -> dict[str, pd.DataFrame]:
+def read_attributions(tables: Any, group: str, key_added: str, gene_symbols: str | None) -> dict[str, pd.DataFrame]:
     """The genes that each clock knows, with ``attribution`` (the size) and ``signed``, indexed by gene.
 
     Parameters
@@ -36,6 +36,8 @@ def read_attributions(tables: Any, group: str, key_added: str) -> dict[str, pd.D
         Group of the attribution. With ``"all"``, a table of one group is taken as it is.
     key_added
         Prefix of the slots of an AnnData.
+    gene_symbols
+        Column of ``var`` of an AnnData with the names of genes.
     """
     if not isinstance(tables, Mapping) or isinstance(tables, pd.Series | pd.DataFrame):
         raise TypeError(
@@ -50,13 +52,14 @@ def read_attributions(tables: Any, group: str, key_added: str) -> dict[str, pd.D
             f"tables has two diseases whose name is {names[names.duplicated()][0]!r} as text; give each a name of its "
             "own."
         )
-    return {name: _one(value, name, group, key_added) for name, value in zip(names, tables.values(), strict=True)}
+    pairs = zip(names, tables.values(), strict=True)
+    return {name: _one(value, name, group, key_added, gene_symbols) for name, value in pairs}
 
 
-def _one(value: Any, name: str, group: str, key_added: str) -> pd.DataFrame:
+def _one(value: Any, name: str, group: str, key_added: str, gene_symbols: str | None) -> pd.DataFrame:
     """One clock's genes, in an order of chance that depends on the name alone, so that ties are not broken alike."""
     if isinstance(value, AnnData):
-        out = _from_anndata(value, group, key_added)
+        out = _from_anndata(value, group, key_added, gene_symbols)
     elif isinstance(value, pd.DataFrame):
         out = _from_frame(value, name, group)
     elif isinstance(value, pd.Series):
@@ -85,7 +88,7 @@ def _one(value: Any, name: str, group: str, key_added: str) -> pd.DataFrame:
     return out.sort_index().sample(frac=1, random_state=zlib.crc32(name.encode()))
 
 
-def _from_anndata(adata: AnnData, group: str, key_added: str) -> pd.DataFrame:
+def _from_anndata(adata: AnnData, group: str, key_added: str, gene_symbols: str | None) -> pd.DataFrame:
     """The slots of :func:`agevi.tl.attribute_genes`."""
     _checks.anndata(adata)
     _checks.unique_names(adata)
@@ -96,7 +99,10 @@ def _from_anndata(adata: AnnData, group: str, key_added: str) -> pd.DataFrame:
     if keys.attribution("signed") in adata.varm:
         (signed,) = rankings(adata, keys, "model", [group], signed=True)
         out["signed"] = pd.Series(signed.values, index=signed.genes)
-    return out
+    if gene_symbols is None:
+        return out
+    out = out.set_axis(pd.Index(_symbols.names(adata, gene_symbols)[out.index]))
+    return out.iloc[_symbols.largest(out.index, out["attribution"].to_numpy())]
 
 
 def _from_frame(table: pd.DataFrame, name: str, group: str) -> pd.DataFrame:
