@@ -26,7 +26,7 @@ def main() -> None:
     sc.tl.umap(adata)
 
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.2, 4.2), layout="constrained", gridspec_kw={"width_ratios": [1, 1.1]}
+        1, 2, figsize=(10.8, 4.2), layout="constrained", gridspec_kw={"width_ratios": [1, 1.1]}
     )
     agevi.pl.predicted_vs_actual(adata, ax=left)
     left.set_title("Donors, each from the sum of its cells", fontsize="medium")

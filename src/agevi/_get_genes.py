@@ -89,7 +89,7 @@ def _with_symbols(adata: AnnData, table: pd.DataFrame, gene_symbols: str | None)
         return table
     symbols = _symbols.names(adata, gene_symbols)
     column = "symbol" if gene_symbols in table else gene_symbols
-    table.insert(table.columns.get_loc("gene") + 1, column, [symbols.get(gene, gene) for gene in table["gene"]])
+    table.insert(list(table).index("gene") + 1, column, [symbols.get(gene, gene) for gene in table["gene"]])
     return table
 
 
