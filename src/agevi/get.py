@@ -16,6 +16,7 @@ from agevi._get_genes import attribution_df, enrichment_df, perturbation_df, pro
 from agevi._get_study import neuron_clock_study_df
 from agevi._get_transfer import transfer_df
 from agevi.metrics._rows import metrics_row
+from agevi.tl._judged import REFERENCE, of_types, say_left_out, types_key
 from agevi.tl._verdict import announce, references
 
 __all__ = [
@@ -120,7 +121,8 @@ def metrics_df(
     key_added
         Prefix of the slots.
     groupby
-        Column of :func:`subjects_df` that makes the rows, such as ``"role"`` or ``"fold"``.
+        Column of :func:`subjects_df` that makes the rows, such as ``"role"`` or ``"fold"``; or that of
+        ``tl.cross_validate(groupby=...)``: one row per type of cells, of its own clocks.
     roles
         Use samples of these roles only; all by default. Naming ``"train"`` warns.
     level
@@ -159,14 +161,14 @@ def metrics_df(
     validation  2  2.0
     test        4  2.0
     """
-    table = subjects_df(adata, key_added=key_added)
+    keys, wanted = _keys.Keys(key_added), _roles(roles)
+    by_type = groupby == types_key(adata, keys)
+    table = of_types(adata, keys) if by_type else subjects_df(adata, key_added=key_added)
     if groupby not in table:
+        known = [*table, *([name] if (name := types_key(adata, keys)) else [])]
         raise KeyError(
-            f"groupby={groupby!r} is not a column of the subject table; choose one of {_checks.listed(table)}."
+            f"groupby={groupby!r} is not a column of the subject table; choose one of {_checks.listed(known, 9)}."
         )
-    keys = _keys.Keys(key_added)
-    reference = references(adata, table, keys)
-    wanted = _roles(roles)
     keep = table["age"].notna() & table["predicted"].notna()
     if wanted is not None:
         keep &= table["role"].isin(wanted)
@@ -183,14 +185,17 @@ def metrics_df(
             UserWarning,
             stacklevel=2,
         )
-    announce(adata, table, keys, wanted)
-    kept = table[keep].assign(reference=reference[keep])
+    say_left_out(table, wanted)
+    if not by_type:
+        announce(adata, table, keys, wanted)
+        table[REFERENCE] = references(adata, table, keys)
+    kept = table[keep]
     rows = {
         group: metrics_row(
             part["age"].to_numpy(),
             part["predicted"].to_numpy(),
             subject=part["subject"].to_numpy(),
-            reference=part["reference"].to_numpy(),
+            reference=part[REFERENCE].to_numpy(),
             level=level,
             n_boot=n_boot,
             rng=rng,

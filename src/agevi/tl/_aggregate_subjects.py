@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi.tl._judged import say_left_out
 from agevi.tl._verdict import announce
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ def aggregate_subjects(
         table["fold"] = _folds(_one_label(adata, keys.fold, codes, names, used))
     if not used.all():
         logger.info("%d of %d cells have no prediction and are left out.", (~used).sum(), adata.n_obs)
+    say_left_out(table)
     announce(adata, table, keys)
     out = written_to(adata, copy=copy)
     out.uns[keys.subjects] = _keys.to_uns(table)

@@ -14,6 +14,7 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi.metrics._rows import metrics_row
+from agevi.tl._judged import REFERENCE, of_types, say_left_out, types_key
 from agevi.tl._verdict import references
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,9 @@ def evaluate_by(
     adata
         Annotated data after :func:`agevi.tl.aggregate_subjects`.
     groupby
-        Columns that make the rows, from :func:`agevi.get.subjects_df` or ``adata.obs``; a tuple in the list is crossed. A column of ``adata.obs`` must have one value per sample. Numbers are groups as they are; make bins
-        of them first.
+        Columns that make the rows, from :func:`agevi.get.subjects_df` or ``adata.obs``; a tuple in the list is crossed. A
+        column of ``adata.obs`` must have one value per sample, or be that of ``tl.cross_validate(groupby=...)``: rows are
+        then the types of cells, of their own clocks. Numbers are groups as they are; make bins of them first.
     age_bins
         Edges of age bins, rising: ``[0, 20, 40]`` makes "0 to 20" (20 not included) and "20 to 40" (40 included). The
         bins become a column ``"age_bin"`` that can be crossed in ``groupby``, and have rows of their own otherwise.
@@ -118,22 +120,28 @@ def evaluate_by(
     wanted = _wanted_roles(roles)
     table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)")
     entries = _entries(groupby, age_bins)
+    by_type = types_key(adata, keys)
     columns = _group_columns(adata, keys, table, entries, sample_key, age_bins)
     kept = _kept(table, wanted, keys)
-    reference = references(adata, table, keys)[kept]
+    judged = table.assign(**{REFERENCE: references(adata, table, keys)})[kept]
+    whole = judged, columns[kept]
+    say_left_out(table, wanted)
+    typed = _of_types(adata, keys, columns, wanted) if any(by_type in entry for entry in entries) else None
     rows = []
-    for entry, group, chosen in _groups(columns[kept], entries):
-        part = table[kept][chosen]
-        row = metrics_row(
-            part["age"].to_numpy(dtype=np.float64),
-            part["predicted"].to_numpy(dtype=np.float64),
-            subject=part["subject"].to_numpy(),
-            reference=reference[chosen],
-            level=level,
-            n_boot=n_boot,
-            rng=rng,
-        )
-        rows.append({"groupby": entry, "group": group, **row})
+    for entry in [(), *entries]:
+        of_entry, values = whole if typed is None or by_type not in entry else typed
+        for group, chosen in _groups(values, entry):
+            part = of_entry[chosen]
+            row = metrics_row(
+                part["age"].to_numpy(dtype=np.float64),
+                part["predicted"].to_numpy(dtype=np.float64),
+                subject=part["subject"].to_numpy(),
+                reference=part[REFERENCE].to_numpy(),
+                level=level,
+                n_boot=n_boot,
+                rng=rng,
+            )
+            rows.append({"groupby": JOIN.join(entry) or OVERALL, "group": group, **row})
     result = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(COLUMNS[4:], np.float64))
     params = {
         "groupby": [JOIN.join(entry) for entry in entries],
@@ -187,12 +195,24 @@ def _group_columns(
 ) -> pd.DataFrame:
     """Group of every sample in every column that is asked for, indexed as ``table``; missing where it has none."""
     out = pd.DataFrame(index=table.index)
-    for column in dict.fromkeys(column for entry in entries for column in entry):
+    by_type = types_key(adata, keys)
+    for column in dict.fromkeys(column for entry in entries for column in entry if column != by_type):
         if column == AGE_BIN and age_bins is not None:
             out[column] = binned(table["age"], age_bins)
         else:
             out[column] = sample_values(adata, table, column, "groupby", keys=keys, sample_key=sample_key)
     return out
+
+
+def _of_types(
+    adata: AnnData, keys: _keys.Keys, columns: pd.DataFrame, wanted: list[str] | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Samples of each type that count, and their groups: those of the sample, and the type."""
+    typed = of_types(adata, keys)
+    say_left_out(typed, wanted, lacking="a clock of the type or enough cells")
+    typed = typed[_kept(typed, wanted, keys)]
+    groups = columns.reindex(typed["sample"]).set_axis(typed.index)
+    return typed, groups.assign(**{(name := str(types_key(adata, keys))): typed[name]})
 
 
 def sample_values(
@@ -273,20 +293,21 @@ def _kept(table: pd.DataFrame, wanted: list[str] | None, keys: _keys.Keys) -> np
     return keep
 
 
-def _groups(columns: pd.DataFrame, entries: list[tuple[str, ...]]) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name of the grouping, of the group, and its samples as a mask, overall first."""
-    yield OVERALL, "", np.ones(len(columns), dtype=bool)
-    for entry in entries:
-        parts = columns[list(entry)]
-        known = parts.notna().all(axis=1).to_numpy()
-        if not known.all():
-            logger.info("%d samples have no value of %s and are in the overall row only.", (~known).sum(), entry)
-        # The groups in the order of the categories or of the values, the first column slowest.
-        coded = [pd.factorize(_ordered(parts[column]), sort=True) for column in entry]
-        codes = np.stack([code for code, _ in coded], axis=1)  # n_samples x n_columns
-        for combination in np.unique(codes[known], axis=0):
-            names: list[Any] = [levels[i] for (_, levels), i in zip(coded, combination, strict=True)]
-            yield JOIN.join(entry), JOIN.join(map(str, names)), known & (codes == combination).all(axis=1)
+def _groups(columns: pd.DataFrame, entry: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """Name of each group of an entry, and its samples as a mask; without columns all samples."""
+    if not entry:
+        yield "", np.ones(len(columns), dtype=bool)
+        return
+    parts = columns[list(entry)]
+    known = parts.notna().all(axis=1).to_numpy()
+    if not known.all():
+        logger.info("%d samples have no value of %s and are in the overall row only.", (~known).sum(), entry)
+    # The groups in the order of the categories or of the values, the first column slowest.
+    coded = [pd.factorize(_ordered(parts[column]), sort=True) for column in entry]
+    codes = np.stack([code for code, _ in coded], axis=1)  # n_samples x n_columns
+    for combination in np.unique(codes[known], axis=0):
+        names: list[Any] = [levels[i] for (_, levels), i in zip(coded, combination, strict=True)]
+        yield JOIN.join(map(str, names)), known & (codes == combination).all(axis=1)
 
 
 def _ordered(values: pd.Series) -> pd.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from agevi.metrics._rows import metrics_row
 from agevi.tl import _null
 from agevi.tl._baselines import Units
 from agevi.tl._folds import Cohort
+
+logger = logging.getLogger(__name__)
 
 MEDIAN = "median age"
 RIDGE = "pseudobulk ridge"
@@ -51,7 +54,13 @@ def leaderboard(entries: Sequence[Entry], cohort: Cohort, units: Units, *, rng: 
     rng
         Seed of the bootstrap and of exchanges of shuffled ages.
     """
-    judged = np.flatnonzero(units.trains & np.isfinite(cohort.age[units.sample]))
+    known = np.isfinite(cohort.age[units.sample])
+    judged = np.flatnonzero(units.trains & known)
+    if len(judged) < len(known):
+        logger.info(
+            "%d of %d samples are not judged: %d without an age, %d that may not train.",
+            len(known) - len(judged), len(known), (~known).sum(), (known & ~units.trains).sum(),
+        )  # fmt: skip
     age, subject = cohort.age[units.sample[judged]], cohort.owner[units.sample[judged]]
     rows: dict[str, dict[str, Any]] = {}
     of_null: dict[str, dict[str, float]] = {}
