@@ -17,7 +17,7 @@ from agevi.tl._baselines import (
 from agevi.tl._folds import make_cohort
 from agevi.tl._plan import stream
 
-SETUP = {"age_key": "age", "subject_key": "donor", "sample_key": None, "min_age": -1.0}
+SETUP = {"age_key": "age", "subject_key": "donor", "sample_key": None, "min_age": -1.0, "age_unit": "years"}
 
 
 def cohort_of(adata, n_folds=4, train_on=None, **setup):
