@@ -51,8 +51,8 @@ class Bar:
             self._shown.update(n)
 
     def end(self, note: str) -> None:
-        """Say why no further step comes."""
-        if self._shown is not None:
+        """Say why no further step comes, where some were to come."""
+        if self._shown is not None and self._shown.n < self._shown.total:
             self._shown.total, self._shown.ended = max(self._shown.n, 1), True
             self._shown.set_postfix_str(note)
 

@@ -161,6 +161,7 @@ def attribute_genes(  # noqa: PLR0913
             runs.append(run(adata, clock, own, settings, bar))
             if chosen is not None:
                 layers.append(_of_cells(adata, clock, chosen, settings) / len(models))
+        bar.end("some of the rows, as the method takes")
     stored = _aligned(adata, model, _summaries(runs, units[0].groups, n_top, n_boot, generator))
     params = {
         "method": _one_or_all(methods),

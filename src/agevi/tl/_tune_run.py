@@ -289,6 +289,7 @@ def run_trials(study: optuna.Study, objective: Objective, n_trials: int, timeout
                 bar.doing(what.format(min(trial.number + 2, n_trials)))
 
             study.optimize(objective, timeout=timeout, callbacks=[count, enough, stop_hopeless], catch=(Exception,))
+            bar.end("ended")
     trials = study.get_trials(deepcopy=False)
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
         n_failed = sum(trial.state == TrialState.FAIL for trial in trials)
