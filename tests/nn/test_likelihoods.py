@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -151,3 +153,66 @@ def test_no_gradient_where_none_is_asked_for():
 def test_log_factorial_equals_scipy(dtype):
     x = np.r_[np.random.default_rng(0).poisson(3, 40), 0, 1, 4095, 4096, 1e6, 2.5].astype(float)
     np.testing.assert_allclose(log_factorial(tensor(x).to(dtype)), gammaln(x + 1), rtol=1e-6)
+
+
+THETAS = np.logspace(-3, 6, 19)
+MEANS = np.logspace(-4, 4, 9)
+COUNTS = np.r_[0:8, 30, 1000, 10_000].astype(float)
+
+
+def exact(x: float, mean: float, theta: float) -> np.ndarray:
+    """Negative log-likelihood and its derivative with respect to log(theta), and the sizes of what they are made of.
+
+    The sums over k do not cancel, whatever theta is.
+    """
+    k, r = np.arange(int(x)), mean / theta
+    rising, slope = math.fsum(np.log1p(k / theta)), math.fsum(k / (theta + k))
+    order = np.arange(2, 40)
+    zero = np.log1p(r) - r / (1 + r) if r > 0.1 else math.fsum((-r) ** order * (1 - 1 / order))
+    value = [theta * np.log1p(r), x * np.log1p(r), -x * np.log(mean), gammaln(x + 1), -rising]
+    gradient = [theta * zero, slope, -x * r / (1 + r)]
+    return np.array([sum(value), sum(gradient), np.abs(value).sum(), np.abs(gradient).sum()])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_negative_binomials_are_precise_for_all_dispersions(dtype, tolerance):
+    x, mean, theta = (v.ravel() for v in np.meshgrid(COUNTS, MEANS, THETAS))
+    bias = np.where(mean > 30, mean, np.log(np.expm1(np.minimum(mean, 30))))
+    # One row each for the values, one gene each for the gradients.
+    for n, g in ((len(x), 1), (1, len(x))):
+        for t in THETAS if g == 1 else [theta]:
+            at = theta == t if g == 1 else np.ones(len(x), dtype=bool)
+            rows = tensor(x[at]).to(dtype).reshape(-1, g)
+            h, b = tensor(bias[at]).to(dtype).reshape(-1, g), torch.zeros(g, dtype=dtype)
+            h, w, b = (
+                (h, torch.ones(1, 1, dtype=dtype), b) if g == 1 else (torch.zeros(n, 1, dtype=dtype), b[:, None], h[0])
+            )
+            log_theta = tensor(np.log(np.atleast_1d(t))).to(dtype).requires_grad_()
+            likelihood = CountLikelihood("nb", "softplus", torch.zeros(len(rows), 1, dtype=dtype), log_theta)
+            total, of_rows = decoded_nll(h, w, b, rows, likelihood)
+            used = np.broadcast_to(log_theta.detach().double().exp().numpy(), at.sum())
+            means = np.logaddexp(0, (h if g == 1 else b).double().numpy().ravel()) + 1e-8
+            truth = np.array([exact(*v) for v in zip(x[at], means, used, strict=True)])
+            if g == 1:
+                assert (np.abs(of_rows.double().numpy() - truth[:, 0]) <= tolerance * truth[:, 2]).all()
+            else:
+                total.backward()
+                error = np.abs(log_theta.grad.double().numpy() - truth[:, 1])
+                assert (
+                    error <= tolerance * (8 * truth[:, 3] + np.where(theta < 16, x + mean + 1, x / (x + theta)))
+                ).all()
+
+
+@pytest.mark.parametrize("kind", ["nb", "zinb"])
+def test_hardly_dispersed_counts_are_the_same_in_float32(kind):
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        log_theta = torch.full((G,), math.log(1e6), dtype=dtype, requires_grad=True)
+        more = [tensor(ZERO_LOGIT).to(dtype)] if kind == "zinb" else []
+        given = {name: value.to(dtype) for name, value in layer().items()}
+        total, of_rows = counts(kind, "softmax", tensor(X).to(dtype), log_theta, *more, **given)
+        total.backward()
+        found.append((of_rows, log_theta.grad))
+    (got, got_slope), (expected, slope) = found
+    np.testing.assert_allclose(got, expected, rtol=2e-6)
+    np.testing.assert_allclose(got_slope, slope, rtol=1e-3, atol=1e-6)  # it was off by 1 at every count

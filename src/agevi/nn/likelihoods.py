@@ -28,6 +28,9 @@ GENE_LIKELIHOODS = ("poisson", "zip", "nb", "zinb")
 """Distributions of counts; ``"normal"`` is for continuous values."""
 MIN_RATE = 1e-8
 
+_SMALL = 0.125  # below it r - log(1 + r) is a series
+_STIRLING = 16.0  # from it on Stirling's series with these Bernoulli numbers is exact to the last digit
+_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730)
 _TABLE = torch.lgamma(torch.arange(1.0, 4097.0, dtype=torch.float64))
 
 
@@ -43,6 +46,83 @@ def log_factorial(x: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def log1p_rest(r: torch.Tensor) -> torch.Tensor:
+    r"""r - log(1 + r) where r is below 1/8, to full precision.
+
+    From :math:`\log(1 + r) = 2 \operatorname{artanh} s` with :math:`s = r / (2 + r)`, so that
+    :math:`r - \log(1 + r) = s r - 2 s^3 (1/3 + s^2 / 5 + \dots)`.
+    """
+    s = r / (2 + r)
+    square = s * s
+    last = 6 if r.dtype == torch.float64 else 2
+    series = square * (-2 / (2 * last + 1))
+    for k in range(last - 1, 0, -1):
+        series.add_(-2 / (2 * k + 1)).mul_(square)
+    return series.add_(r).mul_(s)
+
+
+def rising_factorial(x: torch.Tensor, theta: torch.Tensor, gene: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Two functions of counts and dispersions that stay precise where both differences are tiny.
+
+    .. math::
+
+        \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, \theta^x} = \sum_{k < x} \log(1 + k / \theta), \qquad
+        x - \theta \bigl(\psi(x + \theta) - \psi(\theta)\bigr) = \sum_{k < x} \frac{k}{\theta + k}
+
+    The second is minus the derivative of the first with respect to :math:`\log\theta`. From :math:`\theta = 16` on they come
+    from Stirling's series, in which the large terms cancel before they are computed.
+
+    Parameters
+    ----------
+    x
+        Counts, (n,).
+    theta
+        Of every gene, (n_genes,).
+    gene
+        Gene of every count, (n,).
+    """
+    large = theta >= _STIRLING
+    if large.all():
+        return _by_stirling(x, theta, gene)
+    if not large.any():
+        return _by_gamma(x, theta, gene)
+    log, slope, large = torch.empty_like(x), torch.empty_like(x), large[gene]
+    for at, of in ((large, _by_stirling), (~large, _by_gamma)):
+        log[at], slope[at] = of(x[at], theta, gene[at])
+    return log, slope
+
+
+def _by_gamma(x: torch.Tensor, theta: torch.Tensor, gene: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both functions as they are written."""
+    total = x + theta[gene]
+    log = torch.lgamma(total) - torch.lgamma(theta)[gene] - x * theta.log()[gene]
+    return log, x - theta[gene] * (torch.digamma(total) - torch.digamma(theta)[gene])
+
+
+def _by_stirling(x: torch.Tensor, theta: torch.Tensor, gene: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both functions from the series of log Gamma and its derivative."""
+    start, start_slope = _stirling(theta)
+    theta, start, start_slope = theta[gene], start[gene], start_slope[gene]
+    ratio, total = x / theta, x + theta
+    end, end_slope = _stirling(total)
+    log1p = torch.log1p(ratio)
+    rest = theta * torch.where(ratio < _SMALL, log1p_rest(ratio), ratio - log1p)
+    log = (x - 0.5) * log1p - rest + end - start
+    return log, rest - 0.5 * x / total + theta * (end_slope - start_slope)
+
+
+def _stirling(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What Stirling's formula lacks of log Gamma, and of minus its derivative beyond 1 / (2 z)."""
+    inverse = 1 / z
+    square = inverse * inverse
+    n_terms = len(_BERNOULLI) if z.dtype == torch.float64 else 3
+    log, slope = torch.zeros_like(z), torch.zeros_like(z)
+    for k in range(n_terms, 0, -1):
+        log.mul_(square).add_(_BERNOULLI[k - 1] / (2 * k * (2 * k - 1)))
+        slope.mul_(square).add_(_BERNOULLI[k - 1] / (2 * k))
+    return log.mul_(inverse), slope.mul_(square)
+
+
 class CountLikelihood:
     r"""Poisson or negative binomial counts, of which a share may be lost.
 
@@ -51,8 +131,8 @@ class CountLikelihood:
     .. math::
 
         \text{Poisson:} \quad & q = \lambda, & e &= -x \eta + \log x! \\
-        \text{negative binomial:} \quad & q = \theta \log(1 + \lambda / \theta), & e &= x (\log(\theta + \lambda)
-        - \eta) - \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)} + \log x!
+        \text{negative binomial:} \quad & q = \theta \log(1 + \lambda / \theta), & e &= x (\log(1 + \lambda / \theta)
+        - \eta) - \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, \theta^x} + \log x!
 
     they are :math:`z = q, c = e`. Where a count is lost with the probability :math:`\pi` of logit :math:`\zeta`
     (Lambert 1992), with :math:`s(\cdot)` the softplus,
@@ -92,6 +172,7 @@ class CountLikelihood:
         self.log_theta: Any = None if log_theta is None else log_theta.detach()
         self.zero_logit: Any = None if zero_logit is None else zero_logit.detach()
         self.theta: Any = None if self.log_theta is None else self.log_theta.exp()
+        self.large: Any = None if self.theta is None else (self.theta >= _STIRLING).nonzero().squeeze(-1)
         self.of_theta, self.of_zero = (
             None if p is None else torch.zeros_like(p) for p in (self.theta, self.zero_logit)
         )
@@ -189,11 +270,15 @@ class CountLikelihood:
             log1p, share = torch.log1p(ratio), ratio / (1 + ratio)  # share: rate / (theta + rate)
             q, q_slope = self.theta * log1p, self.theta * share
             theta, u = self.theta[gene], share.take(block.position)
-            correction += x * (self.log_theta[gene] + log1p.take(block.position))
-            correction -= torch.lgamma(x + theta) - torch.lgamma(theta)
+            rising, slope_of_rising = rising_factorial(x, self.theta, gene)
+            correction += x * log1p.take(block.position) - rising
             slope_at_counts = u * (theta + x) - x
             theta_slope = q - q_slope
-            of_theta_at_counts = x * (1 - u) - theta * (torch.digamma(x + theta) - torch.digamma(theta))
+            if len(self.large):  # there q and its slope are nearly the same
+                ratio, log1p, part = (t.index_select(1, self.large) for t in (ratio, log1p, share))
+                precise = torch.where(ratio < _SMALL, ratio * part - log1p_rest(ratio), log1p - part)
+                theta_slope.index_copy_(1, self.large, precise * self.theta[self.large])
+            of_theta_at_counts = slope_of_rising - x * u
         if self.zero_logit is None:
             dense, count_zero = q, None
         else:
