@@ -47,7 +47,7 @@ def log_factorial(x: torch.Tensor) -> torch.Tensor:
 
 
 def log1p_rest(r: torch.Tensor) -> torch.Tensor:
-    r"""r - log(1 + r) where r is below 1/8, to full precision.
+    r"""Precise r - log(1 + r) where r is below 1/8.
 
     From :math:`\log(1 + r) = 2 \operatorname{artanh} s` with :math:`s = r / (2 + r)`, so that
     :math:`r - \log(1 + r) = s r - 2 s^3 (1/3 + s^2 / 5 + \dots)`.
