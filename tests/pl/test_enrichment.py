@@ -103,3 +103,12 @@ def test_refuses(enriched, cohort):
     with pytest.raises(KeyError) as raised:
         pl.enrichment(enriched)
     check_message(raised, "run agevi.tl.enrich")
+
+
+def test_one_high_score_does_not_squeeze_the_others(enriched):
+    assert pl.enrichment(enriched, x="odds_ratio").get_xscale() == "linear"
+    enriched.uns["agevi_enrichment"].loc[0, "odds_ratio"] = 4000.0
+    ax = pl.enrichment(enriched, x="odds_ratio")
+    assert ax.get_xscale() == "log"
+    x = ax.transData.transform(ax.collections[0].get_offsets())[:, 0]
+    assert abs(x[1] - x[2]) > 0.1 * ax.get_window_extent().width

@@ -72,3 +72,11 @@ def test_without_shuffled_ages(compared):
 def test_without_a_leaderboard(cohort):
     with pytest.raises(KeyError, match="run agevi.tl.compare_models"):
         pl.leaderboard(cohort)
+
+
+def test_a_diverged_model_does_not_squeeze_the_others(compared):
+    compared.uns["agevi_leaderboard"].loc["MLP", ["mae", "mae_low", "mae_high"]] = [5000.0, 900.0, 9000.0]
+    ax = pl.leaderboard(compared)
+    assert ax.get_xlim()[1] < 20
+    assert [label.get_text() for label in ax.get_yticklabels()][2] == "MLP: 5,000"
+    assert "beyond the axis" in [text.get_text() for text in ax.get_legend().get_texts()]
