@@ -136,3 +136,16 @@ def test_values_of_objects_are_drawn():
     model = Model(age_mae_train=[2.0, 1.0])
     model.history = {name: frame.astype(object) for name, frame in model.history.items()}
     assert np.asarray(curves(pl.training(model))["train"].get_ydata()).dtype == np.float64
+
+
+def test_clocks_of_sums_choose_no_epoch(cohort):
+    keys = {"age_key": "age", "subject_key": "donor"}
+    agevi.model.MLPClock.setup_anndata(cohort, **keys)
+    for unit, text in (("pseudocell", "kept: epoch 3, the last (none is chosen)"), ("cell", "kept: epoch ")):
+        clock = agevi.model.MLPClock(cohort, n_hidden=[4], train_unit=unit)
+        clock.train(max_epochs=3, enable_progress_bar=False, accelerator="cpu")
+        label = next(name for name in curves(pl.training(clock)) if name.startswith("kept"))
+        assert label.startswith(text)
+        assert ("none is chosen" in label) == (unit == "pseudocell")
+        error = clock.history_["age_mae_validation"].iloc[:, 0]
+        assert clock.best_epoch_ == (3 if unit == "pseudocell" else int(error.argmin()) + 1)

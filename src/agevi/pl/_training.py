@@ -23,8 +23,9 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
     """A metric per epoch on training and validation subjects, by default the error of predicted age.
 
     The dotted line is the epoch whose weights the model kept. A validation curve that rises while the training curve
-    falls means overfitting. The best validation error was chosen among many and is therefore too good; the test
-    subjects tell the error to expect.
+    falls means overfitting. Where an epoch is chosen (``train_unit="cell"`` with early stopping), its validation error is the
+    best of many and therefore too good; otherwise the last epoch is kept, which the legend says. The test subjects tell
+    the error to expect.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
         color = _base.ROLE_COLORS[role] if role else _base.LINE_COLOR
         alone: dict[str, Any] = {"marker": "o"} if len(part) == 1 else {}
         ax.plot(part["epoch"], part["value"], color=color, linewidth=1.6, label=role or metric, zorder=3, **alone)
-    _mark_best(ax, curves, getattr(model, "best_epoch_", None))
+    _mark_kept(ax, curves, getattr(model, "best_epoch_", None), chosen=_chooses(model))
     weight = history[history["quantity"] == "kl_weight"]
     with_weight = show_kl_weight and weight["value"].nunique() > 1 and metric != "kl_weight"
     behind = [_draw_weight(ax, weight)] if with_weight else []
@@ -88,13 +89,22 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
     return ax
 
 
-def _mark_best(ax: Axes, curves: pd.DataFrame, epoch: int | None) -> None:
+def _chooses(model: Any) -> bool:
+    """Whether validation subjects choose an epoch of the model."""
+    chooses = getattr(model, "chooses_epochs", None)
+    return chooses is None or bool(
+        chooses(model.init_params_["non_kwargs"] if hasattr(model, "init_params_") else None)
+    )
+
+
+def _mark_kept(ax: Axes, curves: pd.DataFrame, epoch: int | None, *, chosen: bool) -> None:
     """A line at the epoch whose weights were kept, and its value on validation subjects."""
     validation = curves[curves["role"] == _keys.VALIDATION]
     if epoch is None or validation.empty:
         return
     value = validation.loc[validation["epoch"] == epoch, "value"]
-    label = f"kept: epoch {epoch}" + (f": {value.iloc[0]:.2f}" if len(value) else "")
+    which = f"epoch {epoch}" if chosen else f"epoch {epoch}, the last (none is chosen)"
+    label = f"kept: {which}" + (f": {value.iloc[0]:.2f}" if len(value) else "")
     ax.axvline(epoch, color=_base.LINE_COLOR, linewidth=1, linestyle=":", label=label, zorder=2)
     if len(value):
         ax.plot(epoch, value.iloc[0], "o", color=_base.ROLE_COLORS[_keys.VALIDATION], markersize=6, zorder=4)
