@@ -15,6 +15,7 @@ from agevi import _keys
 from agevi._compat import REGISTRY_KEYS, AnnDataManager
 from agevi.dataloaders._cells import Batch, fields_of, processes
 from agevi.dataloaders._fields import AGE, SUMMED
+from agevi.dataloaders._sums import most_common
 
 ROWS = 128
 """Pseudocells of a step, and single cells of a step."""
@@ -25,6 +26,7 @@ MAX_CELLS = 128
 MIN_STEPS = 10
 """Steps of an epoch at least, so that metrics are not taken all the time."""
 _VALIDATION_CELLS = 1024
+_COVARIATES = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY)
 
 
 class Rows:
@@ -41,14 +43,34 @@ class Rows:
     def __init__(self, manager: AnnDataManager, *, averaged: bool) -> None:
         self.x, self.averaged = manager.get_from_registry(REGISTRY_KEYS.X_KEY), averaged
         self.fields = fields_of(manager)
+        self._varies = {key: bool(np.ptp(self.fields[key], axis=0).any()) for key in _COVARIATES if key in self.fields}
 
     def batch(self, members: list[np.ndarray], cells: np.ndarray) -> Batch:
-        """Sums of ``members``, then the single ``cells``; other fields of a sum are those of its first member."""
+        """Sums of ``members``, then the single ``cells``.
+
+        A sum has the most common category of its members and the mean of their continuous covariates; other fields are
+        the same in all of them.
+        """
         first = np.array([m[0] for m in members], dtype=np.int64)
         rows = np.concatenate([first, cells])
-        out = {key: torch.from_numpy(values[rows]) for key, values in self.fields.items()}
+        out = {key: torch.from_numpy(self._field(key, members, rows)) for key in self.fields}
         out[REGISTRY_KEYS.X_KEY] = torch.from_numpy(self._values(members, cells))
         out[SUMMED] = torch.arange(len(rows)) < len(members)
+        return out
+
+    def _field(self, key: str, members: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+        """A field of sums and single cells, whose first member, or which itself, is at ``rows``."""
+        values = self.fields[key]
+        out, n = values[rows], len(members)
+        if n == 0 or not self._varies.get(key):
+            return out
+        size = np.array([len(m) for m in members])
+        of, found = np.repeat(np.arange(n), size), values[np.concatenate(members)]
+        for j in range(values.shape[1]):
+            if key == REGISTRY_KEYS.CONT_COVS_KEY:
+                out[:n, j] = np.bincount(of, weights=found[:, j], minlength=n) / size
+            else:
+                out[:n, j] = most_common(found[:, j], of, n)
         return out
 
     def _values(self, members: list[np.ndarray], cells: np.ndarray) -> np.ndarray:

@@ -167,6 +167,24 @@ def sample_means(ages: np.ndarray, sample: np.ndarray) -> np.ndarray:
     return means[sample].astype(np.float32)
 
 
+def most_common(values: np.ndarray, codes: np.ndarray, n_units: int) -> np.ndarray:
+    """Most common value of every unit, (n_units,); of equally common ones the lowest, whatever the order of rows.
+
+    Parameters
+    ----------
+    values
+        Values from 0, (n_rows,).
+    codes
+        Unit of every row, (n_rows,).
+    n_units
+        Number of units, each of which has rows.
+    """
+    n = int(values.max(initial=0)) + 1
+    counts = np.bincount(codes * n + values.astype(np.int64), minlength=n_units * n)
+    found: np.ndarray = counts.reshape(n_units, n).argmax(axis=1)
+    return found
+
+
 def sample_groups(sample: np.ndarray, group: pd.Series) -> np.ndarray:
     """Code of every pair of sample and group, (n_cells,), in the order of sample and then of the groups' names."""
     codes, names = pd.factorize(group, sort=True)

@@ -11,13 +11,15 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from anndata import AnnData
+from pandas.api.types import is_numeric_dtype
 
-from agevi import _checks
+from agevi import _checks, _names
 from agevi._compat import read_rows
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._query import GeneMatch
-from agevi.dataloaders._sums import sample_groups, sample_means, sum_rows
+from agevi.dataloaders._register import covariate_columns
+from agevi.dataloaders._sums import most_common, sample_groups, sample_means, sum_rows
 from agevi.model._shells import ShellMixin
 
 _PREDICT_VALUES = 2**23  # cells x genes of a step of prediction, about
@@ -127,8 +129,8 @@ class PredictMixin(ShellMixin):
             sums, start = part if sums is None else sums + part, start + block.n_obs
         if setup["normalize"] == "none":
             sums = sp.diags(1 / np.bincount(codes)) @ sums
-        first = np.unique(codes, return_index=True)[1]
-        obs = self._conditions(columns_of(data, rows[first]), getattr(self.module, "encode_covariates", False))
+        read = getattr(self.module, "encode_covariates", False)
+        obs = self._conditions(columns_of_units(data, rows, codes, setup, read=read), read)
         units = AnnData(obs=obs, var=shell.var.copy(), shape=(n_units, len(self.genes)))
         if setup["layer"] is None:
             units.X = sums
@@ -154,10 +156,41 @@ class PredictMixin(ShellMixin):
             raise RuntimeError(f"{verb} needs a trained model; call model.train() or {name}.load(...) first.")
 
 
-def columns_of(adata: AnnData, rows: np.ndarray) -> AnnData:
-    """The columns of some cells without their values, of data in memory or on disk."""
-    obs = adata.obs.iloc[rows]
-    return AnnData(obs=obs.set_axis(obs.index.astype(str)))
+def columns_of_units(
+    adata: AnnData, rows: np.ndarray, codes: np.ndarray, setup: dict[str, Any], *, read: bool
+) -> AnnData:
+    """Columns of units without their values: the most common category of their cells, and the mean of numbers.
+
+    Parameters
+    ----------
+    adata
+        Data, in memory or on disk.
+    rows
+        Cells, positions.
+    codes
+        Unit of each of them, from 0.
+    setup
+        Arguments of ``setup_anndata`` by name.
+    read
+        Whether the clock reads batch and covariates.
+    """
+    first, n_units = np.unique(codes, return_index=True)[1], int(codes.max()) + 1
+    obs = adata.obs.iloc[rows[first]]
+    obs = obs.set_axis(obs.index.astype(str))
+    for argument, keys in covariate_columns(setup) if read else []:
+        for key in keys:
+            values = _checks.column(adata, key, argument).iloc[rows]
+            if values.isna().any():
+                obs[key] = np.nan  # which is refused
+                continue
+            if argument == "continuous_covariate_keys":
+                obs[key] = values.groupby(codes).mean().to_numpy() if is_numeric_dtype(values) else obs[key]
+                continue
+            found, names = pd.factorize(
+                np.asarray(_names.names(values, f"adata.obs[{key!r}]"), dtype=object), sort=True
+            )
+            obs[key] = names[most_common(found, codes, n_units)]
+    return AnnData(obs=obs)
 
 
 def blocks(adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> Iterator[AnnData]:

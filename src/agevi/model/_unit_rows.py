@@ -14,7 +14,7 @@ from agevi._compat import REGISTRY_KEYS
 from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._sums import sum_rows
-from agevi.model._predictions import blocks, columns_of
+from agevi.model._predictions import blocks, columns_of_units
 from agevi.model._reading import Reading, reading_of
 
 
@@ -107,8 +107,8 @@ def _summed(
         sums, start = part if sums is None else sums + part, start + block.n_obs
     if setup["normalize"] == "none":
         sums = sp.diags(1 / np.bincount(codes)) @ sums
-    first = np.unique(codes, return_index=True)[1]
-    obs = clock._conditions(columns_of(adata, cells[first]), getattr(clock.module, "encode_covariates", False))
+    read = getattr(clock.module, "encode_covariates", False)
+    obs = clock._conditions(columns_of_units(adata, cells, codes, setup, read=read), read)
     units = AnnData(obs=obs, var=shell.var.copy(), shape=(n_units, len(clock.genes)))
     if setup["layer"] is None:
         units.X = sums
