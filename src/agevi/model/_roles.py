@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import wraps
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,7 +24,20 @@ from agevi.model._density import density_weights
 
 logger = logging.getLogger(__name__)
 
+Train = TypeVar("Train", bound=Callable[..., None])
+
 SUBJECT_WEIGHTS = ("equal", "cells", "density")
+
+
+def all_or_nothing(train: Train) -> Train:
+    """Let ``train`` leave the clock as it was, an earlier fit included, where it does not come to its end."""
+
+    @wraps(train)
+    def whole(self: Any, *args: Any, **kwargs: Any) -> None:
+        with self._kept_unless_done():
+            train(self, *args, **kwargs)
+
+    return whole  # type: ignore[return-value]
 
 
 class RoleMixin(Host):
@@ -54,6 +71,17 @@ class RoleMixin(Host):
         self.is_trained_, self.history_, self.split_, self.best_epoch_ = False, None, {}, None
         self.n_trainings_, self.age_summary_ = 0, {}
         self._touched = False
+
+    @contextmanager
+    def _kept_unless_done(self) -> Iterator[None]:
+        """What :func:`all_or_nothing` does around a training."""
+        state, module = dict(vars(self)), deepcopy(self.module)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(state | {"module": module})
+            raise
 
     def _unit_names(self, field: str) -> pd.Series:
         """Subject or sample of every registered cell, as text."""

@@ -18,8 +18,8 @@ from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, PseudocellS
 from agevi.dataloaders._splitter import SubjectSplitter
 from agevi.dataloaders._sums import sum_stats
 from agevi.model._plan import AgeTrainingPlan, BestWeights
-from agevi.model._quiet import epochs_bar, quiet
-from agevi.model._roles import SUBJECT_WEIGHTS, RoleMixin
+from agevi.model._quiet import epochs_bar, interruptible, quiet
+from agevi.model._roles import SUBJECT_WEIGHTS, RoleMixin, all_or_nothing
 from agevi.model._seed import seeded
 from agevi.nn.heads import AGE_LOSSES
 from agevi.nn.inputs import GeneInput
@@ -81,6 +81,7 @@ class SubjectTrainingMixin(RoleMixin):
             _checks.labels(adata, key, "pseudocell_groupby")
         return key
 
+    @all_or_nothing
     def train(
         self,
         max_epochs: int | None = None,
@@ -100,7 +101,7 @@ class SubjectTrainingMixin(RoleMixin):
         ``history`` holds, per epoch, the ELBO and ``age_mae_train`` and ``age_mae_validation``: mean absolute
         error over samples, each the mean over its cells. The training figure is taken while weights move and
         dropout is on. With ``early_stopping`` the weights of the best epoch on validation subjects are kept
-        (``best_epoch_``, counted from 1 through all of ``history``). A second call goes on from the current
+        (``best_epoch_``, counted from 1 through all of ``history``; where none is chosen it is the last). A second call goes on from the current
         weights if every subject keeps its role; if any role differs, training starts anew from the initial
         weights, so that no subject that once trained the clock can later count as held out.
 
@@ -260,7 +261,8 @@ class SubjectTrainingMixin(RoleMixin):
             )
             self.module.train()
             self.is_trained_, self._touched = False, True  # scvi-tools would drop metrics that are new in this run
-            runner()
+            with interruptible():
+                runner()
         later = {name: frame.astype(float) for name, frame in self.history_.items()}
         self.history_ = _joined(earlier, later) if was_trained and earlier else later
 

@@ -19,6 +19,7 @@ from agevi._threads import n_threads, threads
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
 from agevi.model._clock import ClockMixin
+from agevi.model._roles import all_or_nothing
 from agevi.model.linear._cells import TrainingCells, cell_offset
 from agevi.model.linear._module import LinearModule
 from agevi.model.linear._rows import Rows
@@ -52,6 +53,7 @@ class FittedLinearClock(LinearMixin, BaseModelClass):
         super().__init__(_checks.anndata(adata))
         self._start()
 
+    @all_or_nothing
     def train(
         self,
         max_epochs: int | None = None,

@@ -149,7 +149,7 @@ class ElasticNetClock(FittedLinearClock):
                 f"the elastic net did not converge in max_iter={init['max_iter']} iterations; raise max_iter, or pass "
                 "larger alphas.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=_checks.stack_depth(),
             )
         module.set_map(torch.from_numpy(fit.coefficients), fit.intercept)
         if self.train_unit == "pseudocell":  # logarithms of larger sums lie a little higher

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import numbers
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from agevi._compat import parse_device
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._fields import AGE
 from agevi.dataloaders._pseudocells import Rows
-from agevi.model._roles import RoleMixin
+from agevi.model._roles import RoleMixin, all_or_nothing
 from agevi.model._seed import seeded
 from agevi.model.transfer import _condition, _network
 from agevi.model.transfer._draws import Draws, Units
@@ -39,6 +41,7 @@ class TransferTrainingMixin(RoleMixin):
     _initial: dict[str, torch.Tensor] | None
     _last_epoch: int | None = None  # after which training ends, other than the last of the cycle
 
+    @all_or_nothing
     def train(
         self,
         max_epochs: int | None = None,
@@ -122,6 +125,16 @@ class TransferTrainingMixin(RoleMixin):
         self.is_trained_ = True
         self.n_trainings_ += 1
         self._log_roles()
+
+    @contextmanager
+    def _kept_unless_done(self) -> Iterator[None]:
+        """The same, with the module that the clock shares."""
+        try:
+            with super()._kept_unless_done():
+                yield
+        except BaseException:
+            self.clock.module = self.module
+            raise
 
     def _train_on_all(self, kwargs: dict[str, Any], *, choose: bool) -> None:
         """Train on training and validation subjects, and stop at the epoch that the latter choose if they are to.
