@@ -58,8 +58,9 @@ def closest(name: Any, names: Sequence[str]) -> str:
 
 def group(value: Any, groups: Sequence[str], where: str) -> str:
     """``value`` when it is one of the ``groups`` that stand in ``where``, else a ValueError that names the closest."""
-    if str(value) in groups:
-        return str(value)
+    name = _names.name(value)
+    if name in groups:
+        return name
     hint = closest(value, groups)
     raise ValueError(f"group={value!r} is not in {where}{hint}. Available: {listed(groups)}.")
 
@@ -288,7 +289,8 @@ def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: b
 
 def one_per_unit(values: pd.Series, unit: pd.Series, key: str, advice: str) -> pd.Series:
     """The one value of every unit in a column, indexed by unit in the order of their names, in the column's dtype."""
-    codes = pd.factorize(values.astype(object))[0]  # -1 where missing
+    numeric = pd.api.types.is_numeric_dtype(values)
+    codes = pd.factorize(values if numeric else _names.names(values, f"adata.obs[{key!r}]"))[0]  # -1 where missing
     grouped = pd.Series(codes).groupby(unit.to_numpy(), sort=True)
     several = (grouped.min() < grouped.max()).to_numpy()
     if several.any():

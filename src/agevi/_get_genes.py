@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _symbols
+from agevi import _checks, _keys, _names, _symbols
 
 _ATTRIBUTION = ("signed", "se", "rank_low", "rank_high", "selected")
 
@@ -63,7 +63,7 @@ def attribution_df(
     """
     keys = _keys.Keys(key_added)
     call = "agevi.tl.attribute_genes(adata, model)"
-    groups = [str(name) for name in _checks.slot(adata, keys.table("attribution"), "uns", call)["groups"]]
+    groups = _names.several(_checks.slot(adata, keys.table("attribution"), "uns", call)["groups"])
     if group is not None:
         _checks.group(group, groups, f"adata.uns[{keys.table('attribution')!r}]")
     values = np.asarray(_checks.slot(adata, keys.attribution(), "varm", call))
@@ -140,7 +140,7 @@ def enrichment_df(
     """
     call = f"agevi.tl.enrich(adata, sets, key_added={key_added!r})"
     table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("enrichment"), "uns", call)
-    wanted = list(table["group"].unique()) if groups is None else [groups] if isinstance(groups, str) else list(groups)
+    wanted = list(table["group"].unique()) if groups is None else _names.several(groups)
     unknown = [name for name in wanted if name not in set(table["group"])]
     if unknown:
         raise KeyError(

@@ -43,7 +43,7 @@ def name(value: Any) -> str:
     return str(value)
 
 
-def names(values: Any, where: str) -> pd.Series:
+def names(values: Any, where: str = "") -> pd.Series:
     """Names of a column of labels, dtype object; missing values stay missing.
 
     Parameters
@@ -51,16 +51,17 @@ def names(values: Any, where: str) -> pd.Series:
     values
         Labels of any type, (n,); a Series keeps its index.
     where
-        What the labels are, for the message that refuses a column which spells one name in two ways.
+        What the labels are, for the message that refuses a column which spells one name in two ways; "" takes it.
     """
     values = values if isinstance(values, pd.Series) else pd.Series(values)
     code, found = _found(values)
     text = np.array([*(name(value) if pd.isna(value) is not True else np.nan for value in found), np.nan], dtype=object)
-    _refuse_two_spellings(found, text[:-1], where)
+    if where:
+        _refuse_two_spellings(found, text[:-1], where)
     return pd.Series(text[code], index=values.index, name=values.name, dtype=object)
 
 
-def levels(values: pd.Series, where: str) -> list[str]:
+def levels(values: pd.Series, where: str = "") -> list[str]:
     """Names that a column of labels has: in the order of its categories, else numbers by size and text by letters."""
     text = names(values, where)
     found = text.dropna().unique()
@@ -68,6 +69,18 @@ def levels(values: pd.Series, where: str) -> list[str]:
         there = set(found)
         return [level for level in dict.fromkeys(map(name, values.cat.categories)) if level in there]
     return in_order(found)
+
+
+def coded(values: pd.Series, where: str = "") -> tuple[np.ndarray, list[str]]:
+    """Position of every label's name among the :func:`levels`, (n,), -1 where it is missing, and these."""
+    found = levels(values, where)
+    return pd.Index(found, dtype=object).get_indexer(pd.Index(names(values, where), dtype=object)), found
+
+
+def several(values: Any) -> list[str]:
+    """Names of one label or of a list of them, as an argument gives them."""
+    one = isinstance(values, str | bytes) or not isinstance(values, Iterable)
+    return [name(values)] if one else [name(value) for value in values]
 
 
 def in_order(found: Iterable[str]) -> list[str]:

@@ -115,7 +115,7 @@ def test_columns_of_obs(sets):
     assert out.obs["age"].dtype == out.obs["batch"].dtype == np.float64
     assert out.obs["tissue"].dtype == "category"
     assert out.obs["tissue"].isna().sum() == 1
-    assert out.obs["tissue"].iloc[-1] == "5.0"
+    assert out.obs["tissue"].iloc[-1] == "5"
     few = pp.concat_modalities(sets, obs_keys="age", subject_key="donor", betas="methylation")
     assert few.obs.columns.tolist() == ["age", "donor", "modality", "agevi_feature_set"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.optimize import linear_sum_assignment
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 
 MAX_MATCHED = 1500
 """Held-out subjects up to which strata are matched exactly (the matching takes the cube of this number)."""
@@ -43,13 +43,13 @@ def subject_strata(adata: AnnData, columns: Sequence[str], subject: pd.Series) -
     """
     if not columns:
         return None
-    parts = [_most_common(_checks.column(adata, key, "stratify_by"), subject) for key in columns]
+    parts = [_most_common(_checks.column(adata, key, "stratify_by"), subject, key) for key in columns]
     return pd.concat(parts, axis=1).agg("\x1f".join, axis=1)  # a separator that no label has
 
 
-def _most_common(values: pd.Series, subject: pd.Series) -> pd.Series:
+def _most_common(values: pd.Series, subject: pd.Series, key: str) -> pd.Series:
     """Most common value of every subject as text; equally common ones joined, as of a sample in each of two tissues."""
-    text = values.astype(object).where(values.notna(), "").astype(str)
+    text = _names.names(values, f"adata.obs[{key!r}]").fillna("")
     frame = pd.DataFrame({"subject": subject.to_numpy(), "value": text.to_numpy()})
     counts = frame.value_counts().rename("n").reset_index()
     most = counts[counts["n"] == counts.groupby("subject")["n"].transform("max")].sort_values(["subject", "value"])

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.optimize import linear_sum_assignment
 
-from agevi import _checks
+from agevi import _checks, _names
 
 MIN_FOLDS = 2
 
@@ -88,6 +88,4 @@ def folds_from_column(adata: AnnData, fold_key: str, subject: pd.Series) -> pd.S
 
 def fold_order(names: pd.Series) -> list[str]:
     """Folds in order: by number where all are numbers, else by name."""
-    unique = sorted(set(names))
-    numbers = pd.to_numeric(pd.Series(unique, dtype=object), errors="coerce")
-    return unique if numbers.isna().any() else [unique[i] for i in np.argsort(numbers.to_numpy(), kind="stable")]
+    return _names.in_order(names)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 from agevi.dataloaders._query import GeneMatch, match_genes
 
 _ALL = "all"  # the one set of data without a mask
@@ -52,7 +52,7 @@ def feature_sets(adata: AnnData) -> FeatureSets:
             f"adata.varm[{_keys.MEASURED!r}] is {masks.dtype} of shape {masks.shape}; the mask is bool, one row per feature "
             f"({adata.n_vars:,}) and one column per feature set ({_checks.listed(names)}). Make it with {_MAKER}."
         )
-    values = _checks.column(adata, key, f"adata.uns[{_keys.MEASURED!r}]['key']").astype(str)
+    values = _checks.labels(adata, key, f"adata.uns[{_keys.MEASURED!r}]['key']")
     codes = pd.Index(names).get_indexer(pd.Index(values))
     if (codes < 0).any():
         unknown = sorted(set(values[codes < 0]))
@@ -71,7 +71,7 @@ def _described(adata: AnnData) -> tuple[list[str], str]:
             f"adata.varm has {_keys.MEASURED!r}, and adata.uns[{_keys.MEASURED!r}]['sets'] with the names of its columns "
             f"is absent; make both with {_MAKER}, or delete the mask where everything was measured."
         )
-    return [str(name) for name in np.atleast_1d(entry["sets"])], str(entry.get("key", _keys.FEATURE_SET))
+    return _names.several(np.atleast_1d(entry["sets"])), str(entry.get("key", _keys.FEATURE_SET))
 
 
 def check_sets(adata: AnnData) -> None:

@@ -127,9 +127,9 @@ class ShellMixin(Host):
                 known = categories.get(key)
                 if required:
                     check_covariate(adata, key, argument)
-                    obs[key] = adata.obs[key].to_numpy() if known is None else _checks.labels(adata, key, argument)
-                    new = set() if known is None else set(obs[key]) - set(known)
-                    if new and known:
+                    obs[key] = adata.obs[key].to_numpy()
+                    new = set(_checks.labels(adata, key, argument)) - set(known) if known else set()
+                    if new:
                         raise ValueError(unknown_values(key, new, known))
                 else:
                     obs[key] = 0.0 if known is None else known[0]

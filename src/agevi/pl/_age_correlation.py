@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from agevi import _checks, _keys, get
+from agevi import _checks, _keys, _names, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
 
@@ -175,7 +175,7 @@ def _values(column: pd.Series) -> np.ndarray:
     """A column as numbers, or as text where it names groups."""
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    return column.astype(str).to_numpy(dtype=object)
+    return _names.names(column, f"adata.obs[{column.name!r}]").to_numpy()
 
 
 def _shown(component: Any) -> str:

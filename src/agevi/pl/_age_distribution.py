@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 from agevi.pl import _base
 from agevi.pl._figure import figure
 
@@ -125,7 +125,8 @@ def _table(adata: AnnData, age_key: str, subject_key: str | None, groupby: str |
     else:
         group = _checks.column(adata, groupby, "groupby")
     frame = pd.DataFrame({"age": age, "group": group.to_numpy()}, index=adata.obs_names)
-    frame["group"] = group.astype("category").cat.rename_categories(str)
+    code, names = _names.coded(group, f"adata.obs[{groupby!r}]")
+    frame["group"] = pd.Categorical.from_codes(code, pd.Index(names, dtype=object))
     frame = frame[frame["age"].notna() & frame["group"].notna()]
     if subject_key is None:
         return frame

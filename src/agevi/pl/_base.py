@@ -14,7 +14,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 
 ROLE_COLORS = {
     _keys.TRAIN: "#a6a6a6",
@@ -110,6 +110,7 @@ def group_colors(
     if palette is not None and not isinstance(palette, Mapping):
         palette = dict(zip(groups, palette, strict=False))
     if palette is not None:
+        palette = {_names.name(group): color for group, color in palette.items()}
         missing = [group for group in groups if group not in palette]
         if missing:
             raise ValueError(f"palette has no colour for {_checks.listed(missing)}; give one for each group.")
@@ -130,7 +131,7 @@ def _stored_colors(adata: AnnData | None, key: str) -> dict[str, str]:
     """Colours that scanpy stored for the categories of a column, by category."""
     if adata is None or key not in adata.obs or not isinstance(adata.obs[key].dtype, pd.CategoricalDtype):
         return {}
-    categories = adata.obs[key].cat.categories.astype(str)
+    categories = _names.several(adata.obs[key].cat.categories)
     stored = [str(color) for color in adata.uns.get(f"{key}_colors", [])]
     return dict(zip(categories, stored, strict=True)) if len(stored) == len(categories) else {}
 
@@ -142,12 +143,12 @@ def age_unit(adata: AnnData, key_added: str = _keys.DEFAULT_KEY) -> str:
 
 def in_order(values: pd.Series) -> list[str]:
     """Groups in the order of drawing: roles as they are listed everywhere, categories in theirs, others sorted."""
-    present = set(values.astype(str))
+    present = set(_names.names(values).dropna())
     if present <= {"", *_keys.ROLES}:
         return [role for role in ("", *_keys.ROLES) if role in present]
     if isinstance(values.dtype, pd.CategoricalDtype):
-        return [str(c) for c in values.cat.categories if str(c) in present]
-    return sorted(present)
+        return _names.levels(values)
+    return _names.in_order(present)
 
 
 def margins(values: np.ndarray, share: float = 0.05) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from agevi import _checks, _keys, get, metrics
+from agevi import _checks, _keys, _names, get, metrics
 from agevi.metrics._rows import metrics_row, reference_ages
 from agevi.pl import _base
 from agevi.pl._figure import figure
@@ -193,10 +193,10 @@ def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | 
         table[REFERENCE] = reference.reindex(table["sample"]).to_numpy()
         return table if roles is None or _keys.OUT_OF_FOLD in roles else table[:0]
     values = sample_values(adata, table.set_index("sample"), groupby, "groupby", keys=keys)
-    text = values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
+    text = _names.names(values, f"groupby={groupby!r}").fillna("").to_numpy()
     if not isinstance(values.dtype, pd.CategoricalDtype):
         return table.assign(**{PANEL: text})
-    names = [str(c) for c in values.cat.categories]
+    names = _names.several(values.cat.categories)
     return table.assign(**{PANEL: pd.Categorical(text, [*names, *({""} - set(names) if values.isna().any() else ())])})
 
 
@@ -279,21 +279,20 @@ def _handles(table: pd.DataFrame, style: _Style, fits: list[Line2D]) -> list[Lin
 def _groups(adata: AnnData, table: pd.DataFrame, color_by: str, key_added: str) -> pd.Series:
     """Group of every sample."""
     if color_by in table:
-        return table[color_by].astype(str)
+        return _names.names(table[color_by]).fillna("nan")
     sample_key = adata.uns.get(key_added, {}).get("sample_key")
     if color_by not in adata.obs or sample_key not in adata.obs:
         raise KeyError(
             f"color_by={color_by!r} is neither a column of the subject table ({_checks.listed(table, 9)}) nor one of "
             "adata.obs with samples that are known."
         )
-    pairs = pd.DataFrame({"sample": adata.obs[sample_key].astype(str), "group": adata.obs[color_by].astype(str)})
+    sample, group = _names.names(adata.obs[sample_key]), _names.names(adata.obs[color_by], f"color_by={color_by!r}")
+    pairs = pd.DataFrame({"sample": sample, "group": group.fillna("nan")})
     most = pairs.value_counts(sort=True).reset_index().drop_duplicates("sample").set_index("sample")["group"]
     groups = most.loc[table["sample"]].set_axis(table.index)
     values = adata.obs[color_by]
     return (
-        groups.astype(pd.CategoricalDtype([str(c) for c in values.cat.categories]))
-        if hasattr(values, "cat")
-        else groups
+        groups.astype(pd.CategoricalDtype(_names.several(values.cat.categories))) if hasattr(values, "cat") else groups
     )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from agevi import _names
+
 N_FOLDS = 5
 _RIDGE = 1.0  # a level seen in one sample is believed half
 _N_BINS = 5
@@ -116,7 +118,7 @@ def _numeric(values: pd.Series, sample: np.ndarray, n: int) -> Feature | None:
 
 def _labels(values: pd.Series, sample: np.ndarray, n: int) -> Feature | None:
     """Share of every label among the sample's cells."""
-    codes, levels = pd.factorize(values.astype(object).where(values.notna(), "").astype(str), sort=True)
+    codes, levels = pd.factorize(_names.names(values).fillna(""), sort=True)
     counts = sp.csr_matrix((np.ones(len(codes)), (sample, codes)), shape=(n, len(levels)))
     counts.sum_duplicates()
     is_design = bool((np.diff(counts.indptr) <= 1).all())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 from agevi.pp._audit_finding import HIGH, LOW, MEDIUM, NONE, Finding
 
 _FEW_SUBJECTS = 30
@@ -48,7 +48,7 @@ def design_findings(
     yield _subjects(ages)
     yield _age_bins(ages)
     yield from _cells(subject, n_genes)
-    yield from _names(subject)
+    yield from _alike(subject)
     if batch is not None:
         yield from _batches(subject, batch)
     if split is not None:
@@ -98,7 +98,7 @@ def _cells(subject: pd.Series, n_genes: np.ndarray) -> Iterator[Finding]:
         )
 
 
-def _names(subject: pd.Series) -> Iterator[Finding]:
+def _alike(subject: pd.Series) -> Iterator[Finding]:
     """Subjects whose names differ in case and punctuation only."""
     names = pd.Series(subject.unique(), dtype=object)
     plain = names.map(lambda name: re.sub(r"[\W_]+", "", name).casefold())
@@ -113,7 +113,7 @@ def _names(subject: pd.Series) -> Iterator[Finding]:
 
 def _batches(subject: pd.Series, batch: pd.Series) -> Iterator[Finding]:
     """How subjects and batches are crossed."""
-    text = batch.astype(object).where(batch.notna(), "").astype(str)
+    text = _names.names(batch).fillna("")
     pairs = pd.DataFrame({"subject": subject.to_numpy(), "batch": text.to_numpy()}).drop_duplicates()
     per_batch, per_subject = pairs.groupby("batch").size(), pairs.groupby("subject").size()
     alone, single = int((per_batch == 1).sum()), int((per_subject == 1).sum())
@@ -130,7 +130,7 @@ def _batches(subject: pd.Series, batch: pd.Series) -> Iterator[Finding]:
 
 def _split(subject: pd.Series, split: pd.Series) -> Finding:
     """Subjects in two roles."""
-    pairs = pd.DataFrame({"subject": subject.to_numpy(), "role": split.astype(str).to_numpy()}).drop_duplicates()
+    pairs = pd.DataFrame({"subject": subject.to_numpy(), "role": _names.names(split).to_numpy()}).drop_duplicates()
     torn = pairs.loc[pairs["subject"].duplicated(), "subject"].unique()
     if not len(torn):
         return Finding("split", f"every subject has one role in obs[{_keys.SPLIT!r}]", 0, NONE, "")

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _compat
+from agevi import _checks, _compat, _names
 from agevi._compat import written_to
 from agevi.dataloaders._register import where
 from agevi.io import _format
@@ -253,7 +253,11 @@ class BulkNormalizer:
         combat = {name.removeprefix("combat."): a for name, a in arrays.items() if name != "quantiles"}
         out.combat_ = Combat(**combat) if combat else None
         out.quantiles_ = arrays.get("quantiles")
-        out.genes_, out.batches_, out.n_samples_ = pd.Index(meta["genes"]), meta["batches"], meta["n_samples"]
+        out.genes_, out.batches_, out.n_samples_ = (
+            pd.Index(meta["genes"]),
+            _names.several(meta["batches"]),
+            meta["n_samples"],
+        )
         out._design = [_design.Covariate(**covariate) for covariate in meta["design"]]
         return out
 
@@ -327,7 +331,7 @@ class BulkNormalizer:
             return np.zeros(n, dtype=np.int64), np.zeros((n, 0))
         known = pd.Index(self.batches_)
         if reference_batch is not None:
-            _checks.choice(reference_batch, self.batches_, "reference_batch")
+            reference_batch = _checks.choice(_names.name(reference_batch), self.batches_, "reference_batch")
         names = _checks.labels(adata, self.batch_key, "batch_key")
         code = known.get_indexer(pd.Index(names))
         unseen = sorted(set(names[code < 0]))

@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 from agevi.pp import _bulk_values
 
 logger = logging.getLogger(__name__)
@@ -237,11 +237,13 @@ def _joined_obs(
 def _joined_column(parts: list[pd.Series]) -> pd.Series:
     """Numbers where all data sets have numbers, else text as categories."""
     kinds = [pd.api.types.is_numeric_dtype(p) and not pd.api.types.is_bool_dtype(p) for p in parts]
+    if all(pd.api.types.is_integer_dtype(p) and p.notna().all() for p in parts):
+        return pd.Series(np.concatenate([p.to_numpy() for p in parts]).astype(np.int64))
     if all(kinds):
         return pd.Series(np.concatenate([p.to_numpy(dtype=np.float64, na_value=np.nan) for p in parts]))
     if all(pd.api.types.is_bool_dtype(p) for p in parts):
         return pd.Series(np.concatenate([p.to_numpy(dtype=bool) for p in parts]))
-    text = [p.astype(object).where(p.notna(), None).map(str, na_action="ignore") for p in parts]
+    text = [_names.names(p, f"adata.obs[{p.name!r}]") for p in parts]
     return pd.concat(text, ignore_index=True).astype("category")
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import contingency
 
-from agevi import _checks
+from agevi import _checks, _names
 
 _SHARED = 0.25  # of the variance of a number that lies between batches, above which a warning says so
 _ASSOCIATED = 0.5  # Cramer's V of a category and the batches, above which a warning says so
@@ -39,7 +39,7 @@ class Covariate:
         if self.levels is None:
             return _numbers(adata, self.key, rows)[:, None] - self.centre[0]
         values = _labels(adata, self.key, rows)
-        code = pd.Index(self.levels).get_indexer(pd.Index(values))
+        code = pd.Index(_names.several(self.levels)).get_indexer(pd.Index(values))
         if (code < 0).any():
             unseen = sorted(set(values[code < 0]))
             raise ValueError(
@@ -63,7 +63,7 @@ def _labels(adata: AnnData, key: str, rows: np.ndarray) -> pd.Series:
     column = _checks.column(adata, key, "covariates").iloc[rows]
     if column.isna().any():
         raise ValueError(_missing(key, int(column.isna().sum()), "value"))
-    return column.astype(str)
+    return _names.names(column, f"adata.obs[{key!r}]")
 
 
 def _missing(key: str, n: int, what: str) -> str:

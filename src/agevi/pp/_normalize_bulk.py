@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 from agevi.pp._bulk_normalizer import BulkNormalizer
 
 
@@ -74,9 +74,10 @@ def normalize_bulk(
             f"split_key={split_key!r} is not a column of adata.obs; run agevi.pp.split_subjects first, so that held-out "
             f"samples do not shape the normaliser. Available: {_checks.listed(adata.obs.columns)}."
         )
-    rows = np.flatnonzero((adata.obs[split_key].astype(str) == _keys.TRAIN).to_numpy())
+    roles = _names.names(adata.obs[split_key], f"adata.obs[{split_key!r}]")
+    rows = np.flatnonzero((roles == _keys.TRAIN).to_numpy())
     if not len(rows):
-        held = _checks.listed(adata.obs[split_key].astype(str).unique())
+        held = _checks.listed(roles.unique())
         raise ValueError(f"no sample of adata.obs[{split_key!r}] has the role 'train' (there are {held}).")
     normalizer._fit(adata, rows)
     normalizer.apply(adata, reference_batch=reference_batch, key_added=key_added)

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _names
 from agevi.dataloaders._register import where
 from agevi.dataloaders._sums import draw_pseudocells
 
@@ -123,7 +123,7 @@ def _units(adata: AnnData, subject_key: str, sample_key: str | None, groupby: st
             raise ValueError(f"adata.obs[{groupby!r}] is missing in all cells; groupby needs the type of each cell.")
         if not known.all():
             logger.info("%d of %d cells have no group and are left out.", (~known).sum(), adata.n_obs)
-        units["group"] = values.astype(str).astype(object).where(known, None)
+        units["group"] = _names.names(values, f"adata.obs[{groupby!r}]").where(known, None)
     sources = {"subject": subject_key, "sample": sample_key or subject_key, "group": groupby}
     for name in [*units, "n_cells"]:
         if name in adata.obs and name != sources.get(name):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 from agevi._compat import written_to
 from agevi.tl._judged import say_left_out
 from agevi.tl._verdict import announce
@@ -206,7 +206,7 @@ def _check_sums(adata: AnnData, keys: _keys.Keys, unit_key: str, sample: pd.Seri
     summed_by = adata.uns.get(keys.uns, {}).get("sample_key")
     if summed_by == unit_key or summed_by not in adata.obs:
         return
-    n_samples = sample.groupby(adata.obs[summed_by].astype(str).to_numpy()).nunique()
+    n_samples = sample.groupby(_checks.labels(adata, summed_by, "sample_key").to_numpy()).nunique()
     if n_samples.max() > 1:
         raise ValueError(
             f"adata.obs[{keys.predicted_sample!r}] has one age for all cells of {summed_by} {n_samples.idxmax()!r}, who has "
@@ -244,9 +244,9 @@ def _one_label(adata: AnnData, key: str, codes: np.ndarray, names: np.ndarray, u
     out = np.full(len(names), "", dtype=object)
     if key not in adata.obs:
         return out
+    label = _names.names(adata.obs[key], f"adata.obs[{key!r}]").to_numpy()
     known = adata.obs[key].notna().to_numpy() & (used | ~np.isin(codes, codes[used]))
-    pairs = pd.DataFrame({"code": codes[known], "label": adata.obs[key].to_numpy()[known]}).drop_duplicates()
-    pairs["label"] = pairs["label"].astype(str)
+    pairs = pd.DataFrame({"code": codes[known], "label": label[known]}).drop_duplicates()
     twice = pairs.loc[pairs["code"].duplicated(), "code"]
     if len(twice):
         found = pairs.loc[pairs["code"] == twice.iloc[0], "label"]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 from agevi.model._reading import clocks_of
 
 ALL = "all"
@@ -122,17 +122,12 @@ def _unit(model: Any, unit: str) -> tuple[bool, str | None]:
 
 def _groups(values: pd.Series, groupby: str) -> tuple[np.ndarray, list[str]]:
     """Group of every cell, -1 where it is missing, and the names."""
-    known = values.notna().to_numpy()
-    if not known.any():
+    if values.isna().all():
         raise ValueError(f"adata.obs[{groupby!r}] is missing in all cells; groupby needs the group of each cell.")
-    text = values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        names = [str(c) for c in values.cat.categories if (values == c).any()]
-    else:
-        names = [str(v) for v in sorted(values[known].unique())]
+    code, names = _names.coded(values, f"adata.obs[{groupby!r}]")
     if ALL in names:
         raise ValueError(f"adata.obs[{groupby!r}] has a group {ALL!r}, the name of all cells together; rename it.")
-    return np.where(known, pd.Index(names).get_indexer(pd.Index(text)), -1), names
+    return code, names
 
 
 def _row_sets(table: pd.DataFrame, summed: bool, *, grouped: bool) -> list[RowSet]:

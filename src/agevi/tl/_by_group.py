@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _names
 from agevi.tl._fold_run import FoldJob, FoldResult
 from agevi.tl._folds import Cohort
 
@@ -45,10 +45,10 @@ def make_groups(adata: AnnData, groupby: str, min_cells: int, cohort: Cohort) ->
     values = _checks.column(adata, groupby, "groupby")
     if values.isna().all():
         raise ValueError(f"adata.obs[{groupby!r}] is missing in all cells; groupby needs the type of each cell.")
-    known = values.notna().to_numpy()
-    text = values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
-    names = sorted(set(text[known]))
-    code = np.where(known, pd.Index(names).get_indexer(text), -1)
+    code, names = _names.coded(
+        _names.names(values, f"adata.obs[{groupby!r}]"), groupby
+    )  # in an order without categories
+    known = code >= 0
     unit = np.where(known, cohort.sample * len(names) + code, 0)
     n_units = len(cohort.samples) * len(names)
     return Groups(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 from agevi._compat import written_to
 from agevi.metrics._rows import metrics_row
 from agevi.tl._judged import REFERENCE, of_types, say_left_out, types_key
@@ -303,15 +302,8 @@ def _groups(columns: pd.DataFrame, entry: tuple[str, ...]) -> Iterator[tuple[str
     if not known.all():
         logger.info("%d samples have no value of %s and are in the overall row only.", (~known).sum(), entry)
     # The groups in the order of the categories or of the values, the first column slowest.
-    coded = [pd.factorize(_ordered(parts[column]), sort=True) for column in entry]
+    coded = [_names.coded(parts[column], f"column {column!r}") for column in entry]
     codes = np.stack([code for code, _ in coded], axis=1)  # n_samples x n_columns
     for combination in np.unique(codes[known], axis=0):
-        names: list[Any] = [levels[i] for (_, levels), i in zip(coded, combination, strict=True)]
-        yield JOIN.join(map(str, names)), known & (codes == combination).all(axis=1)
-
-
-def _ordered(values: pd.Series) -> pd.Series:
-    """Values that sort: categories as they are, numbers by size, anything else as text."""
-    if isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.is_numeric_dtype(values):
-        return values
-    return values.where(values.isna(), values.astype(str))
+        names = [levels[i] for (_, levels), i in zip(coded, combination, strict=True)]
+        yield JOIN.join(names), known & (codes == combination).all(axis=1)

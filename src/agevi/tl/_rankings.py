@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks, _keys, _symbols
+from agevi import _checks, _keys, _names, _symbols
 from agevi.tl._gene_sets import no_overlap
 
 logger = logging.getLogger(__name__)
@@ -76,13 +76,13 @@ def rankings(
     call = f"agevi.tl.attribute_genes(adata, model, key_added={keys.key_added!r})"
     slot = keys.table("attribution_signed" if signed else "attribution")
     values = np.asarray(_checks.slot(adata, slot, "varm", call), dtype=np.float64)
-    known = [str(name) for name in _checks.slot(adata, keys.table("attribution"), "uns", call).get("groups", [])]
+    known = _names.several(_checks.slot(adata, keys.table("attribution"), "uns", call).get("groups", []))
     if values.ndim != 2 or values.shape[1] != len(known):
         raise ValueError(
             f"adata.varm[{slot!r}] has the shape {values.shape} and adata.uns[{keys.table('attribution')!r}]['groups'] "
             f"{len(known)} names; one of them was replaced. Run {call} again."
         )
-    wanted = known if groups is None else [str(name) for name in ([groups] if np.isscalar(groups) else groups)]
+    wanted = known if groups is None else _names.several(groups)
     unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:
         raise KeyError(

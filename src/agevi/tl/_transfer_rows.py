@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from agevi import _checks
+from agevi import _checks, _names
 from agevi.dataloaders._measured import feature_sets, has_sets, write_sets
 from agevi.dataloaders._sums import unit_values
 from agevi.model.transfer import CaseControlClassifier
@@ -118,7 +118,7 @@ def _table(adata: AnnData, clock: Any, shell: AnnData, code: np.ndarray) -> Tabl
     setup = clock.setup_args
     kind = feature_sets(shell).codes
     if clock.compared_within is not None:
-        modality, names = pd.factorize(adata.obs[clock.compared_within])
+        modality, names = pd.factorize(_checks.labels(adata, clock.compared_within, "modality_key"))
         kind = kind * len(names) + modality
     used, n_kinds = code >= 0, int(kind.max()) + 1
     pairs, row_of = np.unique(code[used] * n_kinds + kind[used], return_inverse=True)
@@ -169,7 +169,7 @@ def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, sample: pd
         of_sample = _checks.one_per_unit(
             values[labelled], sample[labelled], sex_key, "pass a column that describes samples."
         )
-        text = of_sample.astype(object).where(of_sample.notna().to_numpy(), "").astype(str)
+        text = _names.names(of_sample, f"adata.obs[{sex_key!r}]").fillna("")
         if pd.api.types.is_numeric_dtype(values) and text.nunique() > _MOST_CATEGORIES:
             raise ValueError(
                 f"sex_key={sex_key!r} is a column of {text.nunique()} numbers (e.g. {_checks.listed(text.unique(), 3)}); pass "

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import rankdata
 
-from agevi import _checks, _keys, metrics
+from agevi import _checks, _keys, _names, metrics
 from agevi._compat import written_to
 from agevi.metrics import _kernels
 from agevi.tl._age_correlation import Units, permuted_ages
@@ -133,7 +133,9 @@ def trend_test(
     rows = []
     parts = [(OVERALL, "", samples)]
     if groupby is not None:
-        parts += [(groupby, str(name), part) for name, part in samples.groupby("group", sort=True, observed=True)]
+        parts += [
+            (groupby, _names.name(name), part) for name, part in samples.groupby("group", sort=True, observed=True)
+        ]
     for by, group, part in parts:
         row: dict[str, Any] = {"groupby": by, "group": group, "n": len(part), "n_subjects": part["subject"].nunique()}
         row["n_levels"] = part["order"].nunique()
@@ -195,7 +197,7 @@ def samples_in_order(
     if groupby is not None:
         out["group"] = sample_values(adata, table, groupby, "groupby", keys=keys, sample_key=sample_key)
         if not isinstance(out["group"].dtype, pd.CategoricalDtype):
-            out["group"] = out["group"].where(out["group"].isna(), out["group"].astype(str))
+            out["group"] = _names.names(out["group"], f"adata.obs[{groupby!r}]")
     held_out = table["role"].isin(_keys.HELD_OUT_ROLES)
     usable = out["predicted"].notna() & out["order"].notna()
     n_left_out = int((usable & table["role"].isin(_keys.FITTED_ROLES)).sum())
@@ -210,7 +212,7 @@ def samples_in_order(
         )
     levels = None
     if isinstance(given.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(given.cat.categories):
-        levels = [str(name) for name in given.cat.categories]
+        levels = _names.several(given.cat.categories)
     return out[usable & held_out], levels, n_left_out
 
 

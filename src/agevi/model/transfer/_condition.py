@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _names
+
+_TRUTH = {"0": "False", "1": "True", "False": "0", "True": "1"}
+"""What else a control may be called."""
 
 
 def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
@@ -21,30 +24,22 @@ def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
     control
         Its value in controls.
     """
-    values = _checks.column(adata, condition_key, "condition_key").dropna()
-    text = _text(values)
-    found = sorted(text.unique())
+    text = _names.names(_checks.column(adata, condition_key, "condition_key"), f"adata.obs[{condition_key!r}]")
+    found = sorted(text.dropna().unique())
     if len(found) != 2:
         raise ValueError(
             f"adata.obs[{condition_key!r}] has {len(found)} level{'s' * (len(found) != 1)} ({_checks.listed(found) or 'none'}); "
             "a classifier tells two apart. Pass a subset of adata with two, or set others to missing, which means unlabelled."
         )
-    equal = text[(values.astype(object) == control).to_numpy()]  # 0 for False, and 1.0 for "1"
-    name = str(equal.iloc[0]) if len(equal) else str(control)
+    name = _names.name(control)
+    if name not in found:
+        name = _TRUTH.get(name, name)
     if name not in found:
         hint = _checks.closest(name, found)
         raise ValueError(
             f"control={control!r} is not in adata.obs[{condition_key!r}]{hint}. Available: {_checks.listed(found)}."
         )
     return name, next(level for level in found if level != name)
-
-
-def _text(values: pd.Series) -> pd.Series:
-    """Values that are not missing as text; whole numbers without a point, as which they became floats beside missing ones."""
-    values = values.astype(object).infer_objects()  # of the dtype that categories have
-    if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all():
-        values = values.astype(np.int64)
-    return values.astype(str)
 
 
 def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], subject: pd.Series) -> pd.Series:
@@ -62,10 +57,9 @@ def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], 
         Subject of every cell.
     """
     values = _checks.column(adata, condition_key, "condition_key")
-    labelled = values.notna().to_numpy()
-    code = np.full(len(values), np.nan)
-    code[labelled] = _text(values[labelled]).map({names[0]: 0.0, names[1]: 1.0}).to_numpy(dtype=np.float64)
-    grouped = pd.Series(code).groupby(subject.to_numpy(), sort=True)
+    text = _names.names(values, f"adata.obs[{condition_key!r}]")
+    code = text.map({names[0]: 0.0, names[1]: 1.0}).astype(np.float64)
+    grouped = pd.Series(code.to_numpy()).groupby(subject.to_numpy(), sort=True)
     low, high, known, size = grouped.min(), grouped.max(), grouped.count(), grouped.size()
     both = low.index[(high > low).to_numpy()]
     if len(both):

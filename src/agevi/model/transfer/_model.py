@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _names
 from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._sums import sample_means
 from agevi.io import _format
@@ -99,7 +99,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
             )
         super().__init__(registry=clock.registry_)
         self._start()
-        self.condition_key, self.control, self.case = condition_key, str(control), str(case)
+        self.condition_key, self.control, self.case = condition_key, _names.name(control), _names.name(case)
         self.from_scratch = bool(from_scratch)
         self.class_weight = _checks.choice(class_weight, CLASS_WEIGHTS, "class_weight")
         self.seed = as_seed(rng)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _names
 from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, RNASeqMixin, VAEMixin
 from agevi.dataloaders._stats import gene_stats
 from agevi.model._clock import ClockMixin
@@ -28,6 +30,28 @@ _OF_THE_MODEL = (
     "pseudocell_groupby",
 )
 """Arguments of the constructors that the module does not take."""
+_BATCHES = ("transform_batch", "batchid1", "batchid2")
+"""Arguments of the verbs of scvi-tools that name batches."""
+
+
+def _with_batch_names(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """A verb of scvi-tools that takes batches in any type, since it looks for them among the names of :class:`BatchField`."""
+    signature = inspect.signature(verb)
+
+    @wraps(verb)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        given.arguments.update({key: _batch_names(given.arguments[key]) for key in _BATCHES if key in given.arguments})
+        return verb(*given.args, **given.kwargs)
+
+    return named
+
+
+def _batch_names(given: Any) -> Any:
+    """Batches by name; None stays."""
+    if given is None or isinstance(given, str) or not isinstance(given, Iterable):
+        return None if given is None else _names.name(given)
+    return [None if batch is None else _names.name(batch) for batch in given]
 
 
 class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseModelClass):
@@ -41,6 +65,10 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
     }
     fixed: dict[str, Any] = {}
     """Arguments of the module that the class sets."""
+
+    get_normalized_expression = _with_batch_names(RNASeqMixin.get_normalized_expression)
+    posterior_predictive_sample = _with_batch_names(RNASeqMixin.posterior_predictive_sample)
+    differential_expression = _with_batch_names(RNASeqMixin.differential_expression)
 
     get_latent_library_size = Absent("the library size is observed, not latent.")
     get_feature_correlation_matrix = Absent("use posterior_predictive_sample and correlate its genes.")
