@@ -55,6 +55,25 @@ def parsed(values, **arguments):
         ("<1", 1.0),
         ("<=18 months", 1.5),
         ("under 1 year", 1.0),
+        ("41 yrs.", 41.0),
+        ("41 y.o.", 41.0),
+        ("3 mo.", 0.25),
+        ("90+ years", 90.0),
+        ("90 + yrs.", 90.0),
+        ("80 year-old and over stage", 80.0),
+        ("over-89-year-old stage", 89.0),
+        ("at least 90", 90.0),
+        ("more than 89 years", 89.0),
+        ("65-79 year-old stage", 72.0),
+        ("fifth decade stage", 45.0),
+        ("third decade human stage", 25.0),
+        ("P41Y", 41.0),
+        ("P1Y6M", 1.5),
+        ("P10D", 10 / 365.25),
+        ("1 year 6 months", 1.5),
+        ("1y6m", 1.5),
+        ("2 years, 3 months", 2.25),
+        (b"41 years", 41.0),
     ],
 )
 def test_text_to_years(text, years):
@@ -62,7 +81,25 @@ def test_text_to_years(text, years):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "unknown", "Unknown", "nan", "NA", "n/a", "None", "not reported", "?", None, np.nan]
+    "text",
+    [
+        "",
+        "unknown",
+        "Unknown",
+        "nan",
+        "NA",
+        "n/a",
+        "None",
+        "not reported",
+        "?",
+        "-",
+        "n.a.",
+        "#N/A",
+        "not applicable",
+        "Not Applicable ",
+        None,
+        np.nan,
+    ],
 )
 def test_missing(text):
     np.testing.assert_array_equal(parsed(["41 years", text]), [41.0, np.nan])
@@ -129,7 +166,22 @@ def test_log_counts_cells(caplog):
 
 
 @pytest.mark.parametrize(
-    "text", ["old", "18 pcw", "60-", "69-60", "inf", "1,412", "41 5", "P40Y", "60s", "-5-10", "1 year 6 months", "41 m"]
+    "text",
+    [
+        "old",
+        "18 pcw",
+        "60-",
+        "69-60",
+        "inf",
+        "1,412",
+        "41 5",
+        "P40",
+        "60s",
+        "-5-10",
+        "E14.5",
+        "ninth LMP month stage",
+        "stage",
+    ],
 )
 def test_unreadable_text_is_refused(text):
     adata = with_ages(["41", text, text])
@@ -138,6 +190,35 @@ def test_unreadable_text_is_refused(text):
     ):
         pp.parse_age(adata, "age")
     assert adata.obs["age"].tolist() == ["41", text, text]
+
+
+@pytest.mark.parametrize("age_unit", ["months", "weeks", "days"])
+def test_m_is_months_but_in_years(age_unit):
+    """Ages of mice; in years it may be the sex."""
+    np.testing.assert_allclose(
+        parsed(["24m", "3m"], age_unit=age_unit), parsed(["24 months", "3 months"], age_unit=age_unit)
+    )
+    with pytest.raises(
+        ValueError, match="'m' is read as months with age_unit='months', and may be a man with 'years': '24m'"
+    ):
+        parsed(["24m"])
+
+
+def test_drop_leaves_bounds_and_decades_out():
+    np.testing.assert_array_equal(
+        parsed(["90+ years", "fifth decade stage", "41"], strategy="drop"), [np.nan, np.nan, 41]
+    )
+    np.testing.assert_array_equal(parsed(["90+ years", "fifth decade stage"], strategy="lower"), [90, 40])
+
+
+def test_what_is_not_read_may_become_missing():
+    adata = with_ages(["41", "adult", "E14.5", "adult", "unknown", b"60-69"])
+    with pytest.warns(
+        UserWarning, match=r"2 values that are no age: 'adult', 'E14.5'; their 3 cells have no age now"
+    ) as found:
+        pp.parse_age(adata, "age", errors="coerce", key_added="years")
+    assert len(found) == 1 and found[0].filename == __file__
+    np.testing.assert_array_equal(adata.obs["years"], [41, np.nan, np.nan, np.nan, np.nan, 64.5])
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
@@ -160,6 +241,7 @@ def test_five_examples_at_most():
         pytest.param(
             {"strategy": "upper"}, ValueError, "strategy='upper' is not known.*'midpoint', 'lower'", id="strategy"
         ),
+        pytest.param({"errors": "ignore"}, ValueError, "errors='ignore' is not known.*'raise', 'coerce'", id="errors"),
         pytest.param(
             {"age_unit": "hours"}, ValueError, "age_unit='hours' is not known; choose one of 'years'", id="unit"
         ),

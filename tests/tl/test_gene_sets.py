@@ -81,3 +81,51 @@ def test_the_checksum_is_that_of_reactome(data_dir, monkeypatch):
     monkeypatch.delenv("AGEVI_REACTOME", raising=False)
     path = data_dir / "reference" / "ReactomePathways_human.gmt.gz"
     assert hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest() == _gene_sets.REACTOME_SHA256
+
+
+PLAIN = "Apoptosis\tR-HSA-109581\tBAX\tBCL2\nInterferon Signaling\tR-HSA-913531\tSTAT1\tIRF9\n"
+QUOTED = "\n".join("\t".join(f'"{field}"' for field in line.split("\t")) for line in PLAIN.splitlines())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(PLAIN.encode("utf-8-sig"), id="utf-8-with-mark"),
+        pytest.param(PLAIN.encode("utf-16"), id="utf-16-with-mark"),
+        pytest.param(b"\xfe\xff" + PLAIN.encode("utf-16-be"), id="big-endian-with-mark"),
+        pytest.param(PLAIN.encode("utf-16-le"), id="utf-16-le"),
+        pytest.param(PLAIN.encode("utf-16-be"), id="utf-16-be"),
+        pytest.param(PLAIN.replace("\n", "\r\n").encode(), id="windows-ends"),
+        pytest.param(PLAIN.replace("\n", "\r").encode(), id="old-mac-ends"),
+        pytest.param(PLAIN.replace("\n", "\t\t\n").encode(), id="trailing-tabs"),
+        pytest.param(QUOTED.encode(), id="quoted-fields"),
+        pytest.param("\n".join(f'"{line}"' for line in PLAIN.splitlines()).encode(), id="quoted-lines"),
+        pytest.param(gzip.compress(QUOTED.encode("utf-16")), id="all-at-once-in-gzip"),
+        pytest.param(PLAIN.replace("R-HSA-109581", "Alzheimer\u2019s").encode("cp1252"), id="windows-code-page"),
+        pytest.param(PLAIN.replace("R-HSA-109581", "a\u2028b").encode(), id="separator-of-lines-in-a-description"),
+    ],
+)
+def test_files_as_people_have_them(tmp_path, content):
+    path = tmp_path / "sets.gmt"
+    path.write_bytes(content)
+    net, _ = read_sets(path)
+    assert net["source"].tolist() == ["Apoptosis"] * 2 + ["Interferon Signaling"] * 2
+    assert net["target"].tolist() == ["BAX", "BCL2", "STAT1", "IRF9"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(
+            b"PK\x03\x04\x14\x00\x00\x00", "is no text in UTF-8, UTF-16 or the code page of Windows", id="zip"
+        ),
+        pytest.param(gzip.compress(PLAIN.encode())[:30], "is a damaged gzip file", id="gzip"),
+        pytest.param(PLAIN.replace("\t", "  ").encode("utf-16"), "is no text in UTF-8", id="utf-16-without-tabs"),
+    ],
+)
+def test_other_files_are_refused_with_the_reason(tmp_path, content, reason):
+    path = tmp_path / "sets.gmt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as raised:
+        read_sets(path)
+    check_message(raised, reason)

@@ -4,40 +4,56 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _names
 from agevi._compat import written_to
 
 logger = logging.getLogger(__name__)
 
 STRATEGIES = ("midpoint", "lower", "drop")
+ERRORS = ("raise", "coerce")
 _PER_YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
 _WORDS = {
-    "years": "years|year|yrs|yr|y|yo|y/o",
-    "months": "months|month|mos|mo",
+    "years": "years|year|yrs|yr|y|yo|y/o|y.o",
+    "months": "months|month|mos|mo|m",
     "weeks": "weeks|week|wks|wk|w",
     "days": "days|day|d",
 }
 _UNIT_OF = {word: unit for unit, words in _WORDS.items() for word in words.split("|")}
-_MISSING = set("|unknown|nan|na|n/a|<na>|none|null|missing|not available|not reported|not provided|?|-|.".split("|"))
+_LISTED = 20
+_AMBIGUOUS = "m"  # months, or in a table of people a man
+_MISSING = set(
+    "|unknown|unspecified|undetermined|nan|nat|na|n/a|n.a.|n.a|#n/a|#n/a n/a|<na>|none|null|missing|nd|n.d.|not available|"
+    "not applicable|not reported|not recorded|not provided|not collected|not determined|not known|not specified|?|-|--|.".split(
+        "|"
+    )
+)
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _UNIT = "|".join(re.escape(word) for word in sorted(_UNIT_OF, key=len, reverse=True))
-# What may follow a number: "41 years", "41yo", "41-year-old stage" (the ontology of developmental stages).
-_TAIL = rf"(?:[\s-]?(?P<{{0}}_unit>{_UNIT})(?:[\s-]old)?(?:\s(?:human\s)?stage)?)?"
+# What may follow a number: "41 years", "41yo", "41 yrs.", "41-year-old".
+_TAIL = rf"(?:[\s-]?(?P<{{0}}_unit>{_UNIT})\.?(?:[\s-]old)?)?"
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """``template`` with LOW and HIGH as ages without a sign and ±LOW and ±HIGH as ages with one."""
+    """``template`` with LOW and HIGH as ages, ±LOW as one with a sign, and #LOW and LOW# as its number and its unit alone."""
     for name in ("LOW", "HIGH"):
-        tail = _TAIL.format(name.lower())
-        template = template.replace(f"±{name}", f"(?P<{name.lower()}>[+-]?{_NUMBER}){tail}")
-        template = template.replace(name, f"(?P<{name.lower()}>{_NUMBER}){tail}")
+        number, tail = f"(?P<{name.lower()}>{_NUMBER})", _TAIL.format(name.lower())
+        signed = f"(?P<{name.lower()}>[+-]?{_NUMBER})"
+        for form, meaning in (
+            (f"±{name}", signed + tail),
+            (f"#{name}", number),
+            (f"{name}#", tail),
+            (name, number + tail),
+        ):
+            template = template.replace(form, meaning)
     return re.compile(template)
 
 
@@ -47,9 +63,17 @@ _BINS = (
     _pattern(r"[\[(]\s?±LOW\s?,\s?±HIGH\s?[\])]"),  # "(60, 70]", as pandas.cut writes it
 )
 _BOUNDS = (
-    _pattern(r"(?:>=|<=|>|<|≥|≤|over\s|under\s)\s?LOW"),
-    _pattern(r"LOW\s?(?:\+|(?:and|or)\s(?:over|older|above))"),
+    _pattern(
+        r"(?:>=|<=|>|<|≥|≤|(?:over|above|under|below|at least|(?:more|older|greater|less|younger) than)[\s-])\s?LOW"
+    ),
+    _pattern(r"LOW\s?(?:\+|(?:and|or)\s(?:over|older|above|more))"),
+    _pattern(r"#LOW\s?\+LOW#"),  # "90+ years"
 )
+_PART = rf"({_NUMBER})[\s-]?({_UNIT})"
+_SEVERAL = re.compile(rf"{_PART}(?:(?:\s|,\s|\sand\s|,\sand\s)?{_PART})+")  # "1 year 6 months"
+_DURATION = re.compile(rf"p(?=\d)(?:{_NUMBER}y)?(?:{_NUMBER}m)?(?:{_NUMBER}w)?(?:{_NUMBER}d)?")  # "P1Y6M" of ISO 8601
+_DECADE = re.compile(rf"({'|'.join(_ORDINALS)}) decade")  # "fifth decade stage" is over 40 and under 50
+_STAGE = re.compile(r" (?:human )?stage$")  # of the ontologies of developmental stages
 
 
 def parse_age(
@@ -58,15 +82,18 @@ def parse_age(
     *,
     strategy: Literal["midpoint", "lower", "drop"] = "midpoint",
     age_unit: Literal["years", "months", "weeks", "days"] = "years",
+    errors: Literal["raise", "coerce"] = "raise",
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Ages in numbers from text such as "41 years", "60-69", ">89", "<1" or "18 weeks", in ``age_unit``.
+    """Ages in numbers from text such as "41 years", "60-69", "90+ years", "<1", "18 weeks" or "P41Y", in ``age_unit``.
 
-    Ages with a unit are converted (a year has 12 months and 365.25 days), numbers without one are taken to be in
+    Stages of the ontologies are read where they name an age ("41-year-old stage", "80 year-old and over stage", "fifth decade
+    stage"). Ages with a unit are converted (a year has 12 months and 365.25 days), numbers without one are taken to be in
     ``age_unit`` already. Bins and bounds do not become more exact by this: a clock that is trained or scored on them
-    inherits half a bin of error, and a bound such as ">89" is too low for most. Gestational ages ("18 pcw") are refused, because
-    their zero is not birth.
+    inherits half a bin of error, and a bound such as ">89" is too low for most. Gestational ages ("18 pcw", "E14.5", "ninth LMP
+    month stage") are refused, because their zero is not birth, and so is "41m" in years, which may be a man of 41; in months,
+    weeks and days, "24m" is 24 months.
 
     Parameters
     ----------
@@ -79,6 +106,9 @@ def parse_age(
         (">89", "89+", "<1") becomes that number with both. ``"drop"`` makes bins and bounds NaN, which means unlabelled.
     age_unit
         Unit of the result and of numbers without a unit.
+    errors
+        What happens to values that cannot be read: ``"raise"`` refuses the column, ``"coerce"`` makes them NaN, with a warning
+        that lists them and the number of their cells.
     key_added
         Column to write. None replaces ``adata.obs[age_key]``; name another column to keep the text.
     copy
@@ -87,15 +117,15 @@ def parse_age(
     Returns
     -------
     None, or the copy. Sets ``adata.obs[key_added or age_key]``, float64 in ``age_unit``; NaN where the age is missing
-    ("", "unknown", "NA") or dropped.
+    ("", "unknown", "n.a.", "not applicable"), dropped or, with ``errors="coerce"``, not read.
 
     Raises
     ------
     KeyError
         The column is absent.
     ValueError
-        A value cannot be read (the message lists examples), or ``strategy`` or ``age_unit`` is unknown. Nothing is
-        written then.
+        A value cannot be read (the message lists examples) and ``errors="raise"``, or ``strategy``, ``age_unit`` or ``errors``
+        is unknown. Nothing is written then.
 
     Examples
     --------
@@ -109,18 +139,15 @@ def parse_age(
     _checks.anndata(adata)
     _checks.choice(strategy, STRATEGIES, "strategy")
     _checks.choice(age_unit, tuple(_PER_YEAR), "age_unit")
+    _checks.choice(errors, ERRORS, "errors")
     values = _checks.column(adata, age_key, "age_key")
     codes, distinct = pd.factorize(values.astype(object), use_na_sentinel=True)
     read = [_read(value, strategy, age_unit) for value in distinct]
-    unreadable = [value for value, found in zip(distinct, read, strict=True) if found is None]
-    if unreadable:
-        raise ValueError(
-            f"adata.obs[{age_key!r}] has {len(unreadable)} values that are no age: {_checks.listed(unreadable)}; write "
-            "them as '41', '41 years', '18 weeks', '60-69', '>89' or '<1', or set them to NaN."
-        )
-    ages = np.array([*(found[0] for found in read if found), np.nan])
-    kinds = np.array([*(found[1] for found in read if found), "missing"])
-    counts = {kind: int((kinds[codes] == kind).sum()) for kind in ("binned", "bound", "missing")}
+    ages = np.array([*(found[0] for found in read), np.nan])
+    kinds = np.array([*(found[1] for found in read), "missing"])
+    counts = {kind: int((kinds[codes] == kind).sum()) for kind in ("binned", "bound", "missing", "unreadable")}
+    if counts["unreadable"]:
+        _report(list(distinct[kinds[:-1] == "unreadable"]), counts["unreadable"], age_key, errors)
     logger.info(
         "obs[%r]: of %d cells %d have a binned age and %d a bound (strategy %r), %d have none.",
         age_key, adata.n_obs, counts["binned"], counts["bound"], strategy, counts["missing"],
@@ -130,28 +157,68 @@ def parse_age(
     return out if copy else None
 
 
-def _read(value: object, strategy: str, age_unit: str) -> tuple[float, str] | None:
-    """Age and its kind (exact, binned, bound, missing), or None where the value cannot be read."""
+def _report(values: list[object], n_cells: int, age_key: str, errors: str) -> None:
+    """Refuse values that cannot be read, or warn of them."""
+    start = f"adata.obs[{age_key!r}] has {len(values)} values that are no age: "
+    if errors == "raise":
+        if any(re.fullmatch(rf"{_NUMBER}\s?m", str(value).strip().lower()) for value in values):
+            start += "'m' is read as months with age_unit='months', and may be a man with 'years': "
+        raise ValueError(
+            f"{start}{_checks.listed(values)}; write them as '41', '41 years', '18 weeks', '60-69', '>89' or '<1', set them to "
+            "NaN, or pass errors='coerce', which does so and lists them."
+        )
+    warnings.warn(
+        f"{start}{_checks.listed(values, _LISTED)}; their {n_cells:,} cells have no age now.",
+        UserWarning,
+        stacklevel=_checks.stack_depth(),
+    )
+
+
+def _read(value: object, strategy: str, age_unit: str) -> tuple[float, str]:
+    """Age and its kind: exact, binned, bound, missing or unreadable."""
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
-        return (float(value), "exact") if np.isfinite(value) else None
-    text = re.sub(r"\s+", " ", re.sub("[–—−]", "-", str(value))).strip().lower()
+        return (float(value), "exact") if np.isfinite(value) else (np.nan, "unreadable")
+    text = re.sub(r"\s+", " ", re.sub("[–—−]", "-", _names.name(value))).strip().lower()
+    text = _STAGE.sub("", text)
     if text in _MISSING:
         return np.nan, "missing"
     if exact := _EXACT.fullmatch(text):
-        return _number(exact, "low", age_unit), "exact"
+        return _checked(_number(exact, "low", age_unit), "exact")
+    if _DURATION.fullmatch(text) or _SEVERAL.fullmatch(text):
+        return sum(_converted(number, word, age_unit) for number, word in re.findall(_PART, text)), "exact"
     for bound in filter(None, (pattern.fullmatch(text) for pattern in _BOUNDS)):
-        return (np.nan if strategy == "drop" else _number(bound, "low", age_unit)), "bound"
+        age, kind = _checked(_number(bound, "low", age_unit), "bound")
+        return (np.nan if strategy == "drop" else age), kind
+    if decade := _DECADE.fullmatch(text):
+        low = 10.0 * _ORDINALS.index(decade[1]) * _PER_YEAR[age_unit]
+        return _binned(low, low + 10 * _PER_YEAR[age_unit], strategy)
     for binned in filter(None, (pattern.fullmatch(text) for pattern in _BINS)):
-        low = _number(binned, "low", age_unit, default=binned["high_unit"])
-        high = _number(binned, "high", age_unit)
-        if low <= high:
-            return {"midpoint": (low + high) / 2, "lower": low, "drop": np.nan}[strategy], "binned"
-    return None
+        return _binned(
+            _number(binned, "low", age_unit, default=binned["high_unit"]), _number(binned, "high", age_unit), strategy
+        )
+    return np.nan, "unreadable"
+
+
+def _checked(age: float, kind: str) -> tuple[float, str]:
+    """An age with its kind, unreadable where its unit may be none."""
+    return age, "unreadable" if np.isnan(age) else kind
+
+
+def _binned(low: float, high: float, strategy: str) -> tuple[float, str]:
+    """What a bin becomes; unreadable where its ends are not in order."""
+    if not low <= high:
+        return np.nan, "unreadable"
+    return {"midpoint": (low + high) / 2, "lower": low, "drop": np.nan}[strategy], "binned"
 
 
 def _number(match: re.Match[str], name: str, age_unit: str, default: str | None = None) -> float:
-    """A matched number in ``age_unit``."""
+    """A matched number in ``age_unit``, NaN where "m" may stand for a man."""
     word = match[f"{name}_unit"] or default
     if word is None:
         return float(match[name])
-    return float(match[name]) * _PER_YEAR[age_unit] / _PER_YEAR[_UNIT_OF[word]]
+    return np.nan if word == _AMBIGUOUS and age_unit == "years" else _converted(match[name], word, age_unit)
+
+
+def _converted(number: str, word: str, age_unit: str) -> float:
+    """A number of the unit that a word names, in ``age_unit``."""
+    return float(number) * _PER_YEAR[age_unit] / _PER_YEAR[_UNIT_OF[word]]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import http.client
 import logging
 import os
+import re
 import urllib.request
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,18 +73,16 @@ def read_gmt(path: Path) -> dict[str, list[str]]:
     Parameters
     ----------
     path
-        The file, plain or compressed by gzip.
+        The file, plain or compressed by gzip, in UTF-8, UTF-16 or the code page of Windows; fields may be in double quotes.
     """
     if not path.is_file():
         raise FileNotFoundError(f"sets={str(path)!r} is not a file; {_ACCEPTED}.")
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":  # whatever the file is called
-        content = gzip.decompress(content)
     out: dict[str, list[str]] = {}
-    for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", _text_of(path)), start=1):
         if not line.strip():
             continue
-        name, *rest = line.split("\t")
+        whole = line.count('"') == 2 and line[0] == line[-1] == '"'  # a line that was one cell of a spreadsheet
+        name, *rest = map(_unquoted, (line[1:-1] if whole else line).split("\t"))
         if not rest:
             raise ValueError(
                 f"{str(path)!r} is no GMT file: line {number} ({line[:40]!r}) has no tabs; a line holds the name of a "
@@ -92,6 +93,37 @@ def read_gmt(path: Path) -> dict[str, list[str]]:
         # Enrichr's libraries write a weight behind the gene: "TP53,1.0".
         out[name] = [gene.split(",")[0] for gene in rest[1:]]
     return out
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file, whatever it is called and however it is encoded."""
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{str(path)!r} is a damaged gzip file ({error}); copy or download it again.") from error
+    marks = (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")
+    encodings = [encoding for mark, encoding in marks if content.startswith(mark)]
+    if not encodings and b"\0" in content:  # UTF-16 without a mark: every other byte of Latin text is zero
+        encodings = ["utf-16-le" if content[1:2] == b"\0" else "utf-16-be"]
+    for encoding in encodings or ["utf-8", "cp1252"]:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text and ("\t" in text or not encoding.startswith("utf-16")):
+            return text
+    raise ValueError(
+        f"{str(path)!r} is no text in UTF-8, UTF-16 or the code page of Windows (it starts with {content[:8]!r}); save it as a "
+        "GMT file in UTF-8, unpacked or compressed by gzip."
+    )
+
+
+def _unquoted(field: str) -> str:
+    """A field without the double quotes that a spreadsheet puts around it."""
+    quoted = len(field) > 1 and field[0] == field[-1] == '"'
+    return field[1:-1].replace('""', '"') if quoted else field
 
 
 def _from_mapping(sets: Mapping[Any, Iterable[Any]]) -> pd.DataFrame:
