@@ -129,7 +129,7 @@ class ShellMixin(Host):
                     check_covariate(adata, key, argument)
                     obs[key] = adata.obs[key].to_numpy()
                     new = set(_checks.labels(adata, key, argument)) - set(known) if known else set()
-                    if new:
+                    if new and known:
                         raise ValueError(unknown_values(key, new, known))
                 else:
                     obs[key] = 0.0 if known is None else known[0]
