@@ -29,7 +29,7 @@ _UNIT_OF = {word: unit for unit, words in _WORDS.items() for word in words.split
 _LISTED = 20
 _AMBIGUOUS = "m"  # months, or in a table of people a man
 _MISSING = set(
-    "|unknown|unspecified|undetermined|nan|nat|na|n/a|n.a.|n.a|#n/a|#n/a n/a|<na>|none|null|missing|nd|n.d.|not available|"
+    "|unknown|unspecified|undetermined|nan|nat|na|n/a|n.a.|n.a|#n/a|#n/a n/a|<na>|none|null|missing|n.d.|not available|"
     "not applicable|not reported|not recorded|not provided|not collected|not determined|not known|not specified|?|-|--|.".split(
         "|"
     )
