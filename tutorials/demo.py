@@ -71,7 +71,7 @@ save(sc.pl.umap(adata, color=["agevi_predicted", "dataset"], title=titles, frame
 # Save, load without the data, and predict the same.
 model.save(output / "clock", overwrite=True)
 clock = agevi.io.load_clock(output / "clock")
-if not np.array_equal(clock.predict_age(adata), adata.obs["agevi_predicted"]):
+if not np.array_equal(clock.predict_age(adata), model.predict_age(adata)):
     raise RuntimeError("the clock that was saved and loaded predicts other ages.")
 print(f"The saved clock, loaded again, predicts the same ages. Look at {output}/:")
 print("  " + "\n  ".join(sorted(path.name for path in output.iterdir())))
