@@ -70,6 +70,17 @@ def test_the_table(clock, data):
     assert params["n_known"] == sum(role in ("train", "validation") for role in clock.split_.values())
 
 
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_layer_holds_the_values_where_x_does_not(clock, data, refit):
+    arguments = CONDITION | ONCE | {"refit_clock": refit}
+    agevi.tl.compare_transfer(data, clock, **arguments, key_added="x")
+    data.layers["counts"], data.X = data.X.copy(), data.X * 0
+    agevi.tl.compare_transfer(data, clock, layer="counts", **arguments, key_added="layer")
+    pd.testing.assert_frame_equal(data.uns["x_transfer"], data.uns["layer_transfer"])
+    with pytest.raises(KeyError, match="layer='count' is not in adata.layers; closest: 'counts'"):
+        agevi.tl.compare_transfer(data, clock, layer="count", **arguments)
+
+
 def test_folds_hold_out_whole_subjects_and_are_the_same_for_all(clock, data, monkeypatch):
     seen = {}
 

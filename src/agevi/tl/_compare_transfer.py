@@ -18,7 +18,7 @@ from agevi.model._bundle import copy_of
 from agevi.model.transfer import CaseControlClassifier
 from agevi.tl._recipe import ROLE_ARGUMENTS, check_kwargs
 from agevi.tl._transfer_folds import Fits, draw_folds, fit_folds
-from agevi.tl._transfer_rows import Samples, samples_of
+from agevi.tl._transfer_rows import Samples, reading, samples_of
 from agevi.tl._transfer_table import metric_table
 
 NOUN = "transfer"
@@ -33,6 +33,7 @@ def compare_transfer(  # noqa: PLR0913
     n_folds: int = 5,
     n_repeats: int = 5,
     sex_key: str | None = None,
+    layer: str | None = None,
     reference: str = "from scratch",
     validation_size: float = 0.2,
     train_kwargs: dict[str, Any] | None = None,
@@ -73,6 +74,8 @@ def compare_transfer(  # noqa: PLR0913
         probability counts, and averaged over divisions. AUROC is taken over pairs of subjects that the same fold held out.
     sex_key
         Column with the sex, or another category of samples, for the row without genes.
+    layer
+        Layer of ``adata`` with the values, where it is not the one that the clock was trained on.
     reference
         Row that the others are compared with.
     validation_size
@@ -170,8 +173,9 @@ def compare_transfer(  # noqa: PLR0913
         ("clock_kwargs", clock_kwargs, type(clock)),
     ):
         check_kwargs(name, kwargs, f"{cls.__name__}.train", cls.train, ("self", *ROLE_ARGUMENTS))
-    model = CaseControlClassifier.from_clock(clock, adata, condition_key=condition_key, control=control)
-    samples = samples_of(adata, clock, model, condition_key, sex_key)
+    data = adata if layer is None else reading(adata, layer, getattr(clock, "setup_args", {}).get("layer"))
+    model = CaseControlClassifier.from_clock(clock, data, condition_key=condition_key, control=control)
+    samples = samples_of(data, clock, model, condition_key, sex_key)
     _checks.choice(reference, samples.rows, "reference")
     _check_folds(samples, n_folds, condition_key)
     known = [] if refit_clock else [s for s in samples.case_of.index if clock.split_.get(s) in _keys.FITTED_ROLES]
@@ -213,6 +217,7 @@ def compare_transfer(  # noqa: PLR0913
         "n_folds": n_folds,
         "n_repeats": n_repeats,
         "sex_key": sex_key,
+        "layer": layer,
         "reference": reference,
         "validation_size": validation_size,
         "train_kwargs": train_kwargs or {},

@@ -113,6 +113,27 @@ def samples_of(
     )
 
 
+def reading(adata: AnnData, layer: str, place: str | None) -> AnnData:
+    """The same cells with the values of a layer where a clock reads them.
+
+    Parameters
+    ----------
+    adata
+        The user's data, which is only read.
+    layer
+        Layer with the values.
+    place
+        Layer that the clock reads; None for X.
+    """
+    _checks.anndata(adata)
+    x, obs = _checks.matrix(adata, layer), adata.obs.loc[:, [c for c in adata.obs if not str(c).startswith("_scvi")]]
+    layers = None if place is None else {place: x}
+    out = AnnData(X=x if place is None else None, obs=obs, var=pd.DataFrame(index=adata.var_names), layers=layers)
+    if has_sets(adata):
+        write_sets(out, feature_sets(adata))
+    return out
+
+
 def _table(adata: AnnData, clock: Any, shell: AnnData, code: np.ndarray) -> Table:
     """The features that the clock reads, of every sample and, for clocks of several modalities, kind of measurement."""
     setup = clock.setup_args
