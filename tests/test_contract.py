@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 import agevi
 from agevi.model.linear._base import FittedLinearClock
@@ -230,3 +231,16 @@ def test_values_that_are_normalised_already(cls, cohort, tmp_path):
     assert np.isfinite(ages).all()
     model.save(tmp_path / "clock")
     np.testing.assert_array_equal(agevi.io.load_clock(tmp_path / "clock").predict_age(cohort), ages)
+
+
+def test_a_default_dtype_that_another_library_left(cls, cohort, tmp_path):
+    expected = fit(cls, cohort.copy()).predict_age(cohort)
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = fit(cls, cohort)
+        model.save(tmp_path / "clock")
+        for clock in (model, cls.load(tmp_path / "clock")):
+            np.testing.assert_allclose(clock.predict_age(cohort), expected, rtol=1e-5)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)

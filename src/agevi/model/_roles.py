@@ -21,6 +21,7 @@ from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.dataloaders._sums import sample_groups
 from agevi.model._density import density_weights
+from agevi.model._seed import in_float32
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def all_or_nothing(train: Train) -> Train:
 
     @wraps(train)
     def whole(self: Any, *args: Any, **kwargs: Any) -> None:
-        with self._kept_unless_done():
+        with self._kept_unless_done(), in_float32():
             train(self, *args, **kwargs)
 
     return whole  # type: ignore[return-value]

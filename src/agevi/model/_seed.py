@@ -26,6 +26,18 @@ TURN = threading.RLock()
 def seeded(seed: int) -> Iterator[None]:
     """Torch seeded with ``seed`` inside the block and as it was after it; other threads wait for its end."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with TURN, torch.random.fork_rng(devices=list(devices)):
+    with TURN, torch.random.fork_rng(devices=list(devices)), in_float32():
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """New tensors are float32 inside the block, also where another library left torch another default."""
+    with TURN:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
