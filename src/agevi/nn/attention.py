@@ -163,7 +163,7 @@ class FeatureTokens(nn.Module):
     def shares(self, measured: torch.Tensor) -> torch.Tensor:
         """Share of every token's features in masks, (n, n_features) to (n, n_tokens)."""
         size = torch.bincount(self.token_of, minlength=self.n_tokens).clamp_min(1)
-        out = torch.zeros(len(measured), self.n_tokens, device=measured.device)
+        out = torch.zeros(len(measured), self.n_tokens, dtype=torch.float32, device=measured.device)
         return out.index_add_(1, self.token_of, measured.float()) / size
 
     def units(self, z: torch.Tensor) -> torch.Tensor:

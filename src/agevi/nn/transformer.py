@@ -90,7 +90,7 @@ class TabTransformer(nn.Module):
 
     def shares(self, measured: torch.Tensor) -> torch.Tensor:
         """No token is made of features, (n, 0)."""
-        return torch.zeros(len(measured), 0, device=measured.device)
+        return torch.zeros(len(measured), 0, dtype=torch.float32, device=measured.device)
 
     def forward(
         self,
