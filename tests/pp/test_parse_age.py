@@ -44,6 +44,7 @@ def parsed(values, **arguments):
         ("6 months - 2 years", 1.25),
         ("18-20 weeks", 19 * 7 / 365.25),
         ("(20, 30]", 25.0),
+        ("(0,5]", 2.5),  # as cut of R writes it
         ("[-1, 2)", 0.5),
         (">89", 89.0),
         ("≥ 89 years", 89.0),
@@ -74,6 +75,16 @@ def parsed(values, **arguments):
         ("1y6m", 1.5),
         ("2 years, 3 months", 2.25),
         (b"41 years", 41.0),
+        ("20 month-old stage and over", 20 / 12),
+        ("20-month-old stage and over (mouse)", 20 / 12),
+        ("2-month-old stage (mouse)", 2 / 12),
+        ("child stage (1-4 yo)", 2.5),
+        ("newborn stage (0-28 days)", 14 / 365.25),
+        ("2-5 year-old child stage", 3.5),
+        ("3 mths", 0.25),
+        ("41,5", 41.5),
+        ("41,5 years", 41.5),
+        ("0,5-1,5", 1.0),
     ],
 )
 def test_text_to_years(text, years):
@@ -174,6 +185,7 @@ def test_log_counts_cells(caplog):
         "69-60",
         "inf",
         "1,412",
+        "34,37",  # two donors?
         "41 5",
         "P40",
         "60s",

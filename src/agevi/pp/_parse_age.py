@@ -21,7 +21,7 @@ ERRORS = ("raise", "coerce")
 _PER_YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
 _WORDS = {
     "years": "years|year|yrs|yr|y|yo|y/o|y.o",
-    "months": "months|month|mos|mo|m",
+    "months": "months|month|mths|mth|mons|mon|mos|mo|m",
     "weeks": "weeks|week|wks|wk|w",
     "days": "days|day|d",
 }
@@ -73,7 +73,11 @@ _PART = rf"({_NUMBER})[\s-]?({_UNIT})"
 _SEVERAL = re.compile(rf"{_PART}(?:(?:\s|,\s|\sand\s|,\sand\s)?{_PART})+")  # "1 year 6 months"
 _DURATION = re.compile(rf"p(?=\d)(?:{_NUMBER}y)?(?:{_NUMBER}m)?(?:{_NUMBER}w)?(?:{_NUMBER}d)?")  # "P1Y6M" of ISO 8601
 _DECADE = re.compile(rf"({'|'.join(_ORDINALS)}) decade")  # "fifth decade stage" is over 40 and under 50
-_STAGE = re.compile(r" (?:human )?stage$")  # of the ontologies of developmental stages
+# Of the ontologies of developmental stages: "41-year-old human stage", "2-month-old stage (mouse)", "child stage (1-4 yo)".
+_STAGE = re.compile(r" (?:human |child )?stage(?= and over$|$)")
+_SPECIES = re.compile(r" \((?:human|mouse)\)$")
+_NAMED_STAGE = re.compile(r"[a-z]+ stage \((.+)\)")
+_COMMA = re.compile(r"(?<=\d),(?=\d(?!\d))")  # "41,5"; "34,37" may be two donors, and "1,200" a thousand
 
 
 def parse_age(
@@ -88,12 +92,12 @@ def parse_age(
 ) -> AnnData | None:
     """Ages in numbers from text such as "41 years", "60-69", "90+ years", "<1", "18 weeks" or "P41Y", in ``age_unit``.
 
-    Stages of the ontologies are read where they name an age ("41-year-old stage", "80 year-old and over stage", "fifth decade
-    stage"). Ages with a unit are converted (a year has 12 months and 365.25 days), numbers without one are taken to be in
-    ``age_unit`` already. Bins and bounds do not become more exact by this: a clock that is trained or scored on them
-    inherits half a bin of error, and a bound such as ">89" is too low for most. Gestational ages ("18 pcw", "E14.5", "ninth LMP
-    month stage") are refused, because their zero is not birth, and so is "41m" in years, which may be a man of 41; in months,
-    weeks and days, "24m" is 24 months.
+    Stages of the ontologies are read where they name an age ("41-year-old stage", "20 month-old stage and over", "fifth
+    decade stage", "child stage (1-4 yo)"), and so is one decimal behind a comma ("41,5"). Ages with a unit are converted (a
+    year has 12 months and 365.25 days), numbers without one are taken to be in ``age_unit`` already. Bins and bounds do not
+    become more exact by this: a clock that is trained or scored on them inherits half a bin of error, and a bound such as
+    ">89" is too low for most. Gestational ages ("18 pcw", "E14.5", "ninth LMP month stage") are refused, because their zero
+    is not birth, and so is "41m" in years, which may be a man of 41; in months, weeks and days, "24m" is 24 months.
 
     Parameters
     ----------
@@ -179,7 +183,8 @@ def _read(value: object, strategy: str, age_unit: str) -> tuple[float, str]:
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
         return (float(value), "exact") if np.isfinite(value) else (np.nan, "unreadable")
     text = re.sub(r"\s+", " ", re.sub("[–—−]", "-", _names.name(value))).strip().lower()
-    text = _STAGE.sub("", text)
+    text = _NAMED_STAGE.sub(r"\1", _STAGE.sub("", _SPECIES.sub("", text)))
+    text = text if text[:1] in ("(", "[") else _COMMA.sub(".", text)
     if text in _MISSING:
         return np.nan, "missing"
     if exact := _EXACT.fullmatch(text):
