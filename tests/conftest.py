@@ -26,6 +26,12 @@ def _one_thread(_one_thread_for_fixtures: None) -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def bars_of_short_calls(monkeypatch) -> None:
+    """Bars leave their trace however short a call is, as those of long calls do."""
+    monkeypatch.setattr(agevi._progress, "SHORT", 0.0)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets."""

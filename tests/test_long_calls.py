@@ -110,6 +110,7 @@ def classifier(adata):
     return agevi.model.CaseControlClassifier.from_clock(model, adata, condition_key="state", control="control")
 
 
+@pytest.mark.usefixtures("bars_of_short_calls")
 @pytest.mark.parametrize("name", CALLS)
 def test_shows_one_bar_in_words(cohort, capsys, name):
     make, first = CALLS[name]
@@ -152,6 +153,7 @@ def test_training_leaves_others_quiet_and_as_they_were():
     code = """
         import logging, torch, agevi
         torch.set_num_threads(2)
+        agevi._progress.SHORT = 0.0
         adata = agevi.datasets.simulate_cohort(n_subjects=24, n_cells=10, n_genes=40)
         agevi.pp.split_subjects(adata, subject_key="donor", age_key="age")
         agevi.model.MLPClock.setup_anndata(adata, subject_key="donor", age_key="age")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import threading
+import time
 import types
 
 import joblib
@@ -13,6 +14,8 @@ import pytest
 from agevi import _progress
 from agevi._progress import progress, silent, steps
 from agevi._settings import settings
+
+pytestmark = pytest.mark.usefixtures("bars_of_short_calls")
 
 
 @pytest.fixture
@@ -163,6 +166,33 @@ def test_a_notebook_keeps_the_last_state(monkeypatch):
     assert out.getvalue() == ""
     assert shown[0].startswith("PLSClock:   0%|")
     assert shown[-1].startswith("PLSClock, fold 5 of 5: 100%|")
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        pytest.param(1.0, [], id="short"),
+        pytest.param(0.25, ["3/4", "4/4"], id="long"),  # lines from that time on
+        pytest.param(0.0, ["1/4", "2/4", "3/4", "4/4"], id="slow steps"),
+    ],
+)
+def test_calls_have_lines_once_they_have_run_for_a_while(written, monkeypatch, at, expected):
+    monkeypatch.setattr(_progress, "SHORT", at)
+    with progress(4, "PLSClock", "folds") as bar:
+        for _ in range(4):
+            time.sleep(0.1)
+            bar.step()
+    assert counts(written()) == expected
+
+
+def test_short_calls_leave_no_trace_in_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", out := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(_progress, "SHORT", 60.0)
+    run(5, "folds")
+    assert "PLSClock" in out.getvalue()  # it was there while it ran
+    assert "\n" not in out.getvalue()
+    assert out.getvalue().rstrip("\r").rsplit("\r", 1)[-1].strip() == ""
 
 
 def test_counts_what_is_gone_through(written):

@@ -21,6 +21,8 @@ _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 _MOST_LINES = 50
 """Steps up to which each has its line in a file; with more, a line for every tenth of them or after ten seconds."""
 _PAUSE = 10.0
+SHORT = 1.0
+"""Seconds that a call takes before a file has lines of it, or its bar stays in a terminal or a notebook."""
 _owner = threading.Lock()
 """Held by the call whose bar is shown; calls inside it, in any thread, show none."""
 _FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}, {remaining} left{postfix}]"
@@ -64,6 +66,16 @@ class _Terminal(tqdm):
     pause = 0.1
     ended = False
 
+    @property
+    def short(self) -> bool:
+        """Whether the call is too short so far for a trace of it to stay."""
+        return float(self.format_dict["elapsed"]) < SHORT
+
+    def close(self) -> None:
+        """End at the last state, or without a trace."""
+        self.leave = not self.short
+        super().close()
+
 
 class _Plain(_Terminal):
     """A bar without control characters."""
@@ -93,6 +105,12 @@ class _Notebook(_Plain):
         else:
             self.handle.update(shown, raw=True)
 
+    def close(self) -> None:
+        """End at the last state, or with nothing in its place."""
+        super().close()
+        if self.handle is not None and self.short:
+            self.handle.update({"text/plain": ""}, raw=True)
+
 
 class _Lines(_Plain):
     """A line for a step, or for a tenth of them."""
@@ -107,7 +125,7 @@ class _Lines(_Plain):
         every = self.unit != "epochs"
         late = every and time.monotonic() - self.at >= _PAUSE
         due = (every and total <= _MOST_LINES) or tenths > self.tenths or late
-        if not self.ended and (n <= self.written or not due):
+        if self.short or (not self.ended and (n <= self.written or not due)):
             return
         self.ended, self.written, self.tenths, self.at = False, n, tenths, time.monotonic()
         elapsed = self.format_dict["elapsed"]
