@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import threading
+import weakref
 
 import anndata as ad
 import numpy as np
@@ -167,6 +169,41 @@ def test_other_cells_or_genes_in_place(cls, change, message, adata):
         assert message in str(error.value)
         assert f"{cls.__name__}.setup_anndata again" in str(error.value)
         assert "_scvi" not in str(error.value)
+
+
+@every_class
+@pytest.mark.parametrize("how", ["X", "layer", "features", "view"])
+def test_values_that_are_replaced_after_the_set_up(cls, how, adata):
+    """Training on the old values and predicting from the new ones would be wrong without a word; equal values are taken."""
+    data = adata[: adata.n_obs // 2] if how == "view" else adata
+    setup = {"layer": {"layer": "twice"}, "features": {"features": adata.var_names[:20]}}.get(how, {})
+    model = make(cls, data, **setup)
+    for reverse in (False, True):
+        old = adata.layers["twice"] if how == "layer" else adata.X
+        new = old[:, ::-1].copy() if reverse else old.copy()
+        if how == "layer":
+            adata.layers["twice"] = new
+        else:
+            adata.X = new
+        if not reverse:
+            train(model)
+            continue
+        with pytest.raises(ValueError, match=r"other values than when it was set up for .*setup_anndata again"):
+            train(model)
+    assert data.is_view == (how == "view")
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+@pytest.mark.parametrize("setup", [{}, {"layer": "twice"}, {"features": ["gene00", "gene01", "gene02"]}], ids=str)
+def test_views_that_were_set_up_keep_no_data_alive(dense, setup, adata):
+    data = adata.copy()
+    if dense:
+        data.X, data.layers["twice"] = data.X.toarray(), data.layers["twice"].toarray()
+    alive = weakref.ref(data)
+    PLSClock.setup_anndata(data[:100], **SETUP, **setup)
+    del data
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.parametrize(

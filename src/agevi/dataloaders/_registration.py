@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks
@@ -19,6 +20,7 @@ from agevi.dataloaders._query import CUT, VERSIONS, kind_of_name, spelling
 logger = logging.getLogger(__name__)
 
 _REGISTERED: WeakIdKeyDictionary = WeakIdKeyDictionary()  # user's data: {class: manager}, for as long as the data live
+_ROWS = 4096  # compared in one step
 _TYPED = 100  # names; longer lists are of drug targets and the like, most of which any data lack
 
 
@@ -79,8 +81,29 @@ def check_unchanged(adata: AnnData, manager: AnnDataManager, name: str) -> None:
             )
 
 
+def check_values_kept(adata: AnnData, own: AnnData, layer: str | None, name: str) -> None:
+    """Refuse data whose matrix was replaced after they were set up: they would be predicted, and the old one trained on."""
+    if (adata.X is None) if layer is None else (layer not in adata.layers):
+        return  # dropped, and not replaced
+    then = _checks.matrix(own, layer)
+    if not adata.is_view and _checks.matrix(adata, layer) is then:
+        return
+    columns = slice(None) if adata.var_names.equals(own.var_names) else adata.var_names.get_indexer(own.var_names)
+    for start in range(0, adata.n_obs, _ROWS):
+        rows = slice(start, start + _ROWS)
+        now = _checks.matrix(adata[rows], layer)[:, columns]
+        differ = now != then[rows]
+        if differ.nnz if sp.issparse(differ) else np.any(differ):
+            raise ValueError(
+                f"{'adata.X' if layer is None else f'adata.layers[{layer!r}]'} holds other values than when it was set up for "
+                f"{name}; call {name}.setup_anndata again and make the clock anew."
+            )
+
+
 def _of_values(values: Any, obs: pd.DataFrame, var: pd.DataFrame, layer: str | None) -> AnnData:
     """An AnnData with ``values`` in X or in one layer; names of cells become text, as anndata would make them."""
+    if getattr(values, "_view_args", None) is not None:
+        values._view_args = None  # anndata's values of a view, a copy, refer to all data, which would never be freed
     if obs.index.inferred_type != "string":
         obs = obs.set_axis(obs.index.astype(str))
     if layer is None:

@@ -21,7 +21,7 @@ from agevi.dataloaders._register import (
     covariate_columns,
     make_manager,
 )
-from agevi.dataloaders._registration import check_unchanged, forget, recall, remember
+from agevi.dataloaders._registration import check_unchanged, check_values_kept, forget, recall, remember
 from agevi.io._card import clock_card
 from agevi.io._format import Bundle
 from agevi.model import _bundle
@@ -171,6 +171,7 @@ class ShellMixin(Host):
         own: AnnData = self.adata_manager.adata
         if self.adata is not own:
             check_unchanged(self.adata, self.adata_manager, type(self).__name__)
+            check_values_kept(self.adata, own, self.setup_args["layer"], type(self).__name__)
         setup = self.setup_args
         check_values(
             _checks.matrix(own, setup["layer"]), setup, counts=self.expects == "counts", model=type(self).__name__
