@@ -241,6 +241,8 @@ def test_a_default_dtype_that_another_library_left(cls, cohort, tmp_path):
         model.save(tmp_path / "clock")
         for clock in (model, cls.load(tmp_path / "clock")):
             np.testing.assert_allclose(clock.predict_age(cohort), expected, rtol=1e-5)
+        agevi.tl.attribute_genes(cohort, model, n_boot=10)
+        assert np.isfinite(cohort.varm["agevi_attribution"]).any()
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)

@@ -264,6 +264,11 @@ def units(adata: ad.AnnData, subject_key: str, sample_key: str | None) -> tuple[
 
 def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: bool) -> pd.Series:
     """The one age of every unit, indexed by unit; NaN where unlabelled."""
+    if unit.name == age_key:
+        raise ValueError(
+            f"age_key={age_key!r} is also the column of the {'samples' if is_sample else 'subjects'}; pass the column with "
+            "the names of the donors or animals as subject_key."
+        )
     frame = pd.DataFrame({"unit": unit.to_numpy(), "age": age})
     grouped = frame.groupby("unit", sort=True)["age"]
     low, high, known, size = grouped.min(), grouped.max(), grouped.count(), grouped.size()

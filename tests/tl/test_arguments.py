@@ -178,3 +178,28 @@ def test_a_wrong_name_gets_the_closest(cohort, call, given):
 def test_a_class_that_is_not_trained_is_refused_by_name_too(cohort):
     with pytest.raises(ValueError, match="LinearClock is not trained on ages"):
         cross_validate(cohort, "LinearClock", **KEYS)
+
+
+@pytest.mark.parametrize("tool", [compare_models, cross_validate, tune])
+def test_subjects_need_names_of_their_own(cohort, tool):
+    cohort.obs["age"] = cohort.obs["age"].round()
+    with pytest.raises(ValueError, match="age_key='age' is also the column of the subjects; pass the column with"):
+        tool(cohort, [PLSClock] if tool is compare_models else PLSClock, age_key="age", subject_key="age")
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
+def test_dictionaries_are_asked_for(cohort, tool):
+    with pytest.raises(TypeError, match="setup_kwargs is a str; pass a dictionary of arguments"):
+        tool(cohort, setup_kwargs="layer")
+
+
+def test_clocks_are_asked_for(cohort):
+    with pytest.raises(TypeError, match=re.escape("models is a int; pass a list of clocks, such as ['PLSClock'].")):
+        compare_models(cohort, 3, **KEYS)
+
+
+@pytest.mark.parametrize("n_jobs", [0, "2", 1.5])
+@pytest.mark.parametrize("tool", ["cross_validate", "compare_models"])
+def test_workers_are_counted(cohort, tool, n_jobs):
+    with pytest.raises(ValueError, match=f"n_jobs={n_jobs!r} is not a number of workers; pass a whole number from 1"):
+        TOOLS[tool](cohort, n_jobs=n_jobs)

@@ -12,6 +12,7 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi.metrics._ranks import mean_and_error
+from agevi.model._seed import in_float32
 from agevi.model.nmf._module import NMFModule
 from agevi.model.vae._module import ClockVAEModule
 from agevi.nn.attribution import Reader
@@ -103,11 +104,12 @@ def age_programs(
     units = make_units(adata, model, groupby=None, unit=unit, cells=cells)
     _, n_samples, settings = settings_of(model, "expected_gradients", n_samples, summed=units.summed, rng=generator)
     rows = units.sets[0]
-    latent = _Latent(model, adata, rows.cells, rows.codes)
-    totals = Totals.empty(units, len(latent.genes), latent.device)
-    add_rows(totals, units, rows, latent, settings)
-    absolute, signed = totals.means(0, np.flatnonzero(totals.weight[0]))
-    loadings = _loadings(model, latent, np.arange(len(rows.subject)))  # n_programs x n_genes
+    with in_float32():
+        latent = _Latent(model, adata, rows.cells, rows.codes)
+        totals = Totals.empty(units, len(latent.genes), latent.device)
+        add_rows(totals, units, rows, latent, settings)
+        absolute, signed = totals.means(0, np.flatnonzero(totals.weight[0]))
+        loadings = _loadings(model, latent, np.arange(len(rows.subject)))  # n_programs x n_genes
     table = _table(latent.genes, absolute, signed.mean(axis=0), loadings, np.asarray(model.genes), n_genes)
     position = pd.Index(model.genes).get_indexer(adata.var_names)
     aligned = np.where((position >= 0)[:, None], loadings.T[position], np.nan).astype(np.float32)

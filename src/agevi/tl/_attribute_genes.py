@@ -16,7 +16,7 @@ from agevi._compat import written_to
 from agevi._progress import Bar, progress
 from agevi.metrics._ranks import mean_and_error, rank_stability
 from agevi.model._clock import is_clock
-from agevi.model._seed import as_seed
+from agevi.model._seed import as_seed, in_float32
 from agevi.tl._attribution_methods import settings_of
 from agevi.tl._attribution_run import Function, Settings, Totals, add_rows, background_of
 from agevi.tl._attribution_units import Units, draw_cells, make_units
@@ -150,7 +150,7 @@ def attribute_genes(  # noqa: PLR0913
     units = [make_units(adata, clock, groupby=groupby, unit=unit, cells=drawn) for clock in models]
     methods, numbers = [], []
     n_rows = sum(len(rows.subject) for own in units for rows in own.sets)
-    with progress(n_rows, f"{type(model).__name__}, attributions", "rows") as bar:
+    with in_float32(), progress(n_rows, f"{type(model).__name__}, attributions", "rows") as bar:
         for clock, own in zip(models, units, strict=True):
             used, n_used, settings = settings_of(
                 clock, method, n_samples, summed=own.summed, rng=generator, row_seed=row_seed

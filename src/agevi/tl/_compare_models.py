@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from agevi._threads import threads
 from agevi.dataloaders._register import check_setup
 from agevi.model import MODELS
 from agevi.model._clock import ClockMixin
-from agevi.tl._arguments import CALLS, as_called, with_layer
+from agevi.tl._arguments import CALLS, as_called, check_dictionaries, with_layer
 from agevi.tl._baselines import Units, make_units, median_ages, profiles, ridge_ages, shuffled_ages
 from agevi.tl._checkpoint import Checkpoint, seed_of
 from agevi.tl._cross_validate import gather
@@ -155,6 +155,7 @@ def compare_models(  # noqa: PLR0913
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "models", "n_jobs", "copy")}
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
+    check_dictionaries(setup_kwargs=setup_kwargs)
     setup_kwargs = with_layer(setup_kwargs, layer)
     recipes = named_recipes(models, keys, setup_kwargs)
     n_null = {True: _number(n_null_linear, "n_null_linear"), False: _number(n_null_network, "n_null_network")}
@@ -223,6 +224,8 @@ def named_recipes(
         models = [cls for cls in MODELS if cls.trainable and cls.expects != "continuous"]
     if isinstance(models, type | str):
         models = [models]
+    if not isinstance(models, Iterable):
+        raise TypeError(f"models is a {type(models).__name__}; pass a list of clocks, such as ['PLSClock'].")
     if not isinstance(models, Mapping):
         names = [_row(given) for given in models]
         twice = [name for name in names if names.count(name) > 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
@@ -75,13 +76,18 @@ def _run(
     """Results with their numbers, each as soon as it is there where the backend can do that."""
     if not jobs:
         return
-    parallel = Parallel(n_jobs=None if n_jobs == 1 else n_jobs, return_as=return_as())
-    yield from parallel(delayed(_numbered)(*job, n_threads) for job in jobs)
+    yield from in_parallel(n_jobs)(delayed(_numbered)(*job, n_threads) for job in jobs)
 
 
-def return_as() -> str:
-    """The quickest way in which the active backend can return results."""
-    return "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
+def in_parallel(n_jobs: int | None) -> Any:
+    """What runs jobs side by side and returns their results in the quickest way that the active backend knows."""
+    if n_jobs is not None and (isinstance(n_jobs, str | float) or n_jobs == 0):
+        raise ValueError(
+            f"n_jobs={n_jobs!r} is not a number of workers; pass a whole number from 1, or -1 for as many as there are "
+            "processors."
+        )
+    quickest = "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
+    return Parallel(n_jobs=None if n_jobs == 1 else n_jobs, return_as=quickest)
 
 
 def _numbered(number: int, data: FoldData, job: FoldJob, n_threads: int) -> tuple[int, FoldResult]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from agevi import _keys
 from agevi._progress import progress, silent
@@ -17,7 +17,7 @@ from agevi._threads import threads
 from agevi.model._seed import as_seed
 from agevi.model.transfer import CaseControlClassifier
 from agevi.tl._fold_run import ALONE
-from agevi.tl._run_jobs import return_as
+from agevi.tl._run_jobs import in_parallel
 from agevi.tl._transfer_rows import NETWORKS, Samples, linear_probabilities
 
 _LEAST_VALIDATION = 2
@@ -101,7 +101,7 @@ def fit_folds(fits: Fits, folds: Sequence[Fold], n_jobs: int | None) -> list[np.
         As in joblib. 1 leaves the choice to :func:`joblib.parallel_config`, and runs in this process without one.
     """
     words = [f"transfer, repeat {fold.repeat + 1}, fold {fold.number + 1}" for fold in folds]
-    parallel = Parallel(n_jobs=None if n_jobs == 1 else n_jobs, return_as=return_as())
+    parallel = in_parallel(n_jobs)
     found: dict[int, np.ndarray] = {}
     with progress(len(folds), words[0], "folds") as bar:
         for i, probability in parallel(delayed(_fit_fold)(i, fits, fold) for i, fold in enumerate(folds)):

@@ -16,7 +16,7 @@ from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.dataloaders._register import where
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.model._seed import as_seed
-from agevi.tl._arguments import with_layer
+from agevi.tl._arguments import check_dictionaries, with_layer
 from agevi.tl._checkpoint import matrix_digest
 from agevi.tl._fold_run import FoldJob
 from agevi.tl._folds import Cohort, deal_folds, without_folds
@@ -148,6 +148,7 @@ def tune(  # noqa: PLR0913
     """
     _need_optuna()
     _checks.anndata(adata)
+    check_dictionaries(setup_kwargs=setup_kwargs, model_kwargs=model_kwargs, train_kwargs=train_kwargs)
     model_cls, setup_kwargs = clock_class(model_cls), with_layer(setup_kwargs, layer)
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     fixed = {
