@@ -464,6 +464,9 @@ def years_of_birth(a):
 
 AGES = {
     "years of birth": (years_of_birth, {}, "as years of birth do; turn them into ages: adata.obs['age'] = collection_year - adata.obs['age']."),
+    "years of birth with a code": (lambda a: np.where(a.obs["donor"] == "d00", -1, years_of_birth(a)), {}, "as years of birth do;"),
+    "years of birth and ages": (lambda a: np.where(a.obs["donor"] == "d00", a.obs["age"], years_of_birth(a)), {}, "as years of birth do;"),
+    "dates of birth as fractions of years": (lambda a: 2024.5 - a.obs["age"], {}, "as years of birth do;"),
     "days as years": (lambda a: np.round(365.25 * a.obs["age"].to_numpy()), {}, "years, which nobody reaches; name their unit, age_unit='days' or 'weeks' or 'months'."),
     "days as months": (lambda a: np.round(365.25 * a.obs["age"].to_numpy()), {"age_unit": "months"}, "name their unit, age_unit='days' or 'weeks'."),
     "a code for unknown": (lambda a: np.where(a.obs["donor"] == "d00", 999.0, a.obs["age"]), {}, "has an age of 999 years, which nobody reaches, in 20 of 480 cells; if it is a code for an unknown age, set it to NaN"),
@@ -480,14 +483,18 @@ def test_what_cannot_be_an_age(cohort, kind):
         lambda: agevi.tl.cross_validate(cohort, agevi.model.PLSClock, **SETUP, setup_kwargs=setup),
         lambda: agevi.tl.compare_models(cohort, {"a": agevi.model.PLSClock}, **SETUP, setup_kwargs=setup),
     )
-    for call in calls:
+    in_tools = words.replace("age_unit='days'", "setup_kwargs={'age_unit': 'days'}")  # as the called function takes it
+    for call, wanted in zip(calls, (words, in_tools, in_tools), strict=True):
         with pytest.raises(ValueError) as raised:
             call()
-        check_message(raised, words)
+        check_message(raised, wanted)
 
 
-def test_tools_without_a_unit_refuse_years_of_birth(cohort):
+@pytest.mark.parametrize("unknown", [None, -1.0, 50.0], ids=str)
+def test_tools_without_a_unit_refuse_years_of_birth(cohort, unknown):
     cohort.obs["born"] = years_of_birth(cohort)
+    if unknown is not None:
+        cohort.obs.loc[cohort.obs["donor"] == "d00", "born"] = unknown
     calls = (
         lambda: agevi.pp.split_subjects(cohort, subject_key="donor", age_key="born"),
         lambda: agevi.pp.audit_leakage(cohort, subject_key="donor", age_key="born"),

@@ -25,10 +25,12 @@ def check(age: np.ndarray, age_key: str, unit: str | None) -> None:
     """
     known = age[~np.isnan(age)]
     low, high = float(known.min()), float(known.max())
-    if unit in (None, "years") and low >= _BIRTH[0] and high <= _BIRTH[1] and (known == np.floor(known)).all():
+    born = (known >= _BIRTH[0]) & (known <= _BIRTH[1])
+    if unit in (None, "years") and born.mean() > 0.5:
+        first, last = known[born].min(), known[born].max()
         raise ValueError(
-            f"adata.obs[{age_key!r}] holds whole numbers from {low:.0f} to {high:.0f}, as years of birth do; turn them into "
-            f"ages: adata.obs['age'] = collection_year - adata.obs[{age_key!r}]."
+            f"adata.obs[{age_key!r}] holds numbers from {first:.0f} to {last:.0f} in {born.sum():,} of {len(known):,} cells, as "
+            f"years of birth do; turn them into ages: adata.obs['age'] = collection_year - adata.obs[{age_key!r}]."
         )
     if unit not in YEAR or high <= OLDEST * YEAR[unit]:
         return

@@ -313,6 +313,16 @@ def test_an_unknown_tissue_is_read_as_unknown(_ft, data):
     assert np.isfinite(ages).all()
 
 
+def test_a_tissue_that_is_unknown_for_its_case_is_named(_ft, data):
+    data.obs["tissue"] = data.obs["tissue"].astype(str).str.upper()
+    with pytest.warns(UserWarning, match=r"only zeros, spaces, case or '\.0' differ in 'BLOOD' for 'blood'") as warned:
+        _ft.predict_age(data)
+    assert warned[0].filename == __file__
+    data.obs["modality"] = " " + data.obs["modality"].astype(str)
+    with pytest.raises(ValueError, match=r"case or '\.0' differ in ' \w+' for '\w+'"):
+        _ft.predict_age(data)
+
+
 def test_the_unknown_tissue_is_trained(data):
     TransformerClock.setup_anndata(data, **SETUP)
     for share, moves in ((0.5, True), (0.0, False)):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _names
 from agevi.dataloaders._measured import FeatureSets, aligned, feature_sets, match_sets, write_sets
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import CATEGORY_KEYS, category_columns, check_covariate
@@ -132,15 +132,17 @@ class SampleClock(RegressorClock):
             if new and argument == "modality_key":
                 raise ValueError(
                     f"adata.obs[{key!r}] holds the modality {_checks.listed(new)}, which the clock never saw; it knows "
-                    f"{_checks.listed(known[key])}. Map the column to known values, or train with these samples."
+                    f"{_checks.listed(known[key])}{_names.difference(new, known[key])}. Map the column to known values, or train with "
+                    "these samples."
                 )
             if new:
                 n_rows = int(obs[key].isin(new).sum())
                 warnings.warn(
                     f"adata.obs[{key!r}] holds {_checks.listed(new)} in {n_rows:,} samples, which the clock never saw (it "
-                    f"knows {_checks.listed(known[key])}); they are read as unknown, and their ages are less certain.",
+                    f"knows {_checks.listed(known[key])}){_names.difference(new, known[key])}; they are read as unknown, and their "
+                    "ages are less certain.",
                     UserWarning,
-                    stacklevel=2,
+                    stacklevel=_checks.stack_depth(),
                 )
         return obs
 
