@@ -59,7 +59,8 @@ def test_a_layer_is_named_beside_the_other_arguments(logged, tool):
     ("change", "arguments", "words"),
     [
         pytest.param(
-            None, {}, "Pass them with layer=..., or set setup_kwargs={'normalize': 'none'} for values", id="counts"
+            lambda a: a.layers.pop("counts"), {}, "Pass them with layer=..., or set setup_kwargs={'normalize': 'none'} for values",
+            id="counts",
         ),
         pytest.param(
             set_obs("age", lambda a: a.obs["age"] - 50), {"layer": "counts"}, "below setup_kwargs={'min_age': ", id="min_age",
@@ -67,6 +68,9 @@ def test_a_layer_is_named_beside_the_other_arguments(logged, tool):
         pytest.param(
             None, {"layer": "counts", "setup_kwargs": {"age_transform": "horvath", "age_unit": "visits"}},
             "setup_kwargs={'age_unit': 'visits'}", id="age_unit",
+        ),
+        pytest.param(
+            None, {}, "adata.layers['counts'] holds counts; pass layer='counts'.", id="counts in a layer",
         ),
         pytest.param(
             None, {"layer": "counts", "setup_kwargs": {"layer": "raw"}},

@@ -88,6 +88,7 @@ def read_gmt(path: Path) -> dict[str, list[str]]:
                 f"{str(path)!r} is no GMT file: line {number} ({line[:40]!r}) has no tabs; a line holds the name of a "
                 "set, a description and the genes, between tabs."
             )
+        name = name.strip()
         if name in out:
             raise ValueError(f"{str(path)!r} holds two sets called {name!r} (line {number}); rename or remove one.")
         # Enrichr's libraries write a weight behind the gene: "TP53,1.0".
