@@ -219,3 +219,20 @@ def test_a_latent_space_has_a_dimension(cls, cohort, n_latent):
     cls.setup_anndata(cohort, **SETUP)
     with pytest.raises(ValueError, match=f"n_latent={n_latent} is out of range; pass a whole number, 1 or more"):
         cls(cohort, n_latent=n_latent)
+
+
+def test_groups_of_differential_expression_are_found_by_name(cohort):
+    cohort.obs["arm"] = cohort.obs["donor"].astype("category").cat.codes.to_numpy() % 2
+    PoissonVAE.setup_anndata(cohort, age_key="age", subject_key="donor")
+    model = PoissonVAE(cohort, n_latent=3, n_hidden=[8])
+    model.train(max_epochs=1, **QUIET)
+    tables = []
+    for one, two in ((1, 0), ("1", "0"), ([1.0], 0.0), (["1"], None)):
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002 - scvi-tools draws from it
+        tables.append(model.differential_expression(groupby="arm", group1=one, group2=two, silent=True))
+    for table in tables[1:3]:
+        pd.testing.assert_frame_equal(table, tables[0])
+    assert len(tables[3]) == len(tables[0])
+    with pytest.raises(ValueError, match=r"group1='2' is not in adata.obs\['arm'\].* Available: '0', '1'\."):
+        model.differential_expression(cohort, groupby="arm", group1=2, silent=True)

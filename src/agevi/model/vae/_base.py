@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 
@@ -42,6 +43,11 @@ def _with_batch_names(verb: Callable[..., Any]) -> Callable[..., Any]:
     def named(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs)
         given.arguments.update({key: _batch_names(given.arguments[key]) for key in _BATCHES if key in given.arguments})
+        if given.arguments.get("groupby") is not None:
+            data = given.arguments["self"]._data(given.arguments.get("adata"))
+            groups = _checks.column(data, given.arguments["groupby"], "groupby")
+            for key in {"group1", "group2"} & given.arguments.keys():
+                given.arguments[key] = _values_of(given.arguments[key], groups, key)
         return verb(*given.args, **given.kwargs)
 
     return named
@@ -52,6 +58,22 @@ def _batch_names(given: Any) -> Any:
     if given is None or isinstance(given, str) or not isinstance(given, Iterable):
         return None if given is None else _names.name(given)
     return [None if batch is None else _names.name(batch) for batch in given]
+
+
+def _values_of(given: Any, column: pd.Series, argument: str) -> Any:
+    """Groups as the values of a column that have their names; None stays."""
+    if given is None:
+        return None
+    values = {_names.name(value): value for value in column.dropna().unique()}
+    names = _names.several(given)
+    absent = [name for name in names if name not in values]
+    if absent:
+        raise ValueError(
+            f"{argument}={absent[0]!r} is not in adata.obs[{column.name!r}]{_checks.closest(absent[0], list(values))}. Available: "
+            f"{_checks.listed(_names.in_order(values))}."
+        )
+    found = [values[name] for name in names]
+    return found if argument == "group1" else found[0]
 
 
 class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseModelClass):
