@@ -35,7 +35,7 @@ def test_cortex_from_end_to_end(data_dir, tmp_path):
     sc.pp.neighbors(adata, use_rep="X_agevi", n_neighbors=5)
     model.save(tmp_path / "clock")
     np.testing.assert_array_equal(
-        agevi.io.load_clock(tmp_path / "clock").predict_age(adata), adata.obs["agevi_predicted"]
+        agevi.io.load_clock(tmp_path / "clock").predict_age(adata, level="sample"), adata.obs["agevi_predicted"]
     )
 
 

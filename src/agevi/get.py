@@ -17,7 +17,7 @@ from agevi._get_study import neuron_clock_study_df
 from agevi._get_transfer import transfer_df
 from agevi.metrics._rows import metrics_row
 from agevi.tl._judged import REFERENCE, of_types, say_left_out, types_key
-from agevi.tl._verdict import announce, references
+from agevi.tl._verdict import announce, announce_types, references
 
 __all__ = [
     "attribution_df",
@@ -162,12 +162,17 @@ def metrics_df(
     test        4  2.0
     """
     keys, wanted = _keys.Keys(key_added), _roles(roles)
+    if not isinstance(groupby, str):
+        raise TypeError(f"groupby={groupby!r} is a {type(groupby).__name__}; pass the name of one column.")
     by_type = groupby == types_key(adata, keys)
     table = of_types(adata, keys) if by_type else subjects_df(adata, key_added=key_added)
     if groupby not in table:
         known = [*table, *([name] if (name := types_key(adata, keys)) else [])]
+        other = (
+            " For columns of adata.obs, run agevi.tl.evaluate_by(adata, groupby=...)." if groupby in adata.obs else ""
+        )
         raise KeyError(
-            f"groupby={groupby!r} is not a column of the subject table; choose one of {_checks.listed(known, 9)}."
+            f"groupby={groupby!r} is not a column of the subject table; choose one of {_checks.listed(known, 9)}.{other}"
         )
     keep = table["age"].notna() & table["predicted"].notna()
     if wanted is not None:
@@ -186,7 +191,9 @@ def metrics_df(
             stacklevel=2,
         )
     say_left_out(table, wanted)
-    if not by_type:
+    if by_type:
+        announce_types(adata, table, keys, groupby, wanted)
+    else:
         announce(adata, table, keys, wanted)
         table[REFERENCE] = references(adata, table, keys)
     kept = table[keep]

@@ -117,7 +117,30 @@ def test_out_of_fold_predictions_are_kept(cohort, trained):
     assert "out_of_fold" not in set(cohort.obs["agevi_role"])
 
 
-def test_something_else_than_a_clock_is_refused(cohort):
+@pytest.mark.parametrize("cls", [c for c in agevi.model.MODELS if c.trainable and c.expects != "continuous"])
+def test_a_clock_of_sums_needs_the_column_of_samples(cls, cohort):
+    cls.setup_anndata(cohort, age_key="age", subject_key="donor")
+    small = {"n_components": 3} if cls is agevi.model.NMFClock else {}
+    model = cls(cohort, **small)
+    model.train(**({} if cls in (agevi.model.PLSClock, agevi.model.ElasticNetClock) else {"max_epochs": 1} | QUIET))
+    agevi.tl.predict_age(cohort, model)
+    new = cohort.copy()
+    new.obs = new.obs.rename(columns={"donor": "patient"}).drop(columns="agevi_predicted")
+    with pytest.raises(KeyError, match="no 'donor', by which the cells of a sample are summed, .* pass sample_key="):
+        agevi.tl.predict_age(new, model)
+    assert "agevi_predicted" not in new.obs
+    with pytest.warns(UserWarning, match="all roles are 'new'"):
+        agevi.tl.predict_age(new, model, sample_key="patient")
+    np.testing.assert_allclose(new.obs["agevi_predicted"], cohort.obs["agevi_predicted"], rtol=1e-5)
+
+
+def test_something_else_than_a_clock_is_refused(cohort, trained):
+    with pytest.raises(
+        TypeError, match=r"model is the class PLSClock; pass a trained clock: model = PLSClock\(adata\)"
+    ):
+        agevi.tl.predict_age(cohort, agevi.model.PLSClock)
+    with pytest.raises(TypeError, match="model is an AnnData; pass the data first and then a trained clock"):
+        agevi.tl.predict_age(trained, cohort)
     with pytest.raises(TypeError, match="model is a str; pass a trained clock"):
         agevi.tl.predict_age(cohort, "clock")
 

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 import agevi
 from agevi.metrics._rows import error_ratio
@@ -118,3 +119,23 @@ def test_without_training_ages_the_subjects_own_median_is_the_baseline(caplog):
     with caplog.at_level(logging.WARNING, "agevi"):
         agevi.tl.aggregate_subjects(adata)
     assert "than by the median age of these subjects: MAE" in caplog.text
+
+
+def test_types_without_signal_are_named_and_the_figure_has_their_own_baseline(caplog):
+    rates = [1.5, 1.5, 0]
+    adata = agevi.datasets.simulate_cohort(
+        60, 30, 60, effect_range=(0.6, 0.9), ageing_rates=rates, composition_shift=0, n_cell_types=3, rng=3
+    )
+    agevi.tl.cross_validate(adata, agevi.model.PLSClock, **KEYS, groupby="cell_type", min_cells=3)
+    agevi.tl.aggregate_subjects(adata)
+    for step in (agevi.get.metrics_df, agevi.pl.predicted_vs_actual):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "agevi"):
+            found = step(adata, groupby="cell_type")
+        said = [r.getMessage() for r in caplog.records if "median age" in r.getMessage()]
+        assert len(said) == 1
+        assert said[0].endswith("better than by the median age in 1 of 3 types of adata.obs['cell_type']: 'type2'.")
+    table = agevi.get.metrics_df(adata, groupby="cell_type")
+    for name, ax in found.items():
+        written = " ".join(text.get_text() for text in ax.findobj(Text))
+        assert f"{table.loc[name, 'mae_median']:.2f}" in written

@@ -193,7 +193,7 @@ def _validation_error(meta: dict[str, Any]) -> str:
     if not curve or meta["best_epoch"] is None or meta["best_epoch"] > len(curve):
         return "no validation subjects were held out in the last training."
     n = list(meta["split"].values()).count("validation")
-    chose = meta["init"].get("train_unit", "cell") == "cell"
+    chose = meta["init"].get("train_unit", "cell") == "cell" and len(curve) > 1  # linear clocks have one value
     if n < _MIN_SUBJECTS:
         role = f"chose the epoch ({meta['best_epoch']})" if chose else "were watched"
         return f"{n} validation subjects {role}, too few to state an error."

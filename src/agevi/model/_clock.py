@@ -279,3 +279,14 @@ class ClockMixin(RoleMixin, PredictMixin):
 def is_clock(model: Any) -> bool:
     """Whether ``model`` is a clock of agevi."""
     return isinstance(model, ClockMixin) and isinstance(model, BaseModelClass)
+
+
+def require_clock(model: Any) -> None:
+    """Refuse what is not a clock: a class, the data in its place, or anything else."""
+    if isinstance(model, type) and issubclass(model, ClockMixin):
+        name = model.__name__
+        raise TypeError(f"model is the class {name}; pass a trained clock: model = {name}(adata); model.train().")
+    if isinstance(model, AnnData):
+        raise TypeError("model is an AnnData; pass the data first and then a trained clock.")
+    if not is_clock(model):
+        raise TypeError(f"model is a {type(model).__name__}; pass a trained clock of agevi.model.")

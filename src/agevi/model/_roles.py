@@ -183,7 +183,7 @@ class RoleMixin(Host):
             "median": float(np.median(ages.numpy())),
             "n_subjects": int(self._unit_names(SUBJECT)[labelled].nunique()),
             "n_samples": len(ages),
-            "n_cells": int(train.sum()),
+            "n_cells": int(labelled.sum()),
         }
 
     def _subject_weights(self, train: np.ndarray) -> torch.Tensor:

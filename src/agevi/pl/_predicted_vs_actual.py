@@ -13,18 +13,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from agevi import _checks, _keys, _names, get, metrics
-from agevi.metrics._rows import metrics_row, reference_ages
+from agevi.metrics._rows import metrics_row
 from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import label_outer, panels
 from agevi.tl._evaluate_by import sample_values
-from agevi.tl._verdict import announce
+from agevi.tl._judged import REFERENCE, of_types, types_key
+from agevi.tl._verdict import announce, announce_types, references
 
 MAX_GROUPS = 20
 PANEL = "panel"
 """Column with the panel of every row, text."""
-GROUP, REFERENCE = "color", "reference"
-"""Columns with the group that gives the colour, and with the median training age."""
+GROUP = "color"
+"""Column with the group that gives the colour."""
 FITS = ("all", "groups")
 FAR = 1.5
 """Ranges of age beyond all ages from which predictions are drawn at the edge of the axes."""
@@ -132,7 +133,8 @@ def predicted_vs_actual(
             f"no sample{f' of roles={roles!r}' if roles else ''} has an age and a prediction, so nothing can be drawn. "
             "Pass age_key to agevi.tl.aggregate_subjects."
         )
-    announce(adata, get.subjects_df(adata, key_added=key_added), _keys.Keys(key_added), roles)
+    if groupby is None or groupby != types_key(adata, _keys.Keys(key_added)):
+        announce(adata, get.subjects_df(adata, key_added=key_added), _keys.Keys(key_added), roles)
     groups = _groups(adata, table, color_by, key_added)
     order = _base.in_order(groups)
     if len(order) > MAX_GROUPS:
@@ -179,18 +181,16 @@ def predicted_vs_actual(
 def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | Sequence[str] | None) -> pd.DataFrame:
     """One row per sample, or per sample and panel."""
     table = get.subjects_df(adata, key_added=key_added)
-    fold = table["fold"].to_numpy() if "fold" in table else None
-    table[REFERENCE] = reference_ages(table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy(), fold)
-    reference = table.set_index("sample")[REFERENCE]
+    keys = _keys.Keys(key_added)
+    table[REFERENCE] = references(adata, table, keys)
     wanted = get.subjects_df(adata, key_added=key_added, roles=roles)["sample"]
     table = table[table["sample"].isin(wanted)].reset_index(drop=True)
     if groupby is None:
         return table
-    keys = _keys.Keys(key_added)
-    by_group = adata.uns.get(keys.table("by_group"))
-    if by_group is not None and adata.uns.get(keys.uns, {}).get("params", {}).get("groupby") == groupby:
-        table = by_group.rename(columns={"group": PANEL}).assign(role=_keys.OUT_OF_FOLD)
-        table[REFERENCE] = reference.reindex(table["sample"]).to_numpy()
+    if groupby == types_key(adata, keys):
+        table = of_types(adata, keys)
+        announce_types(adata, table, keys, groupby, roles)
+        table = table.rename(columns={groupby: PANEL})
         return table if roles is None or _keys.OUT_OF_FOLD in roles else table[:0]
     values = sample_values(adata, table.set_index("sample"), groupby, "groupby", keys=keys)
     text = _names.names(values, f"groupby={groupby!r}").fillna("").to_numpy()

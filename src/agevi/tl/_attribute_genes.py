@@ -15,7 +15,7 @@ from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi._progress import Bar, progress
 from agevi.metrics._ranks import mean_and_error, rank_stability
-from agevi.model._clock import is_clock
+from agevi.model._clock import require_clock
 from agevi.model._seed import as_seed, in_float32
 from agevi.tl._attribution_methods import settings_of
 from agevi.tl._attribution_run import Function, Settings, Totals, add_rows, background_of
@@ -188,8 +188,7 @@ def attribute_genes(  # noqa: PLR0913
 
 def check_clock(adata: AnnData, model: Any, verb: str) -> None:
     """Refuse what is no trained clock, and no AnnData."""
-    if not is_clock(model):
-        raise TypeError(f"model is a {type(model).__name__}; pass a trained clock, for example agevi.model.PoissonVAE.")
+    require_clock(model)
     model._check_trained(verb)
     _checks.anndata(adata)
 

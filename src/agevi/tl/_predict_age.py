@@ -13,7 +13,7 @@ from anndata import AnnData
 import agevi
 from agevi import _checks, _keys
 from agevi._compat import written_to
-from agevi.model._clock import is_clock
+from agevi.model._clock import require_clock
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def predict_age(
     Raises
     ------
     KeyError
-        If ``sample_key`` or ``cell_type_key`` is not a column.
+        If ``sample_key`` or ``cell_type_key`` is not a column, or a clock of sums finds no column of samples.
     TypeError
         If ``model`` is no clock.
     RuntimeError
@@ -105,8 +105,7 @@ def predict_age(
     >>> adata.obs["agevi_predicted"].dtype
     dtype('float32')
     """
-    if not is_clock(model):
-        raise TypeError(f"model is a {type(model).__name__}; pass a trained clock, for example agevi.model.PoissonVAE.")
+    require_clock(model)
     if model.predicts != "age":
         raise TypeError(
             f"model is a {type(model).__name__}, which predicts {model.predicts} and no ages; call model.predict_proba(adata)."
@@ -118,6 +117,11 @@ def predict_age(
     if sample_key is not None:
         model._sample_codes(adata, None, sample_key)  # its gates, also for clocks that sum nothing
     sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
+    if sample_key not in adata.obs and not model.predicts_rows:
+        raise KeyError(
+            f"adata.obs has no {sample_key!r}, by which the cells of a sample are summed, and this {type(model).__name__} "
+            "predicts sums; pass sample_key='<column with the donor or visit>'. For bulk data it differs in every row."
+        )
     cell_type = None if cell_type_key is None else _checks.column(adata, cell_type_key, "cell_type_key")
     prediction = model._predict(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
     sample_ages = _sample_ages(adata, model, sample_key, batch_size, min_gene_coverage)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _keys
+from agevi import _checks, _keys
 from agevi.metrics._rows import error_ratio, reference_ages
 
 logger = logging.getLogger(__name__)
@@ -28,14 +28,44 @@ def references(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys) -> np.ndar
 
 def announce(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys, roles: Sequence[str] | None = None) -> None:
     """Log one line where the held-out samples of a subject table, of some roles, do not show that the clock is of use."""
-    wanted = [role for role in _keys.HELD_OUT_ROLES if roles is None or role in roles]
-    judged = (table["role"].isin(wanted) & table["age"].notna() & table["predicted"].notna()).to_numpy()
+    judged = _judged(table, roles)
     if judged.any():
         reference = references(adata, table, keys)[judged]
         unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))
         line = verdict(table[judged], reference, unit)
         if line:
             logger.warning(line)
+
+
+def announce_types(
+    adata: AnnData, table: pd.DataFrame, keys: _keys.Keys, type_key: str, roles: Sequence[str] | None = None
+) -> None:
+    """Log one line that names the types of cells whose clocks are not shown to be of use.
+
+    Parameters
+    ----------
+    adata, table, keys, roles
+        As for :func:`announce`, with one row per sample and type and the baseline of the type in the column ``reference``.
+    type_key
+        Column of ``table`` with the type.
+    """
+    rows = table[_judged(table, roles)]
+    unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))
+    parts = {str(name): part for name, part in rows.groupby(type_key, sort=True)}
+    bad = [name for name, part in parts.items() if verdict(part, part["reference"].to_numpy(dtype=np.float64), unit)]
+    if bad:
+        logger.warning(
+            "By their own clocks, held-out subjects are not shown to be predicted better than by the median age in %d of %d "
+            "types of adata.obs[%r]: %s.",
+            len(bad), len(parts), type_key, _checks.listed(bad),
+        )  # fmt: skip
+
+
+def _judged(table: pd.DataFrame, roles: Sequence[str] | None) -> np.ndarray:
+    """Held-out samples of some roles with age and prediction, (n_samples,)."""
+    wanted = [role for role in _keys.HELD_OUT_ROLES if roles is None or role in roles]
+    mask: np.ndarray = (table["role"].isin(wanted) & table["age"].notna() & table["predicted"].notna()).to_numpy()
+    return mask
 
 
 def verdict(table: pd.DataFrame, reference: np.ndarray, unit: str) -> str:
