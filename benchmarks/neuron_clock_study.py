@@ -71,9 +71,19 @@ def tables(adata: ad.AnnData) -> str:
             c for c in ("n_hidden", "n_latent", "n_head", "noise", "learning_rate", "dropout", "epochs") if c in table
         ]
         paper = ["paper"] if "paper" in table else []
-        table["seconds"] = table["seconds"].map(lambda s: "" if pd.isna(s) else f"{s:.0f}")
+        if "seconds" in table:
+            table["seconds"] = table["seconds"].map(lambda s: "" if pd.isna(s) else f"{s:.0f}")
         lines += [f"**{title}**, MAE of {table['n'].iloc[0]} validation subjects in years", ""]
-        lines += markdown(table, ["row", *(described if number in (1, 2, 3, 4) else []), *paper, "here", "seconds"])
+        lines += markdown(
+            table,
+            [
+                "row",
+                *(described if number in (1, 2, 3, 4) else []),
+                *paper,
+                "here",
+                *(["seconds"] if "seconds" in table else []),
+            ],
+        )
     table = agevi.get.neuron_clock_study_df(adata, "test").rename(columns={"published": "paper MAE"})
     n = table["n"].iloc[0]
     table["MAE here"] = [f"{r.mae:.2f} [{r.mae_low:.2f}, {r.mae_high:.2f}]" for r in table.itertuples()]
