@@ -47,7 +47,7 @@ def test_the_loss_of_a_noisy_step_is_against_the_clean_cell(cohort):
     model = fit(DenoisingVAE, cohort, noise="binomial", noise_level=0.5)
     module, seen = model.module.train(), {}
     module.encoder.register_forward_hook(lambda m, args, out: seen.update(input=args[0]))
-    tensors = next(iter(model._make_data_loader(cohort, batch_size=64)))
+    tensors = next(iter(model._make_data_loader(model.adata_manager.adata, batch_size=64)))
     x = tensors["X"]
     _, outputs, loss = module(tensors)
     px = outputs["px"]
@@ -81,7 +81,7 @@ def test_the_scaler_of_the_gaussian_vae_sees_training_subjects_only(cohort):
 def test_the_gaussian_likelihood_is_that_of_px(cohort):
     model = fit(GaussianVAE, cohort)
     torch.manual_seed(0)
-    tensors = next(iter(model._make_data_loader(cohort, batch_size=64)))
+    tensors = next(iter(model._make_data_loader(model.adata_manager.adata, batch_size=64)))
     _, outputs, loss = model.module(tensors)
     values = model.module.input.normalized(tensors["X"]).numpy()
     px = outputs["px"]
