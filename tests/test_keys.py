@@ -27,7 +27,7 @@ def test_default_slots_are_the_documented_ones():
 def test_key_added_renames_every_slot():
     keys = _keys.Keys("mine")
     slots = {getattr(keys, name) for name, value in vars(_keys.Keys).items() if isinstance(value, property)}
-    assert len(slots) == 7
+    assert len(slots) == 8
     assert all("mine" in slot for slot in slots)
 
 

@@ -60,7 +60,7 @@ def test_an_unknown_precision_is_refused(cohort, trained):
 
 
 def test_the_loss_makes_no_distribution_and_a_user_gets_one(trained):
-    tensors = next(iter(trained._make_data_loader(trained.adata, batch_size=32)))
+    tensors = next(iter(trained._make_data_loader(trained.adata_manager.adata, batch_size=32)))
     module = trained.module
     with torch.no_grad():
         torch.manual_seed(0)

@@ -225,7 +225,7 @@ def test_linear_classes():
 
 
 CASES = {
-    "no class": ({"models": ["PoissonVAE"]}, TypeError, "model_cls is str, no clock"),
+    "no class": ({"models": [dict]}, TypeError, "model_cls is dict, no clock"),
     "twice": ({"models": [AllClock, AllClock]}, ValueError, "models holds 'AllClock' twice; pass a dictionary"),
     "reserved name": ({"models": {"median age": AllClock}}, ValueError, "the name 'median age', which the leaderboard has already"),
     "arguments in a list": ({"models": {"a": (AllClock, [1])}}, TypeError, "models['a'] holds a list; pass a dictionary"),

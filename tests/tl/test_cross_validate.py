@@ -258,7 +258,7 @@ def one_cohort(adata):
 
 
 CASES = {
-    "no clock": ({"model_cls": "PoissonVAE"}, TypeError, "model_cls is str, no clock; pass a class such as"),
+    "no clock": ({"model_cls": 3}, TypeError, "model_cls is int, no clock; pass a class such as"),
     "another class": ({"model_cls": dict}, TypeError, "model_cls is dict, no clock"),
     "column missing": ({"subject_key": "donr"}, KeyError, "closest: 'donor'"),
     "fold column missing": ({"fold_key": "folds"}, KeyError, "fold_key='folds' is not a column"),

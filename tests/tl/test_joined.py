@@ -211,7 +211,7 @@ def test_a_row_of_the_leaderboard(cohort):
 
 CASES = {
     "empty": ({"model_cls": []}, TypeError, "model_cls is empty; pass a class"),
-    "no class": ({"model_cls": [PLSClock, "MLPClock"]}, TypeError, "model_cls is str, no clock"),
+    "no class": ({"model_cls": [PLSClock, dict]}, TypeError, "model_cls is dict, no clock"),
     "ensemble": ({"model_cls": [PLSClock, agevi.model.EnsembleClock]}, ValueError, "EnsembleClock is not trained on ages"),
     "ensemble alone": ({"model_cls": agevi.model.EnsembleClock}, ValueError, "EnsembleClock is not trained on ages"),
     "twice": ({"model_cls": [PLSClock, PLSClock]}, ValueError, "model_cls holds PLSClock twice, and arguments go by the name"),

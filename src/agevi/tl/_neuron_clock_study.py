@@ -193,7 +193,7 @@ def _with_roles(
 ) -> Cohort:
     """The cohort with the three roles as its folds."""
     cohort = make_cohort(
-        adata, setup | {"min_age": -1.0}, n_folds=MIN_FOLDS, fold_key=None, stratify_by=stratify_by, train_on=None,
+        adata, setup | {"min_age": -1.0, "age_unit": "years"}, n_folds=MIN_FOLDS, fold_key=None, stratify_by=stratify_by, train_on=None,
         seed=stream(seed, FOLDS),
     )  # fmt: skip
     if split_key is None:
