@@ -88,9 +88,8 @@ def leaderboard(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Axes 
             zorder=4,
             label="beyond the axis",
         )
-    names = pd.Series(_base.shortened(table["model"]), index=table.index, dtype=object)
-    for i, value in beyond["mae"].items():
-        names[i] += f": {value:,.0f}"
+    far = beyond["mae"].map(": {:,.0f}".format).astype(object).reindex(table.index, fill_value="")
+    names = pd.Series(_base.shortened(table["model"]), index=table.index, dtype=object) + far
     failed = table[table["mae"].isna()]
     for _, row in failed.iterrows():
         reason = re.search(r"\w+(?=: )", re.sub(r"^fold .*?: ", "", row["error"]))
