@@ -16,7 +16,7 @@ from agevi._get_genes import attribution_df, enrichment_df, perturbation_df, pro
 from agevi._get_study import neuron_clock_study_df
 from agevi._get_transfer import transfer_df
 from agevi.metrics._rows import metrics_row
-from agevi.tl._judged import REFERENCE, of_types, say_left_out, types_key
+from agevi.tl._judged import REFERENCE, check_groupby, of_types, say_left_out, types_key
 from agevi.tl._verdict import announce, announce_types, references
 
 __all__ = [
@@ -162,18 +162,9 @@ def metrics_df(
     test        4  2.0
     """
     keys, wanted = _keys.Keys(key_added), _roles(roles)
-    if not isinstance(groupby, str):
-        raise TypeError(f"groupby={groupby!r} is a {type(groupby).__name__}; pass the name of one column.")
-    by_type = groupby == types_key(adata, keys)
+    by_type = isinstance(groupby, str) and groupby == types_key(adata, keys)
     table = of_types(adata, keys) if by_type else subjects_df(adata, key_added=key_added)
-    if groupby not in table:
-        known = [*table, *([name] if (name := types_key(adata, keys)) else [])]
-        other = (
-            " For columns of adata.obs, run agevi.tl.evaluate_by(adata, groupby=...)." if groupby in adata.obs else ""
-        )
-        raise KeyError(
-            f"groupby={groupby!r} is not a column of the subject table; choose one of {_checks.listed(known, 9)}.{other}"
-        )
+    check_groupby(adata, table, keys, groupby)
     keep = table["age"].notna() & table["predicted"].notna()
     if wanted is not None:
         keep &= table["role"].isin(wanted)

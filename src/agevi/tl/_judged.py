@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _keys
+from agevi import _checks, _keys
 from agevi.tl._verdict import references
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,20 @@ def of_types(adata: AnnData, keys: _keys.Keys) -> pd.DataFrame:
     for _, part in table[fitted].groupby(name):
         table.loc[part.index, REFERENCE] = references(adata, part, keys)
     return table
+
+
+def check_groupby(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys, groupby: Any) -> None:
+    """Refuse what is not the name of a column of ``table``; columns of ``adata.obs`` are those of another tool."""
+    if not isinstance(groupby, str):
+        raise TypeError(f"groupby={groupby!r} is a {type(groupby).__name__}; pass the name of one column.")
+    if groupby not in table:
+        known = [*table, *([name] if (name := types_key(adata, keys)) else [])]
+        other = (
+            " For columns of adata.obs, run agevi.tl.evaluate_by(adata, groupby=...)." if groupby in adata.obs else ""
+        )
+        raise KeyError(
+            f"groupby={groupby!r} is not a column of the subject table; choose one of {_checks.listed(known, 9)}.{other}"
+        )
 
 
 def say_left_out(table: pd.DataFrame, roles: Sequence[str] | None = None, *, lacking: str = "a prediction") -> None:
