@@ -106,11 +106,10 @@ def table_by_group(
     """
     parts = []
     for job, result in zip(jobs, results, strict=True):
-        values = result.predicted if result.predicted_sample is None else result.predicted_sample
         cells = pd.DataFrame(
             {
                 "sample": cohort.sample[job.test],
-                "predicted": np.where(groups.enough[job.test], values, np.nan).astype(np.float64),
+                "predicted": np.where(groups.enough[job.test], result.predicted, np.nan).astype(np.float64),
             }
         )
         part = cells.groupby("sample")["predicted"].agg(["mean", "size"]).reset_index()

@@ -340,8 +340,7 @@ def _run(fits: Mapping[str, _Fits], recipes: Mapping[str, Recipe], units: Units,
 
 def _per_unit(units: Units, jobs: Sequence[FoldJob], results: Sequence[FoldResult]) -> np.ndarray:
     """Prediction of every unit: from its sum where the clock has one, else the mean of its cells; NaN where there is none."""
-    predicted, summed = gather(len(units.cell), jobs, results)
-    return units.mean(predicted if summed is None else summed)
+    return units.mean(gather(len(units.cell), jobs, results)[0])
 
 
 def _baselines(

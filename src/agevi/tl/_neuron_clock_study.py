@@ -23,7 +23,7 @@ from agevi.dataloaders._splitter import roles_from_column
 from agevi.metrics._rows import metrics_row
 from agevi.tl._baselines import make_units, median_ages, profiles, ridge_ages
 from agevi.tl._checkpoint import Checkpoint, seed_of
-from agevi.tl._fold_run import FoldData, FoldJob, FoldResult
+from agevi.tl._fold_run import FoldData, FoldJob
 from agevi.tl._folds import Cohort, make_cohort
 from agevi.tl._neuron_clock_rows import (
     DEFAULTS,
@@ -285,7 +285,7 @@ class _Study:
         if scored_on == "test":
             published = np.nan if row.table == DEFAULTS else PUBLISHED_TEST.get(row.family, np.nan)
         table = row.table if scored_on == "validation" else TEST
-        self._add(table, row.name, row.family, row.layout, published, job.test, _of_cells(result), result.seconds)
+        self._add(table, row.name, row.family, row.layout, published, job.test, result.predicted, result.seconds)
         self.bar.step()
 
     def _store(self, row: StudyRow, data: FoldData) -> Checkpoint | None:
@@ -367,11 +367,6 @@ class _Study:
 _EMPTY: dict[str, Any] = {
     column: {"n_latent": 0, "epochs": 0, "learning_rate": np.nan}.get(column, "") for column in LAYOUT
 }
-
-
-def _of_cells(result: FoldResult) -> np.ndarray:
-    """Predictions of the held-out cells, or of their samples where the clock gives them."""
-    return result.predicted if result.predicted_sample is None else result.predicted_sample
 
 
 def _say(line: str) -> None:
