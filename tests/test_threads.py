@@ -50,8 +50,8 @@ def test_the_outermost_block_decides():
 
 
 def test_blocks_of_several_threads_leave_no_trace():
-    """Whichever begins and ends first."""
-    before, inside, first_ended = of_blas(), threading.Barrier(2), threading.Event()
+    """Whichever begins and ends first, and where the one that began lives on."""
+    before, inside, first_ended, second_ended = of_blas(), threading.Barrier(2), threading.Event(), threading.Event()
     seen = {}
 
     def first() -> None:
@@ -59,6 +59,7 @@ def test_blocks_of_several_threads_leave_no_trace():
             inside.wait()
         seen["first"] = torch.get_num_threads()
         first_ended.set()
+        second_ended.wait()
 
     def second() -> None:
         with threads(1):
@@ -66,6 +67,7 @@ def test_blocks_of_several_threads_leave_no_trace():
             first_ended.wait()
             seen["second, inside"] = torch.get_num_threads()
         seen["second"] = torch.get_num_threads()
+        second_ended.set()
 
     workers = [threading.Thread(target=f) for f in (first, second)]
     for worker in workers:

@@ -35,6 +35,7 @@ from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass, RNASeqMixin, VAEMixin
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from scvi.train import Trainer, TrainingPlan, TrainRunner
+from threadpoolctl import ThreadpoolController
 from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = [
@@ -119,6 +120,13 @@ def written_to(adata: AnnData, *, copy: bool = False) -> AnnData:
             return read
         adata._init_as_actual(read)
     return adata
+
+
+def take_control_of_pools() -> None:
+    """Let this thread set the pools of linear algebra: from threadpoolctl 3.8 on, the first that sets them keeps the others out."""
+    for pool in ThreadpoolController().lib_controllers:
+        if hasattr(pool, "clear_controlling_thread"):
+            pool.clear_controlling_thread(force=True)
 
 
 def version(package: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from agevi._compat import take_control_of_pools
 from agevi._settings import settings
 
 _OF_A_THREAD = 1 << 28
@@ -50,7 +51,9 @@ def _limit(stack: contextlib.ExitStack, n: int) -> None:
     """Limit the pools of linear algebra, and remember the number of threads of torch."""
     global _before
     _before = torch.get_num_threads()
+    take_control_of_pools()
     stack.enter_context(threadpool_limits(n))
+    stack.callback(take_control_of_pools)  # the last to leave may be another thread than the first
 
 
 @contextlib.contextmanager
