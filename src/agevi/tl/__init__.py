@@ -17,9 +17,11 @@ from agevi.tl._predict_age import predict_age
 from agevi.tl._rank_targets import TargetRanking, rank_targets
 from agevi.tl._trend_test import trend_test
 from agevi.tl._tune import tune
+from agevi.tl.acceleration import age_acceleration
 
 __all__ = [
     "TargetRanking",
+    "age_acceleration",
     "age_correlation",
     "age_programs",
     "aggregate_subjects",

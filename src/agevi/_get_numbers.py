@@ -1,0 +1,56 @@
+"""The tables of numbers that a study is planned and defended with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _keys
+
+
+def acceleration_df(
+    adata: AnnData, table: Literal["groups", "samples"] = "groups", *, key_added: str = _keys.DEFAULT_KEY
+) -> pd.DataFrame:
+    """Differences in predicted age between groups at equal age, or the deviation of each sample, in the unit of age.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.age_acceleration`.
+    table
+        ``"groups"`` or ``"samples"``.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A copy of the table with the columns that :func:`agevi.tl.age_acceleration` lists.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.age_acceleration` was not run.
+    ValueError
+        ``table`` is unknown.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50, case_fraction=0.5)
+    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2  # stands for tl.cross_validate(adata, model)
+    >>> adata.obs["agevi_role"] = "out_of_fold"
+    >>> adata.uns["agevi"] = {"subject_key": "donor", "sample_key": "donor", "age_key": "age"}
+    >>> agevi.tl.aggregate_subjects(adata)
+    >>> agevi.tl.age_acceleration(adata, groupby="condition", reference="control", n_permutations=0)
+    >>> agevi.get.acceleration_df(adata)[["group", "reference"]].values.tolist()
+    [['case', 'control']]
+    >>> agevi.get.acceleration_df(adata, "samples").shape[0]
+    12
+    """
+    _checks.choice(table, ("groups", "samples"), "table")
+    slot = _keys.Keys(key_added).table("acceleration")
+    call = "agevi.tl.age_acceleration(adata, groupby=..., reference=...)"
+    found: pd.DataFrame = _checks.slot(adata, slot, "uns", call)[table]
+    return found.reset_index(drop=True)

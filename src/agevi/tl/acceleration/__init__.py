@@ -1,0 +1,7 @@
+"""Differences in predicted age between groups of subjects of the same age."""
+
+from __future__ import annotations
+
+from agevi.tl.acceleration._age_acceleration import age_acceleration
+
+__all__ = ["age_acceleration"]

@@ -1,0 +1,272 @@
+"""Least squares with intervals that need neither equal variances nor independent samples. Arrays in, arrays out.
+
+Leading axes are simulations: ``x`` (..., n, p) and ``y`` (..., n).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from agevi.tl._age_correlation import Units, permuted_ages
+
+EQUAL = 1e-9  # relative difference below which statistics are equal but for rounding
+FULL = 1e-8
+"""How far a leverage stays below 1 in a sample, or subject, that is not fitted exactly."""
+_VALUES = 1 << 21  # permuted values held at once
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Coefficients and what their intervals and tests need.
+
+    Attributes
+    ----------
+    beta
+        Coefficients, (..., p).
+    cov
+        Their covariance, (..., p, p): HC3, or CR3 where subjects have several samples.
+    residual
+        Observed minus fitted, (..., n).
+    weight
+        Change of the coefficients per residual when a sample, or with it its subject, is left out, (..., n, p).
+    sd
+        Residual standard deviation, (...).
+    df
+        Degrees of freedom of Student's t.
+    """
+
+    beta: np.ndarray
+    cov: np.ndarray
+    residual: np.ndarray
+    weight: np.ndarray
+    sd: np.ndarray
+    df: int
+
+    def contrast(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A linear combination of coefficients, ``c`` (p,), and its standard error, (...)."""
+        return self.beta @ c, np.sqrt(self.cov @ c @ c)
+
+    def quantile(self, level: float) -> float:
+        """Standard errors on each side of an interval of this coverage."""
+        return float(student.ppf((1 + level) / 2, self.df))
+
+
+def fit(x: np.ndarray, y: np.ndarray, cluster: np.ndarray | None = None) -> Fit:
+    """Ordinary least squares with HC3 errors, or with the jackknife over clusters.
+
+    HC3 of MacKinnon and White (1985): each residual is divided by one minus its leverage. With clusters: each subject is
+    left out in turn (CR3 of Bell and McCaffrey, 2002), centred on the mean of the coefficients, with as many degrees of
+    freedom as subjects less one.
+
+    Parameters
+    ----------
+    x
+        Design of full rank, (..., n, p).
+    y
+        Observations, (..., n).
+    cluster
+        Subject of every sample as a number from 0, (n,); None where each sample is one subject.
+    """
+    q, r = np.linalg.qr(x)
+    rows = np.swapaxes(np.linalg.solve(r, np.swapaxes(q, -1, -2)), -1, -2)  # ..., n, p: rows of x (x'x)^-1
+    along = np.swapaxes(q, -1, -2) @ y[..., None]  # ..., p, 1
+    beta = np.linalg.solve(r, along)[..., 0]
+    residual = y - (q @ along)[..., 0]
+    n, p = x.shape[-2:]
+    sd = np.sqrt(np.square(residual).sum(axis=-1) / max(n - p, 1))
+    if cluster is None:
+        with np.errstate(divide="ignore"):
+            weight = rows / (1 - np.square(q).sum(axis=-1))[..., None]
+    else:
+        weight = np.empty_like(rows)
+        for members in members_by_size(cluster):
+            weight[..., members, :] = np.linalg.solve(blocks(q, members), rows[..., members, :])
+    moved = np.swapaxes(weight * residual[..., None], -1, -2)  # ..., p, n
+    moved = jackknifed(moved, cluster)
+    df = n - p if cluster is None else int(cluster.max())
+    return Fit(beta, moved @ np.swapaxes(moved, -1, -2), residual, weight, sd, df)
+
+
+def members_by_size(cluster: np.ndarray) -> list[np.ndarray]:
+    """Positions of the samples of each cluster, an array (n_clusters, size) for every size there is."""
+    order = np.argsort(cluster, kind="stable")
+    size = np.bincount(cluster)
+    start = np.cumsum(size) - size
+    return [order[start[size == m, None] + np.arange(m)] for m in np.unique(size[size > 0])]
+
+
+def blocks(q: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Identity minus the part of the hat matrix of each cluster, (..., n_clusters, size, size); ``q`` (..., n, p)."""
+    part = q[..., members, :]
+    out: np.ndarray = np.eye(members.shape[1]) - part @ np.swapaxes(part, -1, -2)
+    return out
+
+
+def fitted_exactly(x: np.ndarray, cluster: np.ndarray | None = None) -> np.ndarray:
+    """Which samples' subjects have a coefficient of their own, so that leaving them out leaves it undefined, (n,)."""
+    q = np.linalg.qr(x)[0]
+    if cluster is None:
+        return np.asarray(1 - np.square(q).sum(axis=1) < FULL)
+    out = np.zeros(len(x), dtype=bool)
+    for members in members_by_size(cluster):
+        out[members] = (np.linalg.eigvalsh(blocks(q, members))[:, 0] < FULL)[:, None]
+    return out
+
+
+def jackknifed(moved: np.ndarray, cluster: np.ndarray | None) -> np.ndarray:
+    """Changes of coefficients, (..., n), summed over clusters, (..., n_clusters), so that their squares sum to a variance."""
+    if cluster is None:
+        return moved
+    order = np.argsort(cluster, kind="stable")
+    starts = np.flatnonzero(np.diff(cluster[order], prepend=-1))
+    sums = np.add.reduceat(moved[..., order], starts, axis=-1)
+    g = len(starts)
+    return np.asarray((sums - sums.mean(axis=-1, keepdims=True)) * np.sqrt((g - 1) / g))
+
+
+def two_sided(t: Any, df: Any) -> np.ndarray:
+    """Two-sided p value of Student's t."""
+    return np.asarray(2 * student.sf(np.abs(t), df))
+
+
+def permutation_p(
+    x: np.ndarray,
+    y: np.ndarray,
+    column: int,
+    n_permutations: int,
+    rng: np.random.Generator,
+    cluster: np.ndarray | None = None,
+) -> float:
+    """Two-sided p of one coefficient by permuting the residuals of the model without it (Freedman and Lane, 1983).
+
+    The statistic is the t with HC3 or CR3 errors, which keeps its size where variances differ (DiCiccio and Romano, 2017).
+    With clusters, subjects exchange the mean of their residuals, and the samples of a subject their deviations from it.
+
+    Parameters
+    ----------
+    x, y
+        Design (n, p) and observations (n,).
+    column
+        Position of the coefficient.
+    n_permutations
+        Permutations; 0 gives NaN.
+    rng
+        Generator.
+    cluster
+        As for :func:`fit`.
+    """
+    n = len(y)
+    order = np.arange(n) if cluster is None else np.argsort(cluster, kind="stable")
+    cluster = None if cluster is None else cluster[order]
+    x, y = x[order], y[order]
+    q = np.linalg.qr(np.delete(x, column, axis=1))[0]
+    reduced = y - q @ (q.T @ y)
+    own = x[:, column] - q @ (q.T @ x[:, column])
+    squares = own @ own
+    weight = fit(x, y, cluster).weight[:, column]
+
+    def statistic(e: np.ndarray) -> np.ndarray:
+        """Absolute t for residuals of the reduced model, (n_draws, n)."""
+        e = e - (e @ q) @ q.T
+        estimate = e @ own / squares
+        moved = jackknifed((e - estimate[:, None] * own) * weight, cluster)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.abs(estimate) / np.sqrt(np.square(moved).sum(axis=-1)))
+
+    found = statistic(reduced[None])[0]
+    if n_permutations == 0 or not np.isfinite(found) or np.ptp(y) <= EQUAL * np.abs(y).max():
+        return np.nan
+    codes = np.arange(n) if cluster is None else cluster
+    units = Units(age=reduced, subject=codes, of_cell=np.arange(n), labelled=np.ones(n, dtype=bool))
+    reached, step = 0, max(1, _VALUES // n)
+    for start in range(0, n_permutations, step):
+        drawn = statistic(permuted_ages(units, min(step, n_permutations - start), rng))
+        reached += int((drawn >= found * (1 - EQUAL)).sum())
+    return (1 + reached) / (1 + n_permutations)
+
+
+def fieller(numerator: Any, denominator: Any, var_n: Any, var_d: Any, cov: Any, quantile: float) -> tuple[Any, Any]:
+    """Interval of a ratio of two estimates (Fieller, 1954), NaN where it has no ends.
+
+    Parameters
+    ----------
+    numerator, denominator
+        Estimates.
+    var_n, var_d, cov
+        Their variances and covariance.
+    quantile
+        Standard errors on each side, such as 1.96.
+    """
+    a = np.square(denominator) - quantile**2 * var_d
+    b = numerator * denominator - quantile**2 * cov
+    c = np.square(numerator) - quantile**2 * var_n
+    inside = b**2 - a * c
+    bounded = (a > 0) & (inside >= 0)
+    root, a = np.sqrt(np.where(bounded, inside, np.nan)), np.where(bounded, a, np.nan)
+    return (b - root) / a, (b + root) / a
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """Where samples stand against what the reference of their age and covariates leads one to expect; all (n,)."""
+
+    expected: np.ndarray
+    spread: np.ndarray
+    """Standard deviation of a reference sample around ``expected``, the uncertainty of the line included."""
+    df: np.ndarray
+
+
+def deviations(x: np.ndarray, y: np.ndarray, is_reference: np.ndarray, subject: np.ndarray) -> Deviations:
+    """Expectation of every sample from the reference samples of other subjects.
+
+    Parameters
+    ----------
+    x
+        Design without the group, (n, p); columns that do not vary in the reference have the coefficient 0 there.
+    y
+        Observations, (n,).
+    is_reference
+        Who makes the line, (n,).
+    subject
+        Subject of every sample as a number from 0, (n,).
+    """
+    centre = y[is_reference].mean()
+    basis = _row_space(x[is_reference])  # p x rank
+    estimable = np.abs(x - x @ basis @ basis.T).max(axis=1) < 1e-6 * np.maximum(1, np.abs(x).max(axis=1))
+    z, y = x @ basis, y - centre
+    zr, yr = z[is_reference], y[is_reference]
+    own = np.unique(subject[is_reference])
+    position = np.searchsorted(own, subject[is_reference])
+    # The first entry is the whole reference; each other one lacks a subject.
+    n, gram = np.array([len(yr)]), zr.T @ zr
+    lost = np.zeros((len(own) + 1, *gram.shape))
+    lost_y, lost_n, lost_yy = np.zeros((len(own) + 1, z.shape[1])), np.zeros(len(own) + 1), np.zeros(len(own) + 1)
+    np.add.at(lost, position + 1, zr[:, :, None] * zr[:, None, :])
+    np.add.at(lost_y, position + 1, zr * yr[:, None])
+    np.add.at(lost_yy, position + 1, yr**2)
+    np.add.at(lost_n, position + 1, 1)
+    gram, right = gram - lost, zr.T @ yr - lost_y
+    singular = np.linalg.eigvalsh(gram)[:, 0] < FULL * len(yr)
+    inverse = np.linalg.inv(np.where(singular[:, None, None], np.eye(gram.shape[1]), gram))
+    beta = np.einsum("gij,gj->gi", inverse, right)
+    df = n - lost_n - z.shape[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = np.maximum((yr @ yr - lost_yy) - np.einsum("gi,gi->g", beta, right), 0) / df
+    variance[singular | (df < 1)] = np.nan
+    beta[singular] = np.nan
+    which = np.where(np.isin(subject, own), np.searchsorted(own, subject) + 1, 0)
+    leverage = np.einsum("ni,nij,nj->n", z, inverse[which], z)
+    expected = np.einsum("ni,ni->n", z, beta[which]) + centre
+    spread = np.sqrt(variance[which] * (1 + leverage))
+    return Deviations(np.where(estimable, expected, np.nan), np.where(estimable, spread, np.nan), df[which])
+
+
+def _row_space(x: np.ndarray) -> np.ndarray:
+    """Orthonormal directions in which the rows of ``x`` vary, (p, rank)."""
+    _, singular, vt = np.linalg.svd(x, full_matrices=False)
+    kept = singular > 1e-9 * singular[0]
+    return np.asarray(vt[kept].T)

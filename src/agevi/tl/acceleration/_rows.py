@@ -1,0 +1,294 @@
+"""Rows of the tables: a difference with its interval and tests, what limits it, and the deviation of each sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from agevi import _checks
+from agevi.tl._evaluate_by import OVERALL
+from agevi.tl._verdict import FEW_SUBJECTS
+from agevi.tl.acceleration._ancova import EQUAL, deviations, fieller, fit, permutation_p, two_sided
+from agevi.tl.acceleration._design import CUBIC, GROUP, Covariate, Unusable, age_columns, columns_of, make_design
+from agevi.tl.acceleration._samples import Samples
+
+TEXT = ["type", "group", "reference"]
+COUNTS = ["n", "n_reference", "n_subjects"]
+NUMBERS = [
+    "difference",
+    "se",
+    "low",
+    "high",
+    "t",
+    "df",
+    "p",
+    "p_permutation",
+    "p_adjusted",
+    "cohens_d",
+    "slope",
+    "slope_t",
+]
+NUMBERS += ["scaled", "scaled_low", "scaled_high", "raw_gap", "age_reference", "age_group", "detectable"]
+SAMPLE_COLUMNS = [
+    "type",
+    "sample",
+    "subject",
+    "group",
+    "age",
+    "predicted",
+    "expected",
+    "acceleration",
+    "low",
+    "high",
+    "z",
+    "p",
+]
+DETECTABLE = 2.8
+"""Standard errors that a true difference has to measure to be found at p < .05 four times in five."""
+SIGNAL, STRONG = 2.0, 4.0
+"""t of the slope on age below which a clock has no signal, and from which a difference is divided by it."""
+OVERLAP = 0.5
+EXPLAINED = 0.75
+"""Share of the group that covariates explain from which the standard error is twice that without them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Arguments of the comparison."""
+
+    age_df: Any
+    paired: bool
+    level: float
+    n_permutations: int
+    seed: int
+
+
+def pair_of(frame: pd.DataFrame, group: str, reference: str) -> pd.DataFrame:
+    """The samples of a group and of the reference, told apart by the column ``is_group``."""
+    pair = frame[frame["group"].isin([group, reference])]
+    return pair.assign(is_group=pair["group"] == group)
+
+
+def described(pair: pd.DataFrame, of_type: str, group: str, reference: str) -> dict[str, Any]:
+    """What is known of a comparison without a model: numbers of samples, mean ages and the raw gap."""
+    own, ref = pair[pair["is_group"]], pair[~pair["is_group"]]
+    row: dict[str, Any] = {"type": of_type, "group": group, "reference": reference, "n": len(own)}
+    row |= {"n_reference": len(ref), "n_subjects": pair["subject"].nunique()}
+    row |= dict.fromkeys(NUMBERS, np.nan) | {"flags": "", "sentence": ""}
+    if len(own) and len(ref):
+        row["raw_gap"] = (own["predicted"] - own["age"]).mean() - (ref["predicted"] - ref["age"]).mean()
+        row |= {"age_reference": ref["age"].mean(), "age_group": own["age"].mean()}
+    return row
+
+
+def compare(
+    pair: pd.DataFrame, group: str, reference: str, covariates: list[Covariate], settings: Settings
+) -> tuple[dict[str, Any], list[str]]:
+    """Estimates and flags of a comparison, and the lines that explain the flags.
+
+    Parameters
+    ----------
+    pair
+        From :func:`pair_of`.
+    group, reference
+        Names of the two.
+    covariates
+        Adjustments.
+    settings
+        How it is done.
+    """
+    n = pair.groupby("is_group")["subject"].nunique().reindex([False, True], fill_value=0)
+    argument = f"{group!r} and {reference!r}"
+    if n.min() < _checks.MIN_LABELLED_SUBJECTS:
+        counts = f"{group!r}: {n[True]}, {reference!r}: {n[False]}"
+        least = _checks.MIN_LABELLED_SUBJECTS
+        raise Unusable(f"fewer than {least} subjects in one of the groups ({counts}).", "few_subjects")
+    cluster = _cluster(pair, argument, settings)
+    design = make_design(pair, covariates, settings.age_df, argument, cluster)
+    predicted = pair["predicted"].to_numpy(dtype=np.float64)
+    if np.ptp(predicted) <= EQUAL * np.abs(predicted).max():
+        raise Unusable(f"all {len(pair)} samples of {argument} are predicted {predicted[0]:.1f}, as by a clock that knows "
+                       "nothing but the median age.", "no_age_signal")  # fmt: skip
+    row = _estimates(design.x, design.slope, predicted, cluster, settings)
+    reasons = _flags(row, pair, group, reference, design.explained)
+    row["flags"] = ";".join(dict.fromkeys(flag for flag, _ in reasons))
+    return row, [reason for _, reason in reasons]
+
+
+def _cluster(pair: pd.DataFrame, argument: str, settings: Settings) -> np.ndarray | None:
+    """Subject of every sample as a number, None where each sample is a subject."""
+    n_groups = pair.groupby("subject")["is_group"].nunique()
+    shared = n_groups.index[n_groups > 1]
+    if len(shared) and not settings.paired:
+        raise Unusable(
+            f"subject {str(shared[0])!r} has samples in both {argument} ({len(shared)} subjects do); pass paired=True where these "
+            "are visits of the same people, else correct the column.", "confounded",
+        )  # fmt: skip
+    if not len(shared) and settings.paired:
+        raise Unusable(f"paired=True, and no subject has samples in both {argument}; leave it out.", "few_subjects")
+    codes = pd.factorize(pair["subject"].astype(str), sort=True)[0]
+    return np.asarray(codes) if codes.max() + 1 < len(pair) else None
+
+
+def _estimates(
+    x: np.ndarray, slope: np.ndarray, predicted: np.ndarray, cluster: np.ndarray | None, settings: Settings
+) -> dict[str, Any]:
+    """The difference, its tests, and the slope that scales it."""
+    fitted = fit(x, predicted, cluster)
+    of_group = np.zeros(x.shape[1])
+    of_group[GROUP] = 1
+    quantile = fitted.quantile(settings.level)
+    difference, se = map(float, fitted.contrast(of_group))
+    b, se_b = map(float, fitted.contrast(slope))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t, slope_t = np.float64(difference) / se, np.float64(b) / se_b
+        cohens_d = np.float64(difference) / fitted.sd
+    row: dict[str, Any] = {
+        "difference": difference,
+        "se": se,
+        "low": difference - quantile * se,
+        "high": difference + quantile * se,
+    }
+    row |= {"t": t, "df": fitted.df, "p": float(two_sided(t, fitted.df)), "cohens_d": cohens_d, "slope": b}
+    row |= {"slope_t": slope_t, "detectable": DETECTABLE * se}
+    row["p_permutation"] = permutation_p(
+        x, predicted, GROUP, settings.n_permutations, np.random.default_rng(settings.seed), cluster
+    )
+    if slope_t >= STRONG:
+        row["scaled"] = difference / b
+    if slope_t >= SIGNAL:
+        covariance = float(fitted.cov @ slope @ of_group)
+        low, high = fieller(difference, b, se**2, se_b**2, covariance, quantile)
+        row |= {"scaled_low": float(low), "scaled_high": float(high)}
+    return {name: value if np.isfinite(value) else np.nan for name, value in row.items()}
+
+
+def _flags(
+    row: dict[str, Any], pair: pd.DataFrame, group: str, reference: str, explained: float
+) -> list[tuple[str, str]]:
+    """Flags of a comparison, each with the line that explains it."""
+    own, ref = pair[pair["is_group"]], pair[~pair["is_group"]]
+    out, who = [], f"{group!r} against {reference!r}"
+    slope_t = row["slope_t"]
+    if not slope_t >= STRONG:
+        signal = f"predictions change by {row['slope']:.2f} per year of age, t = {slope_t:.1f}"
+        if not slope_t >= SIGNAL:
+            out.append(("no_age_signal", f"{who}: the clock has no age signal in these samples ({signal}), so the difference "
+                        "says nothing about ageing, whatever its p value."))  # fmt: skip
+        else:
+            out.append(("weak_age_signal", f"{who}: the age signal is weak ({signal}); no scaled difference is given."))
+    inside = own["age"].between(ref["age"].min(), ref["age"].max()).mean()
+    if inside < OVERLAP:
+        out.append(("ages_do_not_overlap", f"{who}: {inside:.0%} of the samples of {group!r} have an age within the range of "
+                    f"{reference!r}; elsewhere the difference rests on the shape of the line alone."))  # fmt: skip
+    if explained > EXPLAINED:
+        out.append(("confounded", f"{who}: covariates explain {explained:.0%} of the group, so little of it is left to "
+                    "compare."))  # fmt: skip
+    out += [("confounded", f"{who}: {why}") for why in _clocks_differ(own, ref, group, reference)]
+    n = {group: own["subject"].nunique(), reference: ref["subject"].nunique()}
+    few = min(n, key=lambda name: n[name])
+    if n[few] < FEW_SUBJECTS:
+        out.append(("few_subjects", f"{who}: {n[few]} subjects in {few!r}; differences below {row['detectable']:.1f} would "
+                    "mostly be missed."))  # fmt: skip
+    return out
+
+
+def _clocks_differ(own: pd.DataFrame, ref: pd.DataFrame, group: str, reference: str) -> list[str]:
+    """In what way the predictions of the groups come from different clocks."""
+    roles = [set(part["role"]) for part in (own, ref)]
+    if not roles[0] & roles[1]:
+        return [
+            f"the predictions of {group!r} have the role {_checks.listed(sorted(roles[0]))} and those of {reference!r} "
+            f"{_checks.listed(sorted(roles[1]))}, so different clocks made them; predict both in one tl.cross_validate."
+        ]
+    out = []
+    n_folds = pd.concat([own["fold"], ref["fold"]]).nunique()
+    for name, part in ((group, own), (reference, ref)):
+        reach = min(n_folds, part["subject"].nunique())
+        there = part["fold"].nunique()
+        if reach > 1 and there < reach / 2:
+            out.append(f"the predictions of {name!r} come from {there} of {n_folds} folds, whose clocks differ; balance folds "
+                       "with tl.cross_validate(stratify_by=...).")  # fmt: skip
+    return out
+
+
+def sample_rows(frame: pd.DataFrame, of_type: str, samples: Samples, settings: Settings) -> pd.DataFrame:
+    """Deviation of every sample of a type from the line of the reference.
+
+    Parameters
+    ----------
+    frame
+        Samples of the type, of all groups.
+    of_type
+        Name of the type.
+    samples, settings
+        What is compared and how.
+    """
+    is_reference = (frame["group"] == samples.reference).to_numpy()
+    out = frame.rename_axis("sample").reset_index().assign(type=of_type)
+    empty = dict.fromkeys(SAMPLE_COLUMNS[6:], np.nan)
+    ages = frame["age"][is_reference]
+    if frame["subject"][is_reference].nunique() < _checks.MIN_LABELLED_SUBJECTS or ages.nunique() < 2:
+        return out.assign(**empty)[SAMPLE_COLUMNS]
+    line = frame.assign(is_group=~is_reference)
+    age_df = settings.age_df if ages.nunique() > CUBIC + 1 else 1
+    powers = age_columns(line, age_df, "the reference")[0]
+    blocks = [columns_of(c, line) for c in samples.covariates]
+    x = np.concatenate([np.ones((len(frame), 1)), powers, *blocks], axis=1)
+    predicted = frame["predicted"].to_numpy(dtype=np.float64)
+    subject = pd.factorize(frame["subject"].astype(str), sort=True)[0]
+    found = deviations(x, predicted, is_reference, subject)
+    deviation = predicted - found.expected
+    reach = student.ppf((1 + settings.level) / 2, np.maximum(found.df, 1)) * found.spread
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = deviation / found.spread
+    columns = {"expected": found.expected, "acceleration": deviation, "low": found.expected - reach}
+    columns |= {"high": found.expected + reach, "z": z, "p": two_sided(z, np.maximum(found.df, 1))}
+    return out.assign(**columns)[SAMPLE_COLUMNS]
+
+
+def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level: float) -> str:
+    """The result in words, as a paper prints it.
+
+    Parameters
+    ----------
+    row
+        Row of the table of groups.
+    covariates
+        Adjustments.
+    unit
+        Unit of age.
+    level
+        Coverage of the interval.
+    """
+    where = "" if row["type"] == OVERALL else f" ({row['type']})"
+    who = f"{row['group']}{where}"
+    if np.isnan(row["difference"]):
+        return f"{who}: no comparison with {row['reference']} ({row['flags']})."
+    digits = 1 if row["se"] >= 0.2 else 2 - int(np.floor(np.log10(row["se"]))) - 1 if row["se"] > 0 else 1
+    old = "older" if row["difference"] >= 0 else "younger"
+    size = f"{abs(row['difference']):.{digits}f}"
+    coverage = "" if level == 0.95 else f"{level:.0%} interval "
+    adjusted = f", adjusted for {', '.join(c.name for c in covariates)}" if covariates else ""
+    kind = "HC3" if row["df"] != row["n_subjects"] - 1 else "CR3"
+    permuted = "" if np.isnan(row["p_permutation"]) else f", permutation {p_text(row['p_permutation'])}"
+    n = f"n = {row['n']} vs {row['n_reference']} subjects"
+    if row["n"] + row["n_reference"] != row["n_subjects"]:
+        n = f"n = {row['n']} vs {row['n_reference']} samples of {row['n_subjects']} subjects"
+    flags = f"; flags: {row['flags'].replace(';', ', ')}" if row["flags"] else ""
+    return (
+        f"{who}: {size} {unit} {old} on the clock's scale than {row['reference']} of the same age{adjusted} "
+        f"[{coverage}{row['low']:.{digits}f}, {row['high']:.{digits}f}], {kind} ANCOVA t({row['df']:.0f}) = {row['t']:.2f}, "
+        f"{p_text(row['p'])}{permuted}; {n}; detectable difference {row['detectable']:.{digits}f} {unit}{flags}."
+    )
+
+
+def p_text(p: float) -> str:
+    """A p value as journals print it."""
+    if np.isnan(p):
+        return "p not defined"
+    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1) if p < 0.9995 else "p = 1"

@@ -1,0 +1,271 @@
+"""The held-out samples of a comparison: who they are, what they are adjusted for, and who is left out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _keys, _names
+from agevi.tl._evaluate_by import OVERALL, sample_values
+from agevi.tl._judged import of_types, types_key
+from agevi.tl.acceleration._design import Covariate
+
+logger = logging.getLogger(__name__)
+
+_MOST_LEVELS = 6  # of columns that are offered as groups
+_CODES = 10  # different whole numbers up to which a covariate may be a code
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples that count.
+
+    Attributes
+    ----------
+    tables
+        For ``"overall"`` and each type: the columns ``subject``, ``age``, ``predicted``, ``role``, ``fold`` and ``group``, one
+        row per sample, in the order of their names.
+    levels
+        Groups other than the reference.
+    reference
+        Name of the reference.
+    covariates
+        Adjustments, indexed by sample.
+    n_left_out
+        Samples that lack a value or shaped a recalibration.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    levels: list[str]
+    reference: str
+    covariates: list[Covariate]
+    n_left_out: int
+
+
+def held_out_samples(
+    adata: AnnData,
+    *,
+    groupby: str | None,
+    reference: Any,
+    covariates: str | Sequence[str],
+    composition_key: str | None,
+    by: str | None,
+    keys: _keys.Keys,
+) -> Samples:
+    """The samples to compare, or the error that says why there are none.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after ``aggregate_subjects``.
+    groupby, reference, covariates, composition_key, by
+        As for :func:`agevi.tl.age_acceleration`.
+    keys
+        Slots of the predictions.
+    """
+    table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)")
+    if groupby is None:
+        raise ValueError(
+            f"groupby=None; pass the column with the groups to compare, such as {_checks.listed(_candidates(adata, table, keys))}."
+        )
+    values = sample_values(adata, table, groupby, "groupby", keys=keys)
+    group = _names.names(values, f"groupby={groupby!r}")
+    levels = _names.levels(values)
+    reference = _reference(reference, levels, groupby)
+    known = _covariates(adata, table, covariates, composition_key, groupby, keys)
+    missing = {"an age": table["age"].isna(), "a prediction": table["predicted"].isna(), f"a {groupby}": group.isna()}
+    missing |= {f"a value of {c.name}": c.values.isna().any(axis=1) for c in known}
+    missing |= {"a role that allows it": ~table["role"].isin([*_keys.HELD_OUT_ROLES, *_keys.FITTED_ROLES])}
+    complete = ~pd.DataFrame(missing).any(axis=1)
+    _refuse_fitted(table[complete], keys)
+    used = table[complete].assign(group=group[complete]).sort_index()
+    _say_left_out(len(table), missing)
+    _check_groups(used, levels, reference, groupby)
+    for covariate in known:
+        _check_varies(covariate, used)
+    if "fold" not in used:
+        used["fold"] = ""
+    tables = {OVERALL: used} | _strata(adata, used, table, by, keys)
+    levels = [level for level in levels if level != reference and (used["group"] == level).any()]
+    return Samples(tables, levels, reference, known, int((~complete).sum()))
+
+
+def _candidates(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys) -> list[str]:
+    """Columns with a few values, one in each sample."""
+    sample_key = adata.uns.get(keys.uns, {}).get("sample_key")
+    if sample_key not in adata.obs:
+        return []
+    sample = adata.obs[sample_key].astype(str).to_numpy()
+    own = [column for column in adata.obs if not str(column).startswith((f"{keys.key_added}_", "_scvi"))]
+    found = []
+    for column in own:
+        values = adata.obs[column]
+        if 2 <= values.nunique() <= _MOST_LEVELS and values.groupby(sample).nunique().max() == 1:
+            found.append(str(column))
+    return found or ["condition"]
+
+
+def _reference(reference: Any, levels: list[str], groupby: str) -> str:
+    """Name of the reference, which is one of the levels."""
+    if len(levels) < 2:
+        there = _checks.listed(levels) if levels else "no values"
+        raise ValueError(f"groupby={groupby!r} has {there} alone; a comparison needs two groups.")
+    name = None if reference is None else _names.name(reference)
+    if name not in levels:
+        hint = "" if reference is None else _checks.closest(reference, levels)
+        raise ValueError(
+            f"reference={reference!r} is not a group of groupby={groupby!r}{hint}. Pass the group that others are compared "
+            f"with, one of {_checks.listed(levels, 9)}."
+        )
+    return str(name)
+
+
+def _covariates(
+    adata: AnnData,
+    table: pd.DataFrame,
+    covariates: str | Sequence[str],
+    composition_key: str | None,
+    groupby: str,
+    keys: _keys.Keys,
+) -> list[Covariate]:
+    """Adjustments with a value for each sample of ``table``."""
+    names = [covariates] if isinstance(covariates, str) else list(covariates)
+    if groupby in names:
+        raise ValueError(f"covariates={names!r} has groupby={groupby!r}, which is what is compared; leave it out.")
+    out = [
+        _covariate(sample_values(adata, table, name, "covariates", keys=keys), name) for name in dict.fromkeys(names)
+    ]
+    if composition_key is not None:
+        out.append(_composition(adata, table, composition_key, keys))
+    for covariate in out:
+        if covariate.values.isna().all(axis=None):
+            raise ValueError(
+                f"covariates: {covariate.name!r} is missing in all {len(table)} samples; leave it out, or fill it in."
+            )
+    return out
+
+
+def _covariate(values: pd.Series, name: str) -> Covariate:
+    """Numbers as one slope, everything else as one term per level."""
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        number = values.astype(np.float64)
+        if np.isinf(number).any():
+            raise ValueError(
+                f"covariates: {name!r} is infinite in {np.isinf(number).sum()} samples; set unknown values to NaN."
+            )
+        n = number.nunique()
+        if 2 < n <= _CODES and (number.dropna() % 1 == 0).all():
+            logger.warning(
+                "covariates: %r holds %d whole numbers and enters as one slope; if they are codes, pass a column of "
+                "categories: adata.obs[%r].astype('category').", name, n, name,
+            )  # fmt: skip
+        return Covariate(name, "continuous", number.to_frame(name))
+    return Covariate(name, "categorical", _names.names(values, f"covariates: {name!r}").to_frame(name))
+
+
+def _composition(adata: AnnData, table: pd.DataFrame, key: str, keys: _keys.Keys) -> Covariate:
+    """Number of cells of each type in each sample."""
+    types = _names.names(_checks.column(adata, key, "composition_key"), f"adata.obs[{key!r}]")
+    sample_key = adata.uns.get(keys.uns, {}).get("sample_key")
+    if not sample_key:
+        raise KeyError(f"adata.uns[{keys.uns!r}] names no sample column; run agevi.tl.predict_age again.")
+    sample = _checks.labels(adata, sample_key, "sample_key")
+    cells = pd.crosstab(sample.to_numpy(), types.to_numpy(dtype=object), dropna=True)
+    if cells.shape[1] < 2:
+        raise ValueError(f"composition_key={key!r} has {cells.shape[1]} type of cells; a composition needs two.")
+    cells = cells.reindex(table.index).astype(np.float64)
+    return Covariate(key, "composition", cells)
+
+
+def _refuse_fitted(table: pd.DataFrame, keys: _keys.Keys) -> None:
+    """Refuse samples whose ages shaped the clock: their predictions are drawn towards their ages."""
+    fitted = table["role"].isin(_keys.FITTED_ROLES)
+    if fitted.any():
+        raise ValueError(
+            f"{fitted.sum()} of {len(table)} samples have the role {_checks.listed(sorted(set(table['role'][fitted])))} in "
+            f"adata.uns[{keys.subjects!r}]: their ages shaped the clock, which hides differences. Predict every subject with a "
+            "clock that never saw it, agevi.tl.cross_validate(adata, ..., train_on=\"<condition> == '<reference>'\"), or keep "
+            f"held-out cells, adata[~adata.obs[{keys.role!r}].isin(['train', 'validation'])]."
+        )
+
+
+def _say_left_out(n: int, missing: dict[str, pd.Series]) -> None:
+    """One line with the samples that do not count, each under the first thing that it lacks."""
+    counts, seen = {}, None
+    for what, lacks in missing.items():
+        fresh = lacks if seen is None else lacks & ~seen
+        seen = lacks if seen is None else seen | lacks
+        if fresh.any():
+            counts[what] = int(fresh.sum())
+    if counts:
+        why = ", ".join(f"{k} without {what}" for what, k in counts.items())
+        logger.info("%d of %d samples are left out of the comparison: %s.", sum(counts.values()), n, why)
+
+
+def _check_groups(used: pd.DataFrame, levels: list[str], reference: str, groupby: str) -> None:
+    """Refuse a reference that selects nobody or everybody, or too few subjects."""
+    n = used.groupby("group")["subject"].nunique().reindex(levels, fill_value=0)
+    counts = ", ".join(f"{level!r}: {k}" for level, k in n.items())
+    if n[reference] == 0:
+        raise ValueError(
+            f"reference={reference!r} selects none of the {len(used)} held-out samples with age, prediction and covariates "
+            f"(subjects per group of groupby={groupby!r}: {counts}); predict them out of fold, or pass another reference."
+        )
+    if n.drop(reference).max() == 0:
+        raise ValueError(
+            f"reference={reference!r} selects all {len(used)} held-out samples with age, prediction and covariates (subjects "
+            f"per group of groupby={groupby!r}: {counts}), so there is no group to compare with it."
+        )
+    least = _checks.MIN_LABELLED_SUBJECTS
+    if n[reference] < least or n.drop(reference).max() < least:
+        raise ValueError(
+            f"a comparison needs {least} subjects in each of two groups, and groupby={groupby!r} has {counts} held out with "
+            "age, prediction and covariates; merge groups, or predict more subjects."
+        )
+
+
+def _check_varies(covariate: Covariate, used: pd.DataFrame) -> None:
+    """Refuse a covariate of one value."""
+    values = covariate.values.loc[used.index]
+    if covariate.kind != "composition" and values.iloc[:, 0].nunique() < 2:
+        raise ValueError(
+            f"covariates: {covariate.name!r} is {str(values.iloc[0, 0])!r} in all {len(used)} samples that count; a covariate needs "
+            "two values. Leave it out."
+        )
+
+
+def _strata(
+    adata: AnnData, used: pd.DataFrame, table: pd.DataFrame, by: str | None, keys: _keys.Keys
+) -> dict[str, pd.DataFrame]:
+    """The samples of each type of cells with the predictions of its own clock, or of each value of a column of samples."""
+    if by is None:
+        return {}
+    if by == types_key(adata, keys):
+        long = of_types(adata, keys)
+        long = long[long["predicted"].notna()].drop(columns=["group", "role"], errors="ignore")
+        shared = used[["group", "role"]].rename_axis("sample")
+        long = long.set_index("sample").join(shared, how="inner")
+        return {name: long[long[by] == name].sort_index() for name in _names.levels(long[by])}
+    if by in adata.obs and by not in table:
+        _refuse_types(adata, by, keys)
+    values = sample_values(adata, table, by, "by", keys=keys).loc[used.index]
+    name = _names.names(values, f"by={by!r}")
+    return {level: used[(name == level).to_numpy()] for level in _names.levels(values)}
+
+
+def _refuse_types(adata: AnnData, by: str, keys: _keys.Keys) -> None:
+    """Refuse types of cells whose clocks there are not."""
+    sample_key = adata.uns.get(keys.uns, {}).get("sample_key")
+    if sample_key in adata.obs and adata.obs[by].groupby(adata.obs[sample_key].to_numpy()).nunique().max() > 1:
+        own = types_key(adata, keys)
+        there = f"the clocks there are those of {own!r}" if own else "the predictions are those of one clock"
+        raise ValueError(
+            f"by={by!r} has several values in a sample, as types of cells do, and {there}; run agevi.tl.cross_validate(adata, "
+            f"..., groupby={by!r}) first, which fits a clock for each type."
+        )
