@@ -54,3 +54,40 @@ def acceleration_df(
     call = "agevi.tl.age_acceleration(adata, groupby=..., reference=...)"
     found: pd.DataFrame = _checks.slot(adata, slot, "uns", call)[table]
     return found.reset_index(drop=True)
+
+
+def calibration_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """How well intervals of age hold: coverage as a share, width and interval score in the unit of the age column.
+
+    Read ``coverage`` beside ``level`` in every row, and ``interval_score`` beside ``interval_score_trivial``, that of
+    intervals which no clock is needed for.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.calibrate`.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A copy of the table with the columns that :func:`agevi.tl.calibrate` lists, all samples first, then each group.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.calibrate` was not run.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=30, n_cells=5, n_genes=50)
+    >>> agevi.tl.cross_validate(adata, agevi.model.PLSClock, age_key="age", subject_key="donor")
+    >>> agevi.tl.aggregate_subjects(adata)
+    >>> agevi.tl.calibrate(adata, level=0.8)
+    >>> agevi.get.calibration_df(adata)[["groupby", "n", "level"]].head(1).values.tolist()
+    [['overall', 30, 0.8]]
+    """
+    call = f"agevi.tl.calibrate(adata, key_added={key_added!r})"
+    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("calibration"), "uns", call)
+    return table.reset_index(drop=True)

@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._get_genes import attribution_df, enrichment_df, perturbation_df, programs_df
-from agevi._get_numbers import acceleration_df
+from agevi._get_numbers import acceleration_df, calibration_df
 from agevi._get_study import neuron_clock_study_df
 from agevi._get_transfer import transfer_df
 from agevi.metrics._rows import metrics_row
@@ -23,6 +23,7 @@ from agevi.tl._verdict import announce, announce_types, references
 __all__ = [
     "acceleration_df",
     "attribution_df",
+    "calibration_df",
     "correlation_df",
     "enrichment_df",
     "history_df",

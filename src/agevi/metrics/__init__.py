@@ -12,6 +12,7 @@ from agevi.metrics._classification import (
     f1,
     mcc,
 )
+from agevi.metrics._intervals import coverage, interval_metrics, interval_score, mean_width
 from agevi.metrics._regression import (
     LinearFit,
     mad,
@@ -33,11 +34,15 @@ __all__ = [
     "bootstrap_interval",
     "brier",
     "classification_metrics",
+    "coverage",
     "f1",
+    "interval_metrics",
+    "interval_score",
     "mad",
     "mae",
     "mcc",
     "mdae",
+    "mean_width",
     "pearson",
     "r2",
     "regression_metrics",

@@ -18,6 +18,7 @@ from agevi.tl._rank_targets import TargetRanking, rank_targets
 from agevi.tl._trend_test import trend_test
 from agevi.tl._tune import tune
 from agevi.tl.acceleration import age_acceleration
+from agevi.tl.intervals._calibrate import calibrate
 
 __all__ = [
     "TargetRanking",
@@ -26,6 +27,7 @@ __all__ = [
     "age_programs",
     "aggregate_subjects",
     "attribute_genes",
+    "calibrate",
     "compare_models",
     "compare_transfer",
     "cross_validate",

@@ -22,6 +22,7 @@ from agevi.tl._joined import recipe_of
 from agevi.tl._plan import FOLDS, check_data, check_outputs, make_job, read_data, run_fingerprint, stream
 from agevi.tl._recipe import Recipe, plain
 from agevi.tl._run_jobs import run_jobs
+from agevi.tl.intervals._apply import forget
 
 
 def cross_validate(  # noqa: PLR0913
@@ -126,7 +127,8 @@ def cross_validate(  # noqa: PLR0913
         With ``groupby``: one row per sample and type with ``sample``, ``group``, ``subject``, ``age``, ``predicted`` (NaN
         below ``min_cells``), ``n_cells``, ``fold``, ``validation_mae``, ``weight`` and ``combined``, the weighted mean.
 
-    A latent representation ``adata.obsm[f"X_{key_added}"]`` of an earlier clock is removed.
+    What an earlier clock left is removed: the latent representation ``adata.obsm[f"X_{key_added}"]``, the table
+    ``adata.uns[f"{key_added}_subjects"]`` and the calibration of :func:`agevi.tl.calibrate`.
 
     Raises
     ------
@@ -232,6 +234,7 @@ def _write_cells(
         (adata.uns, keys.table_params(noun)),
     ):
         slot.pop(name, None)
+    forget(adata, keys)
     if table is not None:
         adata.uns[keys.table(noun)] = _keys.to_uns(table)
 
@@ -280,5 +283,6 @@ def _record(
         "sample_key": setup["sample_key"] or setup["subject_key"],
         "age_key": setup["age_key"],
         "age_unit": setup["age_unit"],
+        "min_age": float(setup["min_age"]),
         "folds": fits,
     }

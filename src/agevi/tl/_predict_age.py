@@ -14,6 +14,7 @@ import agevi
 from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi.model._clock import require_clock
+from agevi.tl.intervals._apply import forget
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ def predict_age(
     ``adata.uns[key_added]``
         Parameters, model class, version, gene coverage, keys, age unit and the median age of the training samples.
 
+    The table of subjects and the calibration that belong to earlier predictions under the same key are removed.
+
     Raises
     ------
     KeyError
@@ -138,6 +141,7 @@ def predict_age(
     adata.obs[keys.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
     if prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
+    forget(adata, keys)
     adata.uns[keys.uns] = _keys.to_uns(
         {
             "params": {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage, "key_added": key_added},
@@ -148,6 +152,7 @@ def predict_age(
             "sample_key": sample_key,
             "age_key": setup["age_key"],
             "age_unit": setup["age_unit"],
+            "min_age": float(setup["min_age"]),
             "median_age": model.age_summary_.get("median"),
         }
     )

@@ -116,7 +116,9 @@ class Calibration:
         check_enough(n, level)
         scale = chosen_scale(scale, n, level)
         features = chosen_features(scale, n, n_cells, difficulty)
-        return cls.of(y, p, n_cells, weight, level=level, scale=scale, features=features, min_age=min_age)
+        lowest = float(min_age) if (y < 0).any() else max(float(min_age), 0.0)
+        origin = min(float(min_age), -1.0)
+        return cls.of(y, p, n_cells, weight, level=level, scale=scale, features=features, origin=origin, min_age=lowest)
 
     @classmethod
     def of(
@@ -129,7 +131,8 @@ class Calibration:
         level: float,
         scale: str,
         features: tuple[str, ...],
-        min_age: float,
+        origin: float = -1.0,
+        min_age: float = 0.0,
     ) -> Calibration:
         """Calibrate with a scale and features that were chosen."""
         for name, values in (("age", y), ("predicted", p)):
@@ -137,7 +140,6 @@ class Calibration:
                 raise ValueError(
                     f"{name} is missing or infinite in {(~np.isfinite(values)).sum()} samples; leave those out."
                 )
-        origin, lowest = min(min_age, -1.0), min_age if (y < 0).any() else max(min_age, 0.0)
         residual = np.abs(y - p)
         h = max(_SHARE * weighted_quantile(residual, weight, 0.5), _TINY)
         coefficients, ranges, cuts = np.zeros(1), np.zeros(0), np.zeros(0)
@@ -151,7 +153,7 @@ class Calibration:
             cuts = np.array([weighted_quantile(p, weight, share) for share in (1 / 3, 2 / 3)])
         blank = cls(
             scale, features, coefficients, ranges, np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), cuts, h,
-            int(round(weight.sum())), float(level), float(origin), float(lowest),
+            int(round(weight.sum())), float(level), float(origin), float(min_age),
         )  # fmt: skip
         scores = blank.score(y, p, n_cells)
         order = np.argsort(scores, kind="stable")

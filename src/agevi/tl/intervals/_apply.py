@@ -1,0 +1,58 @@
+"""The intervals of a subject table from a calibration that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from agevi import _keys
+from agevi.tl.intervals._conformal import Calibration
+from agevi.tl.intervals._report import Labelled, cross_intervals
+
+NOUN = "calibration"
+
+
+def forget(adata: AnnData, keys: _keys.Keys) -> None:
+    """Remove what was calibrated on, and tabulated from, earlier predictions under the same key."""
+    for name in (keys.subjects, keys.table(NOUN), keys.table_params(NOUN)):
+        adata.uns.pop(name, None)
+
+
+def labelled(table: pd.DataFrame, roles: Any = _keys.HELD_OUT_ROLES) -> NDArray[np.bool_]:
+    """Samples of a subject table that can calibrate: held out, with age and prediction, (n_samples,)."""
+    mask: NDArray[np.bool_] = (
+        table["role"].isin(list(roles)) & table["age"].notna() & table["predicted"].notna()
+    ).to_numpy()
+    return mask
+
+
+def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    """The subject table with the columns ``lower`` and ``upper``.
+
+    Samples that calibrated get the interval of the other folds, in which their own residuals have no part; NaN for
+    samples of role train or validation, whose residuals are smaller than those of held-out ones.
+
+    Parameters
+    ----------
+    table
+        Subject table.
+    params
+        ``adata.uns[f"{key_added}_calibration_params"]``.
+    """
+    whole = Calibration.from_dict(params)
+    cells = table["n_cells"].to_numpy(dtype=np.float64)
+    lower, upper = whole.interval(table["predicted"].to_numpy(dtype=np.float64), cells)
+    fitted = table["role"].isin(_keys.FITTED_ROLES).to_numpy()
+    lower[fitted], upper[fitted] = np.nan, np.nan
+    own = labelled(table)
+    rows = Labelled.of(table[own])
+    if len(rows.age) == len(whole.scores):
+        scores = np.sort(whole.score(rows.age, rows.predicted, rows.n_cells))
+        if np.allclose(scores, whole.scores, rtol=1e-6, atol=1e-9):
+            lower[own], upper[own] = cross_intervals(rows, whole)
+    return table.assign(lower=lower, upper=upper)

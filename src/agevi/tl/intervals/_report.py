@@ -1,0 +1,110 @@
+"""Whether intervals hold: every subject gets one from the subjects of the other folds, and these are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from agevi.metrics._intervals import binned, interval_rows
+from agevi.tl.intervals._conformal import Array, Calibration, conformal_quantile, needed, subject_weights
+
+N_FOLDS = 10
+TRIVIAL = ["width_trivial", "interval_score_trivial"]
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Held-out samples with an age, which calibrate: all of shape (n_samples,)."""
+
+    age: Array
+    predicted: Array
+    n_cells: Array
+    subject: NDArray[np.object_]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Labelled:
+        """Those of rows of the subject table."""
+        age, predicted, n_cells = (table[k].to_numpy(dtype=np.float64) for k in ("age", "predicted", "n_cells"))
+        return cls(age, predicted, n_cells, table["subject"].to_numpy(dtype=object))
+
+    def part(self, mask: NDArray[np.bool_]) -> Labelled:
+        """Those of the mask."""
+        return Labelled(*(values[mask] for values in vars(self).values()))
+
+
+def folds_of(subject: NDArray[np.object_], level: float) -> NDArray[np.int64]:
+    """Fold of every sample by its subject, (n_samples,): ten, or one subject each where ten leave too few."""
+    code = np.unique(subject.astype(str), return_inverse=True)[1]
+    n = int(code.max()) + 1
+    n_folds = N_FOLDS if n - -(-n // N_FOLDS) >= needed(level) else n
+    return np.asarray((np.random.default_rng(0).permutation(n) % n_folds)[code])
+
+
+def cross_intervals(rows: Labelled, whole: Calibration) -> tuple[Array, Array]:
+    """Limits of every sample from the subjects of the other folds, (n_samples,); NaN where these are too few.
+
+    Parameters
+    ----------
+    rows
+        Samples that calibrated.
+    whole
+        Their calibration, whose scale and features are refitted.
+    """
+    lower, upper = np.full(len(rows.age), np.nan), np.full(len(rows.age), np.nan)
+    fold = folds_of(rows.subject, whole.level)
+    for k in range(fold.max() + 1):
+        rest, own = rows.part(fold != k), fold == k
+        weight = subject_weights(rest.subject, len(rest.age))
+        if weight.sum() < needed(whole.level) - 1e-6:
+            continue
+        part = Calibration.of(
+            rest.age, rest.predicted, rest.n_cells, weight,
+            level=whole.level, scale=whole.scale, features=whole.features, origin=whole.origin, min_age=whole.min_age,
+        )  # fmt: skip
+        lower[own], upper[own] = part.interval(rows.predicted[own], rows.n_cells[own])
+    return lower, upper
+
+
+def trivial_intervals(rows: Labelled, level: float) -> tuple[Array, Array]:
+    """Quantiles of the ages of the other folds as limits, (n_samples,): what intervals are without a clock."""
+    lower, upper = np.empty(len(rows.age)), np.empty(len(rows.age))
+    fold = folds_of(rows.subject, level)
+    for k in range(fold.max() + 1):
+        rest, own = rows.part(fold != k), fold == k
+        weight, tail = subject_weights(rest.subject, len(rest.age)), (1 + level) / 2
+        low, high = -conformal_quantile(-rest.age, tail, weight), conformal_quantile(rest.age, tail, weight)
+        lower[own] = rest.age.min() if np.isnan(low) else low
+        upper[own] = rest.age.max() if np.isnan(high) else high
+    return lower, upper
+
+
+def report(rows: Labelled, whole: Calibration, cohorts: dict[str, pd.Series]) -> pd.DataFrame:
+    """Coverage, width and score of cross-calibrated intervals, overall and by group, beside those of trivial ones.
+
+    Parameters
+    ----------
+    rows
+        Samples that calibrated.
+    whole
+        Their calibration.
+    cohorts
+        Further labels of the samples, by name.
+    """
+    lower, upper = cross_intervals(rows, whole)
+    weight = subject_weights(rows.subject, len(rows.age))
+    labels = {"predicted": binned(rows.predicted), "age": binned(rows.age)}
+    labels |= {name: values.reset_index(drop=True) for name, values in cohorts.items()}
+    if np.ptp(rows.n_cells) > 0:
+        labels["n_cells"] = binned(rows.n_cells)
+    trivial = interval_rows(rows.age, *trivial_intervals(rows, whole.level), labels, weight, whole.level)
+    if np.isnan(lower).any():  # as many subjects as the level needs, so that none can be left out
+        lower = upper = rows.predicted
+        out = interval_rows(rows.age, lower, upper, labels, weight, whole.level)
+        out[["coverage", "coverage_low", "coverage_high", "width", "interval_score"]] = np.nan
+    else:
+        out = interval_rows(rows.age, lower, upper, labels, weight, whole.level)
+    out[TRIVIAL] = trivial[["width", "interval_score"]].to_numpy()
+    return out
