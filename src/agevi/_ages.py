@@ -1,6 +1,10 @@
-"""Units of age, and what cannot be an age in them."""
+"""Units and scales of age, and what cannot be an age in them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +12,52 @@ YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
 """Length of a year in each unit of ages."""
 OLDEST = 150.0
 """Years that no person and no animal of the laboratory reaches."""
+ADULT = 20.0
+"""Age in years from which the scale of Horvath (2013) is linear."""
 _BIRTH = (1900, 2100)
+_SMALLEST = 1e-3  # of the argument of Horvath's logarithm, which is 0 a year before birth
+
+
+@dataclass(frozen=True)
+class AgeTransform:
+    """The scale T on which a clock was trained, for arrays; :class:`agevi.nn.heads.AgeScale` has the formulas.
+
+    Parameters
+    ----------
+    name
+        ``"none"``, ``"log"`` or ``"horvath"``.
+    min_age
+        Lowest age that is believed.
+    year
+        Length of a year in the unit of the ages, for ``"horvath"``.
+    """
+
+    name: str = "none"
+    min_age: float = -1.0
+    year: float = 1.0
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> AgeTransform:
+        """The scale that ``adata.uns[key_added]`` records; the identity where a clock of an earlier version wrote none."""
+        year = YEAR.get(str(record.get("age_unit") or "years"), 1.0)
+        return cls(str(record.get("age_transform") or "none"), float(record.get("min_age", -1.0)), year)
+
+    def forward(self, age: np.ndarray) -> np.ndarray:
+        """T(age); ages below ``min_age`` count as that."""
+        known: np.ndarray = np.maximum(np.asarray(age, dtype=np.float64), self.min_age)
+        if self.name == "horvath":
+            beyond = (known / self.year - ADULT) / (ADULT + 1)
+            return np.where(beyond > 0, beyond, np.log1p(np.clip(beyond, _SMALLEST - 1, 0)))
+        return np.log(known - self.min_age + 1) if self.name == "log" else known
+
+    def back(self, t: np.ndarray) -> np.ndarray:
+        """The age at a value of the scale, ``min_age`` at least."""
+        age: np.ndarray = np.asarray(t, dtype=np.float64)
+        if self.name == "horvath":
+            age = (np.where(age > 0, age, np.expm1(np.minimum(age, 0))) * (ADULT + 1) + ADULT) * self.year
+        elif self.name == "log":
+            age = np.exp(age) + self.min_age - 1
+        return np.maximum(age, self.min_age)
 
 
 def check(age: np.ndarray, age_key: str, unit: str | None) -> None:

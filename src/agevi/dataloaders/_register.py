@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._ages import YEAR
+from agevi._ages import ADULT, YEAR
 from agevi._compat import (
     REGISTRY_KEYS,
     AnnDataManager,
@@ -30,7 +30,7 @@ from agevi.dataloaders._fields import (
     UnitField,
 )
 from agevi.dataloaders._measured import check_sets
-from agevi.nn.heads import ADULT, AGE_TRANSFORMS
+from agevi.nn.heads import AGE_TRANSFORMS
 
 CATEGORY_KEYS = ("modality_key", "tissue_key")
 """Arguments of ``setup_anndata`` that some clocks have; each names a categorical column that they read."""

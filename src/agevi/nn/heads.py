@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from agevi._ages import ADULT
 from agevi.nn.blocks import Stack
 
 AGE_TRANSFORMS = ("none", "log", "horvath")
-ADULT = 20.0
-"""Years of age up to which that transform is logarithmic."""
 _LOSSES: dict[str, Callable[..., torch.Tensor]] = {"huber": F.huber_loss, "mse": F.mse_loss, "mae": F.l1_loss}
 AGE_LOSSES = tuple(_LOSSES)
 

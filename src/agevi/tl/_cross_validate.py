@@ -283,6 +283,7 @@ def _record(
         "sample_key": setup["sample_key"] or setup["subject_key"],
         "age_key": setup["age_key"],
         "age_unit": setup["age_unit"],
+        "age_transform": recipe.age_transform,
         "min_age": float(setup["min_age"]),
         "folds": fits,
     }

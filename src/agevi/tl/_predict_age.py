@@ -82,7 +82,8 @@ def predict_age(
     ``adata.obsm[f"X_{key_added}"]``
         Latent representation, float32 (n_cells, n_latent), when the clock has one.
     ``adata.uns[key_added]``
-        Parameters, model class, version, gene coverage, keys, age unit and the median age of the training samples.
+        Parameters, model class, version, gene coverage, keys, unit and scale of ages, and the median age of the training
+        samples.
 
     The table of subjects and the calibration that belong to earlier predictions under the same key are removed.
 
@@ -152,6 +153,7 @@ def predict_age(
             "sample_key": sample_key,
             "age_key": setup["age_key"],
             "age_unit": setup["age_unit"],
+            "age_transform": model.age_transform,
             "min_age": float(setup["min_age"]),
             "median_age": model.age_summary_.get("median"),
         }

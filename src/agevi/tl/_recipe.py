@@ -60,6 +60,14 @@ class Recipe:
             return setups[0] | {"min_age": min(setup["min_age"] for setup in setups)}
         return _defaults(self.model_cls.setup_anndata) | self.setup
 
+    @property
+    def age_transform(self) -> str:
+        """Scale on which ages are trained, or on which members are averaged."""
+        if self.members:
+            return "log" if self.model_kwargs["scale"] == "log" else "none"
+        chosen = self.full_setup["age_transform"]
+        return str(self.model_cls.default_age_transform if chosen == "auto" else chosen)
+
     def described(self) -> dict[str, Any]:
         """Classes and arguments by name, for records."""
         own = {name: getattr(self, name) for name in ("setup", "model_kwargs", "train_kwargs")}
