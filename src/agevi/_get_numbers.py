@@ -91,3 +91,39 @@ def calibration_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.
     call = f"agevi.tl.calibrate(adata, key_added={key_added!r})"
     table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("calibration"), "uns", call)
     return table.reset_index(drop=True)
+
+
+def posterior_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Posterior mean, standard deviation and interval of the age of every sample, in the unit of the age column.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.subject_posterior`.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A copy with the columns that :func:`agevi.tl.subject_posterior` lists: one row per sample with ``type`` ``"all"``, and one
+    per sample and type where types were told apart.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.subject_posterior` was not run.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=60, n_cells=20, n_genes=60)
+    >>> agevi.tl.cross_validate(adata, agevi.model.PLSClock, age_key="age", subject_key="donor")
+    >>> agevi.tl.aggregate_subjects(adata)
+    >>> agevi.tl.subject_posterior(adata)
+    >>> list(agevi.get.posterior_df(adata))[:7]
+    ['sample', 'type', 'subject', 'age', 'predicted', 'n_cells', 'mean']
+    """
+    table: pd.DataFrame = _checks.slot(
+        adata, _keys.Keys(key_added).table("posterior"), "uns", "agevi.tl.subject_posterior(adata)"
+    )
+    return table.reset_index(drop=True)

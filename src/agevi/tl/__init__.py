@@ -19,6 +19,7 @@ from agevi.tl._trend_test import trend_test
 from agevi.tl._tune import tune
 from agevi.tl.acceleration import age_acceleration
 from agevi.tl.intervals._calibrate import calibrate
+from agevi.tl.intervals._subject_posterior import subject_posterior
 
 __all__ = [
     "TargetRanking",
@@ -37,6 +38,7 @@ __all__ = [
     "perturb_genes",
     "predict_age",
     "rank_targets",
+    "subject_posterior",
     "trend_test",
     "tune",
 ]

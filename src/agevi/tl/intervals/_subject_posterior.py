@@ -1,0 +1,250 @@
+"""The posterior of each sample's age given what clocks predicted for it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from agevi import _ages, _checks, _keys
+from agevi._compat import written_to
+from agevi._threads import n_threads, threads
+from agevi.metrics._regression import check_level
+from agevi.model._seed import as_seed
+from agevi.tl.intervals._posterior_age import AgePrior, Prior, age_densities, check_prior, make_prior, summarise
+from agevi.tl.intervals._posterior_fit import METHODS, Fitted, fit
+from agevi.tl.intervals._posterior_model import Data, Draws
+from agevi.tl.intervals._posterior_samples import ALL, Samples, by_type, whole, with_enough
+
+logger = logging.getLogger(__name__)
+
+NOUN = "posterior"
+_FEW_LABELLED = 30
+"""Labelled samples below which intervals of 90 % hold .85 to .88 of ages."""
+_LEAST_T = 2.0
+COLUMNS = ["sample", "type", "subject", "age", "predicted", "n_cells", "mean", "sd", "lower", "upper", "prior"]
+
+
+def subject_posterior(
+    adata: AnnData,
+    *,
+    cell_type_key: str | None = None,
+    prior: Prior = "cohort",
+    method: Literal["laplace", "svi", "nuts"] = "laplace",
+    level: float = 0.9,
+    rng: int | np.random.Generator | None = 0,
+    key_added: str = _keys.DEFAULT_KEY,
+    copy: bool = False,
+) -> AnnData | None:
+    """Posterior of the age of every sample given its predicted ages, in the unit of age: mean, deviation and interval.
+
+    A model of predictions given ages is fitted to the held-out samples with an age and turned round by Bayes' rule, for
+    samples with and without an age. Predictions of several types of cells are combined by their information: errors that types
+    share count once, and a type with few cells counts less. With the default prior the mean is shrunk towards the ages of the
+    cohort as predictions are. The interval holds for samples like the labelled ones, not for another cohort, and is one of age,
+    not of health.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.aggregate_subjects` or, with ``cell_type_key``, after
+        ``agevi.tl.cross_validate(groupby=...)``.
+    cell_type_key
+        The column of ``adata.obs`` with the type of each cell, as in ``groupby`` of that call: one prediction per sample and
+        type, of the type's own clock. Types may be missing in samples. Default: one prediction per sample.
+    prior
+        What is known of an age before cells are seen. ``"cohort"``: the kernel density of the labelled ages, of all subjects
+        but the sample's own. ``"flat"``: uniform from the lowest age the clock believes to the highest labelled age plus
+        their span; it undoes the shrinkage, and errors grow. Or your own: an array (n, 2) with rising ages and their density, joined by
+        lines and 0 outside, or a function of an array of ages.
+    method
+        How the shared parameters are fitted: ``"laplace"`` (normal approximation at the mode, below a second), ``"svi"``
+        (variational, multivariate normal) or ``"nuts"`` (two chains of the No-U-Turn sampler, minutes). They agree.
+    level
+        Probability that the interval holds; its ends are quantiles.
+    rng
+        Seed or generator of the draws of the parameters.
+    key_added
+        Prefix of the slots that are read and written.
+    copy
+        Return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    ``adata.uns[f"{key_added}_posterior"]``
+        DataFrame with the columns ``sample``, ``type`` (``"all"``: all cells or all types together; with ``cell_type_key`` also
+        each type alone), ``subject``, ``age`` (NaN where unknown), ``predicted``, ``n_cells`` (int64), ``mean``, ``sd``,
+        ``lower`` and ``upper`` (float64, the unit of age) and ``prior``. Samples of role train or validation, and those
+        without a prediction, are not in it. :func:`agevi.get.posterior_df` returns it.
+    ``adata.uns[f"{key_added}_posterior_params"]``
+        The arguments, ``n`` (labelled samples), ``n_left_out``, ``age_unit``, ``age_transform``, ``slope_t`` (t of the slope of
+        predictions on age, by type), ``parameters`` (a DataFrame of posterior means and deviations on the standardised scale,
+        with ``r_hat`` for ``"nuts"``), ``grid`` and ``prior_density``; for ``"svi"`` ``elbo_tail``, for ``"nuts"``
+        ``n_divergences``.
+
+    Raises
+    ------
+    KeyError
+        The table of subjects or types is absent.
+    TypeError
+        ``prior`` is of another kind.
+    ValueError
+        Fewer than 10 held-out samples have an age, all have one age, or an argument is out of range.
+
+    Notes
+    -----
+    The formulas and what they leave out are on the page "The posterior of an age". The prior of the degrees of freedom is that
+    of Juarez & Steel (2010). Samples of one subject count as if they were of several.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=60, n_cells=20, n_genes=60)
+    >>> agevi.tl.cross_validate(adata, agevi.model.PLSClock, age_key="age", subject_key="donor")
+    >>> agevi.tl.aggregate_subjects(adata)
+    >>> agevi.tl.subject_posterior(adata)
+    >>> table = agevi.get.posterior_df(adata)
+    >>> bool(((table["lower"] <= table["age"]) & (table["age"] <= table["upper"])).mean() > 0.8)
+    True
+    """
+    _checks.anndata(adata)
+    _checks.choice(method, METHODS, "method")
+    check_prior(prior)
+    check_level(level)
+    seed = as_seed(rng)
+    keys = _keys.Keys(key_added)
+    record = adata.uns.get(keys.uns, {})
+    samples = whole(adata, keys) if cell_type_key is None else by_type(adata, keys, cell_type_key)
+    samples = with_enough(samples, keys)
+    scale = _Scale.of(samples, _ages.AgeTransform.of(record))
+    known = samples.table[samples.labelled]
+    density = make_prior(prior, known["age"].to_numpy(), known["subject"].to_numpy(), scale.transform.min_age)
+    slope_t = _slope_t(scale.ages(known["age"]), scale.ages(samples.predicted[samples.labelled]))
+    _announce(samples, slope_t)
+    data = Data.of(scale.ages(samples.predicted), samples.n_cells / samples.usual_cells)
+    fitted = fit(data[samples.labelled], torch.from_numpy(scale.ages(known["age"])), method, seed)
+    table = _table(samples, data, fitted.draws, density, scale, level)
+    params = {
+        "cell_type_key": cell_type_key,
+        "prior": density.name,
+        "method": method,
+        "level": level,
+        "rng": rng,
+        "n": len(known),
+        "n_left_out": samples.n_left_out,
+        "age_unit": str(record.get("age_unit", "years")),
+        "age_transform": scale.transform.name,
+        "slope_t": slope_t,
+        "parameters": _parameters(fitted, samples.types),
+        "grid": density.grid,
+        "prior_density": np.exp(density.log_density - density.log_density.max()),
+        **{name: value for name, value in fitted.diagnostics.items() if name != "r_hat"},
+    }
+    stored = _keys.to_uns(table), _keys.to_uns(params)
+    out = written_to(adata, copy=copy)
+    out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
+    return out if copy else None
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The clock's scale of ages, standardised by the labelled ages."""
+
+    transform: _ages.AgeTransform
+    centre: float
+    unit: float
+
+    @classmethod
+    def of(cls, samples: Samples, transform: _ages.AgeTransform) -> _Scale:
+        """Mean and deviation of the labelled ages on the scale."""
+        ages = transform.forward(samples.table["age"].dropna().to_numpy(dtype=np.float64))
+        return cls(transform, float(ages.mean()), float(ages.std()))
+
+    def ages(self, age: Any) -> np.ndarray:
+        """Ages on the standardised scale."""
+        return (self.transform.forward(np.asarray(age, dtype=np.float64)) - self.centre) / self.unit
+
+
+def _slope_t(age: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """The t of the least-squares slope of predictions on age, for every type, (T,); NaN where ages are equal."""
+    out = []
+    for values in predicted.T:
+        there = ~np.isnan(values)
+        x, y = age[there] - age[there].mean(), values[there] - values[there].mean()
+        total = x @ x
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = (x @ y) / total
+            out.append(slope / np.sqrt(((y - slope * x) ** 2).sum() / (len(x) - 2) / total))
+    return np.nan_to_num(np.asarray(out), nan=np.nan, posinf=np.finfo(np.float64).max, neginf=np.finfo(np.float64).min)
+
+
+def _announce(samples: Samples, slope_t: np.ndarray) -> None:
+    """One line where the posterior is little more than the prior, or rests on few samples."""
+    n = int(samples.labelled.sum())
+    if n < _FEW_LABELLED:
+        logger.warning(
+            "The posterior is fitted to %d labelled samples; below %d its intervals of 90 %% hold 85 to 88 %% of ages.",
+            n,
+            _FEW_LABELLED,
+        )
+    if not (slope_t >= _LEAST_T).any():
+        logger.warning(
+            "Predictions do not rise with age in the %d labelled samples (t of the slope %s, below %g): the posterior says "
+            "little more than its prior.",
+            n,
+            f"{np.nanmax(slope_t):.1f}" if len(slope_t) == 1 else f"{np.nanmax(slope_t):.1f} in the best type",
+            _LEAST_T,
+        )
+
+
+def _table(samples: Samples, data: Data, draws: Draws, prior: AgePrior, scale: _Scale, level: float) -> pd.DataFrame:
+    """One row for each sample, and for each sample and type where types are told apart."""
+    log_prior, grid = prior.for_subjects(samples.table["subject"].to_numpy()), scale.ages(prior.grid)
+    several = len(samples.types) > 1 or samples.types != [ALL]
+    views = [(ALL, data, draws, samples.table["predicted"].to_numpy(), samples.table["n_cells"].to_numpy())]
+    if several:
+        views += [
+            (name, data.of_type(t), draws.of_type(t), samples.predicted[:, t], samples.n_cells[:, t])
+            for t, name in enumerate(samples.types)
+        ]
+    parts = []
+    with threads(n_threads(float(len(draws.df) * len(log_prior) * len(grid)))):
+        for name, predictions, parameters, predicted, n_cells in views:
+            there = np.flatnonzero(~np.isnan(predicted))
+            density = age_densities(predictions[there], parameters, grid, log_prior[there])
+            rows = samples.table.iloc[there]
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "sample": rows.index.to_numpy(dtype=object),
+                        "type": name,
+                        "subject": rows["subject"].to_numpy(dtype=object),
+                        "age": rows["age"].to_numpy(dtype=np.float64),
+                        "predicted": predicted[there].astype(np.float64),
+                        "n_cells": n_cells[there].astype(np.int64),
+                        **summarise(density, prior.grid, level),
+                        "prior": prior.name,
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
+
+
+def _parameters(fitted: Fitted, types: list[str]) -> pd.DataFrame:
+    """Posterior mean and deviation of every parameter, and its r-hat where there are chains."""
+    labels = {"shares": ["sample", "type", "cells"], "df": [""]}
+    rows = []
+    for name, values in vars(fitted.draws).items():
+        columns = values.reshape(len(values), -1).numpy()
+        r_hat = np.ravel(fitted.diagnostics.get("r_hat", {}).get(name, np.full(columns.shape[1], np.nan)))
+        for i, label in enumerate(labels.get(name, types)):
+            column = columns[:, i]
+            rows.append((name, label, column.mean(), column.std(ddof=1), float(r_hat[i])))
+    return pd.DataFrame(rows, columns=["parameter", "of", "mean", "sd", "r_hat"])
