@@ -110,3 +110,20 @@ def test_figures_show_symbols_and_find_genes_by_them():
     assert shown == ["G5", "G7", "G0 (ENSG00000000000)", "G0 (ENSG00000000001)"]
     with pytest.raises(KeyError, match="genes holds 'G5', which have no attribution"):
         pl.attribution(adata, genes=["G5"])
+
+
+def test_unknown_genes_are_answered_with_names_as_the_figure_shows_them():
+    adata = attributed()
+    adata.uns["agevi_attribution"] = {"groups": ["all", "a"]}
+    for slot in [name for name in adata.varm if name.startswith("agevi_attribution")]:
+        adata.varm[slot] = np.repeat(adata.varm[slot], 2, axis=1)
+    for draw in (pl.attribution, pl.attribution_heatmap):
+        with pytest.raises(
+            KeyError, match="'g7', which have no attribution; closest: 'G7'; choose among 'G0', 'G"
+        ) as raised:
+            draw(adata, genes=["g7"], gene_symbols="symbol")
+        assert "ENSG" not in str(raised.value).replace("ENSG00000000002", "")  # the one without a symbol
+        with pytest.raises(KeyError, match="choose among 'ENSG00000000001', "):
+            draw(adata, genes=["g7"])
+        with pytest.raises(KeyError, match="genes is empty; choose among 'G0'"):
+            draw(adata, genes=[], gene_symbols="symbol")

@@ -226,8 +226,10 @@ def _chosen(table: pd.DataFrame, genes: Sequence[str], symbols: pd.Series) -> pd
     names = [gene for name in given for gene in ([name] if name in known else of_symbol.get(name, [name]))]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
+        said = f"holds {_checks.listed(unknown)}, which have no attribution" if unknown else "is empty"
+        there = dict.fromkeys(table["gene"].map(symbols))  # as the figure would name them
         raise KeyError(
-            f"genes holds {_checks.listed(unknown)}, which have no attribution; choose among {_checks.listed(table['gene'])}."
+            f"genes {said}{_checks.closest(unknown[0], list(there)) if unknown else ''}; choose among {_checks.listed(there)}."
         )
     return table.set_index("gene").loc[names].reset_index()
 
