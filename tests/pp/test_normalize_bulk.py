@@ -347,3 +347,33 @@ def test_on_methylation_of_blood(data_dir):
     with pytest.warns(UserWarning, match="batches explain 79% of the variance of adata.obs\\['age'\\]"):
         got, _ = normalized(adata, batch_key="batch", covariates=["age"], quantile=False)
     np.testing.assert_allclose(got, scanpy_combat(adata, ["age"]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "form", [lambda v: v.astype(str).astype(object), lambda v: pd.Categorical(v)], ids=["text", "category"]
+)
+def test_fractions_that_are_not_stored_as_numbers_are_refused(adata, form):
+    values = np.round(np.random.default_rng(2).uniform(5, 10, 90), 1)
+    adata.obs["rin"] = form(values)
+    before = snapshot(adata)
+    with pytest.raises(TypeError) as raised:
+        pp.normalize_bulk(adata, batch_key="batch", covariates=["rin"])
+    check_message(raised, "adata.obs['rin'] holds numbers stored as")
+    assert str(raised.value).endswith("run adata.obs['rin'] = adata.obs['rin'].astype(float).")
+    assert snapshot(adata) == before
+    expected = adata.copy()
+    expected.obs["rin"] = values
+    adata.obs["rin"] = adata.obs["rin"].astype(float)  # the remedy
+    got = [normalized(a, batch_key="batch", covariates=["rin"])[0] for a in (adata, expected)]
+    np.testing.assert_array_equal(*got)
+
+
+def test_many_whole_numbers_as_categories_are_said(adata):
+    adata.obs["minutes"] = pd.Categorical(np.arange(90) % 15)
+    adata.obs["plate"] = pd.Categorical((np.arange(90) % 4).astype(str))
+    with pytest.warns(UserWarning, match="its 15 values in 60 training samples are taken as categories") as warned:
+        pp.normalize_bulk(adata, batch_key="batch", covariates=["minutes"])
+    assert warned[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pp.normalize_bulk(adata, batch_key="batch", covariates=["plate", "sex"])

@@ -49,7 +49,8 @@ class BulkNormalizer:
     batch_key
         Column of ``adata.obs`` with the batch; None leaves ComBat out.
     covariates
-        Columns whose effects are kept, such as tissue and sex: categories or numbers. ``apply`` needs them too.
+        Columns whose effects are kept, such as tissue and sex: categories, or numbers where the column is stored as such. ``apply`` needs
+        them too.
     age_key
         Column with the age, whose effect is kept. It is read by ``fit`` only. ``apply`` takes every sample, training
         samples too, to be of the mean training age, since true ages must not reach the features.
@@ -121,6 +122,8 @@ class BulkNormalizer:
         ------
         KeyError
             A column or the layer is absent.
+        TypeError
+            A covariate holds fractions that are stored as text or categories.
         ValueError
             Values are missing, a batch has one sample, there is one batch, or batches and covariates cannot be told
             apart.

@@ -13,6 +13,7 @@ from scipy.stats import contingency
 from agevi import _checks, _names
 
 _SHARED = 0.25  # of the variance of a number that lies between batches, above which a warning says so
+_MANY = 0.2  # categories per training sample from which on whole numbers are hardly names
 _ASSOCIATED = 0.5  # Cramer's V of a category and the batches, above which a warning says so
 
 
@@ -54,8 +55,30 @@ def learn(adata: AnnData, key: str, rows: np.ndarray) -> Covariate:
     values = _checks.column(adata, key, "covariates")
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return Covariate(key, None, [float(_numbers(adata, key, rows).mean())])
-    share = _labels(adata, key, rows).value_counts(normalize=True).sort_index()
+    labels = _labels(adata, key, rows)
+    share = labels.value_counts(normalize=True).sort_index()
+    _check_categories(key, values.dtype, share.index, len(labels))
     return Covariate(key, share.index.tolist(), share.to_list()[1:])
+
+
+def _check_categories(key: str, dtype: object, levels: pd.Index, n: int) -> None:
+    """Refuse fractions as categories, and say where a column of whole numbers has too many of them to be categories."""
+    numbers = pd.to_numeric(pd.Series(levels, dtype=object), errors="coerce")
+    if numbers.isna().any():
+        return
+    remedy = f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(float)"
+    if (numbers % 1 != 0).any():
+        raise TypeError(
+            f"adata.obs[{key!r}] holds numbers stored as {dtype} ({_checks.listed(levels)}), which would make a category "
+            f"of every value; run {remedy}."
+        )
+    if len(levels) > _MANY * n:
+        warnings.warn(
+            f"adata.obs[{key!r}] holds whole numbers stored as {dtype}, and its {len(levels)} values in {n} training samples "
+            f"are taken as categories; if they are amounts, run {remedy}.",
+            UserWarning,
+            stacklevel=_checks.stack_depth(),
+        )
 
 
 def _labels(adata: AnnData, key: str, rows: np.ndarray) -> pd.Series:

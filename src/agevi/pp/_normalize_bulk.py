@@ -51,6 +51,8 @@ def normalize_bulk(
     ------
     KeyError
         A column or the layer is absent.
+    TypeError
+        A covariate holds fractions that are stored as text or categories.
     ValueError
         No sample is for training, values are missing, a batch has one training sample, a batch or category occurs in
         held-out samples only, or batches and covariates cannot be told apart.
