@@ -145,6 +145,29 @@ def test_something_else_than_a_clock_is_refused(cohort, trained):
         agevi.tl.predict_age(cohort, "clock")
 
 
+@pytest.mark.parametrize("kind", ["PLSClock", "ensemble", "PoissonVAE"])
+def test_cells_are_read_once_unless_something_of_single_cells_is_wanted(kind, cohort, trained, monkeypatch):
+    agevi.model.PLSClock.setup_anndata(cohort, age_key="age", subject_key="donor")
+    linear = agevi.model.PLSClock(cohort)
+    linear.train()
+    both = agevi.model.EnsembleClock([linear, trained])
+    model = {"PLSClock": linear, "ensemble": both, "PoissonVAE": trained}[kind]
+    part = cohort[:, 3:].copy()
+    expected = model._predict(part, min_gene_coverage=0.9)
+    calls, predict = [], type(model)._predict
+    monkeypatch.setattr(type(model), "_predict", lambda self, *a, **k: calls.append(1) or predict(self, *a, **k))
+    agevi.tl.predict_age(part, model)
+    assert len(calls) == (kind == "PoissonVAE")  # for its latent space
+    assert part.uns["agevi"]["gene_coverage"] == expected.gene_coverage == pytest.approx(57 / 60)
+    level = "sample" if model.predicts_sums else "cell"
+    np.testing.assert_array_equal(part.obs["agevi_predicted"], model.predict_age(part, level=level))
+    calls.clear()
+    agevi.tl.predict_age(part, model, cell_type_key="cell_type")
+    assert len(calls) == 1
+    with pytest.raises(ValueError, match="needs 99% of its genes"):
+        agevi.tl.predict_age(part, model, min_gene_coverage=0.99)
+
+
 def test_coverage_is_logged_and_stored(cohort, trained, caplog):
     part = cohort[:, 3:].copy()
     with caplog.at_level(logging.INFO, "agevi"):

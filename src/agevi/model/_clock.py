@@ -35,6 +35,8 @@ class ClockMixin(RoleMixin, PredictMixin):
     """Whether training chooses an epoch on validation subjects, so that the final clock is a refit on all of them."""
     predicts_sums: bool = False
     """Whether the clock also predicts from the summed counts of a sample, because it was trained on sums."""
+    has_latent: ClassVar[bool] = True
+    """Whether a pass over cells gives a latent representation beside ages."""
     compared_within: str | None = None  # column whose values have different features
 
     @property

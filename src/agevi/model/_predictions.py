@@ -59,6 +59,11 @@ class PredictMixin(ShellMixin):
             parts[0].gene_coverage,
         )
 
+    def _coverage(self, adata: AnnData, min_gene_coverage: float) -> float:
+        """Share of the clock's genes that the data have; values are not read."""
+        _checks.unique_names(adata)
+        return self._match(adata, min_gene_coverage).coverage
+
     def _predict_block(
         self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None, min_gene_coverage: float
     ) -> Prediction:

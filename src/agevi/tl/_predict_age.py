@@ -127,11 +127,14 @@ def predict_age(
             "predicts sums; pass sample_key='<column with the donor or visit>'. For bulk data it differs in every row."
         )
     cell_type = None if cell_type_key is None else _checks.column(adata, cell_type_key, "cell_type_key")
-    prediction = model._predict(adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage)
-    sample_ages = _sample_ages(adata, model, sample_key, batch_size, min_gene_coverage)
+    options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
+    sample_ages = _sample_ages(adata, model, sample_key, options)
+    by_row = sample_ages is None or model.predicts_rows
+    of_cells = by_row or cell_type is not None or model.has_latent  # else a pass over cells is not needed
+    prediction = model._predict(adata, **options) if of_cells else None
+    coverage = prediction.gene_coverage if prediction else model._coverage(adata, min_gene_coverage)
     roles = _roles(adata, model)
     adata = written_to(adata, copy=copy)
-    by_row = sample_ages is None or model.predicts_rows
     adata.obs[keys.predicted] = prediction.age if by_row else sample_ages
     deviation = None if cell_type is None else _within(prediction.age, cell_type)
     for column, values in ((keys.predicted_sample, sample_ages), (keys.cell_deviation, deviation)):
@@ -140,15 +143,15 @@ def predict_age(
         elif column in adata.obs:
             del adata.obs[column]
     adata.obs[keys.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
-    if prediction.latent is not None:
+    if prediction and prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
     forget(adata, keys)
     adata.uns[keys.uns] = _keys.to_uns(
         {
-            "params": {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage, "key_added": key_added},
+            "params": {**options, "key_added": key_added},
             "model": type(model).__name__,
             "version": agevi.__version__,
-            "gene_coverage": prediction.gene_coverage,
+            "gene_coverage": coverage,
             "subject_key": setup["subject_key"],
             "sample_key": sample_key,
             "age_key": setup["age_key"],
@@ -170,15 +173,11 @@ def _keep_out_of_fold(adata: AnnData, keys: _keys.Keys, overwrite: bool) -> None
         )
 
 
-def _sample_ages(
-    adata: AnnData, model: Any, sample_key: str, batch_size: int | None, min_gene_coverage: float
-) -> np.ndarray | None:
+def _sample_ages(adata: AnnData, model: Any, sample_key: str, options: dict[str, Any]) -> np.ndarray | None:
     """Ages from summed counts, (n_cells,); None for clocks of single cells and data that do not name samples."""
     if not model.predicts_sums or sample_key not in adata.obs:
         return None
-    ages: np.ndarray = model._predict_samples(
-        adata, batch_size=batch_size, min_gene_coverage=min_gene_coverage, sample_key=sample_key
-    )
+    ages: np.ndarray = model._predict_samples(adata, **options, sample_key=sample_key)
     return ages
 
 

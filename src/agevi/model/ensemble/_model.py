@@ -67,6 +67,7 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
     """
 
     trainable: ClassVar[bool] = False
+    has_latent: ClassVar[bool] = False
     without_data = "has no data, since it was loaded without or its members were made with different ones"
     selects_epochs: ClassVar[bool] = False
     weights_: np.ndarray
@@ -126,6 +127,10 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
             for clock in self.clocks
         ]
         return Prediction(self._average([p.age for p in parts]), None, min(p.gene_coverage for p in parts))
+
+    def _coverage(self, adata: AnnData, min_gene_coverage: float) -> float:
+        """The lowest of the members."""
+        return min(clock._coverage(adata, min_gene_coverage) for clock in self.clocks)
 
     def _predict_samples(
         self,

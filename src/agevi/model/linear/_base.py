@@ -30,6 +30,7 @@ _OF_NETWORKS = ("devices", "plan_kwargs")  # further arguments of train() that n
 class LinearMixin(ClockMixin):
     """How every linear clock predicts."""
 
+    has_latent: ClassVar[bool] = False
     module: LinearModule
 
     def _predict_batches(
