@@ -189,8 +189,8 @@ def metrics_df(
     if by_type:
         announce_types(adata, table, keys, groupby, wanted)
     else:
-        announce(adata, table, keys, wanted)
         table[REFERENCE] = references(adata, table, keys)
+        announce(adata, table, keys, wanted, reference=table[REFERENCE].to_numpy())
     kept = table[keep]
     rows = {
         group: metrics_row(

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 
 import agevi
 from agevi.metrics._rows import error_ratio
+from agevi.tl import _verdict
 from agevi.tl._verdict import verdict
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
@@ -84,6 +85,22 @@ def test_a_useless_clock_is_announced_by_every_step_and_a_good_one_is_not(caplog
                 step(data)
             said = [r.getMessage() for r in caplog.records if "median age" in r.getMessage()]
             assert len(said) == useless, (step.__name__, said)
+
+
+def test_the_baseline_is_found_once_and_the_line_is_that_of_the_subject_table(cohort, trained, caplog, monkeypatch):
+    agevi.tl.predict_age(cohort, trained)
+    cohort.obs["agevi_role"] = "new"
+    with caplog.at_level(logging.WARNING, "agevi"):
+        agevi.tl.aggregate_subjects(cohort)
+        expected = [r.getMessage() for r in caplog.records if "median age" in r.getMessage()]
+        caplog.clear()
+        calls = []
+        for module in (agevi.get, _verdict):
+            find = module.references
+            monkeypatch.setattr(module, "references", lambda *a, find=find: calls.append(1) or find(*a))
+        agevi.get.metrics_df(cohort)
+    assert len(calls) == 1
+    assert [r.getMessage() for r in caplog.records] == expected != []
 
 
 def test_fitted_subjects_are_not_judged(cohort, trained, caplog):

@@ -26,11 +26,26 @@ def references(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys) -> np.ndar
     return reference_ages(table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy(), fold, median=median)
 
 
-def announce(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys, roles: Sequence[str] | None = None) -> None:
-    """Log one line where the held-out samples of a subject table, of some roles, do not show that the clock is of use."""
+def announce(
+    adata: AnnData,
+    table: pd.DataFrame,
+    keys: _keys.Keys,
+    roles: Sequence[str] | None = None,
+    *,
+    reference: np.ndarray | None = None,
+) -> None:
+    """Log one line where the held-out samples of a subject table, of some roles, do not show that the clock is of use.
+
+    Parameters
+    ----------
+    adata, table, keys, roles
+        Data, its subject table, the slots, and the roles to judge.
+    reference
+        What :func:`references` gives for the table, where it is known.
+    """
     judged = _judged(table, roles)
     if judged.any():
-        reference = references(adata, table, keys)[judged]
+        reference = (references(adata, table, keys) if reference is None else reference)[judged]
         unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))
         line = verdict(table[judged], reference, unit)
         if line:
