@@ -30,6 +30,7 @@ from agevi.dataloaders._fields import (
     UnitField,
 )
 from agevi.dataloaders._measured import check_sets
+from agevi.dataloaders._own_subjects import warn_of_cells
 from agevi.nn.heads import AGE_TRANSFORMS
 
 CATEGORY_KEYS = ("modality_key", "tissue_key")
@@ -77,7 +78,10 @@ def check_setup(
     for argument, keys in covariate_columns(setup):
         for key in keys:
             check_covariate(adata, key, argument)
-    check_values(_checks.matrix(adata, setup["layer"]), setup, counts=counts, model=model, source=adata)
+    x = _checks.matrix(adata, setup["layer"])
+    check_values(x, setup, counts=counts, model=model, source=adata)
+    if counts or setup["normalize"] != "none":
+        warn_of_cells(subject, x, setup["subject_key"])
     if CATEGORY_KEYS[0] in setup:
         check_sets(adata)
         check_modalities(adata, setup["modality_key"], sample)
