@@ -109,6 +109,15 @@ def test_verbs_of_scvi_tools(cohort, tmp_path, cls, kwargs, names):
     assert draws["mean"].shape == (3, 2, g)
     assert model.get_likelihood_parameters(n_samples=3, indices=[4, 2], give_mean=True)["mean"].shape == (2, g)
     assert model.posterior_predictive_sample(n_samples=2, indices=[0, 1]).shape == (2, g, 2)
+    for draw in (model.get_normalized_expression, model.get_likelihood_parameters):
+        draws = []
+        for seed in (1, None, 1):  # the global seeds decide, as docs/user_guide/reproducibility.md says
+            if seed is not None:
+                torch.manual_seed(seed)
+            found = draw()
+            draws.append(np.asarray(found["mean"] if isinstance(found, dict) else found))
+        np.testing.assert_array_equal(draws[0], draws[2])
+        assert (draws[0] != draws[1]).any()
     expression = model.get_normalized_expression()
     assert expression.shape == (n, g)
     assert np.isfinite(expression.to_numpy()).all()
