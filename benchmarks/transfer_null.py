@@ -2,9 +2,9 @@
 
 Simulated people of one population, 5 cells each. An MLPClock learns the ages of the first 300; the others make cohorts, in each of
 which half of the people, drawn at random, are called cases. Means over cohorts with their standard errors. And the same folds with
-nothing but an age, in many more cohorts of several sizes.
+nothing but an age, in many more cohorts of several sizes; and that in one split of `pp.split_subjects(stratify_by=condition)`.
 
-usage: python benchmarks/transfer_null.py [--cohorts N] [--subjects N] [--repeats N] [--epochs N] [--draws N]
+usage: python benchmarks/transfer_null.py [--cohorts N] [--subjects N] [--repeats N] [--epochs N] [--draws N] [--splits N]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 import agevi
+from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.tl._transfer_folds import draw_folds
 from agevi.tl._transfer_rows import Samples
 from agevi.tl._transfer_table import auroc_within
@@ -46,6 +47,31 @@ def of_age(n: int, share: float, n_draws: int, rng: np.random.Generator) -> str:
     return f"{np.mean(areas):.4f} +- {np.std(areas) / np.sqrt(n_draws):.4f}"
 
 
+def of_split(n: int, test_size: float, n_draws: int, rng: np.random.Generator) -> str:
+    """The same among the test people of one split, which is balanced over age, and over the condition or not."""
+    said = []
+    for stratified in (True, False):
+        areas = []
+        for _ in range(n_draws):
+            age, case = rng.uniform(20, 90, n), rng.permutation(np.arange(n) < n // 2)
+            n_test, n_validation = role_counts(n, test_size, 0.15)
+            test = assign_roles(age, case if stratified else None, n_test, n_validation, rng) == "test"
+            if case[test].all() or not case[test].any():
+                continue
+            sign = np.sign(age[~test & case].mean() - age[~test & ~case].mean())
+            areas.append(agevi.metrics.auroc(case[test], 0.5 + sign * age[test] / 200))
+        said.append(f"{np.mean(areas):.4f} +- {np.std(areas) / np.sqrt(len(areas)):.4f}")
+    return f"{said[0]} with stratify_by=condition, {said[1]} without"
+
+
+def ages_alone(n_draws: int, n_splits: int, rng: np.random.Generator) -> None:
+    """Print what an age gives, in folds and in one split."""
+    for n, share in ((30, 0.5), (60, 0.5), (60, 0.3), (200, 0.5)) if n_draws else ():
+        print(f"age alone, {n} people, {share:.0%} cases: {of_age(n, share, n_draws, rng)}", flush=True)
+    for n, size in ((30, 0.15), (60, 0.15), (60, 0.3), (200, 0.15)) if n_splits else ():
+        print(f"age alone in one split, {n} people, test_size={size}: {of_split(n, size, n_splits, rng)}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cohorts", type=int, default=60)
@@ -53,14 +79,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--splits", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in ("lightning.pytorch", "agevi"):
         logging.getLogger(name).setLevel(logging.ERROR)
     start, rng = time.perf_counter(), np.random.default_rng(arguments.seed)
-    for n, share in ((30, 0.5), (60, 0.5), (60, 0.3), (200, 0.5)) if arguments.draws else ():
-        print(f"age alone, {n} people, {share:.0%} cases: {of_age(n, share, arguments.draws, rng)}", flush=True)
+    ages_alone(arguments.draws, arguments.splits, rng)
     if arguments.cohorts == 0:
         return
     people = agevi.datasets.simulate_cohort(
