@@ -127,3 +127,39 @@ def posterior_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.Da
         adata, _keys.Keys(key_added).table("posterior"), "uns", "agevi.tl.subject_posterior(adata)"
     )
     return table.reset_index(drop=True)
+
+
+def normative_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Centile and z score of every held-out sample among reference samples of its age, ages in the unit of the age column.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.normative_scores`.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A copy of the table with the columns that :func:`agevi.tl.normative_scores` lists.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.normative_scores` was not run.
+
+    Examples
+    --------
+    >>> import agevi, numpy as np
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=5, n_genes=50)
+    >>> noise = np.repeat(np.random.default_rng(0).normal(0, 5, 40), 5)
+    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2 + noise  # stands for tl.cross_validate(adata, model)
+    >>> adata.obs["agevi_role"] = "out_of_fold"
+    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
+    >>> agevi.tl.normative_scores(adata)
+    >>> bool(agevi.get.normative_df(adata)["centile"].between(0, 100).all())
+    True
+    """
+    slot = _keys.Keys(key_added).table("normative")
+    found: pd.DataFrame = _checks.slot(adata, slot, "uns", "agevi.tl.normative_scores(adata)")
+    return found.reset_index(drop=True)

@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._get_genes import attribution_df, enrichment_df, perturbation_df, programs_df
-from agevi._get_numbers import acceleration_df, calibration_df, posterior_df
+from agevi._get_numbers import acceleration_df, calibration_df, normative_df, posterior_df
 from agevi._get_study import neuron_clock_study_df
 from agevi._get_transfer import transfer_df
 from agevi.metrics._rows import metrics_row
@@ -31,6 +31,7 @@ __all__ = [
     "metrics_by_df",
     "metrics_df",
     "neuron_clock_study_df",
+    "normative_df",
     "perturbation_df",
     "posterior_df",
     "programs_df",

@@ -128,6 +128,34 @@ def ordered(n: int, n_groups: int, long: bool, order_key: str, groupby: str | No
     return adata
 
 
+def accelerated(n: int, n_groups: int, long: bool, n_types: int = 0, paired: bool = False) -> ad.AnnData:
+    """Groups of which the last looks older, tested overall and in types; pairs are two visits of a subject."""
+    adata = cohort(n, n_groups=n_groups, long=long)
+    table, groups = adata.uns["agevi_subjects"], named("group", n_groups, long)
+    place = np.arange(n) % n_groups
+    if paired:
+        table["subject"] = [f"p{i // 2}" for i in range(n)]
+        table["age"] = np.repeat(table["age"].to_numpy()[::2], 2)[:n] + np.arange(n) % 2
+        table["predicted"] = table["age"] + np.repeat(np.random.default_rng(6).normal(0, 6, n), 2)[:n]
+        table["predicted"] += np.random.default_rng(7).normal(0, 3, n)
+    table["role"], table["predicted"] = "out_of_fold", 0.6 * table["predicted"] + 4.0 * (place == n_groups - 1)
+    table["group"] = pd.Categorical.from_codes(place, groups)
+    table["type"] = np.array(named("type", max(1, n_types), long))[(np.arange(n) // n_groups) % max(1, n_types)]
+    by = "type" if n_types else None
+    tl.age_acceleration(adata, groupby="group", reference=groups[0], by=by, paired=paired, n_permutations=0)
+    return adata
+
+
+def normed(n: int, n_groups: int, long: bool) -> ad.AnnData:
+    """Centiles of all samples, of groups against the first of them where there are several."""
+    adata = accelerated(n, max(2, n_groups), long)
+    table = adata.uns["agevi_subjects"]
+    table.loc[table.index[-1], "age"] = 99.0
+    given = {} if n_groups < 2 else {"groupby": "group", "reference": named("group", n_groups, long)[0]}
+    tl.normative_scores(adata, **given)
+    return adata
+
+
 def ranked(n_diseases: int, long: bool) -> tl.TargetRanking:
     """Targets of some diseases."""
     rng = np.random.default_rng(5)
@@ -149,6 +177,20 @@ class Trained:
 
 
 Drawing = tuple[Callable[..., Any], Callable[[], Any], dict[str, Any]]
+
+
+def _add_differences(add: Callable[..., None]) -> None:
+    """Figures of differences between groups, and of centiles."""
+    add(pl.acceleration, "8 of 2 groups", accelerated, 8, 2, False)
+    add(pl.acceleration, "40 of 4 groups", accelerated, 40, 4, False)
+    add(pl.acceleration, "40 in pairs", accelerated, 40, 2, False, 0, True)
+    add(pl.acceleration, "755 of 4 long groups", accelerated, 755, 4, True)
+    add(pl.acceleration_forest, "40 in 3 types", accelerated, 40, 2, False, 3)
+    add(pl.acceleration_forest, "8 overall", accelerated, 8, 2, False)
+    add(pl.acceleration_forest, "755 of 4 long groups in 9 types", accelerated, 755, 4, True, 9)
+    add(pl.normative, "40 alone", normed, 40, 1, False)
+    add(pl.normative, "100 of 2 groups", normed, 100, 2, False)
+    add(pl.normative, "755 of 4 long groups", normed, 755, 4, True)
 
 
 def drawings() -> dict[str, Drawing]:
@@ -188,6 +230,7 @@ def drawings() -> dict[str, Drawing]:
     add(pl.trend, "8 along age", ordered, 8, 3, False, "age", None)
     add(pl.trend, "40 along stages", ordered, 40, 3, False, "stage", "group")
     add(pl.trend, "755 along long stages", ordered, 755, 7, True, "stage", "group")
+    _add_differences(add)
     add(pl.targets, "2 diseases", ranked, 2, False, n_genes=3)
     add(pl.targets, "8 long diseases", ranked, 8, True, n_genes=60)
     return out

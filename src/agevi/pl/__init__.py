@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from agevi.pl._acceleration import acceleration
+from agevi.pl._acceleration_forest import acceleration_forest
 from agevi.pl._age_correlation import age_correlation
 from agevi.pl._age_distribution import age_distribution
 from agevi.pl._attribution import attribution, attribution_heatmap
 from agevi.pl._enrichment import enrichment
 from agevi.pl._leaderboard import leaderboard
+from agevi.pl._normative import normative
 from agevi.pl._perturbation import perturbation
 from agevi.pl._predicted_vs_actual import predicted_vs_actual
 from agevi.pl._targets import targets
@@ -15,12 +18,15 @@ from agevi.pl._transfer import transfer
 from agevi.pl._trend import trend
 
 __all__ = [
+    "acceleration",
+    "acceleration_forest",
     "age_correlation",
     "age_distribution",
     "attribution",
     "attribution_heatmap",
     "enrichment",
     "leaderboard",
+    "normative",
     "perturbation",
     "predicted_vs_actual",
     "targets",

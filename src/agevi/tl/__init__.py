@@ -17,7 +17,7 @@ from agevi.tl._predict_age import predict_age
 from agevi.tl._rank_targets import TargetRanking, rank_targets
 from agevi.tl._trend_test import trend_test
 from agevi.tl._tune import tune
-from agevi.tl.acceleration import age_acceleration
+from agevi.tl.acceleration import age_acceleration, normative_scores
 from agevi.tl.intervals._calibrate import calibrate
 from agevi.tl.intervals._subject_posterior import subject_posterior
 
@@ -35,6 +35,7 @@ __all__ = [
     "enrich",
     "evaluate_by",
     "neuron_clock_study",
+    "normative_scores",
     "perturb_genes",
     "predict_age",
     "rank_targets",

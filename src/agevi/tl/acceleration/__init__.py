@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from agevi.tl.acceleration._age_acceleration import age_acceleration
+from agevi.tl.acceleration._normative import normative_scores
 
-__all__ = ["age_acceleration"]
+__all__ = ["age_acceleration", "normative_scores"]
