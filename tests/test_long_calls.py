@@ -66,6 +66,12 @@ CALLS = {
         ),
         "MLPClock, trial 1 of 2: 1/2 trials",
     ),
+    "learning_curve": (
+        lambda a: (
+            lambda: agevi.tl.learning_curve(a, "PLSClock", **KEYS, n_folds=2, n_subjects=[5], n_cells=[2], n_repeats=1)
+        ),
+        "PLSClock, all data, fold 1 of 2: 1/6 fits",
+    ),
     "compare_transfer": (transfer, "transfer, repeat 1, fold 1: 1/4 folds"),
     "attribute_genes": (
         lambda a: (lambda model: lambda: agevi.tl.attribute_genes(a, model))(trained(a)),

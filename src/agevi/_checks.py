@@ -76,8 +76,8 @@ def count(value: Any, argument: str, *, low: int = 1, high: int | None = None) -
     return given
 
 
-def share_or_count(value: Any, argument: str) -> float | int:
-    """``value`` as a share above 0 and below 1, or as a whole number of cells."""
+def share_or_count(value: Any, argument: str, what: str = "cells") -> float | int:
+    """``value`` as a share above 0 and below 1, or as a whole number of ``what``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument}={value!r} is a {type(value).__name__}; pass a number, for example 0.5 or 15.")
     given = float(value)
@@ -85,7 +85,7 @@ def share_or_count(value: Any, argument: str) -> float | int:
         return given
     if given < 1 or not given.is_integer():  # neither holds for NaN
         raise ValueError(
-            f"{argument}={given:g} is neither a share below 1 nor a whole number of cells; pass for example 0.5 or 15."
+            f"{argument}={given:g} is neither a share below 1 nor a whole number of {what}; pass for example 0.5 or 15."
         )
     return int(given)
 

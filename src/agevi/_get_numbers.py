@@ -163,3 +163,39 @@ def normative_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.Da
     slot = _keys.Keys(key_added).table("normative")
     found: pd.DataFrame = _checks.slot(adata, slot, "uns", "agevi.tl.normative_scores(adata)")
     return found.reset_index(drop=True)
+
+
+def learning_curve_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Out-of-fold error against the number of subjects and of cells, in the unit of the age column.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.learning_curve`.
+    key_added
+        Prefix of the slots.
+
+    Returns
+    -------
+    A copy with one row per axis and level and the columns that :func:`agevi.tl.learning_curve` lists.
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.learning_curve` was not run.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=12, n_genes=60)
+    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", n_cells=[3, 6], n_repeats=1)
+    >>> agevi.get.learning_curve_df(adata).loc[0, ["axis", "n", "n_train", "n_cells"]].to_dict()
+    {'axis': 'subjects', 'n': 8, 'n_train': 8, 'n_cells': 12}
+    """
+    found: pd.DataFrame = _checks.slot(
+        adata,
+        _keys.Keys(key_added).table("learning_curve"),
+        "uns",
+        "agevi.tl.learning_curve(adata, model_cls, age_key=..., subject_key=...)",
+    )
+    return found.reset_index(drop=True)

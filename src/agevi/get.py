@@ -12,7 +12,7 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi._get_genes import attribution_df, enrichment_df, perturbation_df, programs_df
 from agevi._get_history import history_df
-from agevi._get_numbers import acceleration_df, calibration_df, normative_df, posterior_df
+from agevi._get_numbers import acceleration_df, calibration_df, learning_curve_df, normative_df, posterior_df
 from agevi._get_study import neuron_clock_study_df
 from agevi._get_transfer import transfer_df
 from agevi.metrics._rows import metrics_row
@@ -27,6 +27,7 @@ __all__ = [
     "enrichment_df",
     "history_df",
     "leaderboard_df",
+    "learning_curve_df",
     "metrics_by_df",
     "metrics_df",
     "neuron_clock_study_df",

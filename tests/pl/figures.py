@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from agevi import pl, tl
+from agevi.tl._curve_levels import CELLS, SUBJECTS, make_levels
+from agevi.tl._curve_rows import Point, Resampler, curve_table, verdict
 
 LONG = "A rather long name of something that was measured in a cohort, as people write them"
 
@@ -110,6 +112,29 @@ def transferred(n: int, long: bool) -> ad.AnnData:
     case = LONG if long else "ill"
     adata.uns["agevi_transfer"] = table
     adata.uns["agevi_transfer_params"] = {"control": "control", "case": case, "reference": "from scratch"}
+    return adata
+
+
+def curve(n: int, few: bool = False) -> ad.AnnData:
+    """A learning curve up to ``n`` training subjects; ``few`` levels of them, of bulk data."""
+    rng, age = np.random.default_rng(5), np.random.default_rng(6).uniform(20, 90, 60)
+    curves: dict[str, list[Point]] = {}
+    for axis, most in ((SUBJECTS, n), (CELLS, 2000 if n > 100 else 30)):
+        levels = make_levels(axis, [0.8] if few else None, most, most)
+        sizes = [int(level.of(most)) for level in levels]
+        noise = rng.normal(size=(1, 60))
+        predicted = [age + (3 + 30 * size**-0.5) * noise for size in sizes]
+        curves[axis] = [
+            Point(level, size, p, np.full_like(p, 55), size, size)
+            for level, size, p in zip(levels, sizes, predicted, strict=True)
+        ]
+    if few:
+        del curves[CELLS]
+    subject, adata = np.arange(60), cohort(8)
+    table, laws = curve_table(curves, age, subject, Resampler.of(subject, 50, np.random.SeedSequence(0)))
+    sentence, _ = verdict(curves[SUBJECTS], laws, age, subject, "years")
+    adata.uns["agevi_learning_curve"] = table
+    adata.uns["agevi_learning_curve_params"] = {"age_unit": "years", "sentence": sentence, **laws}
     return adata
 
 
@@ -224,6 +249,9 @@ def drawings() -> dict[str, Drawing]:
     add(pl.enrichment, "odds ratio", enriched, 20, False, x="odds_ratio")
     add(pl.transfer, "8", transferred, 8, False)
     add(pl.transfer, "755, long names", transferred, 755, True)
+    add(pl.learning_curve, "48 subjects", curve, 48)
+    add(pl.learning_curve, "604 subjects", curve, 604)
+    add(pl.learning_curve, "few levels of bulk data", curve, 48, True)
     for n in (8, 40, 755):
         add(pl.age_correlation, f"{n} subjects", correlated, n)
     add(pl.age_correlation, "by group", correlated, 40, color_by="group")

@@ -115,7 +115,7 @@ def test_text_leaves_nothing_and_covers_nothing(name, look):
         check(axes[0].figure, axes)
 
 
-@pytest.mark.parametrize("name", OF_FUNCTION)
+@pytest.mark.parametrize("name", [name for name in OF_FUNCTION if name != "learning_curve"])  # which has two panels
 def test_given_axes_stay_within_their_figure(name):
     function, make, arguments = OF_FUNCTION[name]
     arguments = {k: v for k, v in arguments.items() if k != "groupby"} | ({"kind": "box"} if "correl" in name else {})

@@ -9,6 +9,7 @@ from agevi.pl._age_distribution import age_distribution
 from agevi.pl._attribution import attribution, attribution_heatmap
 from agevi.pl._enrichment import enrichment
 from agevi.pl._leaderboard import leaderboard
+from agevi.pl._learning_curve import learning_curve
 from agevi.pl._normative import normative
 from agevi.pl._perturbation import perturbation
 from agevi.pl._predicted_vs_actual import predicted_vs_actual
@@ -26,6 +27,7 @@ __all__ = [
     "attribution_heatmap",
     "enrichment",
     "leaderboard",
+    "learning_curve",
     "normative",
     "perturbation",
     "predicted_vs_actual",

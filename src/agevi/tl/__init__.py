@@ -11,6 +11,7 @@ from agevi.tl._compare_transfer import compare_transfer
 from agevi.tl._cross_validate import cross_validate
 from agevi.tl._enrich import enrich
 from agevi.tl._evaluate_by import evaluate_by
+from agevi.tl._learning_curve import learning_curve
 from agevi.tl._neuron_clock_study import neuron_clock_study
 from agevi.tl._perturb_genes import perturb_genes
 from agevi.tl._predict_age import predict_age
@@ -34,6 +35,7 @@ __all__ = [
     "cross_validate",
     "enrich",
     "evaluate_by",
+    "learning_curve",
     "neuron_clock_study",
     "normative_scores",
     "perturb_genes",

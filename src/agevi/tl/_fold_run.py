@@ -79,6 +79,7 @@ class FoldJob:
     refit: bool = True  # whether a clock of all training subjects predicts the held-out cells
     age: np.ndarray | None = None  # (n_samples,) ages to train on in place of the true ones
     catch: bool = False  # whether an error becomes part of the result
+    what: str = ""  # the cells that it is about, in words
 
 
 @dataclass(frozen=True)

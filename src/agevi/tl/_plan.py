@@ -20,7 +20,7 @@ from agevi.tl._fold_run import FoldData, FoldJob
 from agevi.tl._folds import Cohort
 from agevi.tl._recipe import Recipe, as_text
 
-FOLDS, FITS, NULL = range(3)
+FOLDS, FITS, NULL, CURVE = range(4)
 """What a stream of random numbers is for: its first key."""
 
 
@@ -124,6 +124,7 @@ def make_job(
             "seed": int(for_weights.generate_state(1)[0] >> 1),  # fits in 31 bits
             "group": group,
             "weigh": groups is not None,
+            "what": "" if groups is None else groups.names[group],
             **arguments,
         }
     )

@@ -60,8 +60,8 @@ def _in_words(jobs: Sequence[FoldJob]) -> list[str]:
     out = []
     for job in jobs:
         name = " + ".join(part.model_cls.__name__ for part in job.recipe.parts)
-        group = "" if job.group < 0 else f", type {job.group + 1}"
-        out.append(f"{name}{group}, fold {job.fold + 1} of {n_folds}{', shuffled ages' if job.age is not None else ''}")
+        what = f", {job.what}" if job.what else ""
+        out.append(f"{name}{what}, fold {job.fold + 1} of {n_folds}{', shuffled ages' if job.age is not None else ''}")
     return out
 
 
