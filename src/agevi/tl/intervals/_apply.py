@@ -19,7 +19,8 @@ NOUN = "calibration"
 
 def forget(adata: AnnData, keys: _keys.Keys) -> None:
     """Remove what was calibrated on, and tabulated from, earlier predictions under the same key."""
-    for name in (keys.subjects, keys.table(NOUN), keys.table_params(NOUN)):
+    tables = (name for noun in (NOUN, "posterior") for name in (keys.table(noun), keys.table_params(noun)))
+    for name in (keys.subjects, *tables):
         adata.uns.pop(name, None)
 
 

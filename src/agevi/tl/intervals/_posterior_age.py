@@ -18,6 +18,8 @@ PRIORS = ("cohort", "flat")
 GIVEN = "given"
 N_GRID = 400
 """Ages of the grid: steps of .3 to .4 years over a human cohort."""
+_FLAT_MARGIN = 0.25
+"""Span of the labelled ages that the flat prior adds at each end; with a whole span, ages of 150 years weigh as much as others."""
 _VALUES = 1 << 22  # of draws x samples x ages at once
 Prior = str | ArrayLike | Callable[[np.ndarray], ArrayLike]
 
@@ -58,8 +60,8 @@ def make_prior(prior: Prior, age: np.ndarray, subject: np.ndarray, lowest: float
     Parameters
     ----------
     prior
-        ``"cohort"``: kernel density of the labelled ages with the bandwidth of Silverman (1986, eq. 3.28); ``"flat"``; rows
-        of age and density, (n, 2), joined by lines and 0 outside; or a function of ages.
+        ``"cohort"``: kernel density of the labelled ages with the bandwidth of Silverman (1986, eq. 3.28); ``"flat"``, over the
+        labelled ages and a margin; rows of age and density, (n, 2), joined by lines and 0 outside; or a function of ages.
     age, subject
         Of the labelled samples, (n_labelled,).
     lowest
@@ -68,7 +70,9 @@ def make_prior(prior: Prior, age: np.ndarray, subject: np.ndarray, lowest: float
     grid = np.linspace(lowest, max(2 * age.max() - age.min(), lowest + 1e-6), N_GRID)
     if isinstance(prior, str):
         if prior == "flat":
-            return AgePrior("flat", grid, np.zeros(N_GRID))
+            margin = _FLAT_MARGIN * (age.max() - age.min())
+            inside = (grid >= age.min() - margin) & (grid <= age.max() + margin)
+            return AgePrior("flat", grid, np.where(inside, 0.0, -np.inf))
         width = 1.06 * age.std(ddof=1) * len(age) ** -0.2
         kernels = -0.5 * ((grid - age[:, None]) / width) ** 2
         return AgePrior("cohort", grid, logsumexp(kernels, axis=0) - np.log(len(age)), kernels, subject)

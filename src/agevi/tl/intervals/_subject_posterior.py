@@ -59,9 +59,9 @@ def subject_posterior(
         type, of the type's own clock. Types may be missing in samples. Default: one prediction per sample.
     prior
         What is known of an age before cells are seen. ``"cohort"``: the kernel density of the labelled ages, of all subjects
-        but the sample's own. ``"flat"``: uniform from the lowest age the clock believes to the highest labelled age plus
-        their span; it undoes the shrinkage, and errors grow. Or your own: an array (n, 2) with rising ages and their density, joined by
-        lines and 0 outside, or a function of an array of ages.
+        but the sample's own. ``"flat"``: uniform over the labelled ages and a quarter of their span beyond each end; it undoes
+        the shrinkage, and errors grow. Or your own: an array (n, 2) with rising ages and their density, joined by lines and 0
+        outside, or a function of an array of ages.
     method
         How the shared parameters are fitted: ``"laplace"`` (normal approximation at the mode, below a second), ``"svi"``
         (variational, multivariate normal) or ``"nuts"`` (two chains of the No-U-Turn sampler, minutes). They agree.
