@@ -32,7 +32,8 @@ def test_key_added_renames_every_slot():
 
 
 def test_held_out_roles_exclude_what_shaped_the_weights():
-    assert set(_keys.ROLES) - set(_keys.HELD_OUT_ROLES) == {"train", "validation"}
+    assert set(_keys.ROLES) - set(_keys.HELD_OUT_ROLES) == {"train", "validation", "recalibration"}
+    assert set(_keys.SHAPED_ROLES) | set(_keys.HELD_OUT_ROLES) == set(_keys.ROLES)
     assert set(_keys.SPLIT_ROLES) < set(_keys.ROLES)
 
 

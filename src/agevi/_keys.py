@@ -22,9 +22,13 @@ VALIDATION = "validation"
 TEST = "test"
 OUT_OF_FOLD = "out_of_fold"
 NEW = "new"
+RECALIBRATION = "recalibration"
+"""Role of the labelled samples of a cohort whose predictions :func:`agevi.tl.recalibrate` moved by them."""
 SPLIT_ROLES = (TRAIN, VALIDATION, TEST)
-ROLES = (TRAIN, VALIDATION, TEST, OUT_OF_FOLD, NEW)
+ROLES = (TRAIN, VALIDATION, TEST, OUT_OF_FOLD, NEW, RECALIBRATION)
 FITTED_ROLES = (TRAIN, VALIDATION)
+SHAPED_ROLES = (*FITTED_ROLES, RECALIBRATION)
+"""Roles whose ages shaped their predictions, of which nothing may be judged."""
 HELD_OUT_ROLES = (TEST, OUT_OF_FOLD, NEW)
 """Roles whose ages did not shape the fitted weights, so that statistics on age gaps may use them."""
 

@@ -62,8 +62,8 @@ def subjects_df(
     key_added
         Prefix of the slots.
     roles
-        Keep samples of these roles: ``"train"``, ``"validation"``, ``"test"``, ``"out_of_fold"``, ``"new"``. All by
-        default.
+        Keep samples of these roles: ``"train"``, ``"validation"``, ``"test"``, ``"out_of_fold"``, ``"new"``,
+        ``"recalibration"``. All by default.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def metrics_df(
         Column of :func:`subjects_df` that makes the rows, such as ``"role"`` or ``"fold"``; or that of
         ``tl.cross_validate(groupby=...)``: one row per type of cells, of its own clocks.
     roles
-        Use samples of these roles only; all by default. Naming ``"train"`` warns.
+        Use samples of these roles only; all but ``"recalibration"`` by default. Naming that or ``"train"`` warns.
     level
         Coverage of the bootstrap interval of the MAE.
     n_boot
@@ -171,18 +171,18 @@ def metrics_df(
     table = of_types(adata, keys) if by_type else subjects_df(adata, key_added=key_added)
     check_groupby(adata, table, keys, groupby)
     keep = table["age"].notna() & table["predicted"].notna()
-    if wanted is not None:
-        keep &= table["role"].isin(wanted)
+    keep &= table["role"] != _keys.RECALIBRATION if wanted is None else table["role"].isin(wanted)
     if not keep.any():
         raise ValueError(
             f"no sample{f' of the roles {_checks.listed(wanted)}' if wanted else ''} has an age and a prediction in "
             f"adata.uns[{keys.subjects!r}]; metrics need both (roles there: "
             f"{_checks.listed(sorted(set(table['role'])))}). Pass other roles, or age_key to agevi.tl.aggregate_subjects."
         )
-    if wanted is not None and _keys.TRAIN in wanted:
+    fitted = [role for role in (_keys.TRAIN, _keys.RECALIBRATION) if wanted is not None and role in wanted]
+    if fitted:
         warnings.warn(
-            "metrics on role 'train' show how well these subjects were fitted, not how well new ones are predicted; "
-            "use roles='test'.",
+            f"metrics on role {fitted[0]!r} show how well these subjects were fitted, not how well new ones are predicted; "
+            f"use roles={'test' if fitted[0] == _keys.TRAIN else 'new'!r}.",
             UserWarning,
             stacklevel=2,
         )

@@ -196,7 +196,7 @@ def test_only_held_out_samples_with_values_count(caplog):
     assert row["spearman"] == pytest.approx(scipy.stats.spearmanr(kept["day"], kept["predicted"]).statistic)
     n_fitted = table["role"].isin(["train", "validation"]).sum()
     assert adata.uns["agevi_trend_params"]["n_left_out"] == n_fitted
-    assert f"{n_fitted} samples of role train or validation" in caplog.text
+    assert f"{n_fitted} samples of role train, validation or recalibration" in caplog.text
 
 
 def uniform_p(make, n_runs=300, seed=1):

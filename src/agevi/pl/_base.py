@@ -22,6 +22,7 @@ ROLE_COLORS = {
     _keys.TEST: "#1f77b4",
     _keys.OUT_OF_FOLD: "#279e68",
     _keys.NEW: "#aa40fc",
+    _keys.RECALIBRATION: "#8c564b",
     "": "#1f77b4",
 }
 """One colour per role in all figures, from scanpy's default palette, grey for what was fitted; "" has no role."""

@@ -31,8 +31,8 @@ FAR = 1.5
 """Ranges of age beyond all ages from which predictions are drawn at the edge of the axes."""
 TITLE = 30  # letters of the name of a panel
 DASHED = (0, (4, 3))
-HOLLOW = {_keys.TRAIN: ("#a6a6a6", "o"), _keys.VALIDATION: ("#737373", "D")}
-"""Rim and marker of samples that shaped the clock."""
+HOLLOW = {_keys.TRAIN: ("#a6a6a6", "o"), _keys.VALIDATION: ("#737373", "D"), _keys.RECALIBRATION: ("#8c564b", "s")}
+"""Rim and marker of samples that shaped their predictions."""
 
 
 class _Style(NamedTuple):
@@ -80,7 +80,7 @@ def predicted_vs_actual(
     key_added
         Prefix of the slots.
     roles
-        Draw samples of these roles; all by default.
+        Draw samples of these roles; all but ``"recalibration"`` by default.
     color_by
         Column of :func:`agevi.get.subjects_df`, or of ``adata.obs`` (a sample has its most common value), for the colours
         of held-out samples. Where all samples shaped the clock, their rims have the colours.
@@ -183,7 +183,8 @@ def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | 
     table = get.subjects_df(adata, key_added=key_added)
     keys = _keys.Keys(key_added)
     table[REFERENCE] = references(adata, table, keys)
-    wanted = get.subjects_df(adata, key_added=key_added, roles=roles)["sample"]
+    found = get.subjects_df(adata, key_added=key_added, roles=roles)
+    wanted = found.loc[found["role"] != _keys.RECALIBRATION, "sample"] if roles is None else found["sample"]
     table = table[table["sample"].isin(wanted)].reset_index(drop=True)
     if groupby is None:
         return table
@@ -212,15 +213,15 @@ def _draw(ax: Axes, table: pd.DataFrame, style: _Style) -> list[Line2D]:
     low, high = style.limits
     ax.axline((low, low), slope=1, color=_base.LINE_COLOR, linewidth=1, linestyle=DASHED, zorder=1)
     pairs: list[tuple[str, str]] = list(table[["role", GROUP]].drop_duplicates().itertuples(index=False, name=None))
-    order = sorted(pairs, key=lambda pair: pair[0] not in _keys.FITTED_ROLES)  # what shaped the clock lies behind
+    order = sorted(pairs, key=lambda pair: pair[0] not in _keys.SHAPED_ROLES)  # what shaped the clock lies behind
     for role, group in order:
         part = table[(table["role"] == role) & (table[GROUP] == group)]
         look: dict[str, Any] = {"color": style.colors[group], "edgecolor": "white", "linewidth": 0.4, "alpha": 0.9}
-        if role in _keys.FITTED_ROLES:
+        if role in _keys.SHAPED_ROLES:
             look = {"facecolor": "none", "edgecolor": _rim(role, group, style), "linewidth": 0.9}
         ax.scatter(
             part["age"], part["predicted"].clip(low, high), s=style.size, marker=style.markers[role], label=_base.role_name(group),
-            zorder=2 if role in _keys.FITTED_ROLES else 3, clip_on=False, **look,
+            zorder=2 if role in _keys.SHAPED_ROLES else 3, clip_on=False, **look,
         )  # fmt: skip
     fits = _draw_fits(ax, _judged(table), style)
     ax.set(xlim=style.limits, ylim=style.limits, aspect="equal")
@@ -233,7 +234,7 @@ def _draw(ax: Axes, table: pd.DataFrame, style: _Style) -> list[Line2D]:
 
 def _fitted(table: pd.DataFrame) -> pd.Series:
     """Whether each sample shaped the clock."""
-    return table["role"].isin(_keys.FITTED_ROLES)
+    return table["role"].isin(_keys.SHAPED_ROLES)
 
 
 def _rim(role: str, group: str, style: _Style) -> Any:

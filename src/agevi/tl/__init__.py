@@ -20,6 +20,7 @@ from agevi.tl._trend_test import trend_test
 from agevi.tl._tune import tune
 from agevi.tl.acceleration import age_acceleration, normative_scores
 from agevi.tl.intervals._calibrate import calibrate
+from agevi.tl.intervals._recalibrate import recalibrate
 from agevi.tl.intervals._subject_posterior import subject_posterior
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "perturb_genes",
     "predict_age",
     "rank_targets",
+    "recalibrate",
     "subject_posterior",
     "trend_test",
     "tune",

@@ -61,7 +61,7 @@ def evaluate_by(
         bins become a column ``"age_bin"`` that can be crossed in ``groupby``, and have rows of their own otherwise.
     roles
         Samples of these roles are pooled. By default those that did not shape the clock: test, out_of_fold and new.
-        Naming train or validation warns; None takes all samples, also those whose role was not recorded.
+        Naming others warns; None takes all samples but those of role recalibration, also those whose role was not recorded.
     sample_key
         Column of ``adata.obs`` with the sample. Default: that of the predictions.
     level
@@ -280,8 +280,8 @@ def binned(age: pd.Series, edges: Sequence[float]) -> pd.Series:
 def _kept(table: pd.DataFrame, wanted: list[str] | None, keys: _keys.Keys) -> np.ndarray:
     """Which samples count, (n_samples,)."""
     keep = (table["age"].notna() & table["predicted"].notna()).to_numpy()
-    if wanted is not None:
-        keep = keep & table["role"].isin(wanted).to_numpy()
+    counted = table["role"] != _keys.RECALIBRATION if wanted is None else table["role"].isin(wanted)
+    keep = keep & counted.to_numpy()
     if not keep.any():
         there = _checks.listed(sorted(set(table["role"])))
         raise ValueError(

@@ -85,7 +85,8 @@ def trend_test(
         Groups of fewer than 3 samples or of one level have NaN; so have intervals of fewer than 3 subjects or no draws, and
         ``spearman`` and ``p`` where all predictions are equal. :func:`agevi.get.trend_df` returns it.
     ``adata.uns[f"{key_added}_trend_params"]``
-        The arguments, the names of counted ``levels``, and ``n_left_out``, the samples of role train or validation.
+        The arguments, the names of counted ``levels``, and ``n_left_out``, the samples of role train, validation or
+        recalibration.
 
     Raises
     ------
@@ -200,9 +201,11 @@ def samples_in_order(
             out["group"] = _names.names(out["group"], f"adata.obs[{groupby!r}]")
     held_out = table["role"].isin(_keys.HELD_OUT_ROLES)
     usable = out["predicted"].notna() & out["order"].notna()
-    n_left_out = int((usable & table["role"].isin(_keys.FITTED_ROLES)).sum())
+    n_left_out = int((usable & table["role"].isin(_keys.SHAPED_ROLES)).sum())
     if n_left_out:
-        logger.info("%d samples of role train or validation shaped the clock and are left out.", n_left_out)
+        logger.info(
+            "%d samples of role train, validation or recalibration shaped the clock and are left out.", n_left_out
+        )
     n = int((usable & held_out).sum())
     if n < MIN_SAMPLES:
         raise ValueError(

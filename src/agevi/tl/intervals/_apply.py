@@ -36,7 +36,7 @@ def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFra
     """The subject table with the columns ``lower`` and ``upper``.
 
     Samples that calibrated get the interval of the other folds, in which their own residuals have no part; NaN for
-    samples of role train or validation, whose residuals are smaller than those of held-out ones.
+    samples of role train, validation or recalibration, whose residuals are smaller than those of held-out ones.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFra
     whole = Calibration.from_dict(params)
     cells = table["n_cells"].to_numpy(dtype=np.float64)
     lower, upper = whole.interval(table["predicted"].to_numpy(dtype=np.float64), cells)
-    fitted = table["role"].isin(_keys.FITTED_ROLES).to_numpy()
+    fitted = table["role"].isin(_keys.SHAPED_ROLES).to_numpy()
     lower[fitted], upper[fitted] = np.nan, np.nan
     own = labelled(table)
     rows = Labelled.of(table[own])

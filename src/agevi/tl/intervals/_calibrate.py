@@ -11,10 +11,12 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names
+from agevi._ages import AgeTransform
 from agevi._compat import written_to
 from agevi.tl._evaluate_by import sample_values
 from agevi.tl.intervals._apply import NOUN, labelled, with_intervals
 from agevi.tl.intervals._conformal import Calibration
+from agevi.tl.intervals._recalibration import OldErrors, old_errors
 from agevi.tl.intervals._report import Labelled, report
 
 logger = logging.getLogger(__name__)
@@ -175,6 +177,7 @@ def _about(
     roles = [role for role in _keys.ROLES if role in set(used["role"])]
     exact = _keys.OUT_OF_FOLD not in roles and fitted.scale in ("constant", "log")
     names = [level for values in cohorts.values() for level in _names.levels(values)]
+    old = _errors(used, record, next(iter(cohorts.values()), None))
     about = {
         "guarantee": GUARANTEES[0] if exact else GUARANTEES[1],
         "age_unit": str(record.get("age_unit", "years")),
@@ -182,6 +185,23 @@ def _about(
         "cohorts": names,
         "groupby": next(iter(cohorts), ""),
         "n_samples": len(used),
-    }
+        "residuals": old.residuals.tolist(),  # on the clock's scale, for tl.recalibrate
+    } | ({} if np.isnan(old.shift_var) else {"shift_var": old.shift_var})
     clock = record.get("clock")
     return about | ({"clock": dict(clock)} if clock else {})
+
+
+def _errors(used: pd.DataFrame, record: dict[str, Any], cohort: pd.Series | None) -> OldErrors:
+    """Errors of every subject on the clock's scale of ages, and how much its cohorts differ."""
+    scale = AgeTransform.of(record)
+    columns = {
+        "age": scale.forward(used["age"].to_numpy(dtype=np.float64)),
+        "predicted": scale.forward(used["predicted"].to_numpy(dtype=np.float64)),
+    }
+    labels = {"fold": used["fold"]} if "fold" in used else {}
+    labels |= {} if cohort is None else {"cohort": cohort.astype(str)}
+    frame = pd.DataFrame(columns, index=used.index).assign(**labels)
+    mean = frame.groupby(used["subject"].to_numpy())[["age", "predicted"]].mean()
+    first = frame.groupby(used["subject"].to_numpy()).first()
+    of_subject = [first[name].to_numpy() if name in first else None for name in ("cohort", "fold")]
+    return old_errors(mean["age"].to_numpy(), mean["predicted"].to_numpy(), *of_subject)

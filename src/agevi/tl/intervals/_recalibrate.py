@@ -1,0 +1,393 @@
+"""Predicted ages of a new cohort, moved by those of its subjects whose age is known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _ages, _checks, _keys, _names
+from agevi._compat import written_to
+from agevi.tl._evaluate_by import sample_values
+from agevi.tl._plan import check_outputs
+from agevi.tl.intervals import _recalibration as kernel
+
+logger = logging.getLogger(__name__)
+
+NOUN = "recalibration"
+NONE = "none"
+"""Kind of a cohort without labelled samples, whose predictions stay."""
+_NO_SIGNAL = 2.0  # t of the slope of a line below which predictions do not tell ages in the cohort
+
+
+def recalibrate(
+    adata: AnnData,
+    *,
+    by: str | None,
+    key: str = _keys.DEFAULT_KEY,
+    labels: str | None = None,
+    kind: Literal["auto", "shift", "line"] = "auto",
+    level: float = 0.9,
+    key_added: str = "recalibrated",
+    copy: bool = False,
+) -> AnnData | None:
+    """Predicted ages of a new cohort, corrected by its labelled controls, with intervals, in the unit of age.
+
+    A clock is often off by a constant in another laboratory's cohort, and intervals that were calibrated elsewhere cover far
+    less than their level there. The ages of a few subjects repair both. From 10 labelled subjects on a line of age on
+    prediction is fitted by least squares, on the scale on which the clock was trained, with the t interval of a new
+    observation. From 5 to 9 on predictions are shifted by the mean residual, shrunk by how much cohorts differ; their
+    intervals are those of the calibration, widened. Fewer than 5 are refused. Label controls, not cases: whatever makes
+    cases look older would be removed. The labelled subjects get the role ``"recalibration"``, which no later figure or
+    test counts. Intervals hold for subjects like the labelled ones.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`agevi.tl.aggregate_subjects`.
+    by
+        Column of :func:`agevi.get.subjects_df` or ``adata.obs`` with the cohort, each recalibrated on its own; None: all
+        samples are of one cohort.
+    key
+        Prefix of the predictions that are read.
+    labels
+        Column with the ages of the labelled controls, NaN for all others. Default: the ages of the subject table, which
+        must then be unknown for the samples of interest.
+    kind
+        ``"line"``, ``"shift"``, or ``"auto"``: a line from 10 labelled subjects on.
+    level
+        Coverage of the intervals.
+    key_added
+        Prefix of the slots that are written.
+    copy
+        Return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    ``adata.obs[f"{key_added}_predicted"]``, ``adata.obs[f"{key_added}_predicted_sample"]``
+        New prediction of the cell's sample, float32, the same for all its cells.
+    ``adata.obs[f"{key_added}_role"]``
+        As under ``key``, with ``recalibration`` for labelled subjects.
+    ``adata.uns[f"{key_added}_subjects"]``
+        The subject table with the new ``predicted``, ``role`` and, float64, ``lower`` and ``upper``, which are NaN for
+        labelled subjects. Cohorts without labels keep what they had.
+    ``adata.uns[f"{key_added}_recalibration"]``
+        DataFrame, one row per cohort: ``cohort``, ``kind``, ``n_labelled`` (subjects), ``n`` (samples that remain),
+        ``gap`` (mean of prediction minus age of the labelled subjects before, in the unit of age), and ``intercept``,
+        ``slope`` and ``sd`` of the correction on the clock's scale.
+    ``adata.uns[key_added]``, ``adata.uns[f"{key_added}_recalibration_params"]``
+        The record of the predictions, and the arguments.
+
+    Raises
+    ------
+    KeyError
+        The subject table, a column, or the calibration that a shift needs is absent.
+    TypeError
+        ``labels`` does not hold numbers.
+    ValueError
+        A cohort has 1 to 4 labelled subjects, or nobody else; no cohort has any; the labelled subjects of a line have one
+        prediction; or an argument is unknown.
+
+    Notes
+    -----
+    With g the clock's scale of ages and r = g(age) - g(prediction) of the k labelled subjects, the shift is B mean(r) with
+    B = k G / (k G + s**2), s**2 the variance of held-out residuals in the calibration and G the mean square of its cohorts'
+    mean residuals when each was left out (s**2 where that was not measured), with half-width
+    (q / s) max(s, sd(r)) sqrt(1 + B / k), q the conformal quantile of the calibration.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=5, n_genes=50)
+    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2 + 30  # stands for tl.predict_age(adata, model)
+    >>> adata.obs["agevi_role"] = "new"
+    >>> adata.uns["agevi"] = {"subject_key": "donor", "sample_key": "donor", "age_key": "age"}
+    >>> agevi.tl.aggregate_subjects(adata)
+    >>> labelled = sorted(set(adata.obs["donor"]))[:10]
+    >>> adata.obs["known"] = adata.obs["age"].where(adata.obs["donor"].isin(labelled))
+    >>> agevi.tl.recalibrate(adata, by=None, labels="known")
+    >>> adata.uns["recalibrated_recalibration"][["kind", "n_labelled", "n", "slope"]].round(2).values.tolist()
+    [['line', 10, 30, 2.0]]
+    >>> agevi.get.metrics_df(adata, key_added="recalibrated")[["n", "mae"]].round(2).values.tolist()
+    [[30.0, 0.0]]
+    """
+    _checks.anndata(adata)
+    _checks.choice(kind, kernel.KINDS, "kind")
+    _check_level(level)
+    _check_key_added(key, key_added)
+    old, new = _keys.Keys(key), _keys.Keys(key_added)
+    check_outputs([by, labels], [new.predicted, new.predicted_sample, new.role, new.fold], key_added)
+    call = "agevi.tl.aggregate_subjects(adata)"
+    table = _checks.slot(
+        adata, old.subjects, "uns", call if key == _keys.DEFAULT_KEY else f"{call[:-1]}, key_added={key!r})"
+    )
+    record = dict(adata.uns.get(old.uns, {}))
+    cohort = _cohorts(adata, table, by, old)
+    scale = _ages.AgeTransform.of(record)
+    known = _labels(adata, table, labels, old, scale.min_age)
+    parts = {name: cohort == name for name in _names.in_order(set(cohort))}
+    labelled = {name: _labelled(table, known, part, name, by, labels) for name, part in parts.items()}
+    if not any(mask.any() for mask in labelled.values()):
+        raise ValueError(_too_few(0, "all samples" if by is None else f"the cohorts of by={by!r}", labels))
+    out, rows = table.copy(), []
+    for name, chosen in labelled.items():
+        move = _move(adata, table, known, chosen, scale, kind, level, old, name)
+        others = parts[name] & ~_of_subjects(table, chosen & parts[name])
+        rows.append(_row(table, known, chosen, others, move, name))
+        _apply(out, move, scale, parts[name], chosen, others, known)
+    _say_kept([row["cohort"] for row in rows if row["kind"] == NONE], by, old)
+    stored = _stored(out, pd.DataFrame(rows), record, old, new)
+    params = {"by": by, "key": key, "labels": labels, "kind": kind, "level": float(level)}
+    of_cell = _sample_of_cell(adata, out, record, old)
+    adata = written_to(adata, copy=copy)
+    _write(adata, out, of_cell, old, new)
+    adata.uns.update(stored)
+    adata.uns[new.table_params(NOUN)] = _keys.to_uns(params)
+    return adata if copy else None
+
+
+def _check_level(level: float) -> None:
+    """Refuse what is not a coverage."""
+    if not 0 < level < 1:
+        raise ValueError(f"level={level!r} is not a coverage; pass a number between 0 and 1, such as 0.9.")
+
+
+def _check_key_added(key: str, key_added: str) -> None:
+    """Refuse to write over the predictions that are read."""
+    if key == key_added:
+        raise ValueError(f"key_added={key_added!r} is also key, whose predictions would be lost; pass another one.")
+
+
+def _cohorts(adata: AnnData, table: pd.DataFrame, by: str | None, keys: _keys.Keys) -> pd.Series:
+    """Name of the cohort of every sample, indexed as ``table``."""
+    if by is None:
+        return pd.Series("", index=table.index, dtype=object)
+    names = _names.names(sample_values(adata, table, by, "by", keys=keys), f"by={by!r}")
+    if names.isna().any():
+        raise ValueError(
+            f"by={by!r} is missing in {names.isna().sum()} samples (first: {names.index[names.isna()][0]!r}); name the "
+            "cohort of each, or drop those samples."
+        )
+    return names
+
+
+def _labels(adata: AnnData, table: pd.DataFrame, labels: str | None, keys: _keys.Keys, min_age: float) -> np.ndarray:
+    """Age of every labelled sample, (n_samples,), NaN for the others."""
+    if labels is None:
+        return table["age"].to_numpy(dtype=np.float64)
+    values = sample_values(adata, table, labels, "labels", keys=keys)
+    if values.dtype.kind not in "iuf":
+        raise TypeError(
+            f"labels={labels!r} holds {values.dtype} values; pass a column with the ages of the labelled controls as numbers and "
+            "NaN elsewhere."
+        )
+    known = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    wrong = np.isinf(known) | (known < min_age)
+    if wrong.any():
+        raise ValueError(
+            f"labels={labels!r} has an age of {known[wrong.argmax()]:g} in sample {table.index[wrong.argmax()]!r}; correct it, or "
+            "set it to NaN, which means not labelled."
+        )
+    return known
+
+
+def _labelled(
+    table: pd.DataFrame, known: np.ndarray, part: pd.Series, name: str, by: str | None, labels: str | None
+) -> np.ndarray:
+    """Which samples of a cohort are labelled and were predicted by a clock that did not see them, (n_samples,)."""
+    usable = part & table["predicted"].notna() & ~table["role"].isin(_keys.FITTED_ROLES)
+    chosen: np.ndarray = (usable & ~np.isnan(known)).to_numpy()
+    k = table.loc[chosen, "subject"].nunique()
+    whose = "all samples" if by is None else f"cohort {name!r}"
+    if 0 < k < kernel.MIN_LABELLED:
+        raise ValueError(_too_few(k, whose, labels))
+    if k and not (usable & ~_of_subjects(table, chosen)).any():
+        raise ValueError(
+            f"all {k} subjects of {whose} have an age in {_where(labels)}, so recalibration would leave nobody to predict; pass "
+            f"labels='<column with the ages of {kernel.MIN_FOR_LINE} or more controls, NaN elsewhere>'."
+        )
+    return chosen
+
+
+def _where(labels: str | None) -> str:
+    """Where the ages of labelled subjects stand."""
+    return "the subject table" if labels is None else f"labels={labels!r}"
+
+
+def _too_few(k: int, whose: str, labels: str | None) -> str:
+    """That there are too few labelled subjects, and what to do."""
+    return (
+        f"{k} subjects of {whose} have an age in {_where(labels)} and a held-out prediction, and recalibration needs "
+        f"{kernel.MIN_LABELLED}, better {kernel.MIN_FOR_LINE}; label more controls, or compare ages within the cohort only."
+    )
+
+
+def _of_subjects(table: pd.DataFrame, chosen: Any) -> pd.Series:
+    """All samples of the subjects of some samples, as a mask."""
+    return table["subject"].isin(table.loc[chosen, "subject"])
+
+
+def _move(
+    adata: AnnData,
+    table: pd.DataFrame,
+    known: np.ndarray,
+    chosen: np.ndarray,
+    scale: _ages.AgeTransform,
+    kind: str,
+    level: float,
+    keys: _keys.Keys,
+    name: str,
+) -> kernel.Move | None:
+    """How a cohort's predictions move; None where nobody is labelled."""
+    if not chosen.any():
+        return None
+    points = pd.DataFrame({"x": scale.forward(table["predicted"].to_numpy()), "y": scale.forward(known)}, table.index)
+    points = points[chosen].groupby(table.loc[chosen, "subject"]).mean()  # a subject counts once
+    x, y = points["x"].to_numpy(), points["y"].to_numpy()
+    if kind == "shift" or (kind == "auto" and len(points) < kernel.MIN_FOR_LINE):
+        return kernel.fit_shift(x, y, _old_errors(adata, keys, len(points), level), level)
+    if np.ptp(x) == 0:
+        raise ValueError(
+            f"the {len(x)} labelled subjects{_of(name)} have one prediction, {scale.back(x[:1])[0]:.1f}, through which no line "
+            "can be fitted; pass kind='shift'."
+        )
+    move = kernel.fit_line(x, y, level)
+    if kernel.slope_t(move) < _NO_SIGNAL:
+        logger.warning(
+            "Predictions do not rise with age among the %d labelled subjects%s (slope %.2f, t = %.1f): recalibrated ages say "
+            "little more than their mean.",
+            move.n, _of(name), move.slope, kernel.slope_t(move),
+        )  # fmt: skip
+    return move
+
+
+def _of(name: str) -> str:
+    """The cohort in words, nothing where there is one only."""
+    return f" of cohort {name!r}" if name else ""
+
+
+def _old_errors(adata: AnnData, keys: _keys.Keys, k: int, level: float) -> kernel.OldErrors:
+    """Errors of the clock where it was calibrated."""
+    slot = keys.table_params("calibration")
+    params: Mapping[str, Any] = adata.uns.get(slot, {})
+    residuals = np.asarray(params.get("residuals", ()), dtype=np.float64)
+    if len(residuals) < kernel.MIN_LABELLED:
+        raise KeyError(
+            f"adata.uns[{slot!r}] has no held-out errors of the clock, by which a shift from {k} labelled subjects is shrunk; run "
+            f"agevi.tl.calibrate and model.set_calibration before agevi.tl.predict_age, or label {kernel.MIN_FOR_LINE} subjects."
+        )
+    old = kernel.OldErrors(residuals, float(params.get("shift_var", np.nan)))
+    if np.isnan(old.reach(level)):
+        raise ValueError(
+            f"level={level:g} needs more than the {len(residuals)} subjects of the calibration; pass a lower level, or label "
+            f"{kernel.MIN_FOR_LINE} subjects."
+        )
+    return old
+
+
+def _row(
+    table: pd.DataFrame, known: np.ndarray, chosen: np.ndarray, others: pd.Series, move: kernel.Move | None, name: str
+) -> dict[str, Any]:
+    """What was done in a cohort."""
+    n = int((others & table["predicted"].notna()).sum())
+    row = {
+        "cohort": name,
+        "kind": NONE,
+        "n_labelled": 0,
+        "n": n,
+        **dict.fromkeys(("gap", "intercept", "slope", "sd"), np.nan),
+    }
+    if move is None:
+        return row
+    gap = (table["predicted"] - known)[chosen].groupby(table.loc[chosen, "subject"]).mean().mean()
+    own = {"gap": float(gap), "intercept": move.intercept, "slope": move.slope, "sd": move.sd}
+    return row | {"kind": move.kind, "n_labelled": move.n} | own
+
+
+def _apply(
+    out: pd.DataFrame,
+    move: kernel.Move | None,
+    scale: _ages.AgeTransform,
+    part: pd.Series,
+    chosen: np.ndarray,
+    others: pd.Series,
+    known: np.ndarray,
+) -> None:
+    """New predictions, intervals and roles of a cohort, in the table."""
+    for bound in ("lower", "upper"):
+        if bound not in out:
+            out[bound] = np.nan
+    if move is None:
+        return
+    rows = part.to_numpy()
+    x = scale.forward(out.loc[rows, "predicted"].to_numpy(dtype=np.float64))
+    with np.errstate(over="ignore"):  # far beyond all ages on a logarithmic scale
+        ages = np.stack([scale.back(values) for values in move.apply(x)])  # predicted, lower, upper x n
+    ages[:, ~np.isfinite(ages).all(axis=0)] = np.nan
+    out.loc[rows, ["predicted", "lower", "upper"]] = ages.T
+    out.loc[rows & ~others.to_numpy(), ["lower", "upper"]] = np.nan
+    out.loc[rows & ~others.to_numpy(), "role"] = _keys.RECALIBRATION
+    out.loc[rows, "sd_cells"] = np.nan  # the spread of cells is that of the old predictions
+    out.loc[chosen, "age"] = known[chosen]
+
+
+def _say_kept(kept: list[str], by: str | None, keys: _keys.Keys) -> None:
+    """Warn of cohorts that nobody is labelled in."""
+    if kept:
+        logger.warning(
+            "%d cohorts of by=%r have no labelled subject (%s): they keep the predictions and intervals of key=%r, which in a "
+            "cohort that the clock has not seen cover less than their level.",
+            len(kept), by, _checks.listed(kept), keys.key_added,
+        )  # fmt: skip
+
+
+def _stored(
+    out: pd.DataFrame, rows: pd.DataFrame, record: dict[str, Any], old: _keys.Keys, new: _keys.Keys
+) -> dict[str, Any]:
+    """Slots of ``uns``, in types that files take."""
+    kept = {k: v for k, v in record.items() if k not in ("params", "folds")}
+    kept["recalibrated_from"] = old.key_added
+    return {
+        new.subjects: _keys.to_uns(out),
+        new.table(NOUN): _keys.to_uns(rows),
+        new.uns: _keys.to_uns(kept),
+    }
+
+
+def _sample_of_cell(adata: AnnData, out: pd.DataFrame, record: Mapping[str, Any], keys: _keys.Keys) -> np.ndarray:
+    """Row of the subject table for every cell, (n_cells,)."""
+    sample_key = record.get("sample_key") or record.get("subject_key")
+    if not sample_key:
+        raise KeyError(
+            f"adata.uns[{keys.uns!r}] names no sample column; predict with agevi.tl.predict_age or agevi.tl.cross_validate."
+        )
+    place: np.ndarray = out.index.get_indexer(pd.Index(_checks.labels(adata, str(sample_key), "sample_key")))
+    if (place < 0).any():
+        raise ValueError(
+            f"{(place < 0).sum():,} cells are of samples that adata.uns[{keys.subjects!r}] lacks; run "
+            "agevi.tl.aggregate_subjects again."
+        )
+    return place
+
+
+def _write(adata: AnnData, out: pd.DataFrame, of_cell: np.ndarray, old: _keys.Keys, new: _keys.Keys) -> None:
+    """Columns of the cells, in place of what stood under the key."""
+    predicted = out["predicted"].to_numpy(dtype=np.float32)[of_cell]
+    if new.cell_deviation in adata.obs:
+        del adata.obs[new.cell_deviation]
+    adata.obs[new.predicted] = adata.obs[new.predicted_sample] = predicted
+    roles = out["role"].to_numpy(dtype=object)[of_cell]
+    adata.obs[new.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
+    if old.fold in adata.obs:
+        adata.obs[new.fold] = adata.obs[old.fold]
+    elif new.fold in adata.obs:
+        del adata.obs[new.fold]
+    for noun in ("by_group", "calibration"):
+        for slot in (new.table(noun), new.table_params(noun)):
+            adata.uns.pop(slot, None)
