@@ -145,6 +145,18 @@ def correlated(n: int) -> ad.AnnData:
     return adata
 
 
+def with_intervals(n: int, n_groups: int = 3, long: bool = False) -> ad.AnnData:
+    """A cohort of which the held-out samples have intervals, and some of them no age."""
+    adata = cohort(n, n_groups=n_groups, long=long)
+    table = adata.uns["agevi_subjects"]
+    held_out, half = ~table["role"].isin(["train", "validation"]), 6 + 0.1 * table["predicted"]
+    for bound, sign in (("lower", -1), ("upper", 1)):
+        table[bound] = (table["predicted"] + sign * half).where(held_out)
+    table.loc[table.index[::7], "age"] = np.nan
+    adata.uns["agevi_calibration_params"] = {"level": 0.9}
+    return adata
+
+
 def ordered(n: int, n_groups: int, long: bool, order_key: str, groupby: str | None) -> ad.AnnData:
     """The trend of held-out samples along age or stages."""
     adata = cohort(n, n_groups=n_groups, long=long)
@@ -259,6 +271,11 @@ def drawings() -> dict[str, Drawing]:
     add(pl.trend, "40 along stages", ordered, 40, 3, False, "stage", "group")
     add(pl.trend, "755 along long stages", ordered, 755, 7, True, "stage", "group")
     _add_differences(add)
+    for n in (8, 40, 755):
+        add(pl.subject_intervals, f"{n} samples", with_intervals, n)
+    add(pl.subject_intervals, "40 in panels", with_intervals, 40, groupby="group", order_by="age")
+    add(pl.subject_intervals, "755 by long groups", with_intervals, 755, 7, True, color_by="group")
+    add(pl.subject_intervals, "755 in 7 panels", with_intervals, 755, 7, True, groupby="group")
     add(pl.targets, "2 diseases", ranked, 2, False, n_genes=3)
     add(pl.targets, "8 long diseases", ranked, 8, True, n_genes=60)
     return out

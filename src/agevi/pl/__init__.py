@@ -13,6 +13,7 @@ from agevi.pl._learning_curve import learning_curve
 from agevi.pl._normative import normative
 from agevi.pl._perturbation import perturbation
 from agevi.pl._predicted_vs_actual import predicted_vs_actual
+from agevi.pl._subject_intervals import subject_intervals
 from agevi.pl._targets import targets
 from agevi.pl._training import training
 from agevi.pl._transfer import transfer
@@ -31,6 +32,7 @@ __all__ = [
     "normative",
     "perturbation",
     "predicted_vs_actual",
+    "subject_intervals",
     "targets",
     "training",
     "trend",
