@@ -289,3 +289,17 @@ def test_predictions_say_on_which_scale_they_were_made(cohort):
     model.train()
     agevi.tl.predict_age(cohort, model, key_added="other")
     assert cohort.uns["other"]["age_transform"] == "horvath"
+
+
+def test_a_calibration_tells_the_errors_that_shrink_a_shift(cohort):
+    agevi.tl.cross_validate(cohort, "PLSClock", age_key="age", subject_key="donor", fold_key="batch")
+    agevi.tl.aggregate_subjects(cohort)
+    agevi.tl.calibrate(cohort, groupby="batch")
+    params, table = cohort.uns["agevi_calibration_params"], agevi.get.subjects_df(cohort)
+    residual = np.log(table["age"] + 2) - np.log(table["predicted"] + 2)
+    mean = residual.groupby(table["fold"]).transform("mean")
+    np.testing.assert_allclose(params["residuals"], np.sort(residual - mean), rtol=1e-6, atol=1e-9)
+    assert params["shift_var"] == pytest.approx((residual.groupby(table["fold"]).mean() ** 2).mean(), rel=1e-5)
+    agevi.tl.calibrate(cohort)
+    assert "shift_var" not in cohort.uns["agevi_calibration_params"]
+    np.testing.assert_allclose(cohort.uns["agevi_calibration_params"]["residuals"], np.sort(residual), rtol=1e-6, atol=1e-9)
