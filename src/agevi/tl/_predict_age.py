@@ -131,7 +131,7 @@ def predict_age(
     sample_ages = _sample_ages(adata, model, sample_key, options)
     by_row = sample_ages is None or model.predicts_rows
     of_cells = by_row or cell_type is not None or model.has_latent  # else a pass over cells is not needed
-    prediction = model._predict(adata, **options) if of_cells else None
+    prediction: Any = model._predict(adata, **options) if of_cells else None
     coverage = prediction.gene_coverage if prediction else model._coverage(adata, min_gene_coverage)
     roles = _roles(adata, model)
     adata = written_to(adata, copy=copy)
