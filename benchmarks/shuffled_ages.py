@@ -96,7 +96,7 @@ def main() -> None:
     logging.getLogger(_null.__name__).setLevel(logging.WARNING)
     logging.getLogger(_null.__name__).propagate = False
     start = time.perf_counter()
-    for n_shuffles in (3, 20):
+    for n_shuffles in (3, 20) if arguments.ridge else ():
         ridge(arguments.ridge, n_shuffles)
     if arguments.cohorts:
         clean({"PLSClock": agevi.model.PLSClock}, arguments.cohorts, counted)
