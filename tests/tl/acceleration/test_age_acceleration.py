@@ -346,6 +346,18 @@ def site_of_cases(a):
     a.obs["site"] = np.where(case ^ swapped, "x", "y")
 
 
+def trained_on_cases(a):
+    a.uns["agevi"]["params"] = {"train_on": "condition == 'case'"}
+
+
+def trained_on_controls(a):
+    a.uns["agevi"]["params"] = {"train_on": "condition == 'control'"}
+
+
+def trained_on_what_is_gone(a):
+    a.uns["agevi"]["params"] = {"train_on": "nowhere == 'x'"}
+
+
 def two_numbers(a):
     """Numbers whose sum is the group."""
     a.obs["one"] = np.where(a.obs["sex"] == "f", 0.5, 0.0)
@@ -367,6 +379,9 @@ FLAGS = {
         set_obs("agevi_role", lambda a: np.where(a.obs["condition"] == "case", "new", "out_of_fold")), {},
         "confounded",
     ),
+    "trained on cases": (trained_on_cases, {}, "confounded"),
+    "trained on controls": (trained_on_controls, {}, ""),
+    "trained by a column that is gone": (trained_on_what_is_gone, {}, ""),
     "a covariate that is almost the group": (site_of_cases, {"covariates": "site"}, "confounded"),
 }  # fmt: skip
 

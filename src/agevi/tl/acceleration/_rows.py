@@ -175,7 +175,7 @@ def _flags(
     out, who = [], f"{group!r} against {reference!r}"
     slope_t = row["slope_t"]
     if not slope_t >= STRONG:
-        signal = f"predictions change by {row['slope']:.2f} per year of age, t = {slope_t:.1f}"
+        signal = f"slope of predictions on age {row['slope']:.2f}, t = {slope_t:.1f}"
         if not slope_t >= SIGNAL:
             out.append(("no_age_signal", f"{who}: the clock has no age signal in these samples ({signal}), so the difference "
                         "says nothing about ageing, whatever its p value."))  # fmt: skip
@@ -206,6 +206,10 @@ def _clocks_differ(own: pd.DataFrame, ref: pd.DataFrame, group: str, reference: 
             f"{_checks.listed(sorted(roles[1]))}, so different clocks made them; predict both in one tl.cross_validate."
         ]
     out = []
+    if "trains" in own and own["trains"].any() and not ref["trains"].any():
+        out.append(
+            f"the clock was trained on {group!r} and not on {reference!r}, which hides what sets {group!r} apart."
+        )
     n_folds = pd.concat([own["fold"], ref["fold"]]).nunique()
     for name, part in ((group, own), (reference, ref)):
         reach = min(n_folds, part["subject"].nunique())
@@ -281,8 +285,8 @@ def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level:
         n = f"n = {row['n']} vs {row['n_reference']} samples of {row['n_subjects']} subjects"
     flags = f"; flags: {row['flags'].replace(';', ', ')}" if row["flags"] else ""
     return (
-        f"{who}: {size} {unit} {old} on the clock's scale than {row['reference']} of the same age{adjusted} "
-        f"[{coverage}{row['low']:.{digits}f}, {row['high']:.{digits}f}], {kind} ANCOVA t({row['df']:.0f}) = {row['t']:.2f}, "
+        f"{who}: {size} {unit} {old} on the clock's scale than {row['reference']} of the same age "
+        f"[{coverage}{row['low']:.{digits}f}, {row['high']:.{digits}f}]{adjusted}, {kind} ANCOVA t({row['df']:.0f}) = {row['t']:.2f}, "
         f"{p_text(row['p'])}{permuted}; {n}; detectable difference {row['detectable']:.{digits}f} {unit}{flags}."
     )
 

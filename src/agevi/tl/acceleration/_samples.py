@@ -91,6 +91,9 @@ def held_out_samples(
         _check_varies(covariate, used)
     if "fold" not in used:
         used["fold"] = ""
+    trains = _trains(adata, keys)
+    if trains is not None:
+        used["trains"] = used["subject"].isin(trains)
     tables = {OVERALL: used} | _strata(adata, used, table, by, keys)
     levels = [level for level in levels if level != reference and (used["group"] == level).any()]
     return Samples(tables, levels, reference, known, int((~complete).sum()))
@@ -248,8 +251,8 @@ def _strata(
         return {}
     if by == types_key(adata, keys):
         long = of_types(adata, keys)
-        long = long[long["predicted"].notna()].drop(columns=["group", "role"], errors="ignore")
-        shared = used[["group", "role"]].rename_axis("sample")
+        shared = used[[name for name in ("group", "role", "trains") if name in used]].rename_axis("sample")
+        long = long[long["predicted"].notna()].drop(columns=[*shared], errors="ignore")
         long = long.set_index("sample").join(shared, how="inner")
         return {name: long[long[by] == name].sort_index() for name in _names.levels(long[by])}
     if by in adata.obs and by not in table:
@@ -257,6 +260,19 @@ def _strata(
     values = sample_values(adata, table, by, "by", keys=keys).loc[used.index]
     name = _names.names(values, f"by={by!r}")
     return {level: used[(name == level).to_numpy()] for level in _names.levels(values)}
+
+
+def _trains(adata: AnnData, keys: _keys.Keys) -> set[str] | None:
+    """Subjects that trained the clocks of other folds, None where that is not recorded or can no longer be told."""
+    stored = adata.uns.get(keys.uns, {})
+    query, subject_key = stored.get("params", {}).get("train_on"), stored.get("subject_key")
+    if not query or subject_key not in adata.obs:
+        return None
+    try:
+        cells = adata.obs.query(str(query))
+    except Exception:  # columns were dropped or renamed since
+        return None
+    return set(_names.names(cells[subject_key]).dropna())
 
 
 def _refuse_types(adata: AnnData, by: str, keys: _keys.Keys) -> None:
