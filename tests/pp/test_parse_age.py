@@ -198,7 +198,7 @@ def test_log_counts_cells(caplog):
 def test_unreadable_text_is_refused(text):
     adata = with_ages(["41", text, text])
     with pytest.raises(
-        ValueError, match=r"adata.obs\['age'\] has 1 values that are no age: '.*'; write them as '41', "
+        ValueError, match=r"adata.obs\['age'\] has 1 value that is not an age: '.*'; write them as '41', "
     ):
         pp.parse_age(adata, "age")
     assert adata.obs["age"].tolist() == ["41", text, text]
@@ -226,7 +226,7 @@ def test_drop_leaves_bounds_and_decades_out():
 def test_what_is_not_read_may_become_missing():
     adata = with_ages(["41", "adult", "E14.5", "adult", "unknown", b"60-69"])
     with pytest.warns(
-        UserWarning, match=r"2 values that are no age: 'adult', 'E14.5'; their 3 cells have no age now"
+        UserWarning, match=r"2 values that are not ages: 'adult', 'E14.5'; their 3 cells have no age now"
     ) as found:
         pp.parse_age(adata, "age", errors="coerce", key_added="years")
     assert len(found) == 1 and found[0].filename == __file__
@@ -235,12 +235,12 @@ def test_what_is_not_read_may_become_missing():
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
 def test_infinite_numbers_are_refused(value):
-    with pytest.raises(ValueError, match="has 1 values that are no age: '-?inf'"):
+    with pytest.raises(ValueError, match="has 1 value that is not an age: '-?inf'"):
         parsed([41.0, value])
 
 
 def test_five_examples_at_most():
-    with pytest.raises(ValueError, match=r"has 7 values that are no age: 'x0', 'x1', 'x2', 'x3', 'x4', \.\.\.;"):
+    with pytest.raises(ValueError, match=r"has 7 values that are not ages: 'x0', 'x1', 'x2', 'x3', 'x4', \.\.\.;"):
         parsed([f"x{i}" for i in range(7)])
 
 

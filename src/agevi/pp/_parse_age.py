@@ -163,7 +163,8 @@ def parse_age(
 
 def _report(values: list[object], n_cells: int, age_key: str, errors: str) -> None:
     """Refuse values that cannot be read, or warn of them."""
-    start = f"adata.obs[{age_key!r}] has {len(values)} values that are no age: "
+    what = "1 value that is not an age" if len(values) == 1 else f"{len(values)} values that are not ages"
+    start = f"adata.obs[{age_key!r}] has {what}: "
     if errors == "raise":
         if any(re.fullmatch(rf"{_NUMBER}\s?m", str(value).strip().lower()) for value in values):
             start += "'m' is read as months with age_unit='months', and may be a man with 'years': "
