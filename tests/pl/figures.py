@@ -261,8 +261,8 @@ def drawings() -> dict[str, Drawing]:
     add(pl.enrichment, "odds ratio", enriched, 20, False, x="odds_ratio")
     add(pl.transfer, "8", transferred, 8, False)
     add(pl.transfer, "755, long names", transferred, 755, True)
-    add(pl.learning_curve, "48 subjects", curve, 48)
-    add(pl.learning_curve, "604 subjects", curve, 604)
+    for n in (48, 604):
+        add(pl.learning_curve, f"{n} subjects", curve, n)
     add(pl.learning_curve, "few levels of bulk data", curve, 48, True)
     for n in (8, 40, 755):
         add(pl.age_correlation, f"{n} subjects", correlated, n)
