@@ -302,4 +302,6 @@ def test_a_calibration_tells_the_errors_that_shrink_a_shift(cohort):
     assert params["shift_var"] == pytest.approx((residual.groupby(table["fold"]).mean() ** 2).mean(), rel=1e-5)
     agevi.tl.calibrate(cohort)
     assert "shift_var" not in cohort.uns["agevi_calibration_params"]
-    np.testing.assert_allclose(cohort.uns["agevi_calibration_params"]["residuals"], np.sort(residual), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        cohort.uns["agevi_calibration_params"]["residuals"], np.sort(residual), rtol=1e-6, atol=1e-9
+    )
