@@ -354,17 +354,17 @@ def test_on_methylation_of_blood(data_dir):
 )
 def test_fractions_that_are_not_stored_as_numbers_are_refused(adata, form):
     values = np.round(np.random.default_rng(2).uniform(5, 10, 90), 1)
-    adata.obs["rin"] = form(values)
+    adata.obs["integrity"] = form(values)
     before = snapshot(adata)
     with pytest.raises(TypeError) as raised:
-        pp.normalize_bulk(adata, batch_key="batch", covariates=["rin"])
-    check_message(raised, "adata.obs['rin'] holds numbers stored as")
-    assert str(raised.value).endswith("run adata.obs['rin'] = adata.obs['rin'].astype(float).")
+        pp.normalize_bulk(adata, batch_key="batch", covariates=["integrity"])
+    check_message(raised, "adata.obs['integrity'] holds numbers stored as")
+    assert str(raised.value).endswith("run adata.obs['integrity'] = adata.obs['integrity'].astype(float).")
     assert snapshot(adata) == before
     expected = adata.copy()
-    expected.obs["rin"] = values
-    adata.obs["rin"] = adata.obs["rin"].astype(float)  # the remedy
-    got = [normalized(a, batch_key="batch", covariates=["rin"])[0] for a in (adata, expected)]
+    expected.obs["integrity"] = values
+    adata.obs["integrity"] = adata.obs["integrity"].astype(float)  # the remedy
+    got = [normalized(a, batch_key="batch", covariates=["integrity"])[0] for a in (adata, expected)]
     np.testing.assert_array_equal(*got)
 
 
