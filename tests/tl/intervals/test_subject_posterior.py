@@ -129,6 +129,24 @@ def test_age_of_a_sample_enters_by_the_shared_parameters_alone():
     assert table_of(adata)["prior"].eq("cohort").all()
 
 
+def test_own_age_is_not_in_the_prior():
+    """With the ages of 20 samples in their own priors the intervals would cover more of them, and estimates be closer."""
+    own, others = [], []
+    for seed in range(6):
+        adata = of_samples(20, seed)
+        others.append(table_of(adata))
+        params = adata.uns["agevi_posterior_params"]
+        own.append(table_of(adata, prior=np.column_stack([params["grid"], params["prior_density"]])))
+    error = [abs(t["mean"] - t["age"]).mean() for t in map(pd.concat, (own, others))]
+    assert error[0] < 0.97 * error[1]
+
+
+def test_samples_of_one_subject_keep_its_prior():
+    adata = of_samples(40)
+    adata.uns["agevi_subjects"]["subject"] = "alone"
+    assert np.isfinite(table_of(adata)["mean"]).all()
+
+
 def test_fitted_samples_are_left_out():
     adata = of_samples(60, roles=("out_of_fold", "train", "test"))
     table = table_of(adata)
@@ -241,6 +259,15 @@ def test_copy_and_key():
     assert subject_posterior(adata, rng=None) is None
 
 
+def exact(adata):
+    adata.uns["agevi"]["age_transform"] = "none"
+    predicted(adata, adata.uns["agevi_subjects"]["age"] + 2)
+
+
+def predicted(adata, value):
+    adata.uns["agevi_subjects"]["predicted"] = value
+
+
 ERRORS = {
     "table": (lambda a: a.uns.pop("agevi_subjects"), {}, KeyError, "run agevi.tl.aggregate_subjects(adata) first"),
     "method": (None, {"method": "advi"}, ValueError, "method='advi' is not known"),
@@ -257,6 +284,8 @@ ERRORS = {
     "few": (lambda a: keep(a, 9), {}, ValueError, "only 9 held-out samples have an age and a prediction"),
     "train": (lambda a: role(a, "train"), {}, ValueError, "40 more are of role train or validation"),
     "one age": (lambda a: age(a, 40.0), {}, ValueError, "all 40 held-out samples with an age have the same, 40;"),
+    "exact": (exact, {}, ValueError, "the predictions of 40 labelled samples (type 'all') lie on a line over age"),
+    "constant": (lambda a: predicted(a, 40.0), {}, ValueError, "they are constant, or were made from the ages"),
     "types": (None, {"cell_type_key": "cell_type"}, KeyError, "run agevi.tl.cross_validate(adata, model_cls, groupby="),
 }  # fmt: skip
 

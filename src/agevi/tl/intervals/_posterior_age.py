@@ -42,6 +42,8 @@ class AgePrior:
         out = out.copy()
         for name in set(subject) & set(self.subject):
             others = self.subject != name
+            if not others.any():
+                continue
             out[subject == name] = logsumexp(self.kernels[others], axis=0) - np.log(others.sum())
         return out
 

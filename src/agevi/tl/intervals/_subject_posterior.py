@@ -27,6 +27,8 @@ NOUN = "posterior"
 _FEW_LABELLED = 30
 """Labelled samples below which intervals of 90 % hold .85 to .88 of ages."""
 _LEAST_T = 2.0
+_EXACT = 1e-9
+"""Scatter, on the standardised scale, that is rounding and no error of a clock."""
 COLUMNS = ["sample", "type", "subject", "age", "predicted", "n_cells", "mean", "sd", "lower", "upper", "prior"]
 
 
@@ -126,7 +128,7 @@ def subject_posterior(
     scale = _Scale.of(samples, _ages.AgeTransform.of(record))
     known = samples.table[samples.labelled]
     density = make_prior(prior, known["age"].to_numpy(), known["subject"].to_numpy(), scale.transform.min_age)
-    slope_t = _slope_t(scale.ages(known["age"]), scale.ages(samples.predicted[samples.labelled]))
+    slope_t = _slope_t(samples, scale)
     _announce(samples, slope_t)
     data = Data.of(scale.ages(samples.predicted), samples.n_cells / samples.usual_cells)
     fitted = fit(data[samples.labelled], torch.from_numpy(scale.ages(known["age"])), method, seed)
@@ -172,17 +174,22 @@ class _Scale:
         return (self.transform.forward(np.asarray(age, dtype=np.float64)) - self.centre) / self.unit
 
 
-def _slope_t(age: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The t of the least-squares slope of predictions on age, for every type, (T,); NaN where ages are equal."""
+def _slope_t(samples: Samples, scale: _Scale) -> np.ndarray:
+    """The t of the least-squares slope of predictions on age, for every type, (T,); refuses predictions without scatter."""
+    age, predicted = scale.ages(samples.table["age"][samples.labelled]), scale.ages(samples.predicted[samples.labelled])
     out = []
-    for values in predicted.T:
+    for name, values in zip(samples.types, predicted.T, strict=True):
         there = ~np.isnan(values)
         x, y = age[there] - age[there].mean(), values[there] - values[there].mean()
-        total = x @ x
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope = (x @ y) / total
-            out.append(slope / np.sqrt(((y - slope * x) ** 2).sum() / (len(x) - 2) / total))
-    return np.nan_to_num(np.asarray(out), nan=np.nan, posinf=np.finfo(np.float64).max, neginf=np.finfo(np.float64).min)
+        slope = (x @ y) / max(x @ x, _EXACT)
+        spread = np.sqrt(((y - slope * x) ** 2).sum() / (len(x) - 2))
+        if spread < _EXACT:
+            raise ValueError(
+                f"the predictions of {len(x)} labelled samples (type {name!r}) lie on a line over age without any error; they are "
+                "constant, or were made from the ages. A posterior needs predictions of a clock."
+            )
+        out.append(slope * np.sqrt(x @ x) / spread)
+    return np.asarray(out)
 
 
 def _announce(samples: Samples, slope_t: np.ndarray) -> None:
@@ -199,7 +206,7 @@ def _announce(samples: Samples, slope_t: np.ndarray) -> None:
             "Predictions do not rise with age in the %d labelled samples (t of the slope %s, below %g): the posterior says "
             "little more than its prior.",
             n,
-            f"{np.nanmax(slope_t):.1f}" if len(slope_t) == 1 else f"{np.nanmax(slope_t):.1f} in the best type",
+            f"{slope_t.max():.1f}" if len(slope_t) == 1 else f"{slope_t.max():.1f} in the best type",
             _LEAST_T,
         )
 
