@@ -157,6 +157,15 @@ def with_intervals(n: int, n_groups: int = 3, long: bool = False) -> ad.AnnData:
     return adata
 
 
+def calibrated(n: int) -> ad.AnnData:
+    """A cohort that was calibrated, most of it held out."""
+    adata, rng = cohort(n), np.random.default_rng(7)
+    table = adata.uns["agevi_subjects"]
+    table["role"], table["n_cells"] = "new", rng.integers(3, 200, n)
+    tl.calibrate(adata, level=0.8)
+    return adata
+
+
 def ordered(n: int, n_groups: int, long: bool, order_key: str, groupby: str | None) -> ad.AnnData:
     """The trend of held-out samples along age or stages."""
     adata = cohort(n, n_groups=n_groups, long=long)
@@ -230,6 +239,16 @@ def _add_differences(add: Callable[..., None]) -> None:
     add(pl.normative, "755 of 4 long groups", normed, 755, 4, True)
 
 
+def _add_intervals(add: Callable[..., None]) -> None:
+    """Figures of intervals and of how well they hold."""
+    for n in (8, 40, 755):
+        add(pl.subject_intervals, f"{n} samples", with_intervals, n)
+        add(pl.calibration, f"{n} samples", calibrated, n)
+    add(pl.subject_intervals, "40 in panels", with_intervals, 40, groupby="group", order_by="age")
+    add(pl.subject_intervals, "755 by long groups", with_intervals, 755, 7, True, color_by="group")
+    add(pl.subject_intervals, "755 in 7 panels", with_intervals, 755, 7, True, groupby="group")
+
+
 def drawings() -> dict[str, Drawing]:
     """Function, what makes its data and arguments, by a readable name that starts with the function's."""
     out: dict[str, Drawing] = {}
@@ -271,11 +290,7 @@ def drawings() -> dict[str, Drawing]:
     add(pl.trend, "40 along stages", ordered, 40, 3, False, "stage", "group")
     add(pl.trend, "755 along long stages", ordered, 755, 7, True, "stage", "group")
     _add_differences(add)
-    for n in (8, 40, 755):
-        add(pl.subject_intervals, f"{n} samples", with_intervals, n)
-    add(pl.subject_intervals, "40 in panels", with_intervals, 40, groupby="group", order_by="age")
-    add(pl.subject_intervals, "755 by long groups", with_intervals, 755, 7, True, color_by="group")
-    add(pl.subject_intervals, "755 in 7 panels", with_intervals, 755, 7, True, groupby="group")
+    _add_intervals(add)
     add(pl.targets, "2 diseases", ranked, 2, False, n_genes=3)
     add(pl.targets, "8 long diseases", ranked, 8, True, n_genes=60)
     return out

@@ -7,6 +7,7 @@ from agevi.pl._acceleration_forest import acceleration_forest
 from agevi.pl._age_correlation import age_correlation
 from agevi.pl._age_distribution import age_distribution
 from agevi.pl._attribution import attribution, attribution_heatmap
+from agevi.pl._calibration import calibration
 from agevi.pl._enrichment import enrichment
 from agevi.pl._leaderboard import leaderboard
 from agevi.pl._learning_curve import learning_curve
@@ -26,6 +27,7 @@ __all__ = [
     "age_distribution",
     "attribution",
     "attribution_heatmap",
+    "calibration",
     "enrichment",
     "leaderboard",
     "learning_curve",
