@@ -52,3 +52,18 @@ def test_many_donors_of_umi_counts(data_dir):
     table = agevi.get.subjects_df(adata)
     assert len(table) == 100
     assert (table["role"] == "test").sum() == 15
+
+
+@pytest.mark.slow
+def test_intervals_of_tcells_hold(data_dir):
+    profiles = ad.read_h5ad(data_dir / "pb_tcells_cd4" / "cd4t_donors.h5ad")
+    adata = agevi.datasets.sample_cells(profiles, n_cells=60, rng=0)
+    agevi.tl.cross_validate(adata, agevi.model.PLSClock, subject_key="donor", age_key="age")
+    agevi.tl.aggregate_subjects(adata)
+    agevi.tl.calibrate(adata)
+    table = agevi.get.calibration_df(adata).set_index("groupby")
+    whole, thirds = table.loc["overall"], table.loc["predicted"]
+    assert 0.88 <= whole["coverage"] <= 0.92  # benchmarks/RESULTS.md, "Intervals": 0.899, 26.0 and 37.0
+    assert thirds["coverage"].min() >= 0.85
+    assert whole["width"] <= 27.5
+    assert whole["interval_score"] <= 38.2 < 0.8 * whole["interval_score_trivial"]
