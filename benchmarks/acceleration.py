@@ -158,48 +158,47 @@ def older_cases(adata: ad.AnnData, seed: int) -> ad.AnnData:
     return adata[adata.obs["donor"].isin(kept)].copy()
 
 
+def from_cells(planted: float, confounded: bool, seed: int) -> dict[str, object]:
+    """One cohort, from cells to the table."""
+    adata = agevi.datasets.simulate_cohort(
+        100 if confounded else 60, 30, 200, case_fraction=0.4, acceleration=planted, subject_sd=0.08, rng=seed, n_jobs=1
+    )
+    adata = older_cases(adata, seed) if confounded else adata
+    agevi.tl.cross_validate(
+        adata, agevi.model.PLSClock, age_key="age", subject_key="donor", train_on=CONTROLS, rng=seed
+    )
+    agevi.tl.aggregate_subjects(adata)
+    arguments = {"covariates": "sex", "n_permutations": 0}
+    agevi.tl.age_acceleration(adata, groupby="condition", reference="control", **arguments)
+    row, table = agevi.get.acceleration_df(adata).iloc[0], agevi.get.subjects_df(adata)
+    case = table["sample"].map(adata.obs.groupby("donor", observed=True)["condition"].first()).eq("case")
+    gap = table["predicted"] - table["age"]
+    truth = planted * np.polyfit(table["age"][~case], table["predicted"][~case], 1)[0]
+    return {
+        "planted": planted,
+        "ages confounded": confounded,
+        "slope x planted": truth,
+        **row[["difference", "scaled", "raw_gap"]].to_dict(),
+        "p < .05": float(row["p"] < 0.05),
+        "gap p < .05": float(scipy.stats.ttest_ind(gap[case], gap[~case], equal_var=False).pvalue < 0.05),
+        "covered": float(row["low"] <= truth <= row["high"]),
+    }
+
+
 def end_to_end(n_cohorts: int) -> None:
-    """Planted years from cells to the table."""
+    """Planted years from cells to the table; for every two cohorts without them, two with them."""
     rows = []
-    for planted, confounded in ((0.0, True), (6.0, False), (6.0, True)):
-        for seed in range(n_cohorts if planted == 0 else n_cohorts // 4):
-            adata = agevi.datasets.simulate_cohort(
-                100 if confounded else 60,
-                30,
-                200,
-                case_fraction=0.4,
-                acceleration=planted,
-                subject_sd=0.08,
-                rng=seed,
-                n_jobs=1,
-            )
-            adata = older_cases(adata, seed) if confounded else adata
-            agevi.tl.cross_validate(
-                adata, agevi.model.PLSClock, age_key="age", subject_key="donor", train_on=CONTROLS, rng=seed
-            )
-            agevi.tl.aggregate_subjects(adata)
-            agevi.tl.age_acceleration(
-                adata, groupby="condition", reference="control", covariates="sex", n_permutations=0, rng=seed
-            )
-            row = agevi.get.acceleration_df(adata).iloc[0]
-            table = agevi.get.subjects_df(adata)
-            case = table["sample"].map(adata.obs.groupby("donor", observed=True)["condition"].first()).eq("case")
-            gap = table["predicted"] - table["age"]
-            gap_p = scipy.stats.ttest_ind(gap[case], gap[~case], equal_var=False).pvalue
-            control = table[~case]
-            truth = planted * np.polyfit(control["age"], control["predicted"], 1)[0]
-            rows.append(
-                {"planted": planted, "ages confounded": confounded, "cohorts": 1, "slope x planted": truth}
-                | row[["difference", "scaled", "raw_gap"]].to_dict()
-                | {
-                    "p < .05": row["p"] < 0.05,
-                    "gap p < .05": gap_p < 0.05,
-                    "covered": row["low"] <= truth <= row["high"],
-                }
-            )
-    table = pd.DataFrame(rows).astype({"scaled": float})
+    for seed in range(n_cohorts):
+        rows.append(from_cells(0.0, True, seed))
+        if seed % 2 == 0:
+            rows += [from_cells(6.0, confounded, seed) for confounded in (False, True)]
+    summary(pd.DataFrame(rows))
+
+
+def summary(table: pd.DataFrame) -> None:
+    """Print means over cohorts."""
     grouped = table.groupby(["planted", "ages confounded"])
-    mean = grouped.mean(numeric_only=False).drop(columns="cohorts").astype(float)
+    mean = grouped.mean()
     mean.insert(0, "cohorts", grouped.size())
     mean["se of difference"] = grouped["difference"].sem()
     mean["se of scaled"] = grouped["scaled"].sem()
@@ -207,11 +206,12 @@ def end_to_end(n_cohorts: int) -> None:
     print(mean.round(3).T.to_string())
 
 
-def own_cohort(planted: float, seed: int) -> ad.AnnData:
+def own_cohort(planted: float, seed: int, effect: float, of_donors: float, of_batches: float) -> ad.AnnData:
     """60 donors (26 cases), 5 types, 3 batches, 20 to 40 cells of each type, 300 genes; numpy alone.
 
     In each type 80 genes change exponentially with biological age, half of them in all types; cases are ``planted`` years
-    older than their age. Donors, batches and types have effects of their own; counts are negative binomial.
+    older than their age. Donors, batches and types have effects of their own; counts are negative binomial. ``effect`` is the
+    standard deviation of log changes per 20 years, ``of_donors`` and ``of_batches`` those of the log effects of each.
     """
     rng = np.random.default_rng(seed)
     n, n_types, n_genes = 60, 5, 300
@@ -221,12 +221,12 @@ def own_cohort(planted: float, seed: int) -> ad.AnnData:
     bio = (age + planted * case - 50) / 20
     base = rng.gamma(0.6, 4.0, n_genes)
     of_type = rng.normal(0, 0.8, (n_types, n_genes))
-    of_batch = rng.normal(0, 0.15, (3, n_genes))
-    of_donor = rng.normal(0, 0.15, (n, n_genes))
+    of_batch = rng.normal(0, of_batches, (3, n_genes))
+    of_donor = rng.normal(0, of_donors, (n, n_genes))
     slopes = np.zeros((n_types, n_genes))
-    slopes[:, :40] = rng.normal(0, 0.08, 40)
+    slopes[:, :40] = rng.normal(0, effect, 40)
     for t in range(n_types):
-        slopes[t, 40 + 40 * t : 80 + 40 * t] = rng.normal(0, 0.08, 40)
+        slopes[t, 40 + 40 * t : 80 + 40 * t] = rng.normal(0, effect, 40)
     donors, kinds = [], []
     for d in range(n):
         for t in range(n_types):
@@ -252,8 +252,9 @@ def own_cohort(planted: float, seed: int) -> ad.AnnData:
 
 def own_file(n_null: int = 100) -> None:
     """A user's file, six lines of code, and the same without planted years."""
-    for seed in (0, 1):
-        adata = own_cohort(6.0, seed)
+    clear, noisy = (0.2, 0.08, 0.1), (0.08, 0.15, 0.15)
+    for sizes, seed in ((clear, 0), (clear, 1), (noisy, 0), (noisy, 1)):
+        adata = own_cohort(6.0, seed, *sizes)
         start = time.process_time()
         agevi.tl.cross_validate(
             adata, agevi.model.PLSClock, age_key="age", subject_key="donor", groupby="cell_type", train_on=CONTROLS
@@ -277,7 +278,7 @@ def own_file(n_null: int = 100) -> None:
             "slope",
             "scaled",
         ]
-        print(f"\nown file, seed {seed}: {adata.n_obs} cells, {took:.1f} CPU s")
+        print(f"\nown file, sd of effects {sizes}, seed {seed}: {adata.n_obs} cells, {took:.1f} CPU s")
         print(table[[*shown, "truth on the scale", "holds", "flags"]].round(4).to_string(index=False))
         print(table["sentence"].iloc[0], flush=True)
     x, y = cohorts(np.random.default_rng(1), n_null, 34, 26, shift=5.0)

@@ -53,6 +53,14 @@ def test_many_simulations_at_once_equal_each_alone():
         np.testing.assert_allclose(clustered.cov[i], fit(xi, yi, cluster).cov, rtol=1e-10)
 
 
+def test_moves_of_two_coefficients_give_their_covariance():
+    x, y, cluster = visits([2] * 9)
+    for subjects in (None, cluster):
+        fitted = fit(x, y, subjects)
+        one, two = fitted.moves(GROUP, subjects), fitted.moves(np.array([0.0, 0.0, 1.0]), subjects)
+        assert one @ two == pytest.approx(fitted.cov[1, 2])
+
+
 def visits(sizes, seed=1):
     """Samples of subjects who have several, in mixed order."""
     rng = np.random.default_rng(seed)

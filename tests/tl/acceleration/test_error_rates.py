@@ -87,6 +87,23 @@ def test_the_scaled_difference_covers_the_planted_years(n, slope, delta):
     assert 0.925 <= covered.mean() <= 0.98
 
 
+@pytest.mark.parametrize("saturating", [False, True])
+def test_the_slope_of_the_line_scales_the_difference_of_a_cubic(saturating):
+    rng = np.random.default_rng(4)
+    group = np.tile(np.repeat([0.0, 1.0], 30), (1000, 1))
+    age = rng.uniform(25, 75, group.shape) + 5 * group
+    shown = age + 6 * group - 50
+    y = 0.6 * (30 * np.tanh(shown / 30) if saturating else shown) + rng.normal(0, 5, age.shape)
+    z = (age - 50) / 20
+    x = np.stack([np.ones_like(z), group, z, z**2, z**3], axis=2)
+    cubic, line = fit(x, y), fit(x[..., :3], y)
+    (d, se), (b, se_b) = cubic.contrast(np.eye(5)[1]), line.contrast(np.array([0, 0, 1 / 20]))
+    covariance = (cubic.moves(np.eye(5)[1], None) * line.moves(np.array([0, 0, 1 / 20]), None)).sum(axis=-1)
+    low, high = _ancova.fieller(d, b, se**2, se_b**2, covariance, cubic.quantile(0.95))
+    assert (b / se_b >= 4).mean() > 0.99
+    assert 0.93 <= ((low <= 6) & (high >= 6)).mean() <= 0.98
+
+
 @pytest.mark.parametrize("n", [8, 15, 30])
 def test_pairs(n):
     rng = np.random.default_rng(n)

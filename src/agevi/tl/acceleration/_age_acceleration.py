@@ -107,7 +107,7 @@ def age_acceleration(  # noqa: PLR0913
     - ``t``, ``df``, ``p`` (two-sided), ``p_permutation``, ``p_adjusted`` (Benjamini and Hochberg over the groups of the overall
       rows, and over all rows of types).
     - ``cohens_d``: difference by residual standard deviation.
-    - ``slope``: change of the prediction per unit of age at equal group, over the ages of the reference; ``slope_t``.
+    - ``slope``: change of the prediction per unit of age at equal group and covariates, of a line; ``slope_t``.
     - ``scaled``, ``scaled_low``, ``scaled_high``: difference by slope with Fieller's interval; NaN with ``slope_t`` below 4, no
       interval below 2 or where it has no ends.
     - ``raw_gap``: difference in predicted minus actual age; ``age_reference`` and ``age_group``, mean ages.

@@ -50,6 +50,10 @@ class Fit:
         """A linear combination of coefficients, ``c`` (p,), and its standard error, (...)."""
         return self.beta @ c, np.sqrt(self.cov @ c @ c)
 
+    def moves(self, c: np.ndarray, cluster: np.ndarray | None) -> np.ndarray:
+        """Changes of a contrast when each sample, or subject, is left out; products of two sum to their covariance."""
+        return jackknifed(self.weight @ c * self.residual, cluster)
+
     def quantile(self, level: float) -> float:
         """Standard errors on each side of an interval of this coverage."""
         return float(student.ppf((1 + level) / 2, self.df))

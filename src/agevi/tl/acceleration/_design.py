@@ -48,17 +48,17 @@ class Design:
     ----------
     x
         Intercept, group, powers of age, covariates: (n, p).
-    slope
-        Combination of coefficients that is the change of the prediction per unit of age, (p,).
-    age_df
-        Number of columns of age.
+    line
+        The same with age as a line, whose coefficient is behind that of the group.
+    scale
+        Units of age in one unit of that column.
     explained
         Share of the group that the covariates explain, 0 to 1.
     """
 
     x: np.ndarray
-    slope: np.ndarray
-    age_df: int
+    line: np.ndarray
+    scale: float
     explained: float
 
 
@@ -85,7 +85,7 @@ def make_design(
         raise Unusable(f"all {len(frame)} samples of {argument} have the age {age[0]:g}; the comparison at equal age "
                        "needs several ages. Compare their predictions with a t test instead.", "no_age_signal")  # fmt: skip
     is_group = frame["is_group"].to_numpy(dtype=np.float64)
-    powers, derivative = age_columns(frame, age_df, argument)
+    powers, scale = age_columns(frame, age_df, argument)
     blocks = [(c.name, columns_of(c, frame)) for c in covariates]
     for covariate in covariates:
         _refuse_single(covariate, frame, argument)
@@ -103,13 +103,12 @@ def make_design(
         names = _checks.listed([c.name for c in covariates]) if covariates else "no covariates"
         raise Unusable(f"subject {who!r} alone decides a term of the model of {argument} (covariates: {names}), so the "
                        "difference has no standard error; leave the covariate or the subject out.", "confounded")  # fmt: skip
-    slope = np.zeros(p)
-    slope[GROUP + 1 : GROUP + 1 + powers.shape[1]] = derivative
-    return Design(x, slope, powers.shape[1], _explained(is_group, [block for _, block in blocks]))
+    line = np.delete(x, np.arange(GROUP + 2, GROUP + 1 + powers.shape[1]), axis=1)
+    return Design(x, line, scale, _explained(is_group, [block for _, block in blocks]))
 
 
-def age_columns(frame: pd.DataFrame, age_df: Any, argument: str) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of standardised age, (n, 1 or 3), and their mean derivative over the reference, per unit of age."""
+def age_columns(frame: pd.DataFrame, age_df: Any, argument: str) -> tuple[np.ndarray, float]:
+    """Powers of standardised age, (n, 1 or 3), and the standard deviation of age."""
     age = frame["age"].to_numpy(dtype=np.float64)
     n_ages = len(np.unique(age))
     wanted = age_df
@@ -120,11 +119,7 @@ def age_columns(frame: pd.DataFrame, age_df: Any, argument: str) -> tuple[np.nda
         raise Unusable(f"age_df={wanted} needs more than {wanted} different ages, and the samples of {argument} have "
                        f"{n_ages}; pass age_df=1.", "few_subjects")  # fmt: skip
     centre, scale = age.mean(), age.std()
-    z = (age - centre) / scale
-    order = np.arange(1, wanted + 1)
-    of_reference = z[~frame["is_group"].to_numpy(dtype=bool)]
-    derivative = (order * of_reference[:, None] ** (order - 1)).mean(axis=0) / scale
-    return z[:, None] ** order, derivative
+    return ((age - centre) / scale)[:, None] ** np.arange(1, wanted + 1), float(scale)
 
 
 def columns_of(covariate: Covariate, frame: pd.DataFrame) -> np.ndarray:

@@ -13,7 +13,16 @@ from agevi import _checks
 from agevi.tl._evaluate_by import OVERALL
 from agevi.tl._verdict import FEW_SUBJECTS
 from agevi.tl.acceleration._ancova import EQUAL, deviations, fieller, fit, permutation_p, two_sided
-from agevi.tl.acceleration._design import CUBIC, GROUP, Covariate, Unusable, age_columns, columns_of, make_design
+from agevi.tl.acceleration._design import (
+    CUBIC,
+    GROUP,
+    Covariate,
+    Design,
+    Unusable,
+    age_columns,
+    columns_of,
+    make_design,
+)
 from agevi.tl.acceleration._samples import Samples
 
 TEXT = ["type", "group", "reference"]
@@ -113,7 +122,7 @@ def compare(
     if np.ptp(predicted) <= EQUAL * np.abs(predicted).max():
         raise Unusable(f"all {len(pair)} samples of {argument} are predicted {predicted[0]:.1f}, as by a clock that knows "
                        "nothing but the median age.", "no_age_signal")  # fmt: skip
-    row = _estimates(design.x, design.slope, predicted, cluster, settings)
+    row = _estimates(design, predicted, cluster, settings)
     reasons = _flags(row, pair, group, reference, design.explained)
     row["flags"] = ";".join(dict.fromkeys(flag for flag, _ in reasons))
     return row, [reason for _, reason in reasons]
@@ -134,16 +143,17 @@ def _cluster(pair: pd.DataFrame, argument: str, settings: Settings) -> np.ndarra
     return np.asarray(codes) if codes.max() + 1 < len(pair) else None
 
 
-def _estimates(
-    x: np.ndarray, slope: np.ndarray, predicted: np.ndarray, cluster: np.ndarray | None, settings: Settings
-) -> dict[str, Any]:
-    """The difference, its tests, and the slope that scales it."""
-    fitted = fit(x, predicted, cluster)
-    of_group = np.zeros(x.shape[1])
-    of_group[GROUP] = 1
+def _estimates(design: Design, predicted: np.ndarray, cluster: np.ndarray | None, settings: Settings) -> dict[str, Any]:
+    """The difference, its tests, and the slope that scales it.
+
+    The slope is that of the line also where age enters as a cubic: the mean derivative of a cubic hangs on its ends and
+    varies almost twice as much.
+    """
+    fitted, line = fit(design.x, predicted, cluster), fit(design.line, predicted, cluster)
+    of_group, of_age = np.eye(design.x.shape[1])[GROUP], np.eye(design.line.shape[1])[GROUP + 1] / design.scale
     quantile = fitted.quantile(settings.level)
     difference, se = map(float, fitted.contrast(of_group))
-    b, se_b = map(float, fitted.contrast(slope))
+    b, se_b = map(float, line.contrast(of_age))
     with np.errstate(invalid="ignore", divide="ignore"):
         t, slope_t = np.float64(difference) / se, np.float64(b) / se_b
         cohens_d = np.float64(difference) / fitted.sd
@@ -156,12 +166,12 @@ def _estimates(
     row |= {"t": t, "df": fitted.df, "p": float(two_sided(t, fitted.df)), "cohens_d": cohens_d, "slope": b}
     row |= {"slope_t": slope_t, "detectable": DETECTABLE * se}
     row["p_permutation"] = permutation_p(
-        x, predicted, GROUP, settings.n_permutations, np.random.default_rng(settings.seed), cluster
+        design.x, predicted, GROUP, settings.n_permutations, np.random.default_rng(settings.seed), cluster
     )
     if slope_t >= STRONG:
         row["scaled"] = difference / b
     if slope_t >= SIGNAL:
-        covariance = float(fitted.cov @ slope @ of_group)
+        covariance = float(fitted.moves(of_group, cluster) @ line.moves(of_age, cluster))
         low, high = fieller(difference, b, se**2, se_b**2, covariance, quantile)
         row |= {"scaled_low": float(low), "scaled_high": float(high)}
     return {name: value if np.isfinite(value) else np.nan for name, value in row.items()}
