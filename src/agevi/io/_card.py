@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from agevi.io._card_numbers import gene_examples, how_well
+
 _MIN_SUBJECTS = 5
 
 
 def clock_card(meta: dict[str, Any]) -> str:
     """README.md of a bundle: what it predicts, on whom it was trained, how well, how to use it."""
     age, setup, roles = meta["age"], meta["setup"], list(meta["split"].values())
-    error = _validation_error(meta)
+    error = how_well(meta) or _validation_error(meta)
     return f"""# Ageing clock: {meta["class"]}
 
 **Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}){_scale(meta)}.
@@ -32,7 +34,7 @@ agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per subject
 ```
 
 Values are read from {"adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"}; genes are found by \
-name ("{meta["genes"][0]}", ...).{_groups(meta)} **Limits**: predictions hold for the tissue, assay, species and age range of the \
+name ({gene_examples(meta)}).{_groups(meta)} **Limits**: predictions hold for the tissue, assay, species and age range of the \
 training data. A difference between predicted and chronological age is a model's statement, not a diagnosis.
 
 Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
@@ -69,7 +71,7 @@ validated.
 | member | weight | trained on |
 | --- | --- | --- |
 {rows}
-
+{_paragraph(meta)}
 **Use it**
 
 ```python
@@ -133,7 +135,7 @@ def published_card(meta: dict[str, Any]) -> str:
 **Predicts** an age in {meta["age"]["unit"]} as a weighted sum of {len(meta["genes"]):,} features ({kind}; transform: \
 {meta["age"]["transform"]}). The coefficients are published ones and were not trained here; cite the publication, whose \
 licence holds.
-
+{_paragraph(meta)}
 **Use it**
 
 ```python
@@ -152,6 +154,12 @@ not a diagnosis.
 Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
 {meta["versions"]["torch"]}. Weights are safetensors, everything else is JSON; loading runs no code.
 """
+
+
+def _paragraph(meta: dict[str, Any]) -> str:
+    """How well the clock predicts, between empty lines; one empty line where it does not tell."""
+    text = how_well(meta)
+    return f"\n**How well**: {text}\n" if text else ""
 
 
 def _trained_on(meta: dict[str, Any]) -> str:

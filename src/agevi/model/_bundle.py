@@ -61,14 +61,26 @@ def versions() -> dict[str, str]:
 
 def save(model: ClockMixin, path: str | Path, *, overwrite: bool) -> None:
     """Write a trained clock."""
-    meta = model._meta()
+    meta = full_meta(model)
     _format.write_bundle(path, meta, model.module.state_dict(), model._card(meta), overwrite=overwrite)
+
+
+def full_meta(model: Any) -> dict[str, Any]:
+    """Everything about a trained clock except its weights, with the numbers that say how good it is."""
+    return {**model._meta(), **model._numbers()}
+
+
+def remade(cls: Any, bundle: _format.Bundle) -> Any:
+    """A trained clock on the CPU, without data, with its numbers."""
+    model = cls._restore(bundle)
+    model._take_numbers(bundle.meta)
+    return model
 
 
 def copy_of(model: Any) -> Any:
     """The same trained clock without its data."""
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.module.state_dict().items()}
-    copy = type(model)._restore(_format.Bundle(copy_values(model._meta()), tensors, "", Path()))
+    copy = remade(type(model), _format.Bundle(copy_values(full_meta(model)), tensors, "", Path()))
     copy.to_device(model.device)
     return copy
 
@@ -126,7 +138,7 @@ def build(
             f"{bundle.path} holds a {held}, not a {cls.__name__}; use {held}.load or agevi.io.load_clock."
         )
     try:
-        model = cls._restore(bundle)
+        model = remade(cls, bundle)
     except _format.BundleError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -15,6 +15,7 @@ from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._register import check_setup, make_manager, registered_columns
 from agevi.dataloaders._registration import of_features, own_copy, remember
 from agevi.model import _bundle
+from agevi.model._numbers import NumbersMixin
 from agevi.model._predictions import PredictMixin
 from agevi.model._roles import RoleMixin
 from agevi.nn.products import PRECISIONS, factors_for, factors_in
@@ -22,7 +23,7 @@ from agevi.nn.products import PRECISIONS, factors_for, factors_in
 logger = logging.getLogger(__name__)
 
 
-class ClockMixin(RoleMixin, PredictMixin):
+class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
     """Verbs shared by all clocks, to be mixed in before scvi-tools' base class."""
 
     expects: str = "any"
@@ -141,6 +142,11 @@ class ClockMixin(RoleMixin, PredictMixin):
     def chooses_epochs(cls, init: dict[str, Any] | None = None) -> bool:
         """Whether a clock made with the arguments ``init`` chooses its epoch on validation subjects."""
         return cls.selects_epochs
+
+    @classmethod
+    def _init_as_stored(cls, init: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the constructor as a clock that was made with them stores them."""
+        return init
 
     # --- prediction ------------------------------------------------------------------------------------------
 

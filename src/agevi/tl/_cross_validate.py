@@ -13,6 +13,7 @@ from anndata import AnnData
 import agevi
 from agevi import _keys
 from agevi._compat import written_to
+from agevi.model import _fingerprint
 from agevi.tl._arguments import with_layer
 from agevi.tl._by_group import Groups, combined_per_cell, make_groups, pairs_to_fit, table_by_group
 from agevi.tl._checkpoint import Checkpoint, seed_of
@@ -202,7 +203,9 @@ def cross_validate(  # noqa: PLR0913
     _write_cells(out, keys, cohort, groups, jobs, results)
     if groups is not None:
         out.uns[keys.table_params("by_group")] = {"groupby": str(groupby), "min_cells": int(min_cells)}
-    out.uns[keys.uns] = _keys.to_uns(_record(recipe, arguments | {"seed": seed}, cohort, groups, jobs, results))
+    record = _record(recipe, arguments | {"seed": seed}, cohort, groups, jobs, results)
+    record["clock"] = fingerprint_of(recipe, adata.var_names) | ({} if groupby is None else {"groupby": str(groupby)})
+    out.uns[keys.uns] = _keys.to_uns(record)
     return out if copy else None
 
 
@@ -249,6 +252,14 @@ def gather(
         if result.predicted_sample is not None:
             summed[job.test] = result.predicted_sample
     return predicted, summed if any(r.predicted_sample is not None for r in results) else None
+
+
+def fingerprint_of(recipe: Recipe, genes: Any) -> dict[str, str]:
+    """Which clocks the predictions are of, for comparison with one that is trained on all subjects."""
+    if recipe.members:
+        members = [fingerprint_of(member, genes) for member in recipe.members]
+        return _fingerprint.of_members(recipe.model_cls.__name__, members, recipe.model_kwargs["scale"])
+    return _fingerprint.of_recipe(recipe.model_cls, recipe.full_setup, recipe.model_kwargs, genes)
 
 
 def _record(

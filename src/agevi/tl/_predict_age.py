@@ -13,8 +13,9 @@ from anndata import AnnData
 import agevi
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi.model import _fingerprint
 from agevi.model._clock import require_clock
-from agevi.tl.intervals._apply import forget
+from agevi.tl.intervals._apply import NOUN, forget
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,10 @@ def predict_age(
         Parameters, model class, version, gene coverage, keys, unit and scale of ages, and the median age of the training
         samples.
 
+    ``adata.uns[f"{key_added}_calibration_params"]``
+        What gives samples their intervals in :func:`agevi.tl.aggregate_subjects`, where the clock has a calibration
+        (``model.set_calibration``).
+
     The table of subjects and the calibration that belong to earlier predictions under the same key are removed.
 
     Raises
@@ -146,6 +151,8 @@ def predict_age(
     if prediction and prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
     forget(adata, keys)
+    if model.calibration is not None:
+        adata.uns[keys.table_params(NOUN)] = _keys.to_uns(model.calibration)
     adata.uns[keys.uns] = _keys.to_uns(
         {
             "params": {**options, "key_added": key_added},
@@ -158,6 +165,7 @@ def predict_age(
             "age_unit": setup["age_unit"],
             "age_transform": model.age_transform,
             "min_age": float(setup["min_age"]),
+            "clock": _fingerprint.of_model(model),
             "median_age": model.age_summary_.get("median"),
         }
     )

@@ -165,7 +165,7 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
             "class": type(self).__name__,
             "init": {"scale": self.scale, "weights": self.weights_.tolist()},
             "age": dict(self.age_summary_),
-            "members": [clock._meta() for clock in self.clocks],
+            "members": [_bundle.full_meta(clock) for clock in self.clocks],
             "versions": _bundle.versions(),
         }
 
@@ -182,7 +182,7 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
             prefix = f"clocks.{i}."
             own = {k.removeprefix(prefix): v for k, v in bundle.tensors.items() if k.startswith(prefix)}
             members.append(
-                _bundle.class_of(meta, bundle.path)._restore(dataclasses.replace(bundle, meta=meta, tensors=own))
+                _bundle.remade(_bundle.class_of(meta, bundle.path), dataclasses.replace(bundle, meta=meta, tensors=own))
             )
         model = cls(members, **bundle.meta["init"])
         _bundle.load_weights(model, bundle)  # refuses tensors of no member

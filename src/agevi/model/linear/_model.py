@@ -83,6 +83,11 @@ class ElasticNetClock(FittedLinearClock):
     True
     """
 
+    @classmethod
+    def _init_as_stored(cls, init: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the constructor as a clock that was made with them stores them."""
+        return init | {"alphas": _penalties(init["alphas"]), "l1_ratios": _ratios(init["l1_ratios"])}
+
     def __init__(
         self,
         adata: AnnData,

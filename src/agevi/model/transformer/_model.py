@@ -116,6 +116,10 @@ class TransformerClock(SampleClock):
         "cell": {"optimizer": "AdamW", "lr": 1e-4, "weight_decay": 0.1, "lr_schedule": "constant"}
     }
 
+    @classmethod
+    def _init_as_stored(cls, init: dict[str, Any]) -> dict[str, Any]:
+        return init | ({"n_hidden": list(WIDTHS[init["architecture"]])} if init["n_hidden"] is None else {})
+
     def __init__(
         self,
         adata: AnnData,

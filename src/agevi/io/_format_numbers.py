@@ -1,0 +1,177 @@
+"""The numbers that say how good a saved clock is, checked value by value: a bundle may be hostile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+SCALES = ("constant", "predicted", "log", "mondrian")
+FEATURES = ("predicted", "n_cells")
+ROLES = ("test", "out_of_fold", "new")
+_LARGEST = 1e9  # of ages, scores and numbers of cells
+_EXPONENT = 50.0  # of the scale of residuals
+_TEXT = 200  # characters of a name
+
+
+def check_calibration(values: Any) -> dict[str, Any]:
+    """A calibration with the entries that are known, as new plain values.
+
+    Parameters
+    ----------
+    values
+        What ``adata.uns[f"{key_added}_calibration_params"]`` or a bundle holds.
+
+    Raises
+    ------
+    ValueError
+        An entry is missing, of another type or out of range; the message says which.
+    """
+    out = _entries(values, "calibration", _CALIBRATION)
+    scores, weights, strata = out["scores"], out["weights"], out["strata"]
+    n_features = len(out["features"])
+    span = [max(abs(a), abs(b)) for a, b in zip(out["ranges"][::2], out["ranges"][1::2], strict=False)]
+    exponent = sum(abs(c) * r for c, r in zip(out["coefficients"], [1.0, *span], strict=False))
+    rules = {
+        "scale": out["scale"] in SCALES,
+        "features": out["features"] == list(FEATURES[:n_features]) and (not n_features or out["scale"] == "predicted"),
+        "coefficients": len(out["coefficients"]) == n_features + 1 and exponent <= _EXPONENT,
+        "ranges": len(out["ranges"]) == 2 * n_features
+        and all(a <= b for a, b in zip(out["ranges"][::2], out["ranges"][1::2], strict=False)),
+        "scores": bool(scores) and scores == sorted(scores) and scores[0] >= 0,
+        "weights": len(weights) == len(scores) and all(0 < w <= 1 for w in weights),
+        "n": 1 <= out["n"] == round(sum(weights)),
+        "n_samples": out["n_samples"] == len(scores),
+        "cuts": len(out["cuts"]) == 2 * (out["scale"] == "mondrian") and out["cuts"] == sorted(out["cuts"]),
+        "strata": len(strata) == len(scores) and all(0 <= k <= len(out["cuts"]) for k in strata),
+        "level": 0 < out["level"] < 1,
+        "h": out["h"] >= 0,
+        "origin": out["origin"] <= -1,
+        "min_age": out["min_age"] >= out["origin"],
+        "guarantee": out["guarantee"] in ("split", "approximate"),
+        "roles": all(role in ROLES for role in out["roles"]),
+    }
+    _refuse(rules, "calibration", values)
+    return out
+
+
+def check_evaluation(values: Any) -> dict[str, Any]:
+    """An evaluation with the entries that are known, as new plain values.
+
+    Parameters
+    ----------
+    values
+        What a clock or a bundle holds.
+
+    Raises
+    ------
+    ValueError
+        An entry is missing, of another type or out of range; the message says which.
+    """
+    out = _entries(values, "evaluation", _EVALUATION)
+    for name, entries in (("intervals", _INTERVALS), ("gene_symbols", None)):
+        if values.get(name) is not None:
+            given = values[name]
+            out[name] = _names(given, 1 << 20) if entries is None else _entries(given, f"evaluation[{name!r}]", entries)
+            if out[name] is None:
+                raise ValueError(f"evaluation[{name!r}] is not a list of names")
+    rules = {
+        "roles": all(role in ROLES for role in out["roles"]),
+        "n_subjects": 1 <= out["n_subjects"] <= out["n_samples"],
+        "n_folds": out["n_folds"] >= 0,
+        "level": 0 < out["level"] < 1,
+        "mae": out["mae"] >= 0,
+    }
+    _refuse(rules, "evaluation", values)
+    return out
+
+
+def _refuse(rules: dict[str, bool], what: str, values: dict[str, Any]) -> None:
+    """The standard error for the first rule that does not hold."""
+    wrong = [name for name, holds in rules.items() if not holds]
+    if wrong:
+        shown = str(values[wrong[0]])
+        raise ValueError(f"{what}[{wrong[0]!r}] does not fit the rest ({shown[:60]}{'...' * (len(shown) > 60)})")
+
+
+def _entries(values: Any, what: str, wanted: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    """The entries that are wanted, each read by its function, which gives None for what it cannot take."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{what} is a {type(values).__name__} and not a dictionary")
+    out = {}
+    for name, read in wanted.items():
+        if name not in values:
+            raise ValueError(f"{what} has no {name!r}")
+        out[name] = read(values[name])
+        if out[name] is None and read is not _maybe:
+            shown = repr(values[name])
+            raise ValueError(f"{what}[{name!r}] is {shown[:60]}, which cannot be used")
+    return out
+
+
+def _number(value: Any) -> float | None:
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if ok and abs(value) <= _LARGEST else None
+
+
+def _maybe(value: Any) -> float | None:
+    """A number, or None for one that is not defined."""
+    if value is not None and _number(value) is None:
+        raise ValueError(f"evaluation has {value!r} for a number")
+    return _number(value)
+
+
+def _whole(value: Any) -> int | None:
+    ok = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+    return int(value) if ok else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and len(value) <= _TEXT and value.isprintable() else None
+
+
+def _numbers(value: Any) -> list[float] | None:
+    out = [_number(v) for v in value] if isinstance(value, list) else [None]
+    return None if None in out else [v for v in out if v is not None]
+
+
+def _wholes(value: Any) -> list[int] | None:
+    out = [_whole(v) for v in value] if isinstance(value, list) else [None]
+    return None if None in out else [v for v in out if v is not None]
+
+
+def _names(value: Any, n_most: int = 10_000) -> list[str] | None:
+    out = [_text(v) for v in value] if isinstance(value, list) and len(value) <= n_most else [None]
+    return None if None in out else [v for v in out if v is not None]
+
+
+def _clock(value: Any) -> dict[str, str] | None:
+    ok = isinstance(value, dict) and len(value) <= 10 and all(map(_is_text, [*value, *value.values()]))
+    return dict(value) if ok else None
+
+
+def _is_text(value: Any) -> bool:
+    return _text(value) is not None
+
+
+_CALIBRATION: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("scale", "guarantee", "age_unit", "groupby"), _text),
+    **dict.fromkeys(("features", "roles", "cohorts"), _names),
+    **dict.fromkeys(("coefficients", "ranges", "scores", "weights", "cuts"), _numbers),
+    **dict.fromkeys(("h", "level", "origin", "min_age"), _number),
+    **dict.fromkeys(("n", "n_samples"), _whole),
+    "strata": _wholes,
+    "clock": _clock,
+}
+_EVALUATION: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("age_unit", "fold_key", "train_on"), _text),
+    **dict.fromkeys(("roles", "cohorts"), _names),
+    **dict.fromkeys(("n_subjects", "n_samples", "n_folds"), _whole),
+    **dict.fromkeys(("age_min", "age_max", "mae", "rmse", "mae_median", "level"), _number),
+    **dict.fromkeys(("mae_low", "mae_high", "slope", "slope_low", "slope_high", "pearson", "spearman"), _maybe),
+}
+_INTERVALS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("level", "width", "interval_score"), _number),
+    **dict.fromkeys(("coverage", "coverage_low", "coverage_high"), _number),
+    "n_subjects": _whole,
+}
