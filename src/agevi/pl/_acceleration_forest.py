@@ -64,7 +64,8 @@ def acceleration_forest(
     >>> noise = np.repeat(np.random.default_rng(0).normal(0, 3, 40), 5)
     >>> adata.obs["agevi_predicted"] = adata.obs["biological_age"] / 2 + noise  # for tl.cross_validate(adata, model)
     >>> adata.obs["agevi_role"] = "out_of_fold"
-    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
+    >>> adata.uns["agevi"] = {"subject_key": "donor", "sample_key": "donor", "age_key": "age"}
+    >>> agevi.tl.aggregate_subjects(adata)
     >>> agevi.tl.age_acceleration(adata, groupby="condition", reference="control", by="sex", n_permutations=0)
     >>> [label.get_text() for label in agevi.pl.acceleration_forest(adata).get_yticklabels()]
     ['overall', 'female', 'male']
