@@ -13,7 +13,7 @@ from agevi import _checks, _keys, _names
 from agevi._compat import written_to
 from agevi.tl._judged import say_left_out
 from agevi.tl._verdict import announce
-from agevi.tl.intervals._apply import NOUN, with_intervals
+from agevi.tl.intervals._apply import NOUN, recalibrated_again, with_intervals
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,8 @@ def aggregate_subjects(
     - ``role``, text: how the clock used the subject; empty where that was not recorded.
     - ``fold``, the fold in which the subject was held out, if ``adata.obs`` has it.
     - ``lower`` and ``upper``, float64, limits of the age, where :func:`agevi.tl.calibrate` has calibrated these predictions or
-      the clock brings a calibration (``model.set_calibration``); NaN for the roles train and validation.
+      the clock brings a calibration (``model.set_calibration``), and those of :func:`agevi.tl.recalibrate` under its key; NaN for
+      the roles train and validation.
 
     Raises
     ------
@@ -134,6 +135,8 @@ def aggregate_subjects(
         logger.info("%d of %d cells have no prediction and are left out.", (~used).sum(), adata.n_obs)
     if keys.table_params(NOUN) in adata.uns:
         table = with_intervals(table, adata.uns[keys.table_params(NOUN)])
+    elif "recalibrated_from" in adata.uns.get(keys.uns, {}) and keys.subjects in adata.uns:
+        table = recalibrated_again(table, adata.uns[keys.subjects])
     say_left_out(table)
     announce(adata, table, keys)
     out = written_to(adata, copy=copy)

@@ -117,6 +117,17 @@ def test_the_number_of_labelled_subjects_chooses(k, kind, found):
         assert row["intercept"] == pytest.approx(move.intercept)
 
 
+def test_a_table_made_again_keeps_ages_and_intervals(done):
+    adata = done.copy()
+    agevi.tl.aggregate_subjects(adata, key_added="recalibrated")
+    former, again = done.uns["recalibrated_subjects"], adata.uns["recalibrated_subjects"]
+    pd.testing.assert_frame_equal(again, former[again.columns], rtol=1e-5, check_dtype=False)
+    part = done[done.obs["donor"].str.startswith("b")].copy()
+    part.obs["recalibrated_predicted"] = part.obs["recalibrated_predicted_sample"] = np.float32(50)
+    agevi.tl.aggregate_subjects(part, key_added="recalibrated")
+    assert part.uns["recalibrated_subjects"]["lower"].isna().all()
+
+
 def test_labels_are_the_ages_where_no_column_is_named():
     adata = cohorts(k=12)
     adata.obs.loc[adata.obs["lab"] == "b", "age"] = adata.obs["known"]

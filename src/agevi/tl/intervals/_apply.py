@@ -57,3 +57,12 @@ def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFra
         if np.allclose(scores, whole.scores, rtol=1e-6, atol=1e-9):
             lower[own], upper[own] = cross_intervals(rows, whole)
     return table.assign(lower=lower, upper=upper)
+
+
+def recalibrated_again(table: pd.DataFrame, former: pd.DataFrame) -> pd.DataFrame:
+    """The subject table with the intervals, and the ages of labelled subjects, that ``tl.recalibrate`` gave the same predictions."""
+    former = former.reindex(table.index)
+    same = np.isclose(former["predicted"].to_numpy(dtype=np.float64), table["predicted"], rtol=1e-5, atol=1e-3)
+    bounds = {name: np.where(same, former[name], np.nan) for name in ("lower", "upper")}
+    labelled = same & (table["role"] == _keys.RECALIBRATION).to_numpy()
+    return table.assign(age=np.where(labelled, former["age"], table["age"]), **bounds)
