@@ -2,11 +2,12 @@
 
 ``simulate``: 2,000 cohorts of subjects per scenario, predictions = intercept + slope x (age + planted years) + noise: error rate, coverage
 and bias of the difference, Fieller's interval, pairs, the permutation test, ten types of cells; the raw gap beside them.
+``rivals``: what a missing covariate, a change of composition, and residuals from the controls' line do where nothing is planted.
 ``end_to_end``: cohorts of simulate_cohort with planted years, cross-validated with PLSClock trained on controls.
 ``own_file``: 60 donors of 5 types and 3 batches from a simulator in this file, 26 of them 6 years older than their age.
 ``real``: Parkinson (GSE111629) with both scales of age, Sotos, islets (HbA1c) and COVID-19.
 
-usage: python benchmarks/acceleration.py [--part simulate end_to_end own_file real] [--data FOLDER] [--cohorts N]
+usage: python benchmarks/acceleration.py [--part simulate rivals end_to_end own_file real] [--data FOLDER] [--cohorts N]
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import agevi
 from agevi.tl.acceleration import _ancova
 
 DATA = pathlib.Path(os.environ.get("AGEVI_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
-PARTS = ("simulate", "end_to_end", "own_file", "real")
+PARTS = ("simulate", "rivals", "end_to_end", "own_file", "real")
 CONTROLS = "condition == 'control'"
 SHOWN = [
     "difference",
@@ -122,6 +123,45 @@ def simulate(n_draws: int = 2000, n_permuted: int = 500) -> None:
     print(
         f"\nten types without a difference, 20/20: any p < .05 in {false[:, 0].mean():.3f}, any adjusted in {false[:, 1].mean():.3f}"
     )
+
+
+def rivals(n_draws: int = 2000) -> None:
+    """What goes wrong without a covariate, without the composition, and with residuals from a line through the controls."""
+    rng = np.random.default_rng(1)
+    rows = []
+    group = np.tile(np.repeat([0.0, 1.0], 50), (n_draws, 1))
+    lab = (rng.random(group.shape) < np.where(group > 0, 0.7, 0.3)).astype(float)
+    age = rng.uniform(30, 70, group.shape)
+    y = 20 + 0.6 * age + 6 * lab + rng.normal(0, 5, group.shape)
+    x = np.stack([np.ones_like(group), group, age], axis=2)
+    rows.append({"scenario": "two cohorts, 6 years apart, 70/30 and 30/70 cases", **both(x, y, lab[..., None])})
+    for n_types in (3, 6):
+        group = np.tile(np.repeat([0.0, 1.0], 20), (n_draws, 1))
+        age = rng.uniform(30, 70, group.shape) + 5 * group
+        log_share = rng.normal(0, 0.5, (*group.shape, n_types))
+        log_share[..., -1] += group + 0.02 * (age - 50)
+        share = np.exp(log_share) / np.exp(log_share).sum(axis=2, keepdims=True)
+        ratio = np.log(share) - np.log(share).mean(axis=2, keepdims=True)
+        y = 20 + 0.6 * age + share @ np.linspace(-15, 15, n_types) + rng.normal(0, 4, group.shape)
+        x = np.stack([np.ones_like(group), group, age], axis=2)
+        rows.append({"scenario": f"disease moves shares of {n_types} types alone", **both(x, y, ratio[..., :-1])})
+    for shift in (10.0, 20.0):
+        x, y = cohorts(rng, n_draws, 20, 20, shift=shift)
+        line = _ancova.fit(x[:, :20][..., [0, 2]], y[:, :20]).beta
+        residual = y - (x[..., [0, 2]] @ line[..., None])[..., 0]
+        p = scipy.stats.ttest_ind(residual[:, 20:], residual[:, :20], axis=1, equal_var=False).pvalue
+        scenario = f"residuals from the controls' line, cases {shift:g} years older"
+        rows.append(
+            {"scenario": scenario, "p < .05, not adjusted": (p < 0.05).mean(), "adjusted": judged(x, y, 0)["rejected"]}
+        )
+    print(f"\nwhere nothing is planted, {n_draws} cohorts a row")
+    print(pd.DataFrame(rows).round(3).to_string(index=False))
+
+
+def both(x, y, covariates):
+    """Rejected at .05 without and with covariates (n_draws, n, k)."""
+    adjusted = judged(np.concatenate([x, covariates], axis=2), y, 0)["rejected"]
+    return {"p < .05, not adjusted": judged(x, y, 0)["rejected"], "adjusted": adjusted}
 
 
 def pairs(rng, n_draws, n, delta):
@@ -352,6 +392,8 @@ def main() -> None:
         start = time.process_time()
         if part == "simulate":
             simulate()
+        elif part == "rivals":
+            rivals()
         elif part == "end_to_end":
             end_to_end(arguments.cohorts)
         elif part == "own_file":
