@@ -12,7 +12,9 @@ import agevi
 from agevi.io import _format
 from agevi.io._format_document import sha256
 from agevi.io._format_json import canonical
+from agevi.io._format_numbers import check_calibration
 from agevi.model import _bundle, _fingerprint
+from agevi.tl.intervals._conformal import Calibration
 from tests.conftest import QUIET
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
@@ -64,6 +66,36 @@ def test_a_saved_clock_gives_new_subjects_intervals(calibrated, clock, tmp_path)
     again = agevi.tl.predict_age(calibrated, loaded, overwrite=True, copy=True)
     agevi.tl.aggregate_subjects(again)
     assert agevi.get.subjects_df(again)["lower"].isna().all()  # subjects that trained it
+
+
+def test_a_saved_clock_brings_the_errors_that_shrink_a_shift(calibrated, clock, tmp_path):
+    clock.save(tmp_path / "clock")
+    new = agevi.datasets.simulate_cohort(n_subjects=15, n_cells=6, n_genes=40, rng=3)
+    new.obs["donor"] = "new" + new.obs["donor"].astype(str)
+    new.obs["known"] = new.obs["age"].where(new.obs["donor"].isin(sorted(set(new.obs["donor"]))[:6]))
+    agevi.tl.predict_age(new, agevi.io.load_clock(tmp_path / "clock"))
+    agevi.tl.aggregate_subjects(new)
+    agevi.tl.recalibrate(new, by=None, labels="known")
+    table = agevi.get.subjects_df(new, key_added="recalibrated")
+    assert table.groupby("role")["lower"].apply(lambda x: x.notna().all()).to_dict() == {
+        "new": True,
+        "recalibration": False,
+    }
+    np.testing.assert_array_equal(
+        clock.calibration["residuals"], calibrated.uns["agevi_calibration_params"]["residuals"]
+    )
+
+
+@pytest.mark.parametrize(("low", "high", "unit", "n"), [(45, 60, 1.0, 20), (45, 60, 365.25, 40), (5, 7.5, 12.0, 24)])
+def test_calibrations_of_narrow_ages_are_kept(low, high, unit, n):
+    """The power law is steep in a narrow range of ages, and its slope and constant large, though its values are not."""
+    about = {"guarantee": "approximate", "age_unit": "years", "groupby": "", "roles": ["out_of_fold"], "cohorts": []}
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        age = rng.uniform(low, high, n)
+        predicted = age.mean() + 0.4 * (age - age.mean()) + rng.normal(0, (high - low) / 5, n)
+        fitted = Calibration.fit(unit * age, unit * predicted, rng.integers(50, 60, n))
+        check_calibration(fitted.to_dict() | about | {"n_samples": n, "clock": {}})
 
 
 def test_a_clock_without_calibration_takes_an_old_one_away(calibrated):
@@ -328,6 +360,10 @@ def edited(path, place, value):
         (("calibration", "cohorts"), ["a" * 10**6]),
         (("calibration", "age_unit"), "\x1b[31myears"),
         (("calibration", "clock"), {"class": 1}),
+        (("calibration", "residuals"), "small"),
+        (("calibration", "residuals"), [1.0]),
+        (("calibration", "residuals"), [None] * 40),
+        (("calibration", "shift_var"), -1.0),
         (("evaluation",), []),
         (("evaluation", "mae"), "small"),
         (("evaluation", "mae"), None),

@@ -28,10 +28,12 @@ def check_calibration(values: Any) -> dict[str, Any]:
         An entry is missing, of another type or out of range; the message says which.
     """
     out = _entries(values, "calibration", _CALIBRATION)
+    out |= _entries(values, "calibration", {k: v for k, v in _ERRORS.items() if values.get(k) is not None})
     scores, weights, strata = out["scores"], out["weights"], out["strata"]
     n_features = len(out["features"])
-    span = [max(abs(a), abs(b)) for a, b in zip(out["ranges"][::2], out["ranges"][1::2], strict=False)]
-    exponent = sum(abs(c) * r for c, r in zip(out["coefficients"], [1.0, *span], strict=False))
+    ends = [(1.0, 1.0), *zip(out["ranges"][::2], out["ranges"][1::2], strict=False)]
+    terms = [(c * low, c * high) for c, (low, high) in zip(out["coefficients"], ends, strict=False)]
+    exponent = max(abs(sum(map(min, terms))), abs(sum(map(max, terms))))  # features are not extrapolated
     rules = {
         "scale": out["scale"] in SCALES,
         "features": out["features"] == list(FEATURES[:n_features]) and (not n_features or out["scale"] == "predicted"),
@@ -50,6 +52,8 @@ def check_calibration(values: Any) -> dict[str, Any]:
         "min_age": out["min_age"] >= out["origin"],
         "guarantee": out["guarantee"] in ("split", "approximate"),
         "roles": all(role in ROLES for role in out["roles"]),
+        "residuals": len(out.get("residuals", [0.0] * out["n"])) == out["n"],
+        "shift_var": out.get("shift_var", 0.0) >= 0,
     }
     _refuse(rules, "calibration", values)
     return out
@@ -163,6 +167,8 @@ _CALIBRATION: dict[str, Callable[[Any], Any]] = {
     "strata": _wholes,
     "clock": _clock,
 }
+_ERRORS: dict[str, Callable[[Any], Any]] = {"residuals": _numbers, "shift_var": _number}
+"""Of the clock on its scale of ages, which tl.recalibrate reads; calibrations of earlier versions lack them."""
 _EVALUATION: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("age_unit", "fold_key", "train_on"), _text),
     **dict.fromkeys(("roles", "cohorts"), _names),
