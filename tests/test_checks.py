@@ -32,6 +32,21 @@ def test_choice():
         _checks.choice("c", ("a", "b"), "level")
 
 
+@pytest.mark.parametrize(
+    ("name", "names", "hint"),
+    [
+        pytest.param("MPLClock", ["PLSClock", "MLPClock"], "; closest: 'MLPClock'", id="letters that changed places"),
+        pytest.param("MPLClock", ["MLPClock", "PLSClock"], "; closest: 'MLPClock'", id="in any order"),
+        pytest.param("plsclok", ["PLSClock", "MLPClock"], "; closest: 'PLSClock'", id="a missing letter"),
+        pytest.param("donro", ["donors", "donor"], "; closest: 'donor'", id="the same letters first"),
+        pytest.param("zzz", ["PLSClock"], "", id="nothing like it"),
+        pytest.param("a", [], "", id="no names"),
+    ],
+)
+def test_closest(name, names, hint):
+    assert _checks.closest(name, names) == hint
+
+
 def test_anndata_passes_through(adata):
     assert _checks.anndata(adata) is adata
 

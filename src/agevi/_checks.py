@@ -51,9 +51,11 @@ def choice(value: Any, options: Sequence[str], argument: str) -> str:
 
 def closest(name: Any, names: Sequence[str]) -> str:
     """What a message adds when ``name`` is absent from ``names``: the one that is most like it, or nothing."""
-    by_lower = {str(known).lower(): known for known in names}
-    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
-    return f"; closest: {by_lower[close[0]]!r}" if close else ""
+    wanted, by_lower = str(name).lower(), {str(known).lower(): known for known in names}
+    close = difflib.get_close_matches(wanted, by_lower, n=3)
+    # Of names that are about as close, the one with the same letters: two that changed places are one slip.
+    best = next((match for match in close if sorted(match) == sorted(wanted)), *close[:1] or [""])
+    return f"; closest: {by_lower[best]!r}" if best else ""
 
 
 def group(value: Any, groups: Sequence[str], where: str) -> str:
@@ -170,11 +172,8 @@ def column(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
         values: pd.Series = adata.obs[key]
         return values
     names = [str(c) for c in adata.obs.columns if not str(c).startswith("_scvi")]
-    close = difflib.get_close_matches(str(key), names, n=1)
-    lower = [n for n in names if n.lower() == str(key).lower()]
-    hint = f"; closest: {(lower or close)[0]!r}" if lower or close else ""
     there = f"Available: {listed(names)}." if names else "adata.obs has no columns."
-    raise KeyError(f"{argument}={key!r} is not a column of adata.obs{hint}. {there}")
+    raise KeyError(f"{argument}={key!r} is not a column of adata.obs{closest(key, names)}. {there}")
 
 
 def slot(adata: ad.AnnData, key: str, where: str, call: str) -> Any:
