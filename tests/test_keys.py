@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import anndata as ad
@@ -7,7 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import agevi
 from agevi import _keys
+
+WITH_KEYS = {
+    f"{module}.{name}": function
+    for module in ("get", "pl", "tl")
+    for name in getattr(agevi, module).__all__
+    if callable(function := getattr(getattr(agevi, module), name))
+    and "key_added" in inspect.signature(function).parameters
+}
 
 
 def test_default_slots_are_the_documented_ones():
@@ -29,6 +39,41 @@ def test_key_added_renames_every_slot():
     slots = {getattr(keys, name) for name, value in vars(_keys.Keys).items() if isinstance(value, property)}
     assert len(slots) == 8
     assert all("mine" in slot for slot in slots)
+
+
+def required(function):
+    """Arguments that a function must have, as text that it cannot use."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return {
+        p.name: "nothing"
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        pytest.param(5, TypeError, "key_added=5 is a int; pass text, the prefix of the slots", id="number"),
+        pytest.param(None, TypeError, "key_added=None is a NoneType; pass text", id="None"),
+        pytest.param(["agevi"], TypeError, r"key_added=\['agevi'\] is a list; pass text", id="list"),
+        pytest.param(
+            "", ValueError, "key_added='' is empty; pass the prefix of the slots, such as 'agevi'", id="empty"
+        ),
+        pytest.param(" ", ValueError, "key_added=' ' is empty", id="space"),
+    ],
+)
+@pytest.mark.parametrize("name", WITH_KEYS)
+def test_what_is_no_prefix_is_refused_first(name, value, error, message):
+    """Before other arguments are read, so that no fit is lost to it."""
+    adata = ad.AnnData(np.ones((2, 2)))
+    with pytest.raises(error, match=f"^{message}"):
+        WITH_KEYS[name](adata, **required(WITH_KEYS[name]) | {"key_added": value})
+
+
+def test_the_other_prefix_of_recalibrate():
+    with pytest.raises(TypeError, match="^key=5 is a int; pass text, the prefix of the slots"):
+        agevi.tl.recalibrate(ad.AnnData(np.ones((2, 2))), labels="age", by=None, key=5)
 
 
 def test_held_out_roles_exclude_what_shaped_the_weights():

@@ -33,11 +33,24 @@ HELD_OUT_ROLES = (TEST, OUT_OF_FOLD, NEW)
 """Roles whose ages did not shape the fitted weights, so that statistics on age gaps may use them."""
 
 
+def check(value: Any, argument: str) -> None:
+    """Refuse what cannot be the prefix of slots."""
+    if not isinstance(value, str):
+        raise TypeError(
+            f"{argument}={value!r} is a {type(value).__name__}; pass text, the prefix of the slots, such as {DEFAULT_KEY!r}."
+        )
+    if not value.strip():
+        raise ValueError(f"{argument}={value!r} is empty; pass the prefix of the slots, such as {DEFAULT_KEY!r}.")
+
+
 @dataclass(frozen=True)
 class Keys:
     """The slots that belong to one ``key_added``."""
 
     key_added: str = DEFAULT_KEY
+
+    def __post_init__(self) -> None:
+        check(self.key_added, "key_added")
 
     @property
     def uns(self) -> str:

@@ -131,6 +131,27 @@ def test_folders_of_others(cohort, tmp_path):
         run(cohort, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        pytest.param(5, TypeError, "checkpoint_dir=5 is a int; pass the path of a directory, or None", id="number"),
+        pytest.param(True, TypeError, "checkpoint_dir=True is a bool; pass the path", id="truth value"),
+        pytest.param("", ValueError, "checkpoint_dir='' is empty; pass the path", id="empty"),
+        pytest.param(
+            "a file", ValueError, "checkpoint_dir='.*a file' is a file; pass the path of a directory", id="file"
+        ),
+    ],
+)
+@pytest.mark.parametrize("tool", ["cross_validate", "compare_models", "learning_curve", "neuron_clock_study"])
+def test_what_is_no_directory_is_refused(cohort, tmp_path, tool, value, error, message):
+    (tmp_path / "a file").write_text("")
+    given = str(tmp_path / value) if value == "a file" else value
+    models = {"compare_models": [AllClock], "neuron_clock_study": None}.get(tool, AllClock)
+    with pytest.raises(error, match=f"^{message}"):
+        getattr(agevi.tl, tool)(*[cohort, models][: 1 + (models is not None)], **KEYS, checkpoint_dir=given)
+    assert not AllClock.calls
+
+
 def test_without_a_seed_a_run_goes_on_with_its_own(cohort, tmp_path):
     first = run(cohort, tmp_path / "a", rng=None)
     np.testing.assert_array_equal(run(cohort, tmp_path / "a", rng=None), first)

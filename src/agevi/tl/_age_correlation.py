@@ -151,6 +151,7 @@ def age_correlation(
     ((10, 3), True)
     """
     _checks.anndata(adata)
+    keys = _keys.Keys(key_added)
     _checks.choice(level, LEVELS, "level")
     n_permutations = _checks.count(n_permutations, "n_permutations")
     generator = _checks.generator(rng)
@@ -194,7 +195,6 @@ def age_correlation(
         "band_median": median,
         "band_high": high,
     }
-    keys = _keys.Keys(key_added)
     stored = _keys.to_uns(table), _keys.to_uns(params)
     out = written_to(adata, copy=copy)
     out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored

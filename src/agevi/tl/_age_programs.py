@@ -97,6 +97,7 @@ def age_programs(
     >>> adata.uns["agevi_programs"].shape, adata.varm["agevi_programs"].shape
     ((5, 7), (500, 5))
     """
+    keys = _keys.Keys(key_added)
     check_clock(adata, model, "tl.age_programs")
     _readable(model)
     n_genes, generator = _checks.count(n_genes, "n_genes", high=len(model.genes)), _checks.generator(rng)
@@ -122,7 +123,7 @@ def age_programs(
         "model": type(model).__name__,
         "age_unit": model.setup_args["age_unit"],
     }
-    keys, stored = _keys.Keys(key_added), (_keys.to_uns(table), _keys.to_uns(params))
+    stored = _keys.to_uns(table), _keys.to_uns(params)
     out = written_to(adata, copy=copy)
     out.varm[keys.table(NOUN)] = aligned
     out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored

@@ -140,7 +140,7 @@ def attribute_genes(  # noqa: PLR0913
     >>> adata.varm["agevi_attribution"].shape
     (500, 4)
     """
-    models = _clocks(adata, model, unit)
+    keys, models = _keys.Keys(key_added), _clocks(adata, model, unit)
     model, genes = models[0], models[0].genes
     n_boot = _checks.count(n_boot, "n_boot")
     n_top = min(100, len(genes)) if n_top is None else _checks.count(n_top, "n_top", high=len(genes))
@@ -176,7 +176,6 @@ def attribute_genes(  # noqa: PLR0913
     }
     record = _keys.to_uns(_record(runs, units[0].groups, models) | {"params": params})
     out = written_to(adata, copy=copy)
-    keys = _keys.Keys(key_added)
     for part, values in stored.items():
         out.varm[keys.attribution(part)] = values
     out.layers.pop(keys.attribution(), None)

@@ -86,11 +86,28 @@ class Checkpoint:
 
 def seed_of(rng: int | np.random.Generator | None, directory: str | Path | None) -> int:
     """One number for ``rng``; where that is None, the number with which the run in ``directory`` began."""
+    _check_directory(directory)
     if rng is None and directory is not None:
         stored = _manifest(Path(directory))
         if stored is not None and "rng" in stored:
             return int(stored["rng"])
     return as_seed(rng)
+
+
+def _check_directory(directory: Any) -> None:
+    """Refuse what is no path of a directory, before anything is fitted."""
+    if directory is None:
+        return
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(
+            f"checkpoint_dir={directory!r} is a {type(directory).__name__}; pass the path of a directory, or None to keep nothing."
+        )
+    if not str(directory).strip():
+        raise ValueError(
+            f"checkpoint_dir={directory!r} is empty; pass the path of a directory, or None to keep nothing."
+        )
+    if Path(directory).is_file():
+        raise ValueError(f"checkpoint_dir={str(directory)!r} is a file; pass the path of a directory.")
 
 
 def fingerprint(data: FoldData, parts: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:

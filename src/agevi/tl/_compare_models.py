@@ -154,7 +154,7 @@ def compare_models(  # noqa: PLR0913
     ['median age', 'pseudobulk ridge', 'small']
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "models", "n_jobs", "copy")}
-    keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
+    slots, keys = _keys.Keys(key_added), {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     check_dictionaries(setup_kwargs=setup_kwargs)
     setup_kwargs = with_layer(setup_kwargs, layer)
     recipes = named_recipes(models, keys, setup_kwargs)
@@ -196,7 +196,6 @@ def compare_models(  # noqa: PLR0913
         "version": agevi.__version__,
         "age_unit": setup["age_unit"],
     }
-    slots = _keys.Keys(key_added)
     out = written_to(adata, copy=copy)
     out.uns[slots.table("leaderboard")] = _keys.to_uns(table)
     out.uns[slots.table("leaderboard_predictions")] = _keys.to_uns(predictions)

@@ -158,7 +158,7 @@ def compare_transfer(  # noqa: PLR0913
     >>> agevi.get.transfer_df(adata)["model"].tolist()[-1]
     'age + sex'
     """
-    n_folds = _checks.count(n_folds, "n_folds", low=MIN_FOLDS)
+    keys, n_folds = _keys.Keys(key_added), _checks.count(n_folds, "n_folds", low=MIN_FOLDS)
     n_repeats, n_boot = _checks.count(n_repeats, "n_repeats"), _checks.count(n_boot, "n_boot")
     if not isinstance(validation_size, numbers.Real) or not 0 <= validation_size < 1:
         raise ValueError(
@@ -230,7 +230,6 @@ def compare_transfer(  # noqa: PLR0913
         "version": agevi.__version__,
     }
     out = written_to(adata, copy=copy)
-    keys = _keys.Keys(key_added)
     out.uns[keys.table(NOUN)] = _keys.to_uns(table)
     out.uns[keys.table_params(NOUN)] = _keys.to_uns(params)
     return out if copy else None

@@ -126,12 +126,12 @@ def enrich(  # noqa: PLR0913
     [['first', 8, 8, 0.0], ['last', 0, 8, 1.0]]
     """
     _checks.anndata(adata)
+    keys = _keys.Keys(key_added)
     _checks.unique_names(adata)
     _checks.choice(method, METHODS, "method")
     n_top = _checks.count(n_top, "n_top")
     low, high = _sizes(size_range)
     generator = _checks.generator(rng)
-    keys = _keys.Keys(key_added)
     net, origin = read_sets(sets)
     ranked = rankings(adata, keys, background, groups, signed=method != "ora", gene_symbols=gene_symbols)
     tables, tested = [], []

@@ -136,7 +136,7 @@ def learning_curve(  # noqa: PLR0913
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "model_cls", "n_jobs", "copy")}
     _checks.anndata(adata)
-    n_repeats = _checks.count(n_repeats, "n_repeats")
+    slots, n_repeats = _keys.Keys(key_added), _checks.count(n_repeats, "n_repeats")
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     recipe = recipe_of(model_cls, keys, with_layer(setup_kwargs, layer), model_kwargs, train_kwargs)
     check_data(adata, recipe)
@@ -168,7 +168,7 @@ def learning_curve(  # noqa: PLR0913
         "version": agevi.__version__,
         "age_unit": setup["age_unit"],
     }
-    _write(out, _keys.Keys(key_added), _curves(cohort, levels, fits), cohort, record, stream(seed, CURVE))
+    _write(out, slots, _curves(cohort, levels, fits), cohort, record, stream(seed, CURVE))
     return out if copy else None
 
 

@@ -110,6 +110,7 @@ def perturb_genes(  # noqa: PLR0913
     >>> adata.uns["agevi_perturbation"]["n_genes"].tolist()
     [2]
     """
+    keys = _keys.Keys(key_added)
     check_clock(adata, model, "tl.perturb_genes")
     n_exact, n_boot = _checks.count(n_exact, "n_exact"), _checks.count(n_boot, "n_boot")
     factor, generator = _factor(factor), _checks.generator(rng)
@@ -138,7 +139,7 @@ def perturb_genes(  # noqa: PLR0913
         "model": type(model).__name__,
         "age_unit": model.setup_args["age_unit"],
     }
-    stored, keys = (_keys.to_uns(table), _keys.to_uns(params)), _keys.Keys(key_added)
+    stored = _keys.to_uns(table), _keys.to_uns(params)
     out = written_to(adata, copy=copy)
     out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
     return out if copy else None

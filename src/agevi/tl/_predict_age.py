@@ -114,13 +114,13 @@ def predict_age(
     >>> adata.obs["agevi_predicted"].dtype
     dtype('float32')
     """
+    keys = _keys.Keys(key_added)
     require_clock(model)
     if model.predicts != "age":
         raise TypeError(
             f"model is a {type(model).__name__}, which predicts {model.predicts} and no ages; call model.predict_proba(adata)."
         )
     _checks.anndata(adata)
-    keys = _keys.Keys(key_added)
     _keep_out_of_fold(adata, keys, overwrite)
     setup = model.setup_args
     if sample_key is not None:

@@ -39,6 +39,7 @@ def read_attributions(tables: Any, group: str, key_added: str, gene_symbols: str
     gene_symbols
         Column of ``var`` of an AnnData with the names of genes.
     """
+    _keys.check(key_added, "key_added")
     if not isinstance(tables, Mapping) or isinstance(tables, pd.Series | pd.DataFrame):
         raise TypeError(
             f"tables is a {type(tables).__name__}; pass attributions by the name of the disease, such as "

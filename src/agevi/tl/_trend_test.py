@@ -120,10 +120,10 @@ def trend_test(
     [[12.0, 1.0, 0.5, 0.001]]
     """
     _checks.anndata(adata)
+    keys = _keys.Keys(key_added)
     n_boot = _checks.count(n_boot, "n_boot", low=0)
     n_permutations = _checks.count(n_permutations, "n_permutations")
     generator = _checks.generator(rng)
-    keys = _keys.Keys(key_added)
     samples, levels, n_left_out = samples_in_order(adata, order_key, groupby, keys=keys, sample_key=sample_key)
     if samples["order"].nunique() < 2:
         raise ValueError(

@@ -162,12 +162,12 @@ def age_acceleration(  # noqa: PLR0913
     ('case', True, '')
     """
     _checks.anndata(adata)
+    keys = _keys.Keys(key_added)
     if age_df not in AGE_DF or isinstance(age_df, bool):
         raise ValueError(f"age_df={age_df!r} is not known; choose one of 'auto', 1, 3.")
     check_level(level)
     n_permutations = _checks.count(n_permutations, "n_permutations", low=0)
     generator = _checks.generator(rng)
-    keys = _keys.Keys(key_added)
     samples = held_out_samples(
         adata, groupby=groupby, reference=reference, covariates=covariates,
         composition_key=composition_key, by=by, keys=keys,

@@ -114,9 +114,9 @@ def normative_scores(
     True
     """
     _checks.anndata(adata)
+    keys = _keys.Keys(key_added)
     if age_df not in AGE_DF or isinstance(age_df, bool):
         raise ValueError(f"age_df={age_df!r} is not known; choose one of 'auto', 1, 3.")
-    keys = _keys.Keys(key_added)
     used, chosen, n_left_out = _samples(adata, groupby, reference, keys)
     is_reference = used["reference"].to_numpy()
     age, predicted = (used[name].to_numpy(dtype=np.float64) for name in ("age", "predicted"))

@@ -160,6 +160,7 @@ def _check_level(level: float) -> None:
 
 def _check_key_added(key: str, key_added: str) -> None:
     """Refuse to write over the predictions that are read."""
+    _keys.check(key, "key")
     if key == key_added:
         raise ValueError(f"key_added={key_added!r} is also key, whose predictions would be lost; pass another one.")
 
