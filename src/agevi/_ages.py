@@ -89,8 +89,9 @@ def check(age: np.ndarray, age_key: str, unit: str | None) -> None:
             f"adata.obs[{age_key!r}] has an age of {high:g} {unit}, which nobody reaches, in {beyond.sum():,} of "
             f"{len(known):,} cells; if it is a code for an unknown age, set it to NaN, else correct it."
         )
-    finer = [repr(name) for name in YEAR if YEAR[name] > YEAR[unit]]
-    advice = f"name their unit, age_unit={' or '.join(reversed(finer))}" if finer else "correct them"
+    possible = [name for name in YEAR if YEAR[name] > YEAR[unit] and high <= OLDEST * YEAR[name]]
+    named = [f"age_unit={name!r}" for name in reversed(possible)]
+    advice = f"name their unit: {' or '.join(named)}" if named else "correct them"
     raise ValueError(
         f"adata.obs[{age_key!r}] has ages from {low:g} to {high:g} {unit}, which nobody reaches; {advice}."
     )
