@@ -508,6 +508,34 @@ def test_tools_without_a_unit_refuse_years_of_birth(cohort, unknown):
         check_message(raised, "adata.obs['age'] = collection_year - adata.obs['born'].")
 
 
+def test_ages_in_days_for_a_clock_in_years(cohort):
+    """Tools without an argument for the unit go by what the clock recorded."""
+    agevi.tl.cross_validate(cohort, agevi.model.PLSClock, **SETUP, n_folds=2)
+    cohort.obsm["X_pca"] = np.random.default_rng(0).normal(size=(cohort.n_obs, 2))
+    given = {"subject_key": "donor", "age_key": "age"}
+    calls = (
+        lambda: agevi.tl.aggregate_subjects(cohort, **given),
+        lambda: agevi.pp.split_subjects(cohort, **given, key_added="other"),
+        lambda: agevi.pp.audit_leakage(cohort, **given, random_split=False),
+        lambda: agevi.tl.age_correlation(cohort, **given, n_permutations=9),
+    )
+    years = cohort.obs["age"].copy()
+    cohort.obs["age"] = np.round(365.25 * years)
+    words = (
+        "years, which nobody reaches; the clock's ages are in years (adata.uns['agevi']['age_unit']), so pass a column with "
+        "ages in years."
+    )
+    for call in calls:
+        with pytest.raises(ValueError) as raised:
+            call()
+        check_message(raised, words)
+    cohort.uns["agevi"]["age_unit"] = "days"  # of a clock in days
+    for call in calls:
+        call()
+    cohort.obs["age"], cohort.obs["days"] = years, np.round(365.25 * years)
+    agevi.pp.split_subjects(cohort, subject_key="donor", age_key="days", key_added="another")  # ages of its own
+
+
 DATES = {
     "dates of birth": (lambda age: pd.Timestamp("2024-01-01") - pd.to_timedelta(365.25 * age, unit="D"), "adata.obs['age'] = (collection_date - adata.obs['age']).dt.days / 365.25."),
     "spans of time": (lambda age: pd.to_timedelta(365.25 * age, unit="D"), "adata.obs['age'] = (adata.obs['age']).dt.days / 365.25."),

@@ -60,7 +60,7 @@ class AgeTransform:
         return np.maximum(age, self.min_age)
 
 
-def check(age: np.ndarray, age_key: str, unit: str | None) -> None:
+def check(age: np.ndarray, age_key: str, unit: str | None, recorded: str = "") -> None:
     """Refuse years of birth, ages in a finer unit than ``unit`` and codes for unknown ages.
 
     Parameters
@@ -71,6 +71,8 @@ def check(age: np.ndarray, age_key: str, unit: str | None) -> None:
         Their column, for messages.
     unit
         One of :data:`YEAR`; None where the tool is not told: then years of birth alone are refused.
+    recorded
+        Where ``unit`` is recorded, if it is not an argument of the tool.
     """
     known = age[~np.isnan(age)]
     low, high = float(known.min()), float(known.max())
@@ -92,6 +94,8 @@ def check(age: np.ndarray, age_key: str, unit: str | None) -> None:
     possible = [name for name in YEAR if YEAR[name] > YEAR[unit] and high <= OLDEST * YEAR[name]]
     named = [f"age_unit={name!r}" for name in reversed(possible)]
     advice = f"name their unit: {' or '.join(named)}" if named else "correct them"
+    if recorded:
+        advice = f"the clock's ages are in {unit} ({recorded}), so pass a column with ages in {unit}"
     raise ValueError(
         f"adata.obs[{age_key!r}] has ages from {low:g} to {high:g} {unit}, which nobody reaches; {advice}."
     )

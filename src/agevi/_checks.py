@@ -208,8 +208,16 @@ def warn_of_spelling(found: pd.Series, known: Iterable[str], key: str, what: str
         )
 
 
-def ages(adata: ad.AnnData, age_key: str, *, min_age: float = -1.0, unit: str | None = None) -> np.ndarray:
-    """Ages per cell as float64 of shape (n_cells,), NaN where unlabelled; ``unit`` as in :func:`agevi._ages.check`."""
+def ages(
+    adata: ad.AnnData, age_key: str, *, min_age: float = -1.0, unit: str | None = None, clock: str | None = None
+) -> np.ndarray:
+    """Ages per cell as float64 of shape (n_cells,), NaN where unlabelled.
+
+    ``unit`` is as in :func:`agevi._ages.check`; without one, it is that which ``adata.uns[clock]`` records of a clock.
+    """
+    recorded = ""
+    if unit is None and clock is not None:
+        unit, recorded = adata.uns.get(clock, {}).get("age_unit"), f"adata.uns[{clock!r}]['age_unit']"
     values = column(adata, age_key, "age_key")
     numeric = pd.api.types.is_numeric_dtype(values) and values.dtype.kind not in "bc"
     if not numeric:
@@ -240,7 +248,7 @@ def ages(adata: ad.AnnData, age_key: str, *, min_age: float = -1.0, unit: str | 
             f"adata.obs[{age_key!r}] has an age of {np.nanmin(out):g}, below min_age={min_age:g}; correct it, set it "
             "to NaN, or pass a lower min_age."
         )
-    _ages.check(out, age_key, unit)
+    _ages.check(out, age_key, unit, recorded)
     return out
 
 

@@ -97,6 +97,12 @@ class Keys:
         return f"{self.key_added}_{noun}_params"
 
 
+def clock_of(uns: Mapping[Any, Any], age_key: str, key_added: str = DEFAULT_KEY) -> str | None:
+    """Slot of ``uns`` with what predicted from these very ages, whose unit they have; None without one."""
+    record = uns.get(key_added)
+    return key_added if isinstance(record, Mapping) and record.get("age_key") == age_key else None
+
+
 def to_uns(value: Any) -> Any:
     """The same value in types that both h5ad and zarr can store.
 

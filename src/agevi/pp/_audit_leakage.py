@@ -120,9 +120,8 @@ def audit_leakage(
     """
     _checks.anndata(adata)
     subject, sample = _checks.units(adata, subject_key, sample_key)
-    by_sample = _checks.age_per_unit(
-        _checks.ages(adata, age_key, min_age=-np.inf), sample, age_key, is_sample=sample is not subject
-    )
+    age = _checks.ages(adata, age_key, min_age=-np.inf, clock=_keys.clock_of(adata.uns, age_key))
+    by_sample = _checks.age_per_unit(age, sample, age_key, is_sample=sample is not subject)
     owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()
     _checks.learnable(by_sample, owner, age_key)
     units = _labelled(subject, sample, by_sample, owner)

@@ -211,7 +211,7 @@ def labelled_units(adata: AnnData, age_key: str, subject_key: str, sample_key: s
     age_key, subject_key, sample_key
         Columns of ``adata.obs``.
     """
-    of_cell = _checks.ages(adata, age_key, min_age=-np.inf)
+    of_cell = _checks.ages(adata, age_key, min_age=-np.inf, clock=_keys.clock_of(adata.uns, age_key))
     subject, sample = _checks.units(adata, subject_key, sample_key)
     age = _checks.age_per_unit(of_cell, sample, age_key, is_sample=sample is not subject).dropna()
     owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()[age.index]

@@ -121,7 +121,7 @@ def aggregate_subjects(
     table = pd.DataFrame(
         {
             "subject": subject.groupby(codes).first().to_numpy(dtype=object),
-            "age": _ages(adata, age_key, sample, is_sample=sample is not subject),
+            "age": _ages(adata, keys, age_key, sample, is_sample=sample is not subject),
             "predicted": predicted,
             "n_cells": np.bincount(codes[used], minlength=n).astype(np.int64),
             "sd_cells": spread,
@@ -170,11 +170,11 @@ def _unit_keys(
     return subject_key, sample_key, age_key
 
 
-def _ages(adata: AnnData, age_key: str | None, sample: pd.Series, *, is_sample: bool) -> np.ndarray:
+def _ages(adata: AnnData, keys: _keys.Keys, age_key: str | None, sample: pd.Series, *, is_sample: bool) -> np.ndarray:
     """Age of every sample, (n_samples,), NaN where unknown."""
     if age_key is None or _checks.column(adata, age_key, "age_key").isna().all():
         return np.full(sample.nunique(), np.nan)
-    age = _checks.ages(adata, age_key, min_age=-np.inf)
+    age = _checks.ages(adata, age_key, min_age=-np.inf, clock=keys.uns)
     return _checks.age_per_unit(age, sample, age_key, is_sample=is_sample).to_numpy()
 
 
