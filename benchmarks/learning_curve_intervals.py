@@ -1,10 +1,11 @@
 """Whether the change with twice the subjects that ``tl.learning_curve`` promises comes true, on simulated subjects.
 
-Ridge regression on 300 features of which the ages explain a little, and the same with ages that say nothing. The truth is the
-mean error of many cohorts of that size and of twice that size; the question is how often the interval holds it, and how often a
-gain is promised.
+Ridge regression on features which the ages explain a little, more or less, and the same with ages that say nothing (signal 0). The
+truth is the mean error of many cohorts of that size and of twice that size; the question is how often the interval holds it, and how
+often a gain is promised. The true change of the last doubling stands beside it.
 
-usage: python benchmarks/learning_curve_intervals.py [--n 30 60 120 240] [--draws 200] [--seed 7]
+usage: python benchmarks/learning_curve_intervals.py [--n 30 60 120 240] [--signal 3 1.5 6 0] [--features 300]
+    [--draws 200] [--seed 7]
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pandas as pd
 from agevi.tl._curve_levels import SUBJECTS, Level, make_levels, subject_order
 from agevi.tl._curve_rows import Point, Resampler, curve_table, verdict
 
-N_FEATURES, N_FOLDS, N_REPEATS = 300, 5, 3
+N_FOLDS, N_REPEATS = 5, 3
 PENALTIES = np.geomspace(100, 1e5, 7)
 
 
@@ -41,19 +42,19 @@ class Cohort:
         return np.asarray(mean + self.kernel[np.ix_(test, train)] @ best)
 
 
-def simulate(n: int, signal: float, rng: np.random.Generator) -> Cohort:
+def simulate(n: int, signal: float, n_features: int, rng: np.random.Generator) -> Cohort:
     """Subjects whose features follow the age with random weights."""
     age = rng.uniform(20, 80, n)
-    weight = signal * rng.normal(size=N_FEATURES) / np.sqrt(N_FEATURES)
-    x = ((age - 50) / 17.3)[:, None] * weight + rng.normal(size=(n, N_FEATURES))
+    weight = signal * rng.normal(size=n_features) / np.sqrt(n_features)
+    x = ((age - 50) / 17.3)[:, None] * weight + rng.normal(size=(n, n_features))
     return Cohort(age, x @ x.T)
 
 
-def true_error(n_train: int, signal: float, rng: np.random.Generator, draws: int = 150) -> float:
+def true_error(n_train: int, signal: float, n_features: int, rng: np.random.Generator, draws: int = 150) -> float:
     """Mean absolute error of clocks of ``n_train`` subjects on 200 others."""
     errors = []
     for _ in range(draws):
-        cohort = simulate(n_train + 200, signal, rng)
+        cohort = simulate(n_train + 200, signal, n_features, rng)
         train, test = np.arange(n_train), np.arange(n_train, n_train + 200)
         errors.append(np.abs(cohort.predicted(train, test) - cohort.age[test]).mean())
     return float(np.mean(errors))
@@ -88,18 +89,25 @@ def main() -> None:
     """Print one row for each size of a cohort."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, nargs="+", default=[30, 60, 120, 240])
+    parser.add_argument("--signal", type=float, nargs="+", default=[3.0, 1.5, 6.0, 0.0])
+    parser.add_argument("--features", type=int, default=300)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
-    print("| subjects | ages | true change | mean estimate (sd) | mean interval | holds the truth | gain promised |")
-    print("| ---: | --- | ---: | --- | --- | ---: | ---: |")
+    print(
+        "| subjects | signal | last change, true | next, true | mean estimate (sd) | mean interval | holds the truth | gain promised |"
+    )
+    print("| ---: | ---: | ---: | ---: | --- | --- | ---: | ---: |")
     for n in args.n:
-        for kind, signal in (("in the data", 3.0), ("shuffled", 0.0)):
-            rng, rows, promised = np.random.default_rng([args.seed, n, int(signal)]), [], []
+        for signal in args.signal:
+            rng, rows, promised = np.random.default_rng([args.seed, n, round(10 * signal)]), [], []
             n_train = n - n // N_FOLDS
-            truth = true_error(2 * n_train, signal, rng) - true_error(n_train, signal, rng)
+            half, all_of_them, twice = (
+                true_error(k, signal, args.features, rng) for k in (n_train // 2, n_train, 2 * n_train)
+            )
+            truth = twice - all_of_them
             for draw in range(args.draws):
-                cohort = simulate(n, signal, rng)
+                cohort = simulate(n, signal, args.features, rng)
                 points, subject = curve(cohort, rng), np.arange(n)
                 resampler = Resampler.of(subject, 400, np.random.SeedSequence(draw))
                 _, laws = curve_table({SUBJECTS: points}, cohort.age, subject, resampler)
@@ -108,8 +116,9 @@ def main() -> None:
             laws = pd.DataFrame(rows)
             holds = ((laws["change_low"] <= truth) & (truth <= laws["change_high"])).mean()
             print(
-                f"| {n} | {kind} | {truth:+.2f} | {laws['change'].mean():+.2f} ({laws['change'].std():.2f}) | "
-                f"{laws['change_low'].mean():+.2f} to {laws['change_high'].mean():+.2f} | {holds:.1%} | {np.mean(promised):.1%} |",
+                f"| {n} | {signal:g} | {all_of_them - half:+.2f} | {truth:+.2f} | {laws['change'].mean():+.2f} "
+                f"({laws['change'].std():.2f}) | {laws['change_low'].mean():+.2f} to {laws['change_high'].mean():+.2f} | "
+                f"{holds:.1%} | {np.mean(promised):.1%} |",
                 flush=True,
             )
 

@@ -26,6 +26,10 @@ def test_points_law_and_baseline():
         last = rows["n"].iloc[-1]
         assert (x[0], x[-1]) == pytest.approx((last, 2 * last))
         assert y[-1] - y[0] == pytest.approx(law["change"])
+        (shade,) = ax.collections[1:] if len(ax.collections) > 1 else ax.collections
+        at_twice = shade.get_paths()[0].vertices
+        at_twice = at_twice[np.isclose(at_twice[:, 0], 2 * last), 1] - y[0]
+        assert (at_twice.min(), at_twice.max()) == pytest.approx((law["change_low"], law["change_high"]))
         x, y = by_label["power law"].get_data()
         assert y == pytest.approx(law["c"] + law["a"] * x ** -law["b"])
         ticks = [text.get_text() for text in ax.get_xticklabels()]

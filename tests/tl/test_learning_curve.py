@@ -179,8 +179,14 @@ def test_sentence_of_a_falling_and_a_flat_curve():
     true = 40 * (640**-0.5 - 320**-0.5)
     assert laws[SUBJECTS]["change_low"] < true < laws[SUBJECTS]["change_high"] < 0
     assert laws[CELLS]["change_low"] < 0 < laws[CELLS]["change_high"]
+    last = 40 * (320**-0.5 - 160**-0.5)
+    assert laws[SUBJECTS]["last_low"] < last < laws[SUBJECTS]["last_high"] < 0
     first, second = sentence.split("; ")
     assert first.startswith("Twice the subjects (640 instead of 320 in training): -0.")
+    assert first.endswith(
+        f"after {laws[SUBJECTS]['last_change']:+.1f} years [{laws[SUBJECTS]['last_low']:+.1f}, "
+        f"{laws[SUBJECTS]['last_high']:+.1f}] from 160 to 320"
+    )
     assert second.startswith("twice the cells (160 instead of 80 per sample): no gain can be shown (")
     assert gains
     own = table[table["axis"] == SUBJECTS]
@@ -192,10 +198,11 @@ def test_sentence_of_a_falling_and_a_flat_curve():
 
 def test_small_changes_keep_a_digit():
     age = np.random.default_rng(1).uniform(20, 80, 300)
-    laws = {"subjects": {"n": 200, "change": -0.05, "change_low": -0.08, "change_high": -0.02}}
+    law = {"n": 200, "change": -0.05, "change_low": -0.08, "change_high": -0.02}
+    laws = {"subjects": law | {"last_change": -0.06, "last_low": -0.08, "last_high": -0.04}}
     curve = points(SUBJECTS, [200], [3.0], age, np.random.default_rng(2))
     said, _ = verdict(curve, laws, age, np.arange(300), "years")
-    assert "-0.05 years [-0.08, -0.02]" in said
+    assert "-0.05 years [-0.08, -0.02], after -0.06 years [-0.08, -0.04] from 100 to 200; " in said
     assert said.endswith("cells: not varied, since a sample is one row.")
 
 

@@ -29,8 +29,8 @@ _CLOSE = 0.45  # inches below which the labels of two ticks touch
 def learning_curve(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Any = None) -> dict[str, Axes]:
     """Error of held-out samples against the number of training subjects and of cells per sample, in the unit of age.
 
-    Points are mean absolute errors with 95 % intervals, the line is the fitted power law, dashed up to twice the data, and
-    the grey line is the error of guessing the median age. Above each panel stands the change that twice the data would
+    Points are mean absolute errors with 95 % intervals, the line is the fitted power law, dashed up to twice the data with the
+    interval of the change shaded, and the grey line is the error of guessing the median age. Above each panel stands the change that twice the data would
     bring, with its interval. Both horizontal axes are logarithmic.
 
     Parameters
@@ -101,6 +101,10 @@ def _draw(ax: Axes, rows: pd.DataFrame, law: Mapping[str, Any], axis: str) -> No
             beyond, fit.at(beyond)[0], color=_base.LINE_COLOR, linewidth=1.4, linestyle=(0, (4, 3)), zorder=2,
             label="to twice the data",
         )  # fmt: skip
+        ends = [np.array([0.0, law[f"change_{end}"]]) + fit.at(last)[0, 0] for end in ("low", "high")]
+        ax.fill_between(
+            [last, 2 * last], *ends, color=_base.LINE_COLOR, alpha=0.15, linewidth=0, label="its 95 % interval"
+        )
     ax.set_xlim(n.min() / 1.15, (2 if np.isfinite(law["a"]) else 1) * last * 1.15)
     ticks = _ticks(ax, [*n, 2 * last] if np.isfinite(law["a"]) else list(n))
     ax.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])

@@ -15,6 +15,8 @@ from agevi.tl._curve_levels import CELLS, Level
 from agevi.tl._power_law import can_fit, change_at_twice, fit_power_law
 
 COVERAGE = 0.95
+_EARLY = 2 / 3
+"""Share of the median age's error above which a clock knows so little that its errors may still fall ever faster."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def curve_table(
         numbers = [2 * i + (axis == CELLS) for i in range(len(errors))]
         draws = np.stack([resampler.means(e, k) for e, k in zip(errors, numbers, strict=True)], axis=1)
         n = np.array([point.n for point in points], dtype=np.float64)
-        fits[axis] = {"n": int(n[-1]), **change_at_twice(n, mean, draws, COVERAGE)}
+        early = bool(mean[-1] > _EARLY * np.abs(points[-1].reference - age).mean())
+        fits[axis] = {"n": int(n[-1]), **change_at_twice(n, mean, draws, COVERAGE, early=early)}
         fitted = fit_power_law(n, mean[None]).at(n)[0] if can_fit(n) else np.full(len(n), np.nan)
         for point, e, value, drawn, line in zip(points, errors, mean, draws.T, fitted, strict=True):
             low, high = interval(drawn, 0.5 + COVERAGE / 2)
@@ -156,7 +159,14 @@ def _part(axis: str, fit: dict[str, Any], unit: str) -> str:
     name = f"twice the {axis} ({2 * n:,} instead of {n:,}{each})"
     if not np.isfinite(fit["change"]):
         return f"{name}: no gain can be shown, since there are too few levels for a curve"
-    figures = f"{fit['change']:+.1f} {unit} [{fit['change_low']:+.1f}, {fit['change_high']:+.1f}]"
-    if max(abs(fit[key]) for key in ("change", "change_low", "change_high")) < 0.095:
-        figures = f"{fit['change']:+.2f} {unit} [{fit['change_low']:+.2f}, {fit['change_high']:+.2f}]"
-    return f"{name}: {figures}" if shows_gain(fit) else f"{name}: no gain can be shown ({figures})"
+    small = max(abs(fit[key]) for key in ("change", "change_low", "change_high")) < 0.095
+    if not shows_gain(fit):
+        return f"{name}: no gain can be shown ({_figures(fit, unit, 1 + small)})"
+    measured = _figures({key: fit[f"last_{key}"] for key in ("change", "low", "high")}, unit, 1 + small, prefix="")
+    return f"{name}: {_figures(fit, unit, 1 + small)}, after {measured} from {n // 2:,} to {n:,}"
+
+
+def _figures(fit: Mapping[str, Any], unit: str, digits: int, prefix: str = "change_") -> str:
+    """A change with its interval."""
+    low, high = fit[f"{prefix}low"], fit[f"{prefix}high"]
+    return f"{fit['change']:+.{digits}f} {unit} [{low:+.{digits}f}, {high:+.{digits}f}]"

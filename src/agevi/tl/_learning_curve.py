@@ -61,9 +61,11 @@ def learning_curve(  # noqa: PLR0913
     The clock is cross-validated on all data as by :func:`agevi.tl.cross_validate`, then on the same folds with fewer training
     subjects, and with fewer cells of every sample. To each series a power law error = c + a n\ :sup:`-b` is fitted (c at
     least 0, b at most 2; Hestness et al. 2017, equation 1), and read off at twice the data, no further. A negative
-    change is a gain. Its 95 % interval comes from drawing subjects and repeats again, and from fits to the larger levels alone. Errors
-    do not keep to one law, so read the change as its order of magnitude. Where the interval holds 0, or the clock with all data is not shown to beat
-    the median age, the sentence says that no gain can be shown.
+    change is a gain. Errors do not keep to one law, so its 95 % interval rests on what is measured, the change from half of the data to
+    all: twice the data brings between a quarter of the lower and all of the higher end of its interval (bootstrap over subjects
+    and repeats), or twice the higher end while the clock's error is above two thirds of that of the median age. The interval is wide,
+    and held the truth in 85 % or more of simulated cohorts. Where it holds 0, or the clock with all data is not shown to beat the
+    median age, the sentence says that no gain can be shown.
 
     Parameters
     ----------
@@ -112,7 +114,8 @@ def learning_curve(  # noqa: PLR0913
         (those that were judged). The row of all data stands in both axes. :func:`agevi.get.learning_curve_df` returns it.
     ``adata.uns[f"{key_added}_learning_curve_params"]``
         Arguments, seed, version, age unit, ``sentence``, and for each axis ``n``, ``a``, ``b``, ``c``, ``change``, ``change_low`` and
-        ``change_high``, the last three with twice ``n``. The sentence is logged too, as a warning where it shows no gain.
+        ``change_high`` with twice ``n``, and ``last_change``, ``last_low`` and ``last_high`` from half of ``n`` to ``n``. The
+        sentence is logged too, as a warning where it shows no gain.
 
     Where no sample has two cells, as in bulk data, there is no axis of cells.
 

@@ -10,6 +10,9 @@ from agevi.metrics._bootstrap import interval
 
 EXPONENTS = np.geomspace(0.02, 2.0, 160)
 """Exponents b of error = c + a n^-b among which least squares choose."""
+LEAST, MOST, MOST_EARLY = 0.25, 1.0, 2.0
+"""What the next doubling may bring, as a share of the last: 2^-b of a falling law, b up to 2, and up to twice as much before the
+curve bends (1.7 at most in benchmarks/learning_curve_intervals.py)."""
 MIN_LEVELS, MIN_RANGE = 3, 1.9
 """Levels, and ratio of the largest to the smallest (two, but for rounding), below which no law is fitted."""
 
@@ -70,34 +73,60 @@ def can_fit(n: np.ndarray) -> bool:
     return len(levels) >= MIN_LEVELS and levels[-1] >= MIN_RANGE * levels[0]
 
 
-def change_at_twice(n: np.ndarray, error: np.ndarray, draws: np.ndarray, level: float) -> dict[str, float]:
-    """Coefficients, and the change of the error when the largest amount is doubled, with its interval.
+def last_doubling(n: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Change of the error from half of the largest amount to all of it, (n_curves,), from (n_curves, n_levels).
 
-    The draws are fitted to all levels, to all but the smallest, and so on down to the three largest, in turn: errors follow one
-    law over a limited range, and the interval of fits to all levels alone is far too narrow.
+    At half it is interpolated between the levels around it, over the logarithm of the amount.
+    """
+    x = np.log2(n / np.max(n))  # rising up to 0
+    right = int(np.searchsorted(x, -1.0)) or len(x) - 1  # all levels where the smallest is half or just above
+    left = right - 1 if x[0] < -1 else 0
+    weight = (-1.0 - x[left]) / (x[right] - x[left])
+    return np.asarray(error[:, -1] - (1 - weight) * error[:, left] - weight * error[:, right])
+
+
+def change_at_twice(
+    n: np.ndarray, error: np.ndarray, draws: np.ndarray, level: float, *, early: bool = False
+) -> dict[str, float]:
+    """Coefficients, and the changes of the error at the last doubling and at the next, with their intervals.
+
+    The last doubling is measured. The next of any falling law with b up to 2 brings between a quarter and all of it, and up to
+    twice as much while errors still fall ever faster, as they do before a clock knows much (``early``). The interval reaches from
+    the least of that to the most, over the interval of the last doubling, and holds that of the fitted law, whose draws are fitted
+    to all levels, to all but the smallest, and so on down to the three largest, in turn.
 
     Parameters
     ----------
     n
-        Amount of data, (n_levels,).
+        Amount of data, rising, (n_levels,).
     error
         Errors, (n_levels,).
     draws
         Errors of resampled data, (n_draws, n_levels).
     level
         Coverage of the interval.
+    early
+        Whether the clock with all data is hardly better than the median age.
     """
+    names = ("a", "b", "c", "change", "change_low", "change_high", "last_change", "last_low", "last_high")
     if not can_fit(n):
-        return dict.fromkeys(("a", "b", "c", "change", "change_low", "change_high"), float("nan"))
+        return dict.fromkeys(names, float("nan"))
     fit, largest = fit_power_law(n, error[None]), float(np.max(n))
     starts = [k for k in range(len(n)) if can_fit(n[k:])]
     changes = [fit_power_law(n[k:], draws[i :: len(starts), k:]).change(largest) for i, k in enumerate(starts)]
-    low, high = interval(np.concatenate(changes), 0.5 + level / 2)
-    return {
-        "a": float(fit.a[0]),
-        "b": float(fit.b[0]),
-        "c": float(fit.c[0]),
-        "change": float(fit.change(largest)[0]),
-        "change_low": low,
-        "change_high": high,
-    }
+    of_law = interval(np.concatenate(changes), 0.5 + level / 2)
+    last_low, last_high = interval(last_doubling(n, draws), 0.5 + level / 2)
+    most, least = (MOST_EARLY if early else MOST), LEAST
+    change = float(fit.change(largest)[0])
+    low = last_low * (most if last_low < 0 else least)
+    high = last_high * (least if last_high < 0 else most)
+    values = (
+        *(float(coefficient[0]) for coefficient in (fit.a, fit.b, fit.c)),
+        change,
+        min(low, of_law[0], change),
+        max(high, of_law[1], change),
+        float(last_doubling(n, error[None])[0]),
+        last_low,
+        last_high,
+    )
+    return dict(zip(names, values, strict=True))
