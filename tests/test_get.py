@@ -164,8 +164,10 @@ def test_samples_without_age_or_prediction_are_left_out():
     assert out.loc["test", "mae"] == pytest.approx(metrics.mae(part["age"], part["predicted"]))
 
 
-def test_one_sample_has_a_row_without_metrics(recwarn):
+def test_one_sample_has_a_row_without_metrics(recwarn, caplog):
     out = get.metrics_df(with_table(subject_table(roles=("train", "train", "test"))))
+    said = "1 of 2 rows by 'role' have one sample with age and prediction ('test'); their metrics are NaN, since they need two."
+    assert [r.getMessage() for r in caplog.records].count(said) == 1
     assert out.loc["test", "n"] == 1
     assert np.isnan(out.loc["test", ["mae", "mae_low", "rmse", "slope"]].astype(float)).all()
     alone = get.metrics_df(with_table(subject_table(roles=("test",))))

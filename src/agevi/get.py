@@ -17,7 +17,7 @@ from agevi._get_study import neuron_clock_study_df
 from agevi._get_transfer import transfer_df
 from agevi.metrics._rows import metrics_row
 from agevi.tl._judged import REFERENCE, check_groupby, of_types, say_left_out, types_key
-from agevi.tl._verdict import announce, announce_types, references
+from agevi.tl._verdict import announce, announce_types, references, say_single
 
 __all__ = [
     "acceleration_df",
@@ -205,6 +205,7 @@ def metrics_df(
         )
         for group, part in kept.groupby(groupby, sort=True)
     }
+    say_single(rows, groupby)
     order = sorted(rows, key=_keys.ROLES.index) if set(rows) <= set(_keys.ROLES) else list(rows)
     return pd.DataFrame([rows[group] for group in order], index=pd.Index(order, name=groupby), columns=_METRICS)
 

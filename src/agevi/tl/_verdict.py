@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,16 @@ def announce_types(
             "By their own clocks, held-out subjects are not shown to be predicted better than by the median age in %d of %d "
             "types of adata.obs[%r]: %s.",
             len(bad), len(parts), type_key, _checks.listed(bad),
+        )  # fmt: skip
+
+
+def say_single(rows: Mapping[str, Mapping[str, float]], groupby: str) -> None:
+    """Log one line that names the rows of one sample, which have no metrics."""
+    single = [str(name) for name, row in rows.items() if row["n"] < 2]
+    if single:
+        logger.warning(
+            "%d of %d rows by %r have one sample with age and prediction (%s); their metrics are NaN, since they need two.",
+            len(single), len(rows), groupby, _checks.listed(single),
         )  # fmt: skip
 
 
