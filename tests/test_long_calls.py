@@ -180,3 +180,14 @@ def test_training_leaves_others_quiet_and_as_they_were():
     assert lines[-1].endswith("left, stopped early")
     for word in ("GPU", "Trainer", "Monitored", "Epoch", "Seed", "tip", "num_workers"):
         assert word not in found.stderr
+
+
+@pytest.mark.usefixtures("bars_of_short_calls")
+def test_the_bar_names_the_type_of_cells(cohort, capsys):
+    cohort.obs["kind"] = np.where(np.arange(cohort.n_obs) % 2, "CD4 T", "NK")
+    capsys.readouterr()
+    agevi.tl.cross_validate(cohort, "PLSClock", **KEYS, n_folds=2, groupby="kind", min_cells=2)
+    lines = capsys.readouterr().err.splitlines()
+    for kind in ("CD4 T", "NK"):
+        for fold in (1, 2):
+            assert any(line.startswith(f"PLSClock, {kind}, fold {fold} of 2: ") for line in lines), lines
