@@ -164,6 +164,8 @@ def test_lookalikes(new, known):
     assert _names.lookalikes([new, "other"], [known]) == [(new, known)]
     assert _names.lookalikes([known], [new]) == [(known, new)]
     assert _names.lookalikes([new, known], [known]) == []  # the data tell the two apart
+    assert _names.twins([known, "other", new, known]) == [(new, known)]
+    assert _names.twins([known, "other", known]) == []
 
 
 @pytest.mark.parametrize(("new", "known"), [("10", "1"), ("1.05", "1.5"), ("d1", "e1"), ("1", "-1"), ("100", "1")])

@@ -208,6 +208,18 @@ def warn_of_spelling(found: pd.Series, known: Iterable[str], key: str, what: str
         )
 
 
+def warn_of_twins(found: Iterable[str], key: str, what: str) -> None:
+    """Warn once where two ``what`` of one column differ in their spelling alone."""
+    pairs = _names.twins(found)
+    if pairs:
+        warnings.warn(
+            f"{what} in adata.obs[{key!r}] differ only in zeros, spaces, case or '.0' ({_names.shown(pairs)}); if they are the "
+            "same, write them in one way.",
+            UserWarning,
+            stacklevel=stack_depth(),
+        )
+
+
 def ages(
     adata: ad.AnnData, age_key: str, *, min_age: float = -1.0, unit: str | None = None, clock: str | None = None
 ) -> np.ndarray:

@@ -106,6 +106,12 @@ def difference(new: Iterable[str], known: Iterable[str]) -> str:
     return f" (only zeros, spaces, case or '.0' differ in {shown(pairs)})" if pairs else ""
 
 
+def twins(found: Iterable[str]) -> list[tuple[str, str]]:
+    """Names of one column that differ from an earlier one only in zeros, spaces, case or ".0", with that one."""
+    first: dict[str, str] = {}
+    return [(own, first[_plain(own)]) for own in dict.fromkeys(found) if first.setdefault(_plain(own), own) != own]
+
+
 def shown(pairs: list[tuple[str, str]]) -> str:
     """Two pairs of lookalikes for a message."""
     return ", ".join(f"{own!r} for {other!r}" for own, other in pairs[:2])

@@ -323,3 +323,12 @@ def test_an_error_in_a_fold_says_where_and_writes_nothing(cohort, monkeypatch):
         agevi.tl.cross_validate(cohort, MeanClock, **KEYS, n_folds=3)
     assert "of the cross-validation of MeanClock" in caught.value.__notes__[0]
     assert "agevi_predicted" not in cohort.obs
+
+
+def test_folds_spelt_in_two_ways_are_named(cohort):
+    code = cohort.obs["donor"].cat.codes.to_numpy()
+    cohort.obs["fold"] = np.array(["site A", "Site A", "site B"])[code % 3]
+    with pytest.warns(
+        UserWarning, match=r"^folds in adata.obs\['fold'\] differ only in zeros, .* \('[Ss]ite A' for '[Ss]ite A'\); if"
+    ):
+        agevi.tl.cross_validate(cohort, AllClock, **KEYS, fold_key="fold")

@@ -254,3 +254,13 @@ def test_from_cells_to_groups():
     evaluate_by(adata, "sex", n_boot=10)
     out = get.metrics_by_df(adata).set_index("group")
     assert out.loc[["female", "male"], "mae"].tolist() == pytest.approx([1.0, 3.0])
+
+
+def test_samples_of_another_spelling_are_named():
+    adata = predicted_cohort()[0]
+    sample = adata.uns["agevi"]["sample_key"]
+    adata.obs[sample] = adata.obs[sample].astype(str).str.upper() + " "
+    with pytest.raises(
+        ValueError, match=r"have no cells in adata.obs.* \(only zeros, spaces, case or '.0' differ in '"
+    ):
+        agevi.tl.evaluate_by(adata, "tissue")

@@ -83,6 +83,7 @@ def folds_from_column(adata: AnnData, fold_key: str, subject: pd.Series) -> pd.S
         raise ValueError(
             f"adata.obs[{fold_key!r}] has one fold, {pairs['fold'].iloc[0]!r}; cross-validation needs two or more."
         )
+    _checks.warn_of_twins(pairs["fold"], fold_key, "folds")
     return pairs.set_index("subject")["fold"].sort_index()
 
 

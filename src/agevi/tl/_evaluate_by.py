@@ -250,7 +250,7 @@ def sample_values(
     if len(absent):
         raise ValueError(
             f"{len(absent)} samples of adata.uns[{keys.subjects!r}] ({_checks.listed(absent, 3)}) have no cells in "
-            f"adata.obs[{sample_key!r}]; run agevi.tl.aggregate_subjects again, or pass its sample_key."
+            f"adata.obs[{sample_key!r}]{_names.difference(absent, found.index)}; run agevi.tl.aggregate_subjects again, or pass its sample_key."
         )
     return found.loc[table.index]
 

@@ -454,6 +454,7 @@ def one_case(adata):
 CASES = {
     "one level": (levels("control"), {}, ValueError, "has 1 level ('control'); a classifier tells two apart."),
     "three levels": (levels("control", "mild", "severe"), {}, ValueError, "has 3 levels ('control', 'mild', 'severe');"),
+    "three by spelling": (levels("control", "Control", "case"), {}, ValueError, "of which only zeros, spaces, case or '.0' differ in 'control' for 'Control';"),
     "all missing": (lambda a: a.obs.__setitem__("condition", np.nan), {}, ValueError, "has 0 levels (none);"),
     "both": (both, {}, ValueError, "subject 'd00' is both 'case' and 'control' in adata.obs['condition']"),
     "part of the cells": (partly, {}, ValueError, "subject 'd00' has a condition in 11 of its 12 cells"),
@@ -529,3 +530,12 @@ def test_bad_training(clocks, data):
         assert not model.is_trained_
     with pytest.raises(ValueError, match="level='subject' is not known"):
         copy.copy(model).predict_proba(level="subject")
+
+
+def test_conditions_of_another_spelling_are_named(clocks, data):
+    """Cells whose condition is spelt otherwise than in training are unlabelled, which is said."""
+    names, subject = ("control", "case"), data.obs["donor"].astype(str)
+    data.obs["condition"] = data.obs["condition"].astype(str).replace("control", "Control ")
+    with pytest.warns(UserWarning, match="are unlabelled to the classifier, .*'Control ' for 'control'"):
+        found = _condition.case_by_subject(data, "condition", names, subject)
+    assert set(found.dropna()) == {1.0}

@@ -27,8 +27,11 @@ def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
     text = _names.names(_checks.column(adata, condition_key, "condition_key"), f"adata.obs[{condition_key!r}]")
     found = sorted(text.dropna().unique())
     if len(found) != 2:
+        pairs = _names.twins(found)
+        alike = f", of which only zeros, spaces, case or '.0' differ in {_names.shown(pairs)}" if pairs else ""
         raise ValueError(
-            f"adata.obs[{condition_key!r}] has {len(found)} level{'s' * (len(found) != 1)} ({_checks.listed(found) or 'none'}); "
+            f"adata.obs[{condition_key!r}] has {len(found)} level{'s' * (len(found) != 1)} "
+            f"({_checks.listed(found) or 'none'}){alike}; "
             "a classifier tells two apart. Pass a subset of adata with two, or set others to missing, which means unlabelled."
         )
     name = _names.name(control)
@@ -58,6 +61,7 @@ def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], 
     """
     values = _checks.column(adata, condition_key, "condition_key")
     text = _names.names(values, f"adata.obs[{condition_key!r}]")
+    _checks.warn_of_spelling(text.dropna(), names, condition_key, "are unlabelled to the classifier")
     code = text.map({names[0]: 0.0, names[1]: 1.0}).astype(np.float64)
     grouped = pd.Series(code.to_numpy()).groupby(subject.to_numpy(), sort=True)
     low, high, known, size = grouped.min(), grouped.max(), grouped.count(), grouped.size()
