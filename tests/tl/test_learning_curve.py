@@ -13,7 +13,7 @@ import agevi
 from agevi import get, metrics
 from agevi.tl import _learning_curve
 from agevi.tl._curve_levels import CELLS, SUBJECTS, Level, make_levels, subject_order
-from agevi.tl._curve_rows import Point, Resampler, curve_table, verdict
+from agevi.tl._curve_rows import Point, Resampler, curve_table, figures, verdict
 from tests.test_gates import check_message, snapshot
 from tests.tl.clocks import AllClock
 
@@ -203,6 +203,12 @@ def test_small_changes_keep_a_digit():
     curve = points(SUBJECTS, [200], [3.0], age, np.random.default_rng(2))
     said, _ = verdict(curve, laws, age, np.arange(300), "years")
     assert "-0.05 years [-0.08, -0.02], after -0.06 years [-0.08, -0.04] from 100 to 200; " in said
+    for high, shown in (
+        (-0.04, "-0.30 years [-0.90, -0.04]"),
+        (-0.06, "-0.3 years [-0.9, -0.1]"),
+        (0.04, "-0.3 years [-0.9, +0.0]"),
+    ):
+        assert figures({"change": -0.3, "change_low": -0.9, "change_high": high}, "years") == shown
     assert said.endswith("cells: not varied, since a sample is one row.")
 
 

@@ -16,7 +16,7 @@ from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import panels
 from agevi.tl._curve_levels import CELLS, SUBJECTS
-from agevi.tl._curve_rows import shows_gain
+from agevi.tl._curve_rows import figures, shows_gain
 from agevi.tl._power_law import PowerLaw
 
 _COLORS = {SUBJECTS: "#1f77b4", CELLS: "#279e68"}
@@ -126,8 +126,7 @@ def _in_short(law: dict[str, Any], unit: str) -> list[str]:
     """The change with twice the data."""
     if not np.isfinite(law["change"]):
         return ["no gain can be shown", "(too few levels)"]
-    figures = f"{law['change']:+.1f} {unit} [{law['change_low']:+.1f}, {law['change_high']:+.1f}]"
-    return [figures] if shows_gain(law) else [figures, "no gain can be shown"]
+    return [figures(law, unit)] if shows_gain(law) else [figures(law, unit), "no gain can be shown"]
 
 
 def _note(params: Mapping[str, Any]) -> str:

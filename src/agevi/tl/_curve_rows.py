@@ -159,14 +159,14 @@ def _part(axis: str, fit: dict[str, Any], unit: str) -> str:
     name = f"twice the {axis} ({2 * n:,} instead of {n:,}{each})"
     if not np.isfinite(fit["change"]):
         return f"{name}: no gain can be shown, since there are too few levels for a curve"
-    small = max(abs(fit[key]) for key in ("change", "change_low", "change_high")) < 0.095
     if not shows_gain(fit):
-        return f"{name}: no gain can be shown ({_figures(fit, unit, 1 + small)})"
-    measured = _figures({key: fit[f"last_{key}"] for key in ("change", "low", "high")}, unit, 1 + small, prefix="")
-    return f"{name}: {_figures(fit, unit, 1 + small)}, after {measured} from {n // 2:,} to {n:,}"
+        return f"{name}: no gain can be shown ({figures(fit, unit)})"
+    measured = {"change": fit["last_change"], "change_low": fit["last_low"], "change_high": fit["last_high"]}
+    return f"{name}: {figures(fit, unit)}, after {figures(measured, unit)} from {n // 2:,} to {n:,}"
 
 
-def _figures(fit: Mapping[str, Any], unit: str, digits: int, prefix: str = "change_") -> str:
-    """A change with its interval."""
-    low, high = fit[f"{prefix}low"], fit[f"{prefix}high"]
-    return f"{fit['change']:+.{digits}f} {unit} [{low:+.{digits}f}, {high:+.{digits}f}]"
+def figures(fit: Mapping[str, Any], unit: str) -> str:
+    """A change with its interval, in tenths, or in hundredths where a tenth says nothing."""
+    change, low, high = (float(fit[name]) for name in ("change", "change_low", "change_high"))
+    digits = 2 if max(abs(change), abs(low), abs(high)) < 0.095 or -0.05 < high < 0 else 1
+    return f"{change:+.{digits}f} {unit} [{low:+.{digits}f}, {high:+.{digits}f}]"

@@ -76,7 +76,7 @@ def announce_types(
         )  # fmt: skip
 
 
-def say_single(rows: Mapping[str, Mapping[str, float]], groupby: str) -> None:
+def say_single(rows: Mapping[Any, Mapping[str, float]], groupby: str) -> None:
     """Log one line that names the rows of one sample, which have no metrics."""
     single = [str(name) for name, row in rows.items() if row["n"] < 2]
     if single:
