@@ -18,7 +18,7 @@ def clock_card(meta: dict[str, Any]) -> str:
 **Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}){_scale(meta)}.
 
 **Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged \
-{age["min"]:.3g} to {age["max"]:.3g} {age["unit"]}. Held out as whole subjects: {roles.count("validation")} for validation, \
+{round(age["min"], 1):g} to {round(age["max"], 1):g} {age["unit"]}. Held out as whole subjects: {roles.count("validation")} for validation, \
 {roles.count("test")} for testing.
 
 **How well**: {error}
@@ -182,7 +182,11 @@ def _scale(meta: dict[str, Any]) -> str:
 
 def _range(age: dict[str, Any]) -> str:
     """The training ages of an ensemble's members; published ones do not tell theirs."""
-    return f"{age['min']:.3g} to {age['max']:.3g} {age['unit']}" if "min" in age else "as the publications say"
+    return (
+        f"{round(age['min'], 1):g} to {round(age['max'], 1):g} {age['unit']}"
+        if "min" in age
+        else "as the publications say"
+    )
 
 
 def _input(meta: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ def _error(found: dict[str, Any]) -> str:
     unit = found["age_unit"]
     low, high = found["mae_low"], found["mae_high"]
     interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    who = f"{found['n_subjects']:,} subjects aged {found['age_min']:.3g} to {found['age_max']:.3g}"
+    who = f"{found['n_subjects']:,} subjects aged {round(found['age_min'], 1):g} to {round(found['age_max'], 1):g}"
     more = f" ({found['n_samples']:,} samples)" if found["n_samples"] > found["n_subjects"] else ""
     return (
         f"mean absolute error {found['mae']:.2f} {unit}{interval} over {who}{more}, {_held_out(found)}; predicting the median "
