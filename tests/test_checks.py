@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -168,9 +170,20 @@ def test_units(adata):
 def test_units_refuse_a_sample_in_two_subjects(adata):
     adata.obs["visit"] = "v1"
     with pytest.raises(
-        ValueError, match=r"sample 'v1' belongs to 4 subjects \('d1', 'd2', 'd3', ...\).*obs\['visit'\]"
+        ValueError, match=r"sample 'v1' belongs to 4 subjects \('d1', 'd2', 'd3', ...\).*obs\['visit'\].astype\(str\)"
     ):
         _checks.units(adata, "donor", "visit")
+
+
+def test_the_advice_on_visits_makes_samples(adata):
+    """What the messages tell to run gives every visit a name of its own."""
+    adata.obs["visit"] = 1
+    with pytest.raises(ValueError, match="pass sample_key='sample'") as error:
+        _checks.units(adata, "donor", "visit")
+    code = re.search(r"unique: (.*), and pass", str(error.value)).group(1)
+    exec(code, {"adata": adata})
+    assert adata.obs["sample"].tolist() == [f"{donor}_1" for donor in adata.obs["donor"]]
+    assert _checks.units(adata, "donor", "sample")[1].nunique() == 4
 
 
 def test_age_per_unit(adata):

@@ -102,7 +102,8 @@ SETUP_CASES = {
     "no age at all": (set_obs("age", lambda a: np.nan), {}, ValueError, "has no ages: all"),
     "one age for all": (set_obs("age", lambda a: 50.0), {}, ValueError, "for every subject; a clock needs subjects of different ages"),
     "two ages in a subject": (
-        set_obs("age", lambda a: np.r_[ages(a)[0] + 3, ages(a)[1:]]), {}, ValueError, "sample_key='<visit column>'",
+        set_obs("age", lambda a: np.r_[ages(a)[0] + 3, ages(a)[1:]]), {}, ValueError,
+        "adata.obs['donor'].astype(str) + '_' + adata.obs['<visit>'].astype(str), and pass sample_key='sample'",
     ),
     "an age in some cells only": (
         set_obs("age", lambda a: np.r_[np.nan, ages(a)[1:]]), {}, ValueError, "give all its cells the age, or none",
@@ -288,7 +289,7 @@ OTHERS = {
     ),
     "split: two ages": (
         lambda a, m: (set_obs("age", lambda a: np.arange(a.n_obs) * 1.0)(a), agevi.pp.split_subjects(a, **SETUP)),
-        ValueError, "sample_key='<visit column>'",
+        ValueError, "and pass sample_key='sample'",
     ),
     "untrained": (lambda a, m: agevi.tl.predict_age(a, untrained(a)), RuntimeError, "call model.train()"),
     "no clock": (lambda a, m: agevi.tl.predict_age(a, "clock"), TypeError, "pass a trained clock"),

@@ -276,9 +276,14 @@ def units(adata: ad.AnnData, subject_key: str, sample_key: str | None) -> tuple[
         owners = pairs.loc[pairs["sample"] == shared.iloc[0], "subject"]
         raise ValueError(
             f"sample {shared.iloc[0]!r} belongs to {len(owners)} subjects ({listed(owners, 3)}); a sample is one visit "
-            f"or biopsy of one subject. Make the names in adata.obs[{sample_key!r}] unique."
+            f"or biopsy of one subject. Make the names unique: {_visits(subject_key, sample_key)}, and pass sample_key='sample'."
         )
     return subject, sample
+
+
+def _visits(subject_key: Any, visit_key: Any) -> str:
+    """Code that names the visits of subjects uniquely."""
+    return f"adata.obs['sample'] = adata.obs[{subject_key!r}].astype(str) + '_' + adata.obs[{visit_key!r}].astype(str)"
 
 
 def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: bool) -> pd.Series:
@@ -297,7 +302,7 @@ def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: b
         fix = (
             "A sample has one age."
             if is_sample
-            else "If these are visits, pass sample_key='<visit column>'; the subject stays the unit that is held out."
+            else f"If these are visits, set {_visits(unit.name, '<visit>')}, and pass sample_key='sample'; subjects are held out whole."
         )
         raise ValueError(
             f"{kind} {two[0]!r} has two ages ({low[two[0]].round(2)}, {high[two[0]].round(2)}) in adata.obs[{age_key!r}]. {fix}"
