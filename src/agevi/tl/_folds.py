@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _names
 from agevi.dataloaders._assign import assign_roles, role_counts, subject_strata
 from agevi.dataloaders._folds import MIN_FOLDS, assign_folds, fold_order, folds_from_column
 
+_MOST_LISTED = 9  # values of a column in a message
 VALIDATION_SIZE = 0.15
 """Share of the labelled training subjects that choose the epoch."""
 
@@ -208,4 +210,23 @@ def _query(adata: AnnData, train_on: str | None) -> np.ndarray:
             f"train_on={train_on!r} does not say yes or no for every cell; compare a column with a value, as in "
             "\"condition == 'healthy'\"."
         )
-    return found.fillna(False).to_numpy(dtype=bool)
+    trains = found.fillna(False).to_numpy(dtype=bool)
+    if not trains.any():
+        raise ValueError(f"train_on={train_on!r} holds for no cell of adata.obs{_named(adata, train_on)}.")
+    return trains
+
+
+def _named(adata: AnnData, query: str) -> str:
+    """What the columns that a query names hold, for a message."""
+    code = re.sub(r"'[^']*'|\"[^\"]*\"", "", query)  # without the values that are compared with
+    names = dict.fromkeys(quoted or plain for quoted, plain in re.findall(r"`([^`]+)`|([^\W\d]\w*)", code))
+    out = []
+    for name in names:
+        if name in adata.obs:
+            values = adata.obs[name].dropna()
+            many = pd.api.types.is_numeric_dtype(values) and values.nunique() > _MOST_LISTED
+            held = (
+                f"{values.min():g} to {values.max():g}" if many else _checks.listed(_names.levels(values), _MOST_LISTED)
+            )
+            out.append(f"adata.obs[{name!r}] has {held or 'no values'}")
+    return f"; {', '.join(out)}" if out else ""
