@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agevi.io._card import clock_card
+from agevi.io._card import clock_card, ensemble_card
 
 
 def meta(**changes) -> dict:
@@ -35,3 +35,18 @@ def meta(**changes) -> dict:
 )  # fmt: skip
 def test_what_a_card_says(changes, words):
     assert words in clock_card(meta(**changes))
+
+
+@pytest.mark.parametrize(("setup", "name"), [({"sample_key": "visit"}, "visit"), ({"sample_key": None}, "donor")])
+def test_how_to_use_a_clock_where_the_samples_have_another_name(setup, name):
+    whole = {"normalize": "none", "layer": None, "subject_key": "donor"} | setup
+    words = f"""Samples are those of adata.obs['{name}']. Data without that column: agevi.tl.predict_age(adata, clock, sample_key="<"""
+    assert words in clock_card(meta(setup=whole))
+    member = meta(setup=whole)
+    published = {"class": "LinearClock", "init": {}, "genes": ["A"], "age": {"unit": "years"}, "setup": {"normalize": "none", "layer": None}}  # fmt: skip
+    ensemble = meta(members=[published, member], init={"weights": [0.5, 0.5], "scale": "log"})
+    assert words in ensemble_card(ensemble, ["train"], 2)
+    nested = meta(members=[ensemble], init={"weights": [1.0], "scale": "log"})
+    assert words in ensemble_card(nested, ["train"], 2)
+    alone = meta(members=[published], init={"weights": [1.0], "scale": "log"}, age={"unit": "years"})
+    assert "Samples are those" not in ensemble_card(alone, [], 1)

@@ -30,9 +30,9 @@ import agevi
 
 clock = agevi.io.load_clock("path/to/this/directory")
 agevi.tl.predict_age(adata, clock)  # obs["agevi_predicted"]; needs no ages
-agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per subject
+agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per sample
 ```
-
+{_unit(setup)}
 Values are read from {"adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"}; genes are found by \
 name ({gene_examples(meta)}).{_groups(meta)} **Limits**: predictions hold for the tissue, assay, species and age range of the \
 training data. A difference between predicted and chronological age is a model's statement, not a diagnosis.
@@ -79,9 +79,9 @@ import agevi
 
 clock = agevi.io.load_clock("path/to/this/directory")
 agevi.tl.predict_age(adata, clock)  # obs["agevi_predicted"]; needs no ages
-agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per subject
+agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per sample
 ```
-
+{_unit(_setup_of(members))}
 **Limits**: predictions hold for the tissue, assay, species and age range of the training data. A difference between \
 predicted and chronological age is a model's statement, not a diagnosis.
 
@@ -154,6 +154,26 @@ not a diagnosis.
 Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
 {meta["versions"]["torch"]}. Weights are safetensors, everything else is JSON; loading runs no code.
 """
+
+
+def _unit(setup: dict[str, Any]) -> str:
+    """What to pass where new data name their samples otherwise than the training data."""
+    name = setup.get("sample_key") or setup.get("subject_key")
+    return (
+        f"\nSamples are those of adata.obs[{name!r}]. Data without that column: agevi.tl.predict_age(adata, clock, "
+        'sample_key="<column with the donor or visit>").\n'
+        if name
+        else ""
+    )
+
+
+def _setup_of(members: list[dict[str, Any]]) -> dict[str, Any]:
+    """The columns that the members of an ensemble, and of ensembles in it, share."""
+    for member in members:
+        found = _setup_of(member["members"]) if "members" in member else member["setup"]
+        if found.get("subject_key"):
+            return found
+    return {}
 
 
 def _paragraph(meta: dict[str, Any]) -> str:
