@@ -63,7 +63,7 @@ def test_setup_writes_nothing(cohort):
             lambda a: setattr(a, "X", sp.csr_matrix(a.X) * 0.5), {}, ValueError, "raw counts.*layer=", id="no counts"
         ),
         pytest.param(
-            lambda a: a.obs.__setitem__("age", np.arange(a.n_obs) % 90), {}, ValueError, "sample_key='<visit column>'",
+            lambda a: a.obs.__setitem__("age", np.arange(a.n_obs) % 90), {}, ValueError, "and pass sample_key='sample'",
             id="two ages",
         ),
     ],

@@ -196,3 +196,37 @@ def test_everything_written_survives_a_file(cohort, trained, tmp_path, form):
     assert back.uns["agevi"]["model"] == "PoissonVAE"
     agevi.tl.aggregate_subjects(back)
     np.testing.assert_allclose(back.uns["agevi_subjects"]["predicted"], expected["predicted"])
+
+
+def test_a_cohort_whose_ids_are_those_of_training_subjects(cohort, caplog, tmp_path):
+    """Another cohort numbered like the training one is told of; the training data and a cohort with new ids are not."""
+    agevi.model.PLSClock.setup_anndata(cohort, age_key="age", subject_key="donor")
+    clock = agevi.model.PLSClock(cohort)
+    clock.train()
+    other = agevi.datasets.simulate_cohort(n_subjects=24, n_cells=5, n_genes=60, n_age_genes=20, rng=7)
+    other.obs_names = "b" + other.obs_names
+    line = "The ids of all 24 subjects in adata.obs['donor'] are those of subjects that the clock knows; "
+
+    def said(adata, model):
+        caplog.clear()
+        agevi.tl.predict_age(adata, model)
+        return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+    clock.save(tmp_path / "clock")
+    loaded = agevi.io.load_clock(tmp_path / "clock")
+    n_train = list(clock.split_.values()).count("train")
+    for model in (clock, loaded):
+        assert [text.startswith(f"{line}{n_train} have the role 'train'") for text in said(other, model)] == [True]
+    assert said(cohort, clock) == said(cohort[cohort.obs["sex"] == "male"].copy(), clock) == []
+    assert said(cohort, agevi.model.EnsembleClock([clock])) == []
+    code = caplog_code(other, clock, caplog)
+    exec(code, {"adata": other})
+    assert said(other, clock) == []
+    assert set(other.obs["agevi_role"]) == {"new"}
+
+
+def caplog_code(adata, model, caplog):
+    """The code that the line on ids tells to run."""
+    caplog.clear()
+    agevi.tl.predict_age(adata, model)
+    return caplog.records[0].getMessage().split("predict again: ")[1].removesuffix(".")

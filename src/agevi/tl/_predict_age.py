@@ -211,6 +211,30 @@ def _roles(adata: AnnData, model: Any) -> np.ndarray:
         return np.full(adata.n_obs, _keys.NEW, dtype=object)
     roles: np.ndarray = model.roles(adata)
     n_train = int((roles == _keys.TRAIN).sum())
-    if n_train:
+    if n_train and not (roles == _keys.NEW).any() and not _of_training(adata, model):
+        subject = adata.obs[subject_key]
+        logger.warning(
+            "The ids of all %d subjects in adata.obs[%r] are those of subjects that the clock knows; %d have the role 'train' and are "
+            "left out of every figure and test. If these are other people, make their ids different and predict again: "
+            "adata.obs[%r] = 'cohort2_' + adata.obs[%r].astype(str).",
+            subject.nunique(), subject_key, subject[roles == _keys.TRAIN].nunique(), subject_key, subject_key,
+        )  # fmt: skip
+    elif n_train:
         logger.info("%d of %d cells belong to subjects that trained the clock (role 'train').", n_train, adata.n_obs)
     return roles
+
+
+def _of_training(adata: AnnData, model: Any) -> bool:
+    """Whether all cells are by name and subject those that the clock, or one of an ensemble, was set up on, as far as is known."""
+    subject_key = model.setup_args["subject_key"]
+    known = [getattr(clock, "adata", None) for clock in (model, *getattr(model, "clocks", ()))]
+    return any(own is not None and (own is adata or _are_cells_of(adata, own, subject_key)) for own in known)
+
+
+def _are_cells_of(adata: AnnData, whole: AnnData, subject_key: str) -> bool:
+    """Whether the cells, by name and subject, are some of another AnnData."""
+    if subject_key not in whole.obs or not whole.obs_names.is_unique:
+        return False
+    place = whole.obs_names.get_indexer(adata.obs_names)
+    of_whole = whole.obs[subject_key].to_numpy(dtype=object)[place]
+    return bool((place >= 0).all() and (of_whole == adata.obs[subject_key].to_numpy(dtype=object)).all())
