@@ -16,7 +16,7 @@ from agevi._get_numbers import acceleration_df, calibration_df, learning_curve_d
 from agevi._get_study import neuron_clock_study_df
 from agevi._get_transfer import transfer_df
 from agevi.metrics._rows import metrics_row
-from agevi.tl._judged import REFERENCE, check_groupby, of_types, say_left_out, types_key
+from agevi.tl._judged import REFERENCE, TYPE, check_groupby, of_types, say_left_out, types_key
 from agevi.tl._verdict import announce, announce_types, references, say_single
 
 __all__ = [
@@ -169,7 +169,8 @@ def metrics_df(
     keys, wanted = _keys.Keys(key_added), _roles(roles)
     by_type = isinstance(groupby, str) and groupby == types_key(adata, keys)
     table = of_types(adata, keys) if by_type else subjects_df(adata, key_added=key_added)
-    check_groupby(adata, table, keys, groupby)
+    if not by_type:
+        check_groupby(adata, table, keys, groupby)
     keep = table["age"].notna() & table["predicted"].notna()
     keep &= table["role"] != _keys.RECALIBRATION if wanted is None else table["role"].isin(wanted)
     if not keep.any():
@@ -203,7 +204,7 @@ def metrics_df(
             n_boot=n_boot,
             rng=rng,
         )
-        for group, part in kept.groupby(groupby, sort=True)
+        for group, part in kept.groupby(TYPE if by_type else groupby, sort=True)
     }
     say_single(rows, groupby)
     order = sorted(rows, key=_keys.ROLES.index) if set(rows) <= set(_keys.ROLES) else list(rows)

@@ -55,6 +55,38 @@ def test_types_of_a_cross_validation_are_rows(typed):
     assert metrics.iloc[0]["mae"] == pytest.approx(overall["mae"])
 
 
+def test_types_may_be_called_like_a_column_of_the_tables(typed):
+    typed.obs["condition"] = np.where(typed.obs["donor"].str[1:].astype(int) % 2, "case", "control")
+    aggregate_subjects(typed)
+    arguments = {"groupby": "condition", "reference": "control", "n_permutations": 0}
+    found = []
+    for name in (
+        "cell_type",
+        "group",
+        "sample",
+        "subject",
+        "role",
+        "predicted",
+        "fold",
+        "n_cells",
+        "reference",
+        "type",
+    ):
+        adata = typed.copy()
+        adata.obs = adata.obs.rename(columns={"cell_type": name})
+        adata.uns["agevi"]["params"]["groupby"] = name
+        metrics = agevi.get.metrics_df(adata, groupby=name)
+        evaluate_by(adata, [name])
+        agevi.tl.age_acceleration(adata, by=name, **arguments)
+        table = agevi.get.acceleration_df(adata)
+        assert list(agevi.pl.predicted_vs_actual(adata, groupby=name, show=False)) == metrics.index.tolist()
+        assert table["type"].tolist() == ["overall", *metrics.index]
+        found.append(
+            (metrics["mae"].tolist(), agevi.get.metrics_by_df(adata)["mae"].tolist(), table["difference"].tolist())
+        )
+    assert all(values == found[0] for values in found)
+
+
 def test_age_bins_are_crossed_with_types(typed):
     aggregate_subjects(typed)
     evaluate_by(typed, [("cell_type", "age_bin")], age_bins=[0, 50, 100])

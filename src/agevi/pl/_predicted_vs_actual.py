@@ -18,7 +18,7 @@ from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import label_outer, panels
 from agevi.tl._evaluate_by import sample_values
-from agevi.tl._judged import REFERENCE, of_types, types_key
+from agevi.tl._judged import REFERENCE, TYPE, of_types, types_key
 from agevi.tl._verdict import announce, announce_types, references
 
 MAX_GROUPS = 20
@@ -191,7 +191,7 @@ def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | 
     if groupby == types_key(adata, keys):
         table = of_types(adata, keys)
         announce_types(adata, table, keys, groupby, roles)
-        table = table.rename(columns={groupby: PANEL})
+        table = table.rename(columns={TYPE: PANEL})
         return table if roles is None or _keys.OUT_OF_FOLD in roles else table[:0]
     values = sample_values(adata, table.set_index("sample"), groupby, "groupby", keys=keys)
     text = _names.names(values, f"groupby={groupby!r}").fillna("").to_numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from anndata import AnnData
 from agevi import _checks, _keys, _names
 from agevi._compat import written_to
 from agevi.metrics._rows import metrics_row
-from agevi.tl._judged import REFERENCE, of_types, say_left_out, types_key
+from agevi.tl._judged import REFERENCE, TYPE, of_types, say_left_out, types_key
 from agevi.tl._verdict import references
 
 logger = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ def _of_types(
     say_left_out(typed, wanted, lacking="a clock of the type or enough cells")
     typed = typed[_kept(typed, wanted, keys)]
     groups = columns.reindex(typed["sample"]).set_axis(typed.index)
-    return typed, groups.assign(**{(name := str(types_key(adata, keys))): typed[name]})
+    return typed, groups.assign(**{str(types_key(adata, keys)): typed[TYPE]})
 
 
 def sample_values(
@@ -234,11 +234,13 @@ def sample_values(
     sample_key
         Column with the sample; default: that of the predictions.
     """
-    if column in table:
+    sample_key = sample_key or adata.uns.get(keys.uns, {}).get("sample_key")
+    if isinstance(column, Hashable) and column in table:
         values: pd.Series = table[column]
+        if column in adata.obs and sample_key in adata.obs:
+            _refuse_two_columns(adata, values, column, argument, _checks.labels(adata, sample_key, "sample_key"))
         return values
     values = _checks.column(adata, column, argument)
-    sample_key = sample_key or adata.uns.get(keys.uns, {}).get("sample_key")
     if not sample_key:
         raise KeyError(f"adata.uns[{keys.uns!r}] names no sample column; pass sample_key='<column of adata.obs>'.")
     sample = _checks.labels(adata, sample_key, "sample_key")
@@ -253,6 +255,25 @@ def sample_values(
             f"adata.obs[{sample_key!r}]{_names.difference(absent, found.index)}; run agevi.tl.aggregate_subjects again, or pass its sample_key."
         )
     return found.loc[table.index]
+
+
+def _refuse_two_columns(adata: AnnData, of_table: pd.Series, column: str, argument: str, sample: pd.Series) -> None:
+    """Refuse a column of ``adata.obs`` that has other values than that of the same name in the subject table."""
+    known = sample.isin(of_table.index).to_numpy()
+    own, other = adata.obs[column][known], of_table.loc[sample[known]]
+    if all(pd.api.types.is_numeric_dtype(values) for values in (own, other)):
+        a, b = (values.to_numpy(dtype=np.float64, na_value=np.nan) for values in (own, other))
+        differ = ~np.isclose(a, b, rtol=1e-6, equal_nan=True)
+    else:
+        a, b = (_names.names(values).fillna("").to_numpy() for values in (own, other))
+        differ = a != b
+    if differ.any():
+        i = int(differ.argmax())
+        raise ValueError(
+            f"{argument}={column!r} is a column of the subject table and another one of adata.obs (sample "
+            f"{sample[known].iloc[i]!r}: {other.iloc[i]!s} and {own.iloc[i]!s}); rename that of adata.obs, or run "
+            "agevi.tl.aggregate_subjects again where it changed since."
+        )
 
 
 def binned(age: pd.Series, edges: Sequence[float]) -> pd.Series:

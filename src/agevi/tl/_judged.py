@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 REFERENCE = "reference"
 """Column with what the baseline, the median age of the training samples, gives a sample."""
+TYPE = "group"
+"""Column of :func:`of_types` with the type of cells, whatever the column of ``adata.obs`` is called."""
 
 
 def types_key(adata: AnnData, keys: _keys.Keys) -> str | None:
@@ -25,7 +27,7 @@ def types_key(adata: AnnData, keys: _keys.Keys) -> str | None:
 
 
 def of_types(adata: AnnData, keys: _keys.Keys) -> pd.DataFrame:
-    """One row per sample and type with the columns of the subject table, the type, and the baseline within the type.
+    """One row per sample and type with the columns of the subject table, :data:`TYPE`, and the baseline within the type.
 
     Parameters
     ----------
@@ -34,11 +36,9 @@ def of_types(adata: AnnData, keys: _keys.Keys) -> pd.DataFrame:
     keys
         Its slots.
     """
-    name = str(types_key(adata, keys))
-    table = adata.uns[keys.table("by_group")].assign(role=_keys.OUT_OF_FOLD).reset_index(drop=True)
-    table = table.rename(columns={"group": name})
+    table: pd.DataFrame = adata.uns[keys.table("by_group")].assign(role=_keys.OUT_OF_FOLD).reset_index(drop=True)
     fitted = table["predicted"].notna()  # samples of fewer cells trained no clock of the type
-    for _, part in table[fitted].groupby(name):
+    for _, part in table[fitted].groupby(TYPE):
         table.loc[part.index, REFERENCE] = references(adata, part, keys)
     return table
 

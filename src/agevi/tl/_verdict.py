@@ -60,13 +60,14 @@ def announce_types(
     Parameters
     ----------
     adata, table, keys, roles
-        As for :func:`announce`, with one row per sample and type and the baseline of the type in the column ``reference``.
+        As for :func:`announce`, with one row per sample and type and the baseline of the type in the column ``reference``
+        and the type in ``group``.
     type_key
-        Column of ``table`` with the type.
+        Column of ``adata.obs`` with the type, for the message.
     """
     rows = table[_judged(table, roles)]
     unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))
-    parts = {str(name): part for name, part in rows.groupby(type_key, sort=True)}
+    parts = {str(name): part for name, part in rows.groupby("group", sort=True)}
     bad = [name for name, part in parts.items() if verdict(part, part["reference"].to_numpy(dtype=np.float64), unit)]
     if bad:
         logger.warning(

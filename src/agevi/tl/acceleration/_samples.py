@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _names
 from agevi.tl._evaluate_by import OVERALL, sample_values
-from agevi.tl._judged import of_types, types_key
+from agevi.tl._judged import TYPE, of_types, types_key
 from agevi.tl.acceleration._design import Covariate
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def held_out_samples(
     *,
     groupby: str | None,
     reference: Any,
-    covariates: str | Sequence[str],
+    covariates: str | Sequence[str] | None,
     composition_key: str | None,
     by: str | None,
     keys: _keys.Keys,
@@ -69,7 +69,7 @@ def held_out_samples(
     keys
         Slots of the predictions.
     """
-    table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)")
+    table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)").rename_axis(None)
     if groupby is None:
         raise ValueError(
             f"groupby=None; pass the column with the groups to compare, such as {_checks.listed(_candidates(adata, table, keys))}."
@@ -94,7 +94,7 @@ def held_out_samples(
     trains = _trains(adata, keys)
     if trains is not None:
         used["trains"] = used["subject"].isin(trains)
-    tables = {OVERALL: used} | _strata(adata, used, table, by, keys)
+    tables = {OVERALL: used} | _strata(adata, used, table, by, reference, keys)
     levels = [level for level in levels if level != reference and (used["group"] == level).any()]
     return Samples(tables, levels, reference, known, int((~complete).sum()))
 
@@ -117,8 +117,8 @@ def _candidates(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys) -> list[s
 def _reference(reference: Any, levels: list[str], groupby: str) -> str:
     """Name of the reference, which is one of the levels."""
     if len(levels) < 2:
-        there = _checks.listed(levels) if levels else "no values"
-        raise ValueError(f"groupby={groupby!r} has {there} alone; a comparison needs two groups.")
+        there = f"{_checks.listed(levels)} alone" if levels else "no values"
+        raise ValueError(f"groupby={groupby!r} has {there}; a comparison needs two groups.")
     name = None if reference is None else _names.name(reference)
     if name not in levels:
         hint = "" if reference is None else _checks.closest(reference, levels)
@@ -132,18 +132,20 @@ def _reference(reference: Any, levels: list[str], groupby: str) -> str:
 def _covariates(
     adata: AnnData,
     table: pd.DataFrame,
-    covariates: str | Sequence[str],
+    covariates: str | Sequence[str] | None,
     composition_key: str | None,
     groupby: str,
     keys: _keys.Keys,
 ) -> list[Covariate]:
     """Adjustments with a value for each sample of ``table``."""
-    names = [covariates] if isinstance(covariates, str) else list(covariates)
+    if not isinstance(covariates, Iterable | None):
+        raise TypeError(
+            f"covariates={covariates!r} is a {type(covariates).__name__}; pass the name of a column, or a list of them."
+        )
+    names = [covariates] if isinstance(covariates, str) else list(covariates or ())
     if groupby in names:
         raise ValueError(f"covariates={names!r} has groupby={groupby!r}, which is what is compared; leave it out.")
-    out = [
-        _covariate(sample_values(adata, table, name, "covariates", keys=keys), name) for name in dict.fromkeys(names)
-    ]
+    out = [_covariate(sample_values(adata, table, name, "covariates", keys=keys), name) for name in _unique(names)]
     if composition_key is not None:
         out.append(_composition(adata, table, composition_key, keys))
     for covariate in out:
@@ -152,6 +154,11 @@ def _covariates(
                 f"covariates: {covariate.name!r} is missing in all {len(table)} samples; leave it out, or fill it in."
             )
     return out
+
+
+def _unique(names: list[Any]) -> list[Any]:
+    """Names without repeats, also where one cannot be a name and is refused later."""
+    return [name for i, name in enumerate(names) if name not in names[:i]]
 
 
 def _covariate(values: pd.Series, name: str) -> Covariate:
@@ -244,22 +251,39 @@ def _check_varies(covariate: Covariate, used: pd.DataFrame) -> None:
 
 
 def _strata(
-    adata: AnnData, used: pd.DataFrame, table: pd.DataFrame, by: str | None, keys: _keys.Keys
+    adata: AnnData, used: pd.DataFrame, table: pd.DataFrame, by: str | None, reference: str, keys: _keys.Keys
 ) -> dict[str, pd.DataFrame]:
     """The samples of each type of cells with the predictions of its own clock, or of each value of a column of samples."""
     if by is None:
         return {}
-    if by == types_key(adata, keys):
-        long = of_types(adata, keys)
+    if isinstance(by, Hashable) and by == types_key(adata, keys):
+        long = of_types(adata, keys).rename(columns={TYPE: "type"})
         shared = used[[name for name in ("group", "role", "trains") if name in used]].rename_axis("sample")
         long = long[long["predicted"].notna()].drop(columns=[*shared], errors="ignore")
         long = long.set_index("sample").join(shared, how="inner")
-        return {name: long[long[by] == name].sort_index() for name in _names.levels(long[by])}
-    if by in adata.obs and by not in table:
-        _refuse_types(adata, by, keys)
-    values = sample_values(adata, table, by, "by", keys=keys).loc[used.index]
-    name = _names.names(values, f"by={by!r}")
-    return {level: used[(name == level).to_numpy()] for level in _names.levels(values)}
+        name, levels, whole = long["type"], _names.levels(long["type"]), long
+    else:
+        if isinstance(by, Hashable) and by in adata.obs and by not in table:
+            _refuse_types(adata, by, keys)
+        values = sample_values(adata, table, by, "by", keys=keys).loc[used.index]
+        name, levels, whole = _names.names(values, f"by={by!r}"), _names.levels(values), used
+    if OVERALL in levels:
+        raise ValueError(f"by={by!r} has a value {OVERALL!r}, which names the row of all samples; rename it.")
+    out = {level: whole[(name == level).to_numpy()].sort_index() for level in levels}
+    if not any(_comparable(part, reference) for part in out.values()):
+        least = _checks.MIN_LABELLED_SUBJECTS
+        raise ValueError(
+            f"by={by!r} has {len(out)} values, and none has {least} subjects of {reference!r} and {least} of another group; "
+            "pass a column whose values have subjects of both, or leave it out."
+        )
+    return out
+
+
+def _comparable(part: pd.DataFrame, reference: str) -> bool:
+    """Whether a stratum has subjects enough of the reference and of another group."""
+    n = part.groupby("group")["subject"].nunique()
+    least = _checks.MIN_LABELLED_SUBJECTS
+    return bool(n.get(reference, 0) >= least and n.drop(reference, errors="ignore").max() >= least)
 
 
 def _trains(adata: AnnData, keys: _keys.Keys) -> set[str] | None:
