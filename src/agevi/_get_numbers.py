@@ -37,9 +37,10 @@ def acceleration_df(
 
     Examples
     --------
-    >>> import agevi
+    >>> import agevi, numpy as np
     >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50, case_fraction=0.5)
-    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2  # stands for tl.cross_validate(adata, model)
+    >>> noise = np.repeat(np.random.default_rng(0).normal(0, 3, 12), 5)
+    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2 + noise  # stands for tl.cross_validate(adata, model)
     >>> adata.obs["agevi_role"] = "out_of_fold"
     >>> adata.uns["agevi"] = {"subject_key": "donor", "sample_key": "donor", "age_key": "age"}
     >>> agevi.tl.aggregate_subjects(adata)

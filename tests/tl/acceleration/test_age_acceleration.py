@@ -150,7 +150,7 @@ def test_pairs():
     assert row["p_permutation"] < 0.01
     with pytest.raises(ValueError) as raised:
         row_of(adata, reference="before")
-    check_message(raised, "subject 'd000' has samples in both 'after' and 'before' (30 subjects do); pass paired=True")
+    check_message(raised, "subject 'd000' has samples in both 'after' and 'before' (30 in all); pass paired=True")
 
 
 def test_samples_are_measured_against_the_line_of_others():
@@ -427,7 +427,7 @@ ERRORS = {
     "covariate infinite": (set_obs("lab", lambda a: np.inf), {"covariates": "lab"}, ValueError, "covariates: 'lab' is infinite in 44 samples"),
     "covariate absent": (None, {"covariates": ["lab"]}, KeyError, "covariates='lab' is not a column of adata.obs"),
     "covariate is the group": (None, {"covariates": ["condition"]}, ValueError, "which is what is compared"),
-    "covariate is age": (set_obs("months", lambda a: 12 * a.obs["age"]), {"covariates": "months"}, ValueError, "'months' says nothing that 'age' do not say"),
+    "covariate is age": (set_obs("months", lambda a: 12 * a.obs["age"]), {"covariates": "months"}, ValueError, "'months' adds nothing to 'age' among the samples"),
     "covariate tells groups apart": (
         set_obs("lab", lambda a: np.where(a.obs["condition"] == "case", "x", np.where(a.obs["sex"] == "f", "y", "z"))),
         {"covariates": "lab"}, ValueError, "covariates: 'lab' tells the samples of 'case' and 'control' apart",
@@ -435,6 +435,31 @@ ERRORS = {
     "two covariates tell groups apart": (
         two_numbers,
         {"covariates": ["one", "two"]}, ValueError, "'age', 'one', 'two' together tell the samples",
+    ),
+    "ages tell groups apart": (
+        set_obs("age", lambda a: np.where(a.obs["condition"] == "case", 24.0, 3.0)), {}, ValueError,
+        "ages alone tell the samples of 'case' and 'control' apart, so that their difference cannot be separated; compare samples of shared",
+    ),
+    "predictions as a covariate": (None, {"covariates": "agevi_predicted"}, ValueError, "follow exactly from 'age', 'agevi_predicted', so that"),
+    "gaps as a covariate": (
+        set_obs("gap", lambda a: a.obs["agevi_predicted"].astype(float) - a.obs["age"]), {"covariates": ["sex", "gap"]}, ValueError,
+        "leave out covariates that were made of predictions",
+    ),
+    "predictions that are ages": (set_obs("agevi_predicted", lambda a: a.obs["age"]), {}, ValueError, "follow exactly from 'age', so that"),
+    "nobody has a group": (set_obs("condition", lambda a: np.nan), {}, ValueError, "groupby='condition' has no values; a comparison"),
+    "two columns of groups": (None, {"groupby": ["condition"]}, TypeError, "groupby=['condition'] is a list; pass the name of one column"),
+    "a list in covariates": (None, {"covariates": [["sex"]]}, TypeError, "covariates=['sex'] is a list; pass the name of one column"),
+    "a number as covariates": (None, {"covariates": 3}, TypeError, "covariates=3 is a int; pass the name of a column, or a list"),
+    "two columns of strata": (None, {"by": ["sex"]}, TypeError, "by=['sex'] is a list; pass the name of one column"),
+    "strata of one group": (None, {"by": "condition"}, ValueError, "by='condition' has 2 values, and none has 3 subjects of 'control' and 3"),
+    "strata of one subject": (None, {"by": "donor"}, ValueError, "by='donor' has 44 values, and none has 3 subjects of 'control' and 3"),
+    "a stratum called overall": (
+        set_obs("site", lambda a: a.obs["site"].replace("a", "overall")), {"by": "site"}, ValueError,
+        "by='site' has a value 'overall', which names the row of all samples; rename it",
+    ),
+    "two columns of one name": (
+        set_obs("role", lambda a: a.obs["sex"]), {"covariates": "role"}, ValueError,
+        "covariates='role' is a column of the subject table and another one of adata.obs (sample 'd000': out_of_fold and ",
     ),
     "level of one subject": (
         set_obs("lab", lambda a: np.where(a.obs["donor"] == "d007", "only", a.obs["site"])), {"covariates": "lab"}, ValueError,
@@ -477,6 +502,44 @@ def test_what_cannot_be_compared_is_refused(case):
         row_of(adata, **arguments)
     check_message(raised, words)
     assert snapshot(adata) == before
+
+
+def test_no_covariates_and_strata_that_share_a_name_with_the_table():
+    adata, _ = planted()
+    row = row_of(adata)
+    assert row["difference"] == row_of(adata, covariates=None)["difference"]
+    adata.obs["n_cells"] = 2
+    adata.obs["subject"] = adata.obs["donor"]  # the same in both, as age is
+    adata.obs["role"] = pd.Categorical(adata.obs["agevi_role"])
+    assert row["difference"] == row_of(adata, by="role")["difference"]
+    adata.uns["agevi_subjects"].index.name = "subject"
+    assert row["difference"] == row_of(adata)["difference"]
+    with pytest.raises(
+        ValueError, match="groupby='subject' has|reference='control' is not a group of groupby='subject'"
+    ):
+        row_of(adata, groupby="subject")
+
+
+def test_the_line_of_a_reference_of_few_ages():
+    adata, table = planted(n=40, m=40)
+    rng = np.random.default_rng(0)
+    age = np.where(table["condition"] == "case", rng.uniform(60, 90, 80), rng.uniform(20, 22, 80))
+    adata.obs["age"] = np.repeat(age, 2)
+    agevi.tl.aggregate_subjects(adata)
+    row_of(adata, age_df=3)
+    samples = get.acceleration_df(adata, "samples").set_index("sample")
+    x = np.vander(age - 21, 4)
+    for i in (0, 7, 60):
+        used = (table["condition"] == "control") & (np.arange(80) != i)
+        theirs = sm.OLS(table["agevi_predicted"][used].to_numpy(float), x[used]).fit()
+        expected = theirs.predict(x[i : i + 1])[0]
+        assert samples["expected"].iloc[i] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_level_in_the_sentence():
+    adata, _ = planted()
+    assert "[99.5% interval " in row_of(adata, level=0.995)["sentence"]
+    assert "interval" not in row_of(adata)["sentence"]
 
 
 def test_too_many_terms():

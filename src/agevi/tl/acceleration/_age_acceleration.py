@@ -42,7 +42,7 @@ def age_acceleration(  # noqa: PLR0913
     *,
     groupby: str | None = None,
     reference: Any = None,
-    covariates: str | Sequence[str] = (),
+    covariates: str | Sequence[str] | None = (),
     composition_key: str | None = None,
     age_df: Literal["auto", 1, 3] = "auto",
     by: str | None = None,

@@ -173,8 +173,8 @@ def _check_rank(powers: np.ndarray, blocks: list[tuple[str, np.ndarray]], is_gro
         before, centred = centred, np.concatenate([centred, block - block.mean(axis=0)], axis=1)
         if _rank(centred) < _rank(before) + block.shape[1]:
             others = _checks.listed(["age", *(other for other, _ in blocks[:i])])
-            raise Unusable(f"covariates: {name!r} says nothing that {others} do not say among the samples of {argument}; "
-                           "leave one of them out.", "confounded")  # fmt: skip
+            raise Unusable(f"covariates: {name!r} adds nothing to {others} among the samples of {argument}; leave it out.",
+                           "confounded")  # fmt: skip
     own = (is_group - is_group.mean())[:, None]
     for name, block in blocks:
         alone = block - block.mean(axis=0)
@@ -184,8 +184,10 @@ def _check_rank(powers: np.ndarray, blocks: list[tuple[str, np.ndarray]], is_gro
                            "share its values.", "confounded")  # fmt: skip
     if _rank(np.concatenate([centred, own], axis=1)) == _rank(centred):
         names = _checks.listed(["age", *(name for name, _ in blocks)])
-        raise Unusable(f"{names} together tell the samples of {argument} apart, so that their difference cannot be "
-                       "separated; leave covariates out.", "confounded")  # fmt: skip
+        together, way_out = (f"{names} together tell", "leave covariates out") if blocks else (
+            "ages alone tell", "compare samples of shared ages")  # fmt: skip
+        raise Unusable(f"{together} the samples of {argument} apart, so that their difference cannot be separated; "
+                       f"{way_out}.", "confounded")  # fmt: skip
 
 
 def _rank(columns: np.ndarray) -> int:

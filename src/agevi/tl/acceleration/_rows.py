@@ -61,6 +61,8 @@ DETECTABLE = 2.8
 SIGNAL, STRONG = 2.0, 4.0
 """t of the slope on age below which a clock has no signal, and from which a difference is divided by it."""
 OVERLAP = 0.5
+EXACT = 1e-6
+"""Residual standard deviation, by that of the predictions, up to which it is rounding."""
 EXPLAINED = 0.75
 """Share of the group that covariates explain from which the standard error is twice that without them."""
 
@@ -123,6 +125,11 @@ def compare(
         raise Unusable(f"all {len(pair)} samples of {argument} are predicted {predicted[0]:.1f}, as by a clock that knows "
                        "nothing but the median age.", "no_age_signal")  # fmt: skip
     row = _estimates(design, predicted, cluster, settings)
+    if row["residual_sd"] <= EXACT * predicted.std():
+        names = _checks.listed(["age", *(c.name for c in covariates)])
+        raise Unusable(f"the predictions of {argument} follow exactly from {names}, so that nothing is left to compare; leave "
+                       "out covariates that were made of predictions.", "confounded")  # fmt: skip
+    del row["residual_sd"]
     reasons = _flags(row, pair, group, reference, design.explained)
     row["flags"] = ";".join(dict.fromkeys(flag for flag, _ in reasons))
     return row, [reason for _, reason in reasons]
@@ -134,7 +141,7 @@ def _cluster(pair: pd.DataFrame, argument: str, settings: Settings) -> np.ndarra
     shared = n_groups.index[n_groups > 1]
     if len(shared) and not settings.paired:
         raise Unusable(
-            f"subject {str(shared[0])!r} has samples in both {argument} ({len(shared)} subjects do); pass paired=True where these "
+            f"subject {str(shared[0])!r} has samples in both {argument} ({len(shared)} in all); pass paired=True where these "
             "are visits of the same people, else correct the column.", "confounded",
         )  # fmt: skip
     if not len(shared) and settings.paired:
@@ -164,7 +171,7 @@ def _estimates(design: Design, predicted: np.ndarray, cluster: np.ndarray | None
         "high": difference + quantile * se,
     }
     row |= {"t": t, "df": fitted.df, "p": float(two_sided(t, fitted.df)), "cohens_d": cohens_d, "slope": b}
-    row |= {"slope_t": slope_t, "detectable": DETECTABLE * se}
+    row |= {"slope_t": slope_t, "detectable": DETECTABLE * se, "residual_sd": float(fitted.sd)}
     row["p_permutation"] = permutation_p(
         design.x, predicted, GROUP, settings.n_permutations, np.random.default_rng(settings.seed), cluster
     )
@@ -202,8 +209,8 @@ def _flags(
     n = {group: own["subject"].nunique(), reference: ref["subject"].nunique()}
     few = min(n, key=lambda name: n[name])
     if n[few] < FEW_SUBJECTS:
-        out.append(("few_subjects", f"{who}: {n[few]} subjects in {few!r}; differences below {row['detectable']:.1f} would "
-                    "mostly be missed."))  # fmt: skip
+        out.append(("few_subjects", f"{who}: {n[few]} subjects in {few!r}; a true difference below {row['detectable']:.1f} "
+                    "would be found less than four times in five."))  # fmt: skip
     return out
 
 
@@ -250,7 +257,10 @@ def sample_rows(frame: pd.DataFrame, of_type: str, samples: Samples, settings: S
         return out.assign(**empty)[SAMPLE_COLUMNS]
     line = frame.assign(is_group=~is_reference)
     age_df = settings.age_df if ages.nunique() > CUBIC + 1 else 1
-    powers = age_columns(line, age_df, "the reference")[0]
+    degree = age_columns(line, age_df, "the reference")[0].shape[1]
+    # Powers of age around the reference, where they differ even if others are far from its ages.
+    z = (frame["age"].to_numpy(dtype=np.float64) - ages.mean()) / ages.std(ddof=0)
+    powers = z[:, None] ** np.arange(1, degree + 1)
     blocks = [columns_of(c, line) for c in samples.covariates]
     x = np.concatenate([np.ones((len(frame), 1)), powers, *blocks], axis=1)
     predicted = frame["predicted"].to_numpy(dtype=np.float64)
@@ -286,7 +296,7 @@ def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level:
     digits = 1 if row["se"] >= 0.2 else 2 - int(np.floor(np.log10(row["se"]))) - 1 if row["se"] > 0 else 1
     old = "older" if row["difference"] >= 0 else "younger"
     size = f"{abs(row['difference']):.{digits}f}"
-    coverage = "" if level == 0.95 else f"{level:.0%} interval "
+    coverage = "" if level == 0.95 else f"{100 * level:g}% interval "
     adjusted = f", adjusted for {', '.join(c.name for c in covariates)}" if covariates else ""
     kind = "HC3" if row["df"] != row["n_subjects"] - 1 else "CR3"
     permuted = "" if np.isnan(row["p_permutation"]) else f", permutation {p_text(row['p_permutation'])}"
