@@ -168,3 +168,9 @@ def test_regression_metrics_refuse_missing_predictions_and_too_few_ages():
 def test_level_is_a_coverage(level):
     with pytest.raises(ValueError, match=f"level={level} is not a coverage; pass a number between 0 and 1"):
         metrics.slope_intercept([1, 2, 3], [1, 2, 3], level=level)
+
+
+@pytest.mark.parametrize("level", ["0.9", None, (0.8, 0.9)])
+def test_level_is_a_number(level):
+    with pytest.raises(TypeError, match="; pass a number between 0 and 1, such as 0.9"):
+        metrics.slope_intercept([1, 2, 3], [1, 2, 3], level=level)

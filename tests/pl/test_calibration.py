@@ -42,6 +42,15 @@ def test_levels_for_which_there_are_too_few_subjects_are_left_out():
     assert levels.max() == pytest.approx(0.85)
 
 
+def test_as_many_subjects_as_the_level_needs_draw_what_can_be_judged():
+    adata = calibrated(9)
+    tl.calibrate(adata, level=0.9)
+    drawn = pl.calibration(adata)
+    assert np.isnan(drawn["coverage"].lines[1].get_xdata()).all()
+    assert drawn["levels"].lines[1].get_xdata().max() == pytest.approx(0.85)
+    assert drawn["width"].get_xlim()[1] > drawn["width"].lines[0].get_xdata().max()
+
+
 def test_other_samples_than_those_that_calibrated_are_refused():
     adata = calibrated(40)
     adata.uns["agevi_subjects"] = adata.uns["agevi_subjects"].iloc[:30]

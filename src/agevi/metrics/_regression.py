@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -302,8 +303,10 @@ def slope_intercept(age: ArrayLike, predicted: ArrayLike, *, level: float = 0.95
 
 def check_level(level: float) -> float:
     """The upper quantile of a two-sided interval of this coverage, or the standard error."""
+    if not isinstance(level, Real):
+        raise TypeError(f"level={level!r} is a {type(level).__name__}; pass a number between 0 and 1, such as 0.9.")
     if not 0 < level < 1:
-        raise ValueError(f"level={level!r} is not a coverage; pass a number between 0 and 1, such as 0.95.")
+        raise ValueError(f"level={level!r} is not a coverage; pass a number between 0 and 1, such as 0.9.")
     return (1 + level) / 2
 
 

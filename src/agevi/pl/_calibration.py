@@ -96,7 +96,7 @@ def _levels(ax: Axes, rows: Labelled, whole: Calibration) -> None:
     ax.fill_between(fine, low / n, high / n, color=_base.LINE_COLOR, alpha=0.12, linewidth=0, label="by chance, 95 %")
     ax.plot(fine, fine, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)))
     ax.plot(levels, found, color=_COLOR, marker="o", markersize=4.5, linewidth=1.4, label=f"{n} subjects")
-    lowest = min([*found, float(low[0] / n)])
+    lowest = float(np.nanmin([*found, low[0] / n]))
     ax.set(xlim=(0.45, 1.0), ylim=(max(0.0, lowest - 0.03), 1.02), xlabel="Level", ylabel="Share of ages inside")
     _base.legend(ax, above=True, ncols=2, columnspacing=1.0)
     _base.tidy(ax)
@@ -133,7 +133,7 @@ def _coverage(ax: Axes, report: pd.DataFrame, level: float) -> None:
     ax.axvline(level, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ax.hlines(at, report["coverage_low"], report["coverage_high"], color=_COLOR, linewidth=1.4)
     ax.plot(report["coverage"], at, color=_COLOR, marker="o", markersize=5, linewidth=0)
-    ax.set(xlabel="Share of ages inside", xlim=(min(0.7, float(report["coverage_low"].min()) - 0.02), 1.01))
+    ax.set(xlabel="Share of ages inside", xlim=(np.nanmin([0.72, *report["coverage_low"]]) - 0.02, 1.01))
     _rows(ax, at, names)
 
 
@@ -144,7 +144,7 @@ def _width(ax: Axes, report: pd.DataFrame, unit: str) -> None:
         report["width_trivial"], at, color=_TRIVIAL, marker="D", markersize=4.5, linewidth=0, label="of the ages alone"
     )
     ax.plot(report["width"], at, color=_COLOR, marker="o", markersize=5, linewidth=0, label="of the clock")
-    ax.set(xlabel=f"Mean width ({unit})", xlim=(0, 1.06 * float(report[["width", "width_trivial"]].to_numpy().max())))
+    ax.set(xlabel=f"Mean width ({unit})", xlim=(0, 1.06 * np.nanmax(report[["width", "width_trivial"]])))
     _base.legend(ax, above=True, ncols=2, columnspacing=1.0)
     _rows(ax, at, names)
     ax.tick_params(labelleft=False)

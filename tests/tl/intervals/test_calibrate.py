@@ -204,6 +204,7 @@ def test_as_many_subjects_as_a_level_needs_calibrate_new_ones_alone(caplog):
         pytest.param(None, {"scale": "sqrt", "level": 0.5}, "scale='sqrt' is not known", id="scale"),
         pytest.param(None, {"scale": "predicted", "level": 0.5}, "scale='predicted' needs 20", id="few for scale"),
         pytest.param(None, {"difficulty": "n_cells", "level": 0.5}, "difficulty='n_cells' is not known", id="text"),
+        pytest.param(None, {"difficulty": None, "level": 0.5}, "difficulty=None is not known", id="none"),
         pytest.param("no ages", {}, "no sample of .* has an age; pass age_key", id="no ages"),
         pytest.param(
             "no roles", {}, r"no sample of .* one of the roles .*predict_age, which record roles", id="no roles"
@@ -221,6 +222,11 @@ def test_what_cannot_be_calibrated_is_refused(change, options, message):
         agevi.tl.calibrate(adata, **options)
     assert PARAMS not in adata.uns
     assert "lower" not in adata.uns["agevi_subjects"]
+
+
+def test_a_level_in_text_is_refused():
+    with pytest.raises(TypeError, match="level='0.9' is a str; pass a number"):
+        agevi.tl.calibrate(predicted(8), level="0.9")
 
 
 def test_the_table_comes_first():

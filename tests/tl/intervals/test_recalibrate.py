@@ -244,6 +244,7 @@ def test_a_clock_without_signal_in_the_cohort_is_named(caplog):
         pytest.param({}, {"labels": "lab"}, TypeError, "labels='lab' holds .* values; pass a column with the ages", id="labels of text"),
         pytest.param({}, {"kind": "curve"}, ValueError, "kind='curve' is not known", id="kind"),
         pytest.param({}, {"level": 90}, ValueError, "level=90 is not a coverage", id="level"),
+        pytest.param({}, {"level": "0.9"}, TypeError, "level='0.9' is a str", id="level as text"),
         pytest.param({}, {"key_added": "agevi"}, ValueError, "key_added='agevi' is also key", id="same key"),
         pytest.param({}, {"key": "other"}, KeyError, r"other_subjects'\] is absent; run agevi.tl.aggregate_subjects\(adata, key_added='other'\)", id="no table"),
     ],
@@ -290,6 +291,15 @@ def test_a_level_that_the_calibration_cannot_reach():
     adata.uns["agevi_calibration_params"] = {"residuals": np.arange(12.0)}
     with pytest.raises(ValueError, match="level=0.95 needs more than the 12 subjects of the calibration"):
         agevi.tl.recalibrate(adata, by="lab", labels="known", level=0.95)
+
+
+def test_errors_without_scatter_say_nothing_of_a_width():
+    adata = cohorts(k=6)
+    adata.uns["agevi_calibration_params"] = {"residuals": np.full(30, 0.5)}
+    with pytest.raises(ValueError, match=r"the 30 held-out errors in .* are all the same, as if predictions") as raised:
+        agevi.tl.recalibrate(adata, by="lab", labels="known")
+    assert any(row.match(str(raised.value)) for row in patterns())
+    assert "recalibrated" not in adata.uns
 
 
 def test_predictions_say_on_which_scale_they_were_made(cohort):

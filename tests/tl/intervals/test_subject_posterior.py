@@ -268,6 +268,10 @@ def predicted(adata, value):
     adata.uns["agevi_subjects"]["predicted"] = value
 
 
+def infinite(adata):
+    adata.uns["agevi_subjects"].loc[adata.uns["agevi_subjects"].index[:2], "predicted"] = np.inf
+
+
 ERRORS = {
     "table": (lambda a: a.uns.pop("agevi_subjects"), {}, KeyError, "run agevi.tl.aggregate_subjects(adata) first"),
     "method": (None, {"method": "advi"}, ValueError, "method='advi' is not known"),
@@ -286,6 +290,8 @@ ERRORS = {
     "one age": (lambda a: age(a, 40.0), {}, ValueError, "all 40 held-out samples with an age have the same, 40;"),
     "exact": (exact, {}, ValueError, "the predictions of 40 labelled samples (type 'all') lie on a line over age"),
     "constant": (lambda a: predicted(a, 40.0), {}, ValueError, "they are constant, or were made from the ages"),
+    "level kind": (None, {"level": "0.9"}, TypeError, "level='0.9' is a str; pass a number"),
+    "infinite": (infinite, {}, ValueError, "2 samples under key_added='agevi' have an infinite prediction (first:"),
     "types": (None, {"cell_type_key": "cell_type"}, KeyError, "run agevi.tl.cross_validate(adata, model_cls, groupby="),
 }  # fmt: skip
 

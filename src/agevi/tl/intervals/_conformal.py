@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from agevi.metrics._regression import check_level
+
 Array = NDArray[np.float64]
 
 SCALES = ("auto", "constant", "predicted", "log", "mondrian")
@@ -249,8 +251,7 @@ def needed(level: float) -> int:
 
 def check_enough(n: int, level: float) -> None:
     """Refuse a level that is none, and too few subjects for it."""
-    if not 0 < level < 1:
-        raise ValueError(f"level={level!r} is not a coverage; pass a number between 0 and 1, such as 0.9.")
+    check_level(level)
     if n < needed(level):
         highest = n / (n + 1)
         raise ValueError(
@@ -275,8 +276,8 @@ def chosen_scale(scale: str, n: int, level: float) -> str:
 
 def chosen_features(scale: str, n: int, n_cells: ArrayLike | None, difficulty: Sequence[str]) -> tuple[str, ...]:
     """Features of the scale: the prediction, then those that vary, one for each 20 subjects."""
-    unknown = [name for name in difficulty if name not in DIFFICULTY]
-    if isinstance(difficulty, str) or unknown:
+    listed = isinstance(difficulty, Sequence) and not isinstance(difficulty, str)
+    if not listed or any(name not in DIFFICULTY for name in difficulty):
         raise ValueError(
             f"difficulty={difficulty!r} is not known; pass a tuple of {', '.join(map(repr, DIFFICULTY))}, or () for none."
         )

@@ -76,6 +76,12 @@ def by_type(adata: AnnData, keys: _keys.Keys, cell_type_key: str) -> Samples:
 
 def with_enough(samples: Samples, keys: _keys.Keys) -> Samples:
     """Samples of the types that have labelled samples enough; refuses too few of them, and one age for all."""
+    infinite = np.isinf(samples.predicted).any(1)
+    if infinite.any():
+        raise ValueError(
+            f"{infinite.sum()} samples under key_added={keys.key_added!r} have an infinite prediction (first: "
+            f"{samples.table.index[infinite.argmax()]!r}); set those to NaN or leave them out."
+        )
     n = int(samples.labelled.sum())
     if n < MIN_LABELLED:
         more = (

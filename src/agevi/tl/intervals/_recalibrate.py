@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from agevi import _ages, _checks, _keys, _names
 from agevi._compat import written_to
+from agevi.metrics._regression import check_level
 from agevi.tl._evaluate_by import sample_values
 from agevi.tl._plan import check_outputs
 from agevi.tl.intervals import _recalibration as kernel
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 NOUN = "recalibration"
 NONE = "none"
 """Kind of a cohort without labelled samples, whose predictions stay."""
+_SAME = 1e-9  # scatter of errors that is rounding
 _NO_SIGNAL = 2.0  # t of the slope of a line below which predictions do not tell ages in the cohort
 
 
@@ -119,7 +121,7 @@ def recalibrate(
     """
     _checks.anndata(adata)
     _checks.choice(kind, kernel.KINDS, "kind")
-    _check_level(level)
+    check_level(level)
     _check_key_added(key, key_added)
     old, new = _keys.Keys(key), _keys.Keys(key_added)
     check_outputs([by, labels], [new.predicted, new.predicted_sample, new.role, new.fold], key_added)
@@ -150,12 +152,6 @@ def recalibrate(
     adata.uns.update(stored)
     adata.uns[new.table_params(NOUN)] = _keys.to_uns(params)
     return adata if copy else None
-
-
-def _check_level(level: float) -> None:
-    """Refuse what is not a coverage."""
-    if not 0 < level < 1:
-        raise ValueError(f"level={level!r} is not a coverage; pass a number between 0 and 1, such as 0.9.")
 
 
 def _check_key_added(key: str, key_added: str) -> None:
@@ -284,6 +280,11 @@ def _old_errors(adata: AnnData, keys: _keys.Keys, k: int, level: float) -> kerne
             f"agevi.tl.calibrate and model.set_calibration before agevi.tl.predict_age, or label {kernel.MIN_FOR_LINE} subjects."
         )
     old = kernel.OldErrors(residuals, float(params.get("shift_var", np.nan)))
+    if old.sd < _SAME * max(1.0, float(np.abs(residuals).max())):
+        raise ValueError(
+            f"the {len(residuals)} held-out errors in adata.uns[{slot!r}] are all the same, as if predictions were made from the "
+            f"ages; a shift needs those of a clock. Label {kernel.MIN_FOR_LINE} subjects, or calibrate another clock."
+        )
     if np.isnan(old.reach(level)):
         raise ValueError(
             f"level={level:g} needs more than the {len(residuals)} subjects of the calibration; pass a lower level, or label "
