@@ -22,6 +22,8 @@ AGE_BIN = "age_bin"
 """Name of the column that ``age_bins`` makes."""
 JOIN = ";"
 OVERALL = "overall"
+_OWN = ("subject", "age", "predicted", "n_cells", "sd_cells", "role", "fold", "lower", "upper")
+"""Columns that agevi writes to the subject table; others were put there by the user, who means them."""
 COLUMNS = ["groupby", "group", "n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "mse", "rmse", "mdae"]
 COLUMNS += ["mad", "r2", "pearson", "spearman", "slope", "slope_low", "slope_high"]
 COLUMNS += ["intercept", "intercept_low", "intercept_high"]
@@ -237,7 +239,7 @@ def sample_values(
     sample_key = sample_key or adata.uns.get(keys.uns, {}).get("sample_key")
     if isinstance(column, Hashable) and column in table:
         values: pd.Series = table[column]
-        if column in adata.obs and sample_key in adata.obs:
+        if column in _OWN and column in adata.obs and sample_key in adata.obs:
             _refuse_two_columns(adata, values, column, argument, _checks.labels(adata, sample_key, "sample_key"))
         return values
     values = _checks.column(adata, column, argument)
