@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _subjects
 from agevi._get_genes import attribution_df, enrichment_df, perturbation_df, programs_df
 from agevi._get_history import history_df
 from agevi._get_numbers import acceleration_df, calibration_df, learning_curve_df, normative_df, posterior_df
@@ -68,7 +68,7 @@ def subjects_df(
     Returns
     -------
     A copy with the columns ``sample``, ``subject``, ``age``, ``predicted``, ``n_cells``, ``sd_cells``, ``role`` and
-    what other tools added to the table.
+    what other tools added to the table. If cells of some samples were removed since, one line of the log says so.
 
     Raises
     ------
@@ -90,7 +90,9 @@ def subjects_df(
     call = "agevi.tl.aggregate_subjects(adata)"
     if key_added != _keys.DEFAULT_KEY:
         call = f"agevi.tl.aggregate_subjects(adata, key_added={key_added!r})"
-    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).subjects, "uns", call)
+    keys = _keys.Keys(key_added)
+    table: pd.DataFrame = _checks.slot(adata, keys.subjects, "uns", call)
+    _subjects.say_without_cells(adata, keys, table.index, keys.subjects)
     out = table.rename_axis("sample").reset_index()
     return out if wanted is None else out[out["role"].isin(wanted)].reset_index(drop=True)
 
@@ -168,8 +170,12 @@ def metrics_df(
     """
     keys, wanted = _keys.Keys(key_added), _roles(roles)
     by_type = isinstance(groupby, str) and groupby == types_key(adata, keys)
+    if not by_type and keys.subjects in adata.uns:
+        _subjects.check_cells(adata, keys, adata.uns[keys.subjects].index, keys.subjects)
     table = of_types(adata, keys) if by_type else subjects_df(adata, key_added=key_added)
-    if not by_type:
+    if by_type:
+        _subjects.check_cells(adata, keys, table["sample"], keys.table("by_group"))
+    else:
         check_groupby(adata, table, keys, groupby)
     keep = table["age"].notna() & table["predicted"].notna()
     keep &= table["role"] != _keys.RECALIBRATION if wanted is None else table["role"].isin(wanted)

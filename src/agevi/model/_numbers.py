@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _subjects
 from agevi._compat import Host
 from agevi.io._format_numbers import check_calibration, check_evaluation
 from agevi.metrics._rows import metrics_row, reference_ages
@@ -148,7 +148,7 @@ class NumbersMixin(Host):
         self._check_judged("set_evaluation")
         keys = _keys.Keys(_checks.anndata(adata) and key_added)
         call = f"agevi.tl.aggregate_subjects(adata, key_added={key_added!r})"
-        table: pd.DataFrame = _checks.slot(adata, keys.subjects, "uns", call)
+        table = _subjects.subject_table(adata, keys, call)
         record = adata.uns.get(keys.uns, {})
         self._check_same(record.get("clock"), f"table of subjects under key_added={key_added!r}")
         symbols = None if gene_symbols is None else _symbols(adata, gene_symbols, self.genes)

@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from scipy import stats
 
-from agevi import _checks, _keys, get
+from agevi import _keys, _subjects, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import panels
@@ -68,7 +68,7 @@ def calibration(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Any =
     keys = _keys.Keys(key_added)
     report = get.calibration_df(adata, key_added=key_added)
     whole = Calibration.from_dict(adata.uns[keys.table_params("calibration")])
-    table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)")
+    table = _subjects.subject_table(adata, keys)
     rows = Labelled.of(table[labelled(table)])
     if len(rows.age) != len(whole.scores):
         raise ValueError(

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from agevi import _checks, _keys, _names, get, metrics
+from agevi import _checks, _keys, _names, _subjects, get, metrics
 from agevi.metrics._rows import metrics_row
 from agevi.pl import _base
 from agevi.pl._figure import figure
@@ -180,8 +180,10 @@ def predicted_vs_actual(
 
 def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | Sequence[str] | None) -> pd.DataFrame:
     """One row per sample, or per sample and panel."""
-    table = get.subjects_df(adata, key_added=key_added)
     keys = _keys.Keys(key_added)
+    if keys.subjects in adata.uns:
+        _subjects.check_cells(adata, keys, adata.uns[keys.subjects].index, keys.subjects)
+    table = get.subjects_df(adata, key_added=key_added)
     table[REFERENCE] = references(adata, table, keys)
     found = get.subjects_df(adata, key_added=key_added, roles=roles)
     wanted = found.loc[found["role"] != _keys.RECALIBRATION, "sample"] if roles is None else found["sample"]

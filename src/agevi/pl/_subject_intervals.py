@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from agevi import _checks, _keys, _names, get
+from agevi import _checks, _keys, _names, _subjects, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import label_outer, panels
@@ -139,6 +139,8 @@ def subject_intervals(
 
 def _with_intervals(adata: AnnData, keys: _keys.Keys, roles: str | Sequence[str] | None) -> pd.DataFrame:
     """Samples of some roles that have an interval, indexed by sample."""
+    if keys.subjects in adata.uns:
+        _subjects.check_cells(adata, keys, adata.uns[keys.subjects].index, keys.subjects)
     table = get.subjects_df(adata, key_added=keys.key_added, roles=roles).set_index("sample")
     for bound in ("lower", "upper"):
         if bound not in table:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _names
+from agevi import _checks, _keys, _names, _subjects
 from agevi._compat import written_to
 from agevi.metrics._rows import metrics_row
 from agevi.tl._judged import REFERENCE, TYPE, of_types, say_left_out, types_key
@@ -119,7 +119,7 @@ def evaluate_by(
     _checks.anndata(adata)
     keys = _keys.Keys(key_added)
     wanted = _wanted_roles(roles)
-    table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)")
+    table = _subjects.subject_table(adata, keys)
     entries = _entries(groupby, age_bins)
     by_type = types_key(adata, keys)
     columns = _group_columns(adata, keys, table, entries, sample_key, age_bins)

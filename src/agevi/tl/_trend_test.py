@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import rankdata
 
-from agevi import _checks, _keys, _names, metrics
+from agevi import _checks, _keys, _names, _subjects, metrics
 from agevi._compat import written_to
 from agevi.metrics import _kernels
 from agevi.tl._age_correlation import Units, permuted_ages
@@ -183,7 +183,7 @@ def samples_in_order(
     DataFrame with the columns ``subject``, ``predicted``, ``order`` (float64), ``level`` (as the column has it) and
     ``group``; the names of the levels where these are counted; and the samples that shaped the clock.
     """
-    table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)")
+    table = _subjects.subject_table(adata, keys)
     given = sample_values(adata, table, order_key, "order_key", keys=keys, sample_key=sample_key)
     where = f"adata.uns[{keys.subjects!r}]" if order_key in table else "adata.obs"
     if given.isna().all():

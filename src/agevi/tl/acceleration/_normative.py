@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import linregress
 
-from agevi import _checks, _keys, _names
+from agevi import _checks, _keys, _names, _subjects
 from agevi._compat import written_to
 from agevi.tl._evaluate_by import sample_values
 from agevi.tl.acceleration import _norms
@@ -152,7 +152,7 @@ def _samples(
     adata: AnnData, groupby: str | None, reference: Any, keys: _keys.Keys
 ) -> tuple[pd.DataFrame, list[str], int]:
     """Held-out samples with ``group`` and ``reference``, the names of the reference groups, and how many are left out."""
-    table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)")
+    table = _subjects.subject_table(adata, keys)
     group = pd.Series("", index=table.index, dtype=object)
     chosen: list[str] = []
     if groupby is not None:

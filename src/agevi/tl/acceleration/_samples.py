@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _names
+from agevi import _checks, _keys, _names, _subjects
 from agevi.tl._evaluate_by import OVERALL, sample_values
 from agevi.tl._judged import TYPE, of_types, types_key
 from agevi.tl.acceleration._design import Covariate
@@ -69,7 +69,7 @@ def held_out_samples(
     keys
         Slots of the predictions.
     """
-    table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)").rename_axis(None)
+    table = _subjects.subject_table(adata, keys).rename_axis(None)
     if groupby is None:
         raise ValueError(
             f"groupby=None; pass the column with the groups to compare, such as {_checks.listed(_candidates(adata, table, keys))}."

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _names
+from agevi import _checks, _keys, _names, _subjects
 from agevi._ages import AgeTransform
 from agevi._compat import written_to
 from agevi.tl._evaluate_by import sample_values
@@ -114,7 +114,7 @@ def calibrate(
     _checks.anndata(adata)
     keys = _keys.Keys(key_added)
     call = f"agevi.tl.aggregate_subjects(adata, key_added={key_added!r})"
-    table: pd.DataFrame = _checks.slot(adata, keys.subjects, "uns", call)
+    table = _subjects.subject_table(adata, keys, call)
     own = held_out_with_ages(table, keys)
     used = table[own]
     cohorts = {}

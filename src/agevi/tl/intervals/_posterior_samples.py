@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _subjects
 from agevi.tl._judged import types_key
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Samples:
 
 def whole(adata: AnnData, keys: _keys.Keys) -> Samples:
     """One prediction of every sample."""
-    table = _checks.slot(adata, keys.subjects, "uns", "agevi.tl.aggregate_subjects(adata)")
+    table = _subjects.subject_table(adata, keys)
     held_out = table["role"].isin(_keys.HELD_OUT_ROLES).to_numpy()
     predicted = table["predicted"].notna().to_numpy()
     kept = table.loc[held_out & predicted, ["subject", "age", "predicted", "n_cells"]]
@@ -57,6 +57,7 @@ def by_type(adata: AnnData, keys: _keys.Keys, cell_type_key: str) -> Samples:
     """Predictions of every sample by the clocks of the types."""
     call = f"agevi.tl.cross_validate(adata, model_cls, groupby={cell_type_key!r}, key_added={keys.key_added!r}, ...)"
     long = _checks.slot(adata, keys.table("by_group"), "uns", call)
+    _subjects.check_cells(adata, keys, long["sample"], keys.table("by_group"))
     groupby = types_key(adata, keys)
     if groupby != cell_type_key:
         raise ValueError(

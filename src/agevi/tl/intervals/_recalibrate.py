@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _ages, _checks, _keys, _names
+from agevi import _ages, _checks, _keys, _names, _subjects
 from agevi._compat import written_to
 from agevi.metrics._regression import check_level
 from agevi.tl._evaluate_by import sample_values
@@ -126,9 +126,8 @@ def recalibrate(
     old, new = _keys.Keys(key), _keys.Keys(key_added)
     check_outputs([by, labels], [new.predicted, new.predicted_sample, new.role, new.fold], key_added)
     call = "agevi.tl.aggregate_subjects(adata)"
-    table = _checks.slot(
-        adata, old.subjects, "uns", call if key == _keys.DEFAULT_KEY else f"{call[:-1]}, key_added={key!r})"
-    )
+    call = call if key == _keys.DEFAULT_KEY else f"{call[:-1]}, key_added={key!r})"
+    table = _subjects.subject_table(adata, old, call)
     record = dict(adata.uns.get(old.uns, {}))
     cohort = _cohorts(adata, table, by, old)
     scale = _ages.AgeTransform.of(record)

@@ -1,0 +1,53 @@
+"""The table of samples, and whether it is still that of the cells."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _keys, _names
+
+logger = logging.getLogger(__name__)
+
+
+def subject_table(adata: AnnData, keys: _keys.Keys, call: str = "agevi.tl.aggregate_subjects(adata)") -> pd.DataFrame:
+    """The table of samples for what judges or draws it: refused where some of its samples have no cells any more."""
+    table: pd.DataFrame = _checks.slot(adata, keys.subjects, "uns", call)
+    check_cells(adata, keys, table.index, keys.subjects)
+    return table
+
+
+def check_cells(adata: AnnData, keys: _keys.Keys, samples: Iterable[str], slot: str) -> None:
+    """Refuse a table of which some samples have no cells any more, as after subsetting."""
+    text = _without_cells(adata, keys, samples, slot)
+    if text:
+        raise ValueError(
+            f"{text}; run agevi.tl.aggregate_subjects again, which makes the table of the cells that are left."
+        )
+
+
+def say_without_cells(adata: AnnData, keys: _keys.Keys, samples: Iterable[str], slot: str) -> None:
+    """One line of the log where :func:`check_cells` refuses."""
+    text = _without_cells(adata, keys, samples, slot)
+    if text:
+        logger.warning("%s; agevi.tl.aggregate_subjects makes the table of the cells that are left.", text)
+
+
+def _without_cells(adata: AnnData, keys: _keys.Keys, samples: Iterable[str], slot: str) -> str:
+    """Which samples have no cells, as the start of a message; empty for none, and for all, whose names are of another column."""
+    record = adata.uns.get(keys.uns, {})
+    sample_key = record.get("sample_key") or record.get("subject_key")
+    if not sample_key or sample_key not in adata.obs:
+        return ""
+    there = set(_names.names(pd.Series(adata.obs[sample_key].unique())).dropna())
+    wanted = list(dict.fromkeys(samples))
+    absent = [name for name in wanted if name not in there]
+    if not absent or len(absent) == len(wanted):
+        return ""
+    return (
+        f"{len(absent)} of {len(wanted)} samples of adata.uns[{slot!r}] ({_checks.listed(absent, 3)}) have no cells in "
+        f"adata.obs[{sample_key!r}]"
+    )
