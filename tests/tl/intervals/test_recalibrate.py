@@ -326,3 +326,35 @@ def test_a_calibration_tells_the_errors_that_shrink_a_shift(cohort):
     np.testing.assert_allclose(
         cohort.uns["agevi_calibration_params"]["residuals"], np.sort(residual), rtol=1e-6, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("transform", ["none", "log"])
+def test_ages_beyond_those_of_the_labelled_are_told(caplog, transform):
+    """The line is not clipped; its reach is counted and told with the ages that come out."""
+    adata = cohorts(transform=transform)
+    table = agevi.get.subjects_df(adata).set_index("sample")
+    middle = table.loc["b00":].sort_values("predicted").index[12:24]
+    adata.obs["known"] = adata.obs["age"].where(adata.obs["donor"].isin(middle))
+    agevi.tl.recalibrate(adata, by="lab", labels="known")
+    row = adata.uns["recalibrated_recalibration"].set_index("cohort")
+    low, high = table.loc[middle, "predicted"].agg(["min", "max"])
+    np.testing.assert_allclose(row.loc["b", ["labelled_low", "labelled_high"]].astype(float), [low, high])
+    assert row["n_beyond"].tolist() == [0, 28]
+    beyond = table.loc["b00":].index.difference(middle)
+    new = agevi.get.subjects_df(adata, key_added="recalibrated").set_index("sample").loc[beyond, "predicted"]
+    (line,) = [r.getMessage() for r in caplog.records if "extrapolated" in r.getMessage()]
+    assert line.startswith(
+        "28 of 28 samples of cohort 'b' are predicted outside the range of the 12 labelled controls ("
+    )
+    assert f"predictions {low:.1f} to {high:.1f}" in line
+    assert f"their recalibrated ages, {new.min():.1f} to {new.max():.1f}, and" in line
+
+
+def test_a_cohort_within_the_labelled_is_not_warned_of(caplog):
+    adata = cohorts()
+    table = agevi.get.subjects_df(adata).set_index("sample")
+    order = table.loc["b00":].sort_values("predicted").index
+    adata.obs["known"] = adata.obs["age"].where(adata.obs["donor"].isin([*order[:5], *order[-5:]]))
+    agevi.tl.recalibrate(adata, by="lab", labels="known")
+    assert adata.uns["recalibrated_recalibration"]["n_beyond"].tolist() == [0, 0]
+    assert "extrapolated" not in caplog.text

@@ -16,6 +16,7 @@ from agevi.metrics._regression import check_level
 from agevi.tl._evaluate_by import sample_values
 from agevi.tl._plan import check_outputs
 from agevi.tl.intervals import _recalibration as kernel
+from agevi.tl.intervals import _recalibration_said as said
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def recalibrate(
     observation. From 5 to 9 on predictions are shifted by the mean residual, shrunk by how much cohorts differ; their
     intervals are those of the calibration, widened. Fewer than 5 are refused. Label controls, not cases: whatever makes
     cases look older would be removed. The labelled subjects get the role ``"recalibration"``, which no later figure or
-    test counts. Intervals hold for subjects like the labelled ones.
+    test counts. Intervals hold for subjects like the labelled ones: label the youngest and the oldest controls too, since beyond
+    their predictions the line is extrapolated, of which one line of the log tells.
 
     Parameters
     ----------
@@ -82,7 +84,8 @@ def recalibrate(
     ``adata.uns[f"{key_added}_recalibration"]``
         DataFrame, one row per cohort: ``cohort``, ``kind``, ``n_labelled`` (subjects), ``n`` (samples that remain),
         ``gap`` (mean of prediction minus age of the labelled subjects before, in the unit of age), and ``intercept``,
-        ``slope`` and ``sd`` of the correction on the clock's scale.
+        ``slope`` and ``sd`` of the correction on the clock's scale, ``labelled_low`` and ``labelled_high``, the range of the
+        labelled samples' predictions before, and ``n_beyond`` samples outside it, where a line is extrapolated.
     ``adata.uns[key_added]``, ``adata.uns[f"{key_added}_recalibration_params"]``
         The record of the predictions, and the arguments.
 
@@ -142,7 +145,8 @@ def recalibrate(
         others = parts[name] & ~_of_subjects(table, chosen & parts[name])
         rows.append(_row(table, known, chosen, others, move, name))
         _apply(out, move, scale, parts[name], chosen, others, known)
-    _say_kept([row["cohort"] for row in rows if row["kind"] == NONE], by, old)
+        said.say_beyond(table, out, rows[-1], chosen, others)
+    said.say_kept([row["cohort"] for row in rows if row["kind"] == NONE], by, old)
     stored = _stored(out, pd.DataFrame(rows), record, old, new)
     params = {"by": by, "key": key, "labels": labels, "kind": kind, "level": float(level)}
     of_cell = _sample_of_cell(adata, out, record, old)
@@ -303,12 +307,13 @@ def _row(
         "n_labelled": 0,
         "n": n,
         **dict.fromkeys(("gap", "intercept", "slope", "sd"), np.nan),
+        **said.EMPTY,
     }
     if move is None:
         return row
     gap = (table["predicted"] - known)[chosen].groupby(table.loc[chosen, "subject"]).mean().mean()
     own = {"gap": float(gap), "intercept": move.intercept, "slope": move.slope, "sd": move.sd}
-    return row | {"kind": move.kind, "n_labelled": move.n} | own
+    return row | {"kind": move.kind, "n_labelled": move.n} | own | said.labelled_range(table, chosen, others)
 
 
 def _apply(
@@ -336,16 +341,6 @@ def _apply(
     out.loc[rows & ~others.to_numpy(), "role"] = _keys.RECALIBRATION
     out.loc[rows, "sd_cells"] = np.nan  # the spread of cells is that of the old predictions
     out.loc[chosen, "age"] = known[chosen]
-
-
-def _say_kept(kept: list[str], by: str | None, keys: _keys.Keys) -> None:
-    """Warn of cohorts that nobody is labelled in."""
-    if kept:
-        logger.warning(
-            "%d cohorts of by=%r have no labelled subject (%s): they keep the predictions and intervals of key=%r, which in a "
-            "cohort that the clock has not seen cover less than their level.",
-            len(kept), by, _checks.listed(kept), keys.key_added,
-        )  # fmt: skip
 
 
 def _stored(
