@@ -157,6 +157,13 @@ def with_intervals(n: int, n_groups: int = 3, long: bool = False) -> ad.AnnData:
     return adata
 
 
+def with_posterior(n: int, n_groups: int = 3, long: bool = False) -> ad.AnnData:
+    """A cohort of which the held-out samples have a posterior."""
+    adata = cohort(n, n_groups=n_groups, long=long)
+    tl.subject_posterior(adata, level=0.8, rng=0)
+    return adata
+
+
 def calibrated(n: int) -> ad.AnnData:
     """A cohort that was calibrated, most of it held out."""
     adata, rng = cohort(n), np.random.default_rng(7)
@@ -244,6 +251,7 @@ def _add_intervals(add: Callable[..., None]) -> None:
     for n in (8, 40, 755):
         add(pl.subject_intervals, f"{n} samples", with_intervals, n)
         add(pl.calibration, f"{n} samples", calibrated, n)
+    add(pl.subject_intervals, "60 posteriors", with_posterior, 60, table="posterior")
     add(pl.subject_intervals, "40 in panels", with_intervals, 40, groupby="group", order_by="age")
     add(pl.subject_intervals, "755 by long groups", with_intervals, 755, 7, True, color_by="group")
     add(pl.subject_intervals, "755 in 7 panels", with_intervals, 755, 7, True, groupby="group")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
+import agevi
 from agevi import pl
 from agevi.pl._subject_intervals import _OUTSIDE
-from tests.pl.figures import cohort, with_intervals
+from tests.pl.figures import cohort, with_intervals, with_posterior
 from tests.test_gates import patterns
 
 
@@ -76,3 +78,47 @@ def test_refusals(make, arguments, message):
     with pytest.raises(ValueError, match=message) as raised:
         pl.subject_intervals(make(8), **arguments)
     assert any(row.match(str(raised.value)) for row in patterns())
+
+
+def test_the_posterior_is_drawn_around_its_mean():
+    adata = with_posterior(60)
+    table = agevi.get.posterior_df(adata).sort_values("mean")
+    ax = pl.subject_intervals(adata, table="posterior")
+    np.testing.assert_allclose(rows(ax), table[["lower", "upper"]])
+    np.testing.assert_allclose(ax.collections[1].get_offsets()[:, 0], table["mean"])
+    inside = table["age"].between(table["lower"], table["upper"]).sum()
+    note = " ".join(t.get_text() for t in ax.texts)
+    assert f"{len(table)} intervals at 80 %" in note
+    assert f"{inside} of {len(table)} ages inside" in note
+    roles = adata.uns["agevi_subjects"]["role"].loc[table["sample"]]
+    one = pl.subject_intervals(adata, table="posterior", roles=roles.iloc[0], color_by="group")
+    assert len(rows(one)) == (roles == roles.iloc[0]).sum()
+
+
+def test_the_posterior_of_types_is_drawn_for_all_of_them_together():
+    """Without a table of subjects, which predictions by types do not need."""
+    adata = with_posterior(60)
+    table = adata.uns["agevi_posterior"]
+    adata.uns["agevi_posterior"] = pd.concat([table, table.assign(type="T", lower=0.0, upper=150.0)], ignore_index=True)
+    del adata.uns["agevi_subjects"]
+    ax = pl.subject_intervals(adata, table="posterior")
+    np.testing.assert_allclose(rows(ax), table.sort_values("mean")[["lower", "upper"]])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        pytest.param(
+            {"table": "posteriors"},
+            ValueError,
+            "table='posteriors' is not known; choose one of 'calibration'",
+            id="table",
+        ),
+        pytest.param({"table": "posterior"}, KeyError, "is absent; run agevi.tl.subject_posterior", id="no posterior"),
+    ],
+)
+def test_posteriors_that_are_not_there(kwargs, error, message):
+    with pytest.raises(error, match=message):
+        pl.subject_intervals(with_intervals(40), **kwargs)
+    with pytest.raises(ValueError, match="no sample of roles='train' has a posterior in adata.uns"):
+        pl.subject_intervals(with_posterior(60), table="posterior", roles="train")

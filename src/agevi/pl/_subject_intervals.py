@@ -17,6 +17,9 @@ from agevi.pl._figure import figure
 from agevi.pl._panels import label_outer, panels
 from agevi.tl._evaluate_by import sample_values
 
+TABLES = ("calibration", "posterior")
+ALL = "all"
+"""Name, in the table of posteriors, of all types of cells together."""
 ORDERS = ("predicted", "age")
 MAX_NAMED = 60
 """Samples up to which rows are named."""
@@ -39,6 +42,7 @@ class _Look(NamedTuple):
 def subject_intervals(
     adata: AnnData,
     *,
+    table: Literal["calibration", "posterior"] = "calibration",
     order_by: Literal["predicted", "age"] = "predicted",
     color_by: str = "role",
     groupby: str | None = None,
@@ -59,7 +63,10 @@ def subject_intervals(
     ----------
     adata
         Annotated data with intervals in the subject table, from :func:`agevi.tl.calibrate`, :func:`agevi.tl.recalibrate`, or
-        :func:`agevi.tl.aggregate_subjects` with a calibrated clock.
+        :func:`agevi.tl.aggregate_subjects` with a calibrated clock; or after :func:`agevi.tl.subject_posterior`.
+    table
+        ``"calibration"``: intervals of the subject table; ``"posterior"``: those of :func:`agevi.tl.subject_posterior`, of all
+        types of cells together, with the posterior mean as the point.
     order_by
         Rows rise with ``"predicted"`` or with ``"age"``; samples without an age are then at the top.
     color_by
@@ -85,9 +92,9 @@ def subject_intervals(
     Raises
     ------
     KeyError
-        The subject table or a column is absent.
+        The subject table, the posterior or a column is absent.
     ValueError
-        No sample has an interval, ``order_by`` is unknown, or a column has several values in a sample.
+        No sample has an interval, ``order_by`` or ``table`` is unknown, or a column has several values in a sample.
 
     Examples
     --------
@@ -104,34 +111,35 @@ def subject_intervals(
     'Age (years)'
     """
     _checks.choice(order_by, ORDERS, "order_by")
+    _checks.choice(table, TABLES, "table")
     keys = _keys.Keys(key_added)
-    table = _with_intervals(adata, keys, roles)
+    samples = _with_intervals(adata, keys, roles) if table == TABLES[0] else _posterior(adata, keys, roles)
     for column, argument in ((color_by, "color_by"), (groupby, "groupby")):
         if column is not None:
-            values = sample_values(adata, table, column, argument, keys=keys)
-            table[f"_{argument}"] = _names.names(values, f"{argument}={column!r}").fillna("").to_numpy()
-    groups = _base.in_order(table["_color_by"])
+            values = sample_values(adata, samples, column, argument, keys=keys)
+            samples[f"_{argument}"] = _names.names(values, f"{argument}={column!r}").fillna("").to_numpy()
+    groups = _base.in_order(samples["_color_by"])
     column = keys.role if color_by == "role" else color_by
     look = _Look(
         _base.group_colors(adata, column, groups, palette),
-        _limits(table),
-        groupby is None and len(table) <= MAX_NAMED,
+        _limits(samples),
+        groupby is None and len(samples) <= MAX_NAMED,
         _base.age_unit(adata, key_added),
     )
-    table = table.sort_values([order_by, "predicted"], na_position="last", kind="stable")
-    level = _level(adata, keys)
+    samples = samples.sort_values([order_by, "predicted"], na_position="last", kind="stable")
+    level = _level(adata, keys, ("calibration", "recalibration") if table == TABLES[0] else (table,))
     if groupby is None:
-        ax = _base.axes(ax, 4.0, float(np.clip(_ROW * len(table), _LEAST, _MOST * (1 + 0.7 * look.named))))
-        _draw(ax, table, look)
-        _base.legend(ax, handles=_handles(table, look), note=_inside_text(table, level))
+        ax = _base.axes(ax, 4.0, float(np.clip(_ROW * len(samples), _LEAST, _MOST * (1 + 0.7 * look.named))))
+        _draw(ax, samples, look)
+        _base.legend(ax, handles=_handles(samples, look), note=_inside_text(samples, level))
         return ax
-    drawn = panels(_base.in_order(table["_groupby"]), f"groupby={groupby!r}", n_cols=n_cols, ax=ax)
+    drawn = panels(_base.in_order(samples["_groupby"]), f"groupby={groupby!r}", n_cols=n_cols, ax=ax)
     for title, (name, panel) in zip(_base.shortened(drawn, TITLE), drawn.items(), strict=True):
-        part = table[table["_groupby"] == name]
+        part = samples[samples["_groupby"] == name]
         _draw(panel, part, look)
         _base.title(panel, _base.role_name(title) if name else "not named", _inside_text(part, level).split("\n"))
     corner = list(drawn.values())[min(n_cols, len(drawn)) - 1 if ax is None else -1]
-    _base.legend(corner, handles=_handles(table, look))
+    _base.legend(corner, handles=_handles(samples, look))
     if ax is None:
         label_outer(list(drawn.values()), min(n_cols, len(drawn)))
     return drawn
@@ -153,6 +161,30 @@ def _with_intervals(adata: AnnData, keys: _keys.Keys, roles: str | Sequence[str]
     return found
 
 
+def _posterior(adata: AnnData, keys: _keys.Keys, roles: str | Sequence[str] | None) -> pd.DataFrame:
+    """Posterior mean, as what is predicted, and interval of samples of some roles, indexed by sample."""
+    given = [roles] if isinstance(roles, str) else roles
+    wanted = None if given is None else [_checks.choice(role, _keys.ROLES, "roles") for role in given]
+    found = get.posterior_df(adata, key_added=keys.key_added)
+    slot = keys.table("posterior")
+    found = (
+        found[found["type"] == ALL].set_index("sample").drop(columns="predicted").rename(columns={"mean": "predicted"})
+    )
+    _subjects.check_cells(adata, keys, found.index, slot)
+    table = adata.uns.get(keys.subjects)  # absent where types alone were predicted
+    others = pd.DataFrame(index=found.index) if table is None else table.reindex(found.index)
+    others = others[[column for column in others if column not in found]]
+    if "role" not in others:
+        others = others.assign(role=_keys.OUT_OF_FOLD)
+    found = found.join(others)
+    found = found if wanted is None else found[found["role"].isin(wanted)].copy()
+    if found.empty:
+        raise ValueError(
+            f"no sample of roles={roles!r} has a posterior in adata.uns[{slot!r}]; pass other roles, or None for all."
+        )
+    return found
+
+
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
     """Limits of the ages, which single intervals far beyond all others do not widen."""
     centre = table[["age", "predicted"]].to_numpy(dtype=np.float64)
@@ -163,9 +195,9 @@ def _limits(table: pd.DataFrame) -> tuple[float, float]:
     )
 
 
-def _level(adata: AnnData, keys: _keys.Keys) -> float:
+def _level(adata: AnnData, keys: _keys.Keys, nouns: Sequence[str]) -> float:
     """Level of the intervals, NaN where it was not recorded."""
-    for noun in ("calibration", "recalibration"):
+    for noun in nouns:
         params = adata.uns.get(keys.table_params(noun), {})
         if "level" in params:
             return float(params["level"])
