@@ -351,6 +351,20 @@ def trained_on_cases(a):
     a.uns["agevi"]["params"] = {"train_on": "condition == 'case'"}
 
 
+def trained_on_everybody(a):
+    a.uns["agevi"]["params"] = {"n_folds": 5}
+
+
+def trained_on_some(a):
+    a.uns["agevi"]["params"] = {"train_on": "site != 'a'", "n_folds": 5}
+
+
+def trained_at_equal_age(a):
+    trained_on_everybody(a)
+    case = a.obs["condition"] == "case"
+    a.obs["age"] -= np.where(case, a.obs.loc[case, "age"].mean() - a.obs.loc[~case, "age"].mean(), 0.0)
+
+
 def trained_on_controls(a):
     a.uns["agevi"]["params"] = {"train_on": "condition == 'control'"}
 
@@ -381,6 +395,9 @@ FLAGS = {
         "confounded",
     ),
     "trained on cases": (trained_on_cases, {}, "confounded"),
+    "trained on everybody": (trained_on_everybody, {}, "trained_on_group"),
+    "trained on some of both": (trained_on_some, {}, "trained_on_group"),
+    "trained at equal age": (trained_at_equal_age, {}, ""),
     "trained on controls": (trained_on_controls, {}, ""),
     "trained by a column that is gone": (trained_on_what_is_gone, {}, ""),
     "a covariate that is almost the group": (site_of_cases, {"covariates": "site"}, "confounded"),
@@ -400,6 +417,16 @@ def test_flags(case, caplog):
     if expected.endswith("signal"):
         assert np.isnan(row["scaled"])
         assert np.isnan(row["scaled_low"]) == (expected == "no_age_signal")
+
+
+def test_the_flag_of_a_clock_that_learnt_from_cases_names_what_to_do(caplog):
+    adata, _ = planted(shift=10.0)
+    trained_on_everybody(adata)
+    row = row_of(adata)
+    assert row["flags"] == "trained_on_group"
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "trained on 'case', too, whose subjects are " in line
+    assert line.endswith("tl.cross_validate(train_on=\"condition == 'control'\").")
 
 
 ERRORS = {
@@ -638,4 +665,4 @@ def test_covid_is_flagged(data_dir):
     adata = ad.read_h5ad(data_dir / "sc_covid_mild_severe_15donors" / "sc_covid_mild_severe_15donors.h5ad")
     agevi.tl.cross_validate(adata, agevi.model.PLSClock, age_key="age", subject_key="donor")
     agevi.tl.aggregate_subjects(adata)
-    assert row_of(adata, reference="mild")["flags"] == "no_age_signal;few_subjects"
+    assert row_of(adata, reference="mild")["flags"] == "no_age_signal;trained_on_group;few_subjects"

@@ -114,7 +114,8 @@ def age_acceleration(  # noqa: PLR0913
     - ``detectable``: 2.8 standard errors, the true difference that would be found at p < .05 four times in five.
     - ``flags``, joined by ";": ``no_age_signal`` (``slope_t`` below 2), ``weak_age_signal`` (below 4), ``ages_do_not_overlap``
       (less than half of the group has an age within the range of the reference), ``confounded`` (covariates explain more than three
-      quarters of the group; or the groups were predicted by different clocks, by roles or by folds), ``few_subjects`` (fewer
+      quarters of the group; or the groups were predicted by different clocks, by roles or by folds), ``trained_on_group`` (the
+      clocks were trained on both groups, whose mean ages are more than a quarter of a standard deviation apart), ``few_subjects`` (fewer
       than 10 in a group).
     - ``sentence``: the row in words.
 
@@ -173,7 +174,7 @@ def age_acceleration(  # noqa: PLR0913
         composition_key=composition_key, by=by, keys=keys,
     )  # fmt: skip
     settings = Settings(
-        age_df=age_df, paired=bool(paired), level=level,
+        groupby=str(groupby), age_df=age_df, paired=bool(paired), level=level,
         n_permutations=n_permutations, seed=int(generator.integers(2**32)),
     )  # fmt: skip
     unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))

@@ -63,6 +63,8 @@ SIGNAL, STRONG = 2.0, 4.0
 OVERLAP = 0.5
 EXACT = 1e-6
 """Residual standard deviation, by that of the predictions, up to which it is rounding."""
+APART = 0.25
+"""Distance of mean ages, in standard deviations of age, from which a clock can take the disease for age."""
 EXPLAINED = 0.75
 """Share of the group that covariates explain from which the standard error is twice that without them."""
 
@@ -71,6 +73,7 @@ EXPLAINED = 0.75
 class Settings:
     """Arguments of the comparison."""
 
+    groupby: str
     age_df: Any
     paired: bool
     level: float
@@ -130,7 +133,7 @@ def compare(
         raise Unusable(f"the predictions of {argument} follow exactly from {names}, so that nothing is left to compare; leave "
                        "out covariates that were made of predictions.", "confounded")  # fmt: skip
     del row["residual_sd"]
-    reasons = _flags(row, pair, group, reference, design.explained)
+    reasons = _flags(row, pair, group, reference, design.explained, settings.groupby)
     row["flags"] = ";".join(dict.fromkeys(flag for flag, _ in reasons))
     return row, [reason for _, reason in reasons]
 
@@ -185,7 +188,7 @@ def _estimates(design: Design, predicted: np.ndarray, cluster: np.ndarray | None
 
 
 def _flags(
-    row: dict[str, Any], pair: pd.DataFrame, group: str, reference: str, explained: float
+    row: dict[str, Any], pair: pd.DataFrame, group: str, reference: str, explained: float, groupby: str
 ) -> list[tuple[str, str]]:
     """Flags of a comparison, each with the line that explains it."""
     own, ref = pair[pair["is_group"]], pair[~pair["is_group"]]
@@ -206,6 +209,7 @@ def _flags(
         out.append(("confounded", f"{who}: covariates explain {explained:.0%} of the group, so little of it is left to "
                     "compare."))  # fmt: skip
     out += [("confounded", f"{who}: {why}") for why in _clocks_differ(own, ref, group, reference)]
+    out += [("trained_on_group", f"{who}: {why}") for why in _learnt_group(own, ref, group, reference, groupby)]
     n = {group: own["subject"].nunique(), reference: ref["subject"].nunique()}
     few = min(n, key=lambda name: n[name])
     if n[few] < FEW_SUBJECTS:
@@ -235,6 +239,21 @@ def _clocks_differ(own: pd.DataFrame, ref: pd.DataFrame, group: str, reference: 
             out.append(f"the predictions of {name!r} come from {there} of {n_folds} folds, whose clocks differ; balance folds "
                        "with tl.cross_validate(stratify_by=...).")  # fmt: skip
     return out
+
+
+def _learnt_group(own: pd.DataFrame, ref: pd.DataFrame, group: str, reference: str, groupby: str) -> list[str]:
+    """Whether clocks that learnt from both groups can take what sets the group apart for age."""
+    if "trains" not in own or not (own["trains"].any() and ref["trains"].any()):
+        return []
+    older = (own["age"].mean() - ref["age"].mean()) / pd.concat([own["age"], ref["age"]]).std()
+    if not abs(older) > APART:
+        return []
+    column = groupby if groupby.isidentifier() else f"`{groupby}`"
+    return [
+        f"the clock was trained on {group!r}, too, whose subjects are {abs(older):.1f} standard deviations of age "
+        f"{'older' if older > 0 else 'younger'}, so that it can take what sets {group!r} apart for age; train on the "
+        f"reference alone: tl.cross_validate(train_on=\"{column} == '{reference}'\")."
+    ]
 
 
 def sample_rows(frame: pd.DataFrame, of_type: str, samples: Samples, settings: Settings) -> pd.DataFrame:

@@ -19,6 +19,8 @@ from agevi.tl.acceleration._design import Covariate
 logger = logging.getLogger(__name__)
 
 _MOST_LEVELS = 6  # of columns that are offered as groups
+CROSS_VALIDATED = "n_folds"
+"""Argument that tl.cross_validate records and other tools do not."""
 _CODES = 10  # different whole numbers up to which a covariate may be a code
 
 
@@ -289,9 +291,12 @@ def _comparable(part: pd.DataFrame, reference: str) -> bool:
 def _trains(adata: AnnData, keys: _keys.Keys) -> set[str] | None:
     """Subjects that trained the clocks of other folds, None where that is not recorded or can no longer be told."""
     stored = adata.uns.get(keys.uns, {})
-    query, subject_key = stored.get("params", {}).get("train_on"), stored.get("subject_key")
-    if not query or subject_key not in adata.obs:
+    params, subject_key = stored.get("params", {}), stored.get("subject_key")
+    query = params.get("train_on")
+    if subject_key not in adata.obs or not (query or CROSS_VALIDATED in params):
         return None
+    if not query:
+        return set(_names.names(adata.obs[subject_key]).dropna())
     try:
         cells = adata.obs.query(str(query))
     except Exception:  # columns were dropped or renamed since
