@@ -289,6 +289,10 @@ def test_types_of_cells():
         assert rows.loc[name, "p"] == pytest.approx(theirs.pvalues[1], rel=1e-8)
     np.testing.assert_allclose(rows["p_adjusted"].iloc[1:], scipy.stats.false_discovery_control(rows["p"].iloc[1:]))
     assert rows["p_adjusted"].iloc[0] == rows["p"].iloc[0]
+    p, corrected = (f"{rows.loc['mono', name]:.3f}".removeprefix("0") for name in ("p", "p_adjusted"))
+    assert f", p = {p}, {corrected} corrected for 3 types; n = " in rows.loc["mono", "sentence"]
+    assert ", < .001 corrected for 3 types" in rows.loc["CD4/CD8", "sentence"]
+    assert "corrected" not in rows.loc["overall", "sentence"]
     assert rows.loc["CD4/CD8", "p_adjusted"] < 0.001
     samples = get.acceleration_df(adata, "samples")
     assert samples.groupby("type").size().to_dict() == {"overall": 60, "B": 60, "CD4/CD8": 60, "mono": 60}

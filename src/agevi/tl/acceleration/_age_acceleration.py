@@ -180,7 +180,10 @@ def age_acceleration(  # noqa: PLR0913
     unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))
     rows, notes = _rows(samples, settings)
     groups = _adjusted(pd.DataFrame(rows))
-    groups["sentence"] = [sentence(dict(row), samples.covariates, unit, level) for _, row in groups.iterrows()]
+    groups["sentence"] = [
+        sentence(dict(row), samples.covariates, unit, level, _family(groups, row["type"] == OVERALL))
+        for _, row in groups.iterrows()
+    ]
     parts = [sample_rows(frame, name, samples, settings) for name, frame in samples.tables.items()]
     tables = {"groups": _typed(groups[COLUMNS], COUNTS), "samples": _typed(pd.concat(parts)[SAMPLE_COLUMNS], [])}
     params = {
@@ -235,6 +238,13 @@ def _adjusted(groups: pd.DataFrame) -> pd.DataFrame:
         if known.any():
             adjusted[known] = false_discovery_control(p[known])
     return groups.assign(p_adjusted=adjusted)
+
+
+def _family(groups: pd.DataFrame, overall: bool) -> str:
+    """What the p values of the overall rows, or of those of types, are corrected for; "" for a single one."""
+    n = int(groups["p"][(groups["type"] == OVERALL) == overall].notna().sum())
+    one_group = groups["group"].nunique() == 1
+    return "" if n < 2 else f"{n} {'groups' if overall else 'types' if one_group else 'comparisons'}"
 
 
 def _typed(table: pd.DataFrame, counts: list[str]) -> pd.DataFrame:

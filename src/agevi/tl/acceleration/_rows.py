@@ -294,7 +294,7 @@ def sample_rows(frame: pd.DataFrame, of_type: str, samples: Samples, settings: S
     return out.assign(**columns)[SAMPLE_COLUMNS]
 
 
-def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level: float) -> str:
+def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level: float, family: str = "") -> str:
     """The result in words, as a paper prints it.
 
     Parameters
@@ -307,6 +307,8 @@ def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level:
         Unit of age.
     level
         Coverage of the interval.
+    family
+        What ``p_adjusted`` is corrected for; "" where it is p.
     """
     where = "" if row["type"] == OVERALL else f" ({row['type']})"
     who = f"{row['group']}{where}"
@@ -318,6 +320,9 @@ def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level:
     coverage = "" if level == 0.95 else f"{100 * level:g}% interval "
     adjusted = f", adjusted for {', '.join(c.name for c in covariates)}" if covariates else ""
     kind = "HC3" if row["df"] != row["n_subjects"] - 1 else "CR3"
+    corrected = (
+        f", {p_text(row['p_adjusted']).removeprefix('p ').removeprefix('= ')} corrected for {family}" if family else ""
+    )
     permuted = "" if np.isnan(row["p_permutation"]) else f", permutation {p_text(row['p_permutation'])}"
     n = f"n = {row['n']} vs {row['n_reference']} subjects"
     if row["n"] + row["n_reference"] != row["n_subjects"]:
@@ -326,7 +331,7 @@ def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level:
     return (
         f"{who}: {size} {unit} {old} on the clock's scale than {row['reference']} of the same age "
         f"[{coverage}{row['low']:.{digits}f}, {row['high']:.{digits}f}]{adjusted}, {kind} ANCOVA t({row['df']:.0f}) = {row['t']:.2f}, "
-        f"{p_text(row['p'])}{permuted}; {n}; detectable difference {row['detectable']:.{digits}f} {unit}{flags}."
+        f"{p_text(row['p'])}{corrected}{permuted}; {n}; detectable difference {row['detectable']:.{digits}f} {unit}{flags}."
     )
 
 
