@@ -113,7 +113,9 @@ def test_adjusts_for_composition():
     agevi.tl.aggregate_subjects(cells)
     counts = pd.crosstab(cells.obs["donor"], cells.obs["kind"]).loc[table["donor"], list(kinds[:3])].to_numpy() + 0.5
     ratios = np.log(counts) - np.log(counts).mean(axis=1, keepdims=True)
-    check_equal(row_of(cells, composition_key="kind"), reference(table, ratios[:, 1:].T))  # whichever type is dropped
+    row = row_of(cells, composition_key="kind")
+    check_equal(row, reference(table, ratios[:, 1:].T))  # whichever type is dropped
+    assert "], adjusted for the shares of kind, HC3" in row["sentence"]
 
 
 def test_subjects_with_visits_are_left_out_as_a_whole():

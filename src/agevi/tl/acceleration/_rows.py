@@ -318,7 +318,8 @@ def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level:
     old = "older" if row["difference"] >= 0 else "younger"
     size = f"{abs(row['difference']):.{digits}f}"
     coverage = "" if level == 0.95 else f"{100 * level:g}% interval "
-    adjusted = f", adjusted for {', '.join(c.name for c in covariates)}" if covariates else ""
+    terms = [f"the shares of {c.name}" if c.kind == "composition" else c.name for c in covariates]
+    adjusted = f", adjusted for {', '.join(terms)}" if terms else ""
     kind = "HC3" if row["df"] != row["n_subjects"] - 1 else "CR3"
     corrected = (
         f", {p_text(row['p_adjusted']).removeprefix('p ').removeprefix('= ')} corrected for {family}" if family else ""
