@@ -461,6 +461,8 @@ ERRORS = {
     "covariate absent": (None, {"covariates": ["lab"]}, KeyError, "covariates='lab' is not a column of adata.obs"),
     "covariate is the group": (None, {"covariates": ["condition"]}, ValueError, "which is what is compared"),
     "covariate is age": (set_obs("months", lambda a: 12 * a.obs["age"]), {"covariates": "months"}, ValueError, "'months' adds nothing to 'age' among the samples"),
+    "covariate is the age of the model": (None, {"covariates": ["sex", "age"]}, ValueError, "has 'age', and age is in the model already; leave it out"),
+    "covariate is the donor": (None, {"covariates": ["donor"]}, ValueError, "has 'donor', the names of subjects or samples, which measure nothing"),
     "covariate tells groups apart": (
         set_obs("lab", lambda a: np.where(a.obs["condition"] == "case", "x", np.where(a.obs["sex"] == "f", "y", "z"))),
         {"covariates": "lab"}, ValueError, "covariates: 'lab' tells the samples of 'case' and 'control' apart",
@@ -612,6 +614,16 @@ def test_codes_of_batches_are_noticed(caplog):
     adata.obs["plate"] = pd.factorize(adata.obs["site"])[0]
     row_of(adata, covariates="plate")
     assert "covariates: 'plate' holds 3 whole numbers and enters as one slope" in caplog.text
+
+
+def test_ids_are_noticed(caplog):
+    adata, _ = planted()
+    adata.obs["number"] = 1001 + np.random.default_rng(0).permutation(44)[pd.factorize(adata.obs["donor"])[0]]
+    row_of(adata, covariates="number")
+    assert "covariates: 'number' holds 44 whole numbers, another for every subject" in caplog.text
+    caplog.clear()
+    row_of(adata, covariates="bmi")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("format", ["h5ad", "zarr"])

@@ -145,9 +145,11 @@ def _covariates(
             f"covariates={covariates!r} is a {type(covariates).__name__}; pass the name of a column, or a list of them."
         )
     names = [covariates] if isinstance(covariates, str) else list(covariates or ())
-    if groupby in names:
-        raise ValueError(f"covariates={names!r} has groupby={groupby!r}, which is what is compared; leave it out.")
-    out = [_covariate(sample_values(adata, table, name, "covariates", keys=keys), name) for name in _unique(names)]
+    _refuse_names(names, groupby, adata.uns.get(keys.uns, {}))
+    out = [
+        _covariate(sample_values(adata, table, name, "covariates", keys=keys), name, table["subject"].nunique())
+        for name in _unique(names)
+    ]
     if composition_key is not None:
         out.append(_composition(adata, table, composition_key, keys))
     for covariate in out:
@@ -163,7 +165,20 @@ def _unique(names: list[Any]) -> list[Any]:
     return [name for i, name in enumerate(names) if name not in names[:i]]
 
 
-def _covariate(values: pd.Series, name: str) -> Covariate:
+def _refuse_names(names: list[Any], groupby: str, record: dict[str, Any]) -> None:
+    """Refuse columns that the model has already, and names of subjects."""
+    if groupby in names:
+        raise ValueError(f"covariates={names!r} has groupby={groupby!r}, which is what is compared; leave it out.")
+    for name in names:
+        if name in ("age", record.get("age_key")):
+            raise ValueError(f"covariates={names!r} has {name!r}, and age is in the model already; leave it out.")
+        if name in ("subject", record.get("subject_key"), record.get("sample_key")):
+            raise ValueError(
+                f"covariates={names!r} has {name!r}, the names of subjects or samples, which measure nothing; leave it out."
+            )
+
+
+def _covariate(values: pd.Series, name: str, n_subjects: int) -> Covariate:
     """Numbers as one slope, everything else as one term per level."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         number = values.astype(np.float64)
@@ -172,7 +187,13 @@ def _covariate(values: pd.Series, name: str) -> Covariate:
                 f"covariates: {name!r} is infinite in {np.isinf(number).sum()} samples; set unknown values to NaN."
             )
         n = number.nunique()
-        if 2 < n <= _CODES and (number.dropna() % 1 == 0).all():
+        whole = bool((number.dropna() % 1 == 0).all())
+        if n > _CODES and n in (n_subjects, number.count()) and whole:
+            logger.warning(
+                "covariates: %r holds %d whole numbers, another for every subject, and enters as one slope; if they are ids, which "
+                "measure nothing, leave it out.", name, n,
+            )  # fmt: skip
+        if 2 < n <= _CODES and whole:
             logger.warning(
                 "covariates: %r holds %d whole numbers and enters as one slope; if they are codes, pass a column of "
                 "categories: adata.obs[%r].astype('category').", name, n, name,
