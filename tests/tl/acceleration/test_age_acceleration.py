@@ -606,6 +606,7 @@ def test_what_is_left_out_is_counted(caplog):
         "1 without a value of bmi, 1 without a role that allows it."
     )
     assert adata.uns["agevi_acceleration_params"]["n_left_out"] == 5
+    assert "; n = 20 vs 19 subjects (5 samples with missing values left out); " in row["sentence"]
     check_equal(row, reference(table.iloc[5:], [table["bmi"].iloc[5:]]))
 
 

@@ -181,7 +181,14 @@ def age_acceleration(  # noqa: PLR0913
     rows, notes = _rows(samples, settings)
     groups = _adjusted(pd.DataFrame(rows))
     groups["sentence"] = [
-        sentence(dict(row), samples.covariates, unit, level, _family(groups, row["type"] == OVERALL))
+        sentence(
+            dict(row),
+            samples.covariates,
+            unit,
+            level,
+            _family(groups, row["type"] == OVERALL),
+            samples.n_left_out if row["type"] == OVERALL else 0,
+        )  # fmt: skip
         for _, row in groups.iterrows()
     ]
     parts = [sample_rows(frame, name, samples, settings) for name, frame in samples.tables.items()]

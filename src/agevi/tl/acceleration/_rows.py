@@ -294,7 +294,9 @@ def sample_rows(frame: pd.DataFrame, of_type: str, samples: Samples, settings: S
     return out.assign(**columns)[SAMPLE_COLUMNS]
 
 
-def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level: float, family: str = "") -> str:
+def sentence(
+    row: dict[str, Any], covariates: list[Covariate], unit: str, level: float, family: str = "", n_left_out: int = 0
+) -> str:
     """The result in words, as a paper prints it.
 
     Parameters
@@ -309,6 +311,8 @@ def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level:
         Coverage of the interval.
     family
         What ``p_adjusted`` is corrected for; "" where it is p.
+    n_left_out
+        Samples that lack an age or another value.
     """
     where = "" if row["type"] == OVERALL else f" ({row['type']})"
     who = f"{row['group']}{where}"
@@ -328,6 +332,8 @@ def sentence(row: dict[str, Any], covariates: list[Covariate], unit: str, level:
     n = f"n = {row['n']} vs {row['n_reference']} subjects"
     if row["n"] + row["n_reference"] != row["n_subjects"]:
         n = f"n = {row['n']} vs {row['n_reference']} samples of {row['n_subjects']} subjects"
+    if n_left_out:
+        n += f" ({n_left_out} sample{'s' * (n_left_out != 1)} with missing values left out)"
     flags = f"; flags: {row['flags'].replace(';', ', ')}" if row["flags"] else ""
     return (
         f"{who}: {size} {unit} {old} on the clock's scale than {row['reference']} of the same age "
