@@ -180,7 +180,9 @@ def slot(adata: ad.AnnData, key: str, where: str, call: str) -> Any:
     """What is stored in ``adata.<where>[key]``, or a KeyError that names the call that writes it."""
     store = getattr(adata, where)
     if key not in store:
-        raise KeyError(f"adata.{where}[{key!r}] is absent; run {call} first. Available: {listed(store.keys())}.")
+        unpredicted = where == "uns" and key.endswith("_subjects") and key.removesuffix("_subjects") not in store
+        after = ", after agevi.tl.cross_validate(adata, ...), which predicts every subject" if unpredicted else ""
+        raise KeyError(f"adata.{where}[{key!r}] is absent; run {call} first{after}. Available: {listed(store.keys())}.")
     return store[key]
 
 

@@ -577,6 +577,17 @@ def test_the_level_in_the_sentence():
     assert "interval" not in row_of(adata)["sentence"]
 
 
+def test_the_way_from_the_start_is_named_where_nothing_is_predicted():
+    adata, _ = planted()
+    adata.uns.clear()
+    with pytest.raises(KeyError) as raised:
+        row_of(adata)
+    check_message(
+        raised,
+        "run agevi.tl.aggregate_subjects(adata) first, after agevi.tl.cross_validate(adata, ...), which predicts",
+    )
+
+
 def test_too_many_terms():
     adata, _ = planted(n=5, m=5)
     rng = np.random.default_rng(0)
