@@ -137,9 +137,9 @@ def age_acceleration(  # noqa: PLR0913
     -----
     Intervals and ``p`` are from Student's t with HC3 standard errors (MacKinnon and White, 1985), which hold where the groups
     differ in spread; where subjects have several samples, from the jackknife over subjects (CR3). ``p_permutation`` permutes the
-    residuals of the model without the group (Freedman and Lane, 1983). Where there are 30 reference subjects or more, train on them
-    alone: ``tl.cross_validate(train_on="condition == 'control'")``. A clock that learnt from cases learns to ignore what the disease
-    does to genes of its own. One clock for all types and one for each are separate questions: the overall rows never use the
+    residuals of the model without the group (Freedman and Lane, 1983). Where groups differ in age, train on the
+    reference alone: ``tl.cross_validate(train_on="condition == 'control'")``. A clock that learnt from older cases takes genes of the
+    disease for genes of age (``trained_on_group``); one that did not is still moved by them, up or down by chance. One clock for all types and one for each are separate questions: the overall rows never use the
     clocks of types unless the predictions do.
 
     Examples
