@@ -127,7 +127,7 @@ def kept_subjects(cohort: Cohort, fold: int, level: Level, seed: np.random.SeedS
     known = age.dropna()
     n_kept = int(level.of(len(known)))
     chosen = subject_order(known, rng)[:n_kept]
-    rest = rng.permutation(age.index[age.isna()].to_numpy())
+    rest = rng.permutation(age.index[age.isna()].to_numpy(copy=True))
     n_rest = int(np.ceil(len(rest) * n_kept / len(known)))
     return np.isin(cohort.subject, np.concatenate([chosen, rest[:n_rest]]))
 

@@ -137,7 +137,7 @@ def age_densities(data: Data, draws: Draws, grid: np.ndarray, log_prior: np.ndar
     log_prior
         Log density of age before the predictions, (n, n_grid).
     """
-    points, parts = torch.from_numpy(grid), []
+    points, parts = torch.from_numpy(grid.copy()), []
     step = max(1, _VALUES // (len(draws.df) * len(grid)))
     for start in range(0, len(data.known), step):
         rows = slice(start, start + step)

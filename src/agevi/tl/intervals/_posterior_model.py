@@ -31,12 +31,12 @@ class Data:
         """From arrays (n, T) with NaN where a type is missing."""
         known = ~np.isnan(predicted)
         arrays = np.where(known, predicted, 0.0), known.astype(np.float64), np.where(known, cells, 1.0)
-        return cls(*(torch.from_numpy(np.ascontiguousarray(a, dtype=np.float64)) for a in arrays))
+        return cls(*(torch.from_numpy(np.array(a, dtype=np.float64, order="C")) for a in arrays))
 
     def __getitem__(self, rows: Any) -> Data:
         """Some samples, by a slice, positions or a mask."""
         if isinstance(rows, np.ndarray):
-            rows = torch.from_numpy(rows)
+            rows = torch.from_numpy(rows.copy())  # those of pandas may be read-only
         return Data(self.predicted[rows], self.known[rows], self.cells[rows])
 
     def of_type(self, t: int) -> Data:
