@@ -1,4 +1,4 @@
-"""A clock saved under one stack predicts the same under another.
+"""A clock saved under one stack predicts the same under another, with the same intervals.
 
 usage: python .ci/cross_version.py save FOLDER     (with one stack)
        python .ci/cross_version.py check FOLDER    (with the other)
@@ -28,6 +28,22 @@ def cells(folder: Path) -> ad.AnnData:
         return ad.AnnData(sp.csr_matrix(stored["x"]), obs=obs, var=pd.DataFrame(index=stored["genes"].astype(object)))
 
 
+def others(folder: Path) -> ad.AnnData:
+    """The same cells, of subjects whose names the clock does not know."""
+    adata = cells(folder)
+    adata.obs["donor"] = "other " + adata.obs["donor"].astype(str)
+    return adata
+
+
+def intervals(folder: Path, clock: agevi.model.PoissonVAE) -> np.ndarray:
+    """Limits of the age of every new subject, (n_subjects, 2)."""
+    adata = others(folder)
+    del adata.obs["age"]
+    agevi.tl.predict_age(adata, clock)
+    agevi.tl.aggregate_subjects(adata)
+    return agevi.get.subjects_df(adata)[["lower", "upper"]].to_numpy(dtype=float)
+
+
 def save(folder: Path) -> None:
     """Train and save a clock, its cells and its predictions."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,8 +57,15 @@ def save(folder: Path) -> None:
     agevi.model.PoissonVAE.setup_anndata(adata, age_key="age", subject_key="donor", batch_key="batch")
     model = agevi.model.PoissonVAE(adata, encode_covariates=True)
     model.train(max_epochs=5, accelerator="cpu", enable_progress_bar=False)
+    held_out = others(folder)
+    agevi.tl.predict_age(held_out, model)
+    agevi.tl.aggregate_subjects(held_out)
+    agevi.tl.calibrate(held_out)
+    model.set_calibration(held_out)
+    model.set_evaluation(held_out)
     model.save(folder / "clock", overwrite=True)
     np.save(folder / "ages.npy", model.predict_age(cells(folder)))
+    np.save(folder / "intervals.npy", intervals(folder, model))
 
 
 def check(folder: Path) -> None:
@@ -54,6 +77,10 @@ def check(folder: Path) -> None:
     )
     if not difference <= TOLERANCE:
         raise SystemExit(f"predictions differ by more than {TOLERANCE:g}")
+    if clock.evaluation is None or not np.allclose(
+        intervals(folder, clock), np.load(folder / "intervals.npy"), rtol=1e-5, atol=1e-4
+    ):
+        raise SystemExit("the clock lost its evaluation, or its intervals differ")
 
 
 if __name__ == "__main__":

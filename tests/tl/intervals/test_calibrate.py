@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import agevi
+from agevi.tl.intervals._apply import with_intervals
 from agevi.tl.intervals._conformal import Calibration
 from tests.tl.intervals.cohorts import predicted
 
@@ -222,6 +223,17 @@ def test_what_cannot_be_calibrated_is_refused(change, options, message):
         agevi.tl.calibrate(adata, **options)
     assert PARAMS not in adata.uns
     assert "lower" not in adata.uns["agevi_subjects"]
+
+
+def test_rounding_of_another_machine_keeps_the_intervals_of_the_other_folds():
+    adata = predicted(60)
+    agevi.tl.calibrate(adata)
+    table, params = adata.uns["agevi_subjects"], adata.uns[PARAMS]
+    rounded = table["predicted"] * (1 + 1e-6 * np.random.default_rng(0).choice([-1, 1], len(table)))
+    again = with_intervals(table.assign(predicted=rounded), params)
+    np.testing.assert_allclose(again["lower"], table["lower"], rtol=1e-4, atol=1e-3)
+    whole = Calibration.from_dict(params).interval(table["predicted"], table["n_cells"])[0]
+    assert np.abs(whole - table["lower"]).max() > 0.01
 
 
 def test_a_level_in_text_is_refused():
