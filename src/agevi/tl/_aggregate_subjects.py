@@ -75,9 +75,8 @@ def aggregate_subjects(
       the sample and not its cells.
     - ``role``, text: how the clock used the subject; empty where that was not recorded.
     - ``fold``, the fold in which the subject was held out, if ``adata.obs`` has it.
-    - ``lower`` and ``upper``, float64, limits of the age, where :func:`agevi.tl.calibrate` has calibrated these predictions or
-      the clock brings a calibration (``model.set_calibration``), and those of :func:`agevi.tl.recalibrate` under its key; NaN for
-      the roles train and validation.
+    - ``lower`` and ``upper``, float64, limits of the age, where these predictions or their clock are calibrated
+      (:func:`agevi.tl.calibrate`, ``model.set_calibration``, :func:`agevi.tl.recalibrate`); NaN for the roles train and validation.
 
     Raises
     ------
