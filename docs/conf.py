@@ -43,6 +43,8 @@ autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
 napoleon_use_rtype = False
+# As text: taken for fields, lines of a list that goes on would be joined by dashes.
+napoleon_custom_sections = ["Returns"]
 
 html_theme = "sphinx_book_theme"
 html_title = "agevi"
