@@ -179,8 +179,8 @@ def _label(name: str, own: pd.DataFrame, row: Mapping[Any, Any] | None, unit: st
 
 def _reference_line(samples: pd.DataFrame, rows: pd.DataFrame, age_df: str) -> Polynomial:
     """Predicted age of the reference at each age: the curve of the comparison, given its differences."""
-    shift = samples["group"].map(rows.set_index("group")["difference"]).to_numpy(dtype=np.float64)
-    shift[(samples["group"] == rows["reference"].iloc[0]).to_numpy()] = 0.0
+    own = samples["group"].map(rows.set_index("group")["difference"])
+    shift = own.where(samples["group"] != rows["reference"].iloc[0], 0.0).to_numpy(dtype=np.float64)
     used = samples[np.isfinite(shift)]
     degree = CUBIC if age_df == str(CUBIC) else 1
     if age_df == "auto" and used.groupby("group")["subject"].nunique().min() >= MANY_SUBJECTS:
