@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -51,3 +52,22 @@ def _without_cells(adata: AnnData, keys: _keys.Keys, samples: Iterable[str], slo
         f"{len(absent)} of {len(wanted)} samples of adata.uns[{slot!r}] ({_checks.listed(absent, 3)}) have no cells in "
         f"adata.obs[{sample_key!r}]"
     )
+
+
+def held_out(table: pd.DataFrame, roles: Sequence[str] | None = None) -> np.ndarray:
+    """Samples with age and prediction of held-out roles, of some of these or of all, (n_samples,)."""
+    wanted = [role for role in _keys.HELD_OUT_ROLES if roles is None or role in roles]
+    mask: np.ndarray = (table["role"].isin(wanted) & table["age"].notna() & table["predicted"].notna()).to_numpy()
+    return mask
+
+
+def refuse_fitted(table: pd.DataFrame, keys: _keys.Keys, consequence: str) -> None:
+    """Refuse samples whose ages shaped the clock, since their predictions are drawn towards their ages."""
+    fitted = table["role"].isin(_keys.FITTED_ROLES)
+    if fitted.any():
+        raise ValueError(
+            f"{fitted.sum()} of {len(table)} samples have the role {_checks.listed(sorted(set(table['role'][fitted])))} in "
+            f"adata.uns[{keys.subjects!r}]: their ages shaped the clock, {consequence}. Predict every subject with a "
+            "clock that never saw it, agevi.tl.cross_validate(adata, ..., train_on=\"<condition> == '<reference>'\"), or keep "
+            f"held-out cells, adata[~adata.obs[{keys.role!r}].isin(['train', 'validation'])]."
+        )

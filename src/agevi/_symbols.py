@@ -22,16 +22,21 @@ def names(adata: AnnData, gene_symbols: str | None) -> pd.Series:
     genes = pd.Index(adata.var_names.astype(str), name="gene", dtype=object)
     if gene_symbols is None:
         return pd.Series(genes, index=genes, name="symbol", dtype=object)
+    given = column(adata, gene_symbols)
+    text = given.astype(object).where(given.notna(), "").astype(str).str.strip()
+    missing = text.isin(["", "nan", "None", "NA"]).to_numpy()
+    return pd.Series(text.to_numpy(dtype=object), index=genes, name="symbol").mask(missing, genes.to_series())
+
+
+def column(adata: AnnData, gene_symbols: str) -> pd.Series:
+    """The column of ``adata.var`` with the symbols, or the error that lists what is there."""
     if gene_symbols not in adata.var:
-        columns = [str(column) for column in adata.var]
+        columns = [str(name) for name in adata.var]
         there = f"Available: {_checks.listed(columns)}." if columns else "adata.var has no columns."
         raise KeyError(
             f"gene_symbols={gene_symbols!r} is not a column of adata.var{_checks.closest(gene_symbols, columns)}. {there}"
         )
-    given = adata.var[gene_symbols]
-    text = given.astype(object).where(given.notna(), "").astype(str).str.strip()
-    missing = text.isin(["", "nan", "None", "NA"]).to_numpy()
-    return pd.Series(text.to_numpy(dtype=object), index=genes, name="symbol").mask(missing, genes.to_series())
+    return adata.var[gene_symbols]
 
 
 def largest(symbols: pd.Index, values: np.ndarray) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from agevi import _keys
@@ -103,3 +105,10 @@ def _median(values: Array) -> float:
     """Median of the values that are not NaN, NaN where there are none."""
     known = values[~np.isnan(values)]
     return float(np.median(known)) if len(known) else float("nan")
+
+
+def table_references(table: pd.DataFrame, record: Mapping[str, Any]) -> Array:
+    """What :func:`reference_ages` gives for a subject table, (n_samples,), with the training median that its record names."""
+    fold = table["fold"].to_numpy() if "fold" in table else None
+    median = float(record.get("median_age", np.nan))
+    return reference_ages(table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy(), fold, median=median)

@@ -12,9 +12,10 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _subjects
+from agevi import _symbols as gene_names
 from agevi._compat import Host
 from agevi.io._format_numbers import check_calibration, check_evaluation
-from agevi.metrics._rows import metrics_row, reference_ages
+from agevi.metrics._rows import metrics_row, table_references
 from agevi.model import _fingerprint
 
 _LEVEL = 0.95  # of the intervals of an evaluation
@@ -92,10 +93,8 @@ class NumbersMixin(Host):
         (30, 0.9)
         """
         self._check_judged("set_calibration")
-        keys, call = (
-            _keys.Keys(_checks.anndata(adata) and key_added),
-            f"agevi.tl.calibrate(adata, key_added={key_added!r})",
-        )
+        _checks.anndata(adata)
+        keys, call = _keys.Keys(key_added), f"agevi.tl.calibrate(adata, key_added={key_added!r})"
         params = _checks.slot(adata, keys.table_params("calibration"), "uns", call)
         self._check_same(params.get("clock"), f"calibration under key_added={key_added!r}")
         self.calibration_ = check_calibration(_plain(params))
@@ -146,7 +145,8 @@ class NumbersMixin(Host):
         (30, 5)
         """
         self._check_judged("set_evaluation")
-        keys = _keys.Keys(_checks.anndata(adata) and key_added)
+        _checks.anndata(adata)
+        keys = _keys.Keys(key_added)
         call = f"agevi.tl.aggregate_subjects(adata, key_added={key_added!r})"
         table = _subjects.subject_table(adata, keys, call)
         record = adata.uns.get(keys.uns, {})
@@ -202,16 +202,14 @@ class NumbersMixin(Host):
 
 def _evaluated(table: pd.DataFrame, record: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Metrics of the held-out samples of a subject table, and who they are."""
-    held = table["role"].isin(_keys.HELD_OUT_ROLES) & table["age"].notna() & table["predicted"].notna()
-    used = table[held]
+    used = table[_subjects.held_out(table)]
     if len(used) < 2:
         raise ValueError(
             f"{len(used)} samples of {where} are held out and have an age (roles there: "
             f"{_checks.listed(sorted(set(table['role'])))}); predict with agevi.tl.cross_validate, or test subjects with ages."
         )
     age, role = used["age"].to_numpy(dtype=np.float64), used["role"].to_numpy()
-    fold = used["fold"].to_numpy() if "fold" in used else None
-    reference = reference_ages(age, role, fold, median=float(record.get("median_age", np.nan)))
+    reference = table_references(used, record)
     reference = np.where(np.isnan(reference), np.median(age), reference)
     row = metrics_row(
         age,
@@ -241,13 +239,7 @@ def _evaluated(table: pd.DataFrame, record: Mapping[str, Any], where: str) -> di
 
 def _symbols(adata: AnnData, column: str, genes: np.ndarray) -> list[str]:
     """Names of the clock's genes in a column of ``adata.var``, empty where there is none."""
-    if column not in adata.var:
-        names = [str(name) for name in adata.var]
-        raise KeyError(
-            f"gene_symbols={column!r} is not a column of adata.var{_checks.closest(column, names)}. Available: "
-            f"{_checks.listed(names) or 'none'}."
-        )
-    found = adata.var[column].astype(object).set_axis(adata.var_names.astype(str))
+    found = gene_names.column(adata, column).astype(object).set_axis(adata.var_names.astype(str))
     found = found[~found.index.duplicated()].reindex([str(gene) for gene in genes])
     return ["" if pd.isna(value) else str(value)[:200] for value in found]
 

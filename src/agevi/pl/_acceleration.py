@@ -18,7 +18,6 @@ from agevi.pl._figure import figure
 from agevi.tl._evaluate_by import OVERALL
 from agevi.tl.acceleration._design import CUBIC, MANY_SUBJECTS
 
-MAX_GROUPS = 20
 FLAGS = {
     "no_age_signal": "no age signal: says nothing",
     "weak_age_signal": "weak age signal",
@@ -95,10 +94,7 @@ def acceleration(
     rows, samples = rows[rows["type"] == of_type], samples[samples["type"] == of_type]
     reference, groupby = str(params["reference"]), str(params["groupby"])
     groups = [reference, *rows["group"]]
-    if len(groups) > MAX_GROUPS:
-        raise ValueError(
-            f"groupby={groupby!r} has {len(groups)} values; at most {MAX_GROUPS} colours can be told apart."
-        )
+    _base.check_groups(groups, "groupby", groupby)
     colors = _base.group_colors(adata, groupby, groups, palette)
     ax = _base.axes(ax, 4.2, 3.6)
     line = _reference_line(samples, rows, str(params["age_df"]))

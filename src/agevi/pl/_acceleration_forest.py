@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from agevi import _keys
 from agevi.pl import _base
-from agevi.pl._acceleration import MAX_GROUPS, colors_of, differences, estimate_text
+from agevi.pl._acceleration import colors_of, differences, estimate_text
 from agevi.pl._figure import figure
 from agevi.tl._evaluate_by import OVERALL
 
@@ -73,10 +73,7 @@ def acceleration_forest(
     rows, params = differences(adata, key_added)
     groupby, unit = str(params["groupby"]), str(params["age_unit"])
     groups, types = (list(dict.fromkeys(rows[name])) for name in ("group", "type"))
-    if len(groups) > MAX_GROUPS:
-        raise ValueError(
-            f"groupby={groupby!r} has {len(groups)} values; at most {MAX_GROUPS} colours can be told apart."
-        )
+    _base.check_groups(groups, "groupby", groupby)
     colors = colors_of(adata, groupby, [str(params["reference"])], groups, palette)
     at = _places(rows, types, groups)
     ax = _base.axes(ax, 2.8, max(1.0, _ROW * (at.max() + 1)))

@@ -16,7 +16,6 @@ from agevi.pl import _base
 from agevi.pl._figure import figure
 
 KINDS = ("box", "scatter")
-MAX_GROUPS = 20
 _BAND = "#dedede"
 _POINT = "#1f77b4"
 _BEST = "#d62728"
@@ -197,10 +196,7 @@ def _colors(
     if points is None or color_by is None or pd.api.types.is_numeric_dtype(points["samples"]["color"]):
         return None
     groups = sorted(set(points["samples"]["color"]) | set(points.get("cells", points["samples"])["color"]))
-    if len(groups) > MAX_GROUPS:
-        raise ValueError(
-            f"color_by={color_by!r} has {len(groups)} values; at most {MAX_GROUPS} colours can be told apart."
-        )
+    _base.check_groups(groups, "color_by", color_by)
     return _base.group_colors(adata, color_by, groups, palette)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -28,6 +28,7 @@ ROLE_COLORS = {
 """One colour per role in all figures, from scanpy's default palette, grey for what was fitted; "" has no role."""
 LINE_COLOR = "#404040"
 NAME_WIDTH = 26
+MAX_GROUPS = 20
 """Characters of a line of a long name below an axis."""
 LETTER, LINE = 0.085, 0.17
 """Inches that a letter and a line take in the labels of ticks at the default size of text."""
@@ -84,6 +85,14 @@ def new_axes(n_rows: int, n_cols: int, width: float, height: float, **arguments:
     figure, grid = plt.subplots(n_rows, n_cols, squeeze=False, figsize=size, layout="none", **arguments)
     figure.subplots_adjust(0, 0, 1, 1, 0, 0)
     return np.asarray(grid, dtype=object)
+
+
+def check_groups(groups: Sized, argument: str, value: Any) -> None:
+    """Refuse more groups than there are colours that can be told apart."""
+    if len(groups) > MAX_GROUPS:
+        raise ValueError(
+            f"{argument}={value!r} has {len(groups)} values; at most {MAX_GROUPS} colours can be told apart."
+        )
 
 
 def group_colors(

@@ -15,7 +15,6 @@ from agevi import _keys, _subjects, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import panels
-from agevi.tl.intervals._apply import labelled
 from agevi.tl.intervals._conformal import Calibration, needed
 from agevi.tl.intervals._report import Labelled, cross_intervals
 
@@ -69,7 +68,7 @@ def calibration(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Any =
     report = get.calibration_df(adata, key_added=key_added)
     whole = Calibration.from_dict(adata.uns[keys.table_params("calibration")])
     table = _subjects.subject_table(adata, keys)
-    rows = Labelled.of(table[labelled(table)])
+    rows = Labelled.of(table[_subjects.held_out(table)])
     if len(rows.age) != len(whole.scores):
         raise ValueError(
             f"adata.uns[{keys.subjects!r}] has {len(rows.age)} held-out samples with an age, and {len(whole.scores)} calibrated; run "

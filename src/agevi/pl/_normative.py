@@ -18,7 +18,6 @@ from agevi.pl._acceleration import colors_of
 from agevi.pl._figure import figure
 from agevi.tl.acceleration._norms import Norms
 
-MAX_GROUPS = 20
 CENTILES = (2.5, 25.0, 50.0, 75.0, 97.5)
 _GREY = "#808080"
 
@@ -77,10 +76,7 @@ def normative(
     params = adata.uns[_keys.Keys(key_added).table_params("normative")]
     norms, groupby = Norms.from_dict(params["norms"]), str(params.get("groupby", ""))
     groups = _groups(adata, table, groupby)
-    if len(groups) > MAX_GROUPS:
-        raise ValueError(
-            f"groupby={groupby!r} has {len(groups)} values; at most {MAX_GROUPS} colours can be told apart."
-        )
+    _base.check_groups(groups, "groupby", groupby)
     colors = colors_of(adata, groupby, [str(name) for name in np.atleast_1d(params["reference"])], groups, palette)
     ax = _base.axes(ax, 4.2, 3.6)
     _fan(ax, norms)

@@ -21,7 +21,6 @@ from agevi.tl._evaluate_by import sample_values
 from agevi.tl._judged import REFERENCE, TYPE, of_types, types_key
 from agevi.tl._verdict import announce, announce_types, references
 
-MAX_GROUPS = 20
 PANEL = "panel"
 """Column with the panel of every row, text."""
 GROUP = "color"
@@ -137,10 +136,7 @@ def predicted_vs_actual(
         announce(adata, get.subjects_df(adata, key_added=key_added), _keys.Keys(key_added), roles)
     groups = _groups(adata, table, color_by, key_added)
     order = _base.in_order(groups)
-    if len(order) > MAX_GROUPS:
-        raise ValueError(
-            f"color_by={color_by!r} has {len(order)} values; at most {MAX_GROUPS} colours can be told apart."
-        )
+    _base.check_groups(order, "color_by", color_by)
     table[GROUP] = groups.astype(str)
     column = _keys.Keys(key_added).role if color_by == "role" else color_by
     colors = _base.group_colors(adata, column, order, palette)

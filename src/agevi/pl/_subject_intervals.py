@@ -16,10 +16,9 @@ from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import label_outer, panels
 from agevi.tl._evaluate_by import sample_values
+from agevi.tl.intervals._posterior_samples import ALL
 
 TABLES = ("calibration", "posterior")
-ALL = "all"
-"""Name, in the table of posteriors, of all types of cells together."""
 ORDERS = ("predicted", "age")
 MAX_NAMED = 60
 """Samples up to which rows are named."""

@@ -15,7 +15,6 @@ from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.tl._trend_test import samples_in_order, slope
 
-MAX_GROUPS = 20
 _ALL = "#1f77b4"
 _JITTER = 0.12  # of the distance between steps
 _MAX_STEPS = 6  # most whole numbers that are drawn as steps
@@ -81,10 +80,7 @@ def trend(
     )
     rows = table if groupby is None else table[table["groupby"] == groupby]
     groups = rows["group"].astype(str).tolist()
-    if len(groups) > MAX_GROUPS:
-        raise ValueError(
-            f"groupby={groupby!r} has {len(groups)} values; at most {MAX_GROUPS} colours can be told apart."
-        )
+    _base.check_groups(groups, "groupby", groupby)
     colors: dict[Any, Any] = {"": _ALL}
     if groupby is not None:
         colors = _base.group_colors(adata, groupby, groups, palette)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
-from agevi.metrics._rows import error_ratio, reference_ages
+from agevi import _checks, _keys, _subjects
+from agevi.metrics._rows import error_ratio, table_references
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +21,7 @@ FEW_SUBJECTS = 10
 
 def references(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys) -> np.ndarray:
     """Age that the baseline gives every sample of the subject table, (n_samples,), NaN where no training age is known."""
-    fold = table["fold"].to_numpy() if "fold" in table else None
-    median = float(adata.uns.get(keys.uns, {}).get("median_age", np.nan))
-    return reference_ages(table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy(), fold, median=median)
+    return table_references(table, adata.uns.get(keys.uns, {}))
 
 
 def announce(
@@ -43,7 +41,7 @@ def announce(
     reference
         What :func:`references` gives for the table, where it is known.
     """
-    judged = _judged(table, roles)
+    judged = _subjects.held_out(table, roles)
     if judged.any():
         reference = (references(adata, table, keys) if reference is None else reference)[judged]
         unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))
@@ -65,7 +63,7 @@ def announce_types(
     type_key
         Column of ``adata.obs`` with the type, for the message.
     """
-    rows = table[_judged(table, roles)]
+    rows = table[_subjects.held_out(table, roles)]
     unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))
     parts = {str(name): part for name, part in rows.groupby("group", sort=True)}
     bad = [name for name, part in parts.items() if verdict(part, part["reference"].to_numpy(dtype=np.float64), unit)]
@@ -85,13 +83,6 @@ def say_single(rows: Mapping[Any, Mapping[str, float]], groupby: str) -> None:
             "%d of %d rows by %r have one sample with age and prediction (%s); their metrics are NaN, since they need two.",
             len(single), len(rows), groupby, _checks.listed(single),
         )  # fmt: skip
-
-
-def _judged(table: pd.DataFrame, roles: Sequence[str] | None) -> np.ndarray:
-    """Held-out samples of some roles with age and prediction, (n_samples,)."""
-    wanted = [role for role in _keys.HELD_OUT_ROLES if roles is None or role in roles]
-    mask: np.ndarray = (table["role"].isin(wanted) & table["age"].notna() & table["predicted"].notna()).to_numpy()
-    return mask
 
 
 def verdict(table: pd.DataFrame, reference: np.ndarray, unit: str) -> str:

@@ -15,7 +15,7 @@ from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi.metrics._regression import check_level
 from agevi.tl._evaluate_by import OVERALL
-from agevi.tl.acceleration._design import Unusable
+from agevi.tl.acceleration._design import Unusable, check_age_df
 from agevi.tl.acceleration._rows import (
     COUNTS,
     NUMBERS,
@@ -33,7 +33,6 @@ from agevi.tl.acceleration._samples import Samples, held_out_samples
 logger = logging.getLogger(__name__)
 
 NOUN = "acceleration"
-AGE_DF = ("auto", 1, 3)
 COLUMNS = [*TEXT, *COUNTS, *NUMBERS, "flags", "sentence"]
 
 
@@ -164,8 +163,7 @@ def age_acceleration(  # noqa: PLR0913
     """
     _checks.anndata(adata)
     keys = _keys.Keys(key_added)
-    if age_df not in AGE_DF or isinstance(age_df, bool):
-        raise ValueError(f"age_df={age_df!r} is not known; choose one of 'auto', 1, 3.")
+    check_age_df(age_df)
     check_level(level)
     n_permutations = _checks.count(n_permutations, "n_permutations", low=0)
     generator = _checks.generator(rng)

@@ -16,6 +16,7 @@ GROUP = 1
 MANY_SUBJECTS = 25
 """Subjects of the smaller group from which age enters as a cubic; its price is a few percent of the interval there."""
 CUBIC = 3
+AGE_DF = ("auto", 1, CUBIC)
 _RANK = 1e-7
 CELL = 0.5
 """Cells added to every type of a sample before logarithms are taken."""
@@ -105,6 +106,12 @@ def make_design(
                        "difference has no standard error; leave the covariate or the subject out.", "confounded")  # fmt: skip
     line = np.delete(x, np.arange(GROUP + 2, GROUP + 1 + powers.shape[1]), axis=1)
     return Design(x, line, scale, _explained(is_group, [block for _, block in blocks]))
+
+
+def check_age_df(age_df: Any) -> None:
+    """Refuse what is not a degree of the curve of age."""
+    if age_df not in AGE_DF or isinstance(age_df, bool):
+        raise ValueError(f"age_df={age_df!r} is not known; choose one of 'auto', 1, 3.")
 
 
 def age_columns(frame: pd.DataFrame, age_df: Any, argument: str) -> tuple[np.ndarray, float]:

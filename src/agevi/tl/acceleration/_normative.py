@@ -15,15 +15,13 @@ from agevi import _checks, _keys, _names, _subjects
 from agevi._compat import written_to
 from agevi.tl._evaluate_by import sample_values
 from agevi.tl.acceleration import _norms
+from agevi.tl.acceleration._design import MANY_SUBJECTS, check_age_df
 
 logger = logging.getLogger(__name__)
 
 NOUN = "normative"
-AGE_DF = ("auto", 1, 3)
 FEWEST = 20
 """Reference subjects below which the outer centiles and a spread that changes with age are too uncertain."""
-CUBIC_FROM = 25
-"""Reference subjects from which ``age_df="auto"`` takes a cubic."""
 SIGNAL = 2.0
 COLUMNS = ["sample", "subject", "group", "age", "predicted", "expected", "sd", "z", "centile"]
 COLUMNS += ["role", "reference", "outside"]
@@ -115,8 +113,7 @@ def normative_scores(
     """
     _checks.anndata(adata)
     keys = _keys.Keys(key_added)
-    if age_df not in AGE_DF or isinstance(age_df, bool):
-        raise ValueError(f"age_df={age_df!r} is not known; choose one of 'auto', 1, 3.")
+    check_age_df(age_df)
     used, chosen, n_left_out = _samples(adata, groupby, reference, keys)
     is_reference = used["reference"].to_numpy()
     age, predicted = (used[name].to_numpy(dtype=np.float64) for name in ("age", "predicted"))
@@ -162,7 +159,7 @@ def _samples(
     elif reference is not None:
         raise ValueError(f"reference={reference!r} without groupby; pass the column that it is a group of.")
     known = table["age"].notna() & table["predicted"].notna()
-    _refuse_fitted(table[known], keys)
+    _subjects.refuse_fitted(table[known], keys, "so their spread is too small for a reference")
     kept = known & table["role"].isin(_keys.HELD_OUT_ROLES)
     used = table.assign(group=group)[kept].sort_index()
     used["reference"] = used["group"].isin(chosen) if chosen else True
@@ -197,23 +194,10 @@ def _reference(reference: Any, levels: Sequence[str], groupby: str) -> list[str]
     return names
 
 
-def _refuse_fitted(table: pd.DataFrame, keys: _keys.Keys) -> None:
-    """Refuse samples whose ages shaped the clock: their predictions are drawn towards their ages."""
-    fitted = table["role"].isin(_keys.FITTED_ROLES)
-    if fitted.any():
-        raise ValueError(
-            f"{fitted.sum()} of {len(table)} samples have the role {_checks.listed(sorted(set(table['role'][fitted])))} in "
-            f"adata.uns[{keys.subjects!r}]: their ages shaped the clock, so their spread is too small for a reference. "
-            "Predict every subject with a clock that never saw it, agevi.tl.cross_validate(adata, ..., "
-            "train_on=\"<condition> == '<reference>'\"), or keep held-out cells, "
-            f"adata[~adata.obs[{keys.role!r}].isin(['train', 'validation'])]."
-        )
-
-
 def _degree(age: np.ndarray, predicted: np.ndarray, n_subjects: int, age_df: Any) -> int:
     """Degree of the curve, where the reference has enough ages for it, also without one of its subjects."""
     n_ages = len(np.unique(age))
-    degree = (3 if n_subjects >= CUBIC_FROM and n_ages >= 5 else 1) if age_df == "auto" else int(age_df)
+    degree = (3 if n_subjects >= MANY_SUBJECTS and n_ages >= 5 else 1) if age_df == "auto" else int(age_df)
     if n_ages < degree + 2:
         raise ValueError(
             f"the reference has {n_ages} different ages; a curve of age_df={age_df!r} needs {degree + 2} or more."

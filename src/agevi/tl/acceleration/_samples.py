@@ -85,7 +85,7 @@ def held_out_samples(
     missing |= {f"a value of {c.name}": c.values.isna().any(axis=1) for c in known}
     missing |= {"a role that allows it": ~table["role"].isin([*_keys.HELD_OUT_ROLES, *_keys.FITTED_ROLES])}
     complete = ~pd.DataFrame(missing).any(axis=1)
-    _refuse_fitted(table[complete], keys)
+    _subjects.refuse_fitted(table[complete], keys, "which hides differences")
     used = table[complete].assign(group=group[complete]).sort_index()
     _say_left_out(len(table), missing)
     _check_groups(used, levels, reference, groupby)
@@ -214,18 +214,6 @@ def _composition(adata: AnnData, table: pd.DataFrame, key: str, keys: _keys.Keys
         raise ValueError(f"composition_key={key!r} has {cells.shape[1]} type of cells; a composition needs two.")
     cells = cells.reindex(table.index).astype(np.float64)
     return Covariate(key, "composition", cells)
-
-
-def _refuse_fitted(table: pd.DataFrame, keys: _keys.Keys) -> None:
-    """Refuse samples whose ages shaped the clock: their predictions are drawn towards their ages."""
-    fitted = table["role"].isin(_keys.FITTED_ROLES)
-    if fitted.any():
-        raise ValueError(
-            f"{fitted.sum()} of {len(table)} samples have the role {_checks.listed(sorted(set(table['role'][fitted])))} in "
-            f"adata.uns[{keys.subjects!r}]: their ages shaped the clock, which hides differences. Predict every subject with a "
-            "clock that never saw it, agevi.tl.cross_validate(adata, ..., train_on=\"<condition> == '<reference>'\"), or keep "
-            f"held-out cells, adata[~adata.obs[{keys.role!r}].isin(['train', 'validation'])]."
-        )
 
 
 def _say_left_out(n: int, missing: dict[str, pd.Series]) -> None:

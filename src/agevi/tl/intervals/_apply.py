@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 
-from agevi import _keys
+from agevi import _keys, _subjects
 from agevi.tl.intervals._conformal import Calibration
 from agevi.tl.intervals._report import Labelled, cross_intervals
 
@@ -23,14 +22,6 @@ def forget(adata: AnnData, keys: _keys.Keys) -> None:
     tables = (name for noun in (NOUN, "posterior") for name in (keys.table(noun), keys.table_params(noun)))
     for name in (keys.subjects, *tables):
         adata.uns.pop(name, None)
-
-
-def labelled(table: pd.DataFrame, roles: Any = _keys.HELD_OUT_ROLES) -> NDArray[np.bool_]:
-    """Samples of a subject table that can calibrate: held out, with age and prediction, (n_samples,)."""
-    mask: NDArray[np.bool_] = (
-        table["role"].isin(list(roles)) & table["age"].notna() & table["predicted"].notna()
-    ).to_numpy()
-    return mask
 
 
 def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
@@ -51,7 +42,7 @@ def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFra
     lower, upper = whole.interval(table["predicted"].to_numpy(dtype=np.float64), cells)
     fitted = table["role"].isin(_keys.SHAPED_ROLES).to_numpy()
     lower[fitted], upper[fitted] = np.nan, np.nan
-    own = labelled(table)
+    own = _subjects.held_out(table)
     rows = Labelled.of(table[own])
     if len(rows.age) == len(whole.scores):
         scores = np.sort(whole.score(rows.age, rows.predicted, rows.n_cells))

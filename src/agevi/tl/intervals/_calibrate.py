@@ -14,7 +14,7 @@ from agevi import _checks, _keys, _names, _subjects
 from agevi._ages import AgeTransform
 from agevi._compat import written_to
 from agevi.tl._evaluate_by import sample_values
-from agevi.tl.intervals._apply import NOUN, labelled, with_intervals
+from agevi.tl.intervals._apply import NOUN, with_intervals
 from agevi.tl.intervals._conformal import Calibration
 from agevi.tl.intervals._recalibration import OldErrors, old_errors
 from agevi.tl.intervals._report import Labelled, report
@@ -148,7 +148,7 @@ def calibrate(
 
 def held_out_with_ages(table: pd.DataFrame, keys: _keys.Keys) -> np.ndarray:
     """Samples that calibrate, (n_samples,); refused where there are none, with the reason."""
-    mask = labelled(table)
+    mask = _subjects.held_out(table)
     known = table["age"].notna() & table["predicted"].notna()
     fitted = int((known & table["role"].isin(_keys.FITTED_ROLES)).sum())
     where = f"adata.uns[{keys.subjects!r}]"
