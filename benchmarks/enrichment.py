@@ -118,7 +118,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     adata = ad.read_h5ad(args.data / "bulk_ba11_brain_146" / "bulk_ba11_brain_146.h5ad")
     adata.obs["donor"] = adata.obs_names.astype(str)
-    sets = agevi.tl._gene_sets.read_gmt(args.data / "reference" / "ReactomePathways_human.gmt.gz")
+    sets = agevi.tl.sets._gene_sets.read_gmt(args.data / "reference" / "ReactomePathways_human.gmt.gz")
     if args.figure:
         draw(adata, sets, args.clocks, args.figure)
     for name in args.clocks:

@@ -22,7 +22,7 @@ import pandas as pd
 from scipy.stats import kstest
 
 import agevi
-from agevi.tl._target_lists import read_druggable
+from agevi.tl.sets._target_lists import read_druggable
 
 DATA = pathlib.Path(os.environ.get("AGEVI_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
 N_GENES, N_PLANTED = 300, 10

@@ -19,9 +19,9 @@ import torch
 
 import agevi
 from agevi.dataloaders._assign import assign_roles, role_counts
-from agevi.tl._transfer_folds import draw_folds
-from agevi.tl._transfer_rows import Samples
-from agevi.tl._transfer_table import auroc_within
+from agevi.tl.disease._folds import draw_folds
+from agevi.tl.disease._rows import Samples
+from agevi.tl.disease._table import auroc_within
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 N_CLOCK = 300  # people who train the clock

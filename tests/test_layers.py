@@ -16,7 +16,7 @@ LAYERS = [
     {"dataloaders"},
     {"model"},
     {"pp", "datasets", "tl"},
-    {"get", "_get_genes", "_get_history", "_get_numbers", "_get_study", "_get_transfer"},
+    {"get"},
     {"pl"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

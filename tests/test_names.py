@@ -285,7 +285,7 @@ def test_a_batch_that_differs_in_spelling_is_named(plain, _cohort):
 def test_a_bundle_of_raw_labels_is_read(plain, _cohort, tmp_path):
     """Earlier versions saved labels as they stood in the table."""
     from agevi.io import _format
-    from agevi.model import _bundle
+    from agevi.model.base import _save
 
     meta = plain._meta()
     raw = {name: role for name, role in meta["split"].items() if name != "1"} | {"1.0": "test", "1": "train"}
@@ -298,7 +298,7 @@ def test_a_bundle_of_raw_labels_is_read(plain, _cohort, tmp_path):
     assert clock.split_ == {name: "train" if name == "1" else role for name, role in plain.split_.items()}
     adata = with_ids(_cohort, "object-text")
     np.testing.assert_array_equal(clock.predict_age(adata), plain.predict_age(adata))
-    assert _bundle.categories(clock.registry_) == _bundle.categories(plain.registry_)
+    assert _save.categories(clock.registry_) == _save.categories(plain.registry_)
 
 
 def test_saved_categories_keep_their_order(plain, _cohort, tmp_path):

@@ -12,7 +12,7 @@ import torch
 import agevi
 from agevi._settings import settings
 from agevi._threads import n_threads, n_weights, threads
-from agevi.model._quiet import quiet
+from agevi.model.base._quiet import quiet
 
 
 @pytest.fixture(autouse=True)

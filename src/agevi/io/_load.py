@@ -33,7 +33,7 @@ def load_clock(path: str | Path, adata: AnnData | None = None) -> Any:
     ValueError
         If the bundle is damaged, was edited, or holds a class that this version does not know.
     """
-    from agevi.model import _bundle
+    from agevi.model.base import _save
 
     bundle = _format.read_bundle(path)
-    return _bundle.build(_bundle.class_of(bundle.meta, bundle.path), bundle, adata)
+    return _save.build(_save.class_of(bundle.meta, bundle.path), bundle, adata)

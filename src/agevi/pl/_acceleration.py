@@ -15,8 +15,8 @@ from numpy.polynomial import Polynomial
 from agevi import _checks, _keys, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
-from agevi.tl._evaluate_by import OVERALL
 from agevi.tl.acceleration._design import CUBIC, MANY_SUBJECTS
+from agevi.tl.predict._evaluate_by import OVERALL
 
 FLAGS = {
     "no_age_signal": "no age signal: says nothing",

@@ -15,7 +15,7 @@ from agevi import _keys
 from agevi.pl import _base
 from agevi.pl._acceleration import colors_of, differences, estimate_text
 from agevi.pl._figure import figure
-from agevi.tl._evaluate_by import OVERALL
+from agevi.tl.predict._evaluate_by import OVERALL
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 _ROW, _GAP = 0.24, 0.35  # inches of a row, and rows between types of several groups

@@ -15,9 +15,9 @@ from agevi import _keys, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import panels
-from agevi.tl._curve_levels import CELLS, SUBJECTS
-from agevi.tl._curve_rows import figures, shows_gain
-from agevi.tl._power_law import PowerLaw
+from agevi.tl.curves._levels import CELLS, SUBJECTS
+from agevi.tl.curves._power_law import PowerLaw
+from agevi.tl.curves._rows import figures, shows_gain
 
 _COLORS = {SUBJECTS: "#1f77b4", CELLS: "#279e68"}
 _LABELS = {SUBJECTS: "Training subjects", CELLS: "Cells per sample"}

@@ -17,9 +17,9 @@ from agevi.metrics._rows import metrics_row
 from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import label_outer, panels
-from agevi.tl._evaluate_by import sample_values
-from agevi.tl._judged import REFERENCE, TYPE, of_types, types_key
-from agevi.tl._verdict import announce, announce_types, references
+from agevi.tl.predict._evaluate_by import sample_values
+from agevi.tl.predict._judged import REFERENCE, TYPE, of_types, types_key
+from agevi.tl.predict._verdict import announce, announce_types, references
 
 PANEL = "panel"
 """Column with the panel of every row, text."""

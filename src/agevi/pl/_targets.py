@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from agevi import _checks
 from agevi.pl import _base
 from agevi.pl._figure import figure
-from agevi.tl._rank_targets import TargetRanking
+from agevi.tl.sets._rank_targets import TargetRanking
 
 RAISES, LOWERS, UNKNOWN = "#b2182b", "#2166ac", "#8c8c8c"
 _AREAS = (12.0, 170.0)  # square points of the last and the first rank

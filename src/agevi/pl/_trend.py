@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from agevi import _keys, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
-from agevi.tl._trend_test import samples_in_order, slope
+from agevi.tl.trends._trend_test import samples_in_order, slope
 
 _ALL = "#1f77b4"
 _JITTER = 0.12  # of the distance between steps

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from agevi.pp._aggregate_probes import aggregate_probes
 from agevi.pp._align_genes import align_genes
-from agevi.pp._audit_leakage import audit_leakage
-from agevi.pp._bulk_normalizer import BulkNormalizer
-from agevi.pp._bulk_values import beta_to_m, m_to_beta
 from agevi.pp._centre_genes import centre_genes
-from agevi.pp._concat_modalities import concat_modalities
-from agevi.pp._normalize_bulk import normalize_bulk
 from agevi.pp._parse_age import parse_age
 from agevi.pp._pseudocells import pseudocells
 from agevi.pp._split_subjects import split_subjects
+from agevi.pp.audit._audit_leakage import audit_leakage
+from agevi.pp.bulk._aggregate_probes import aggregate_probes
+from agevi.pp.bulk._concat_modalities import concat_modalities
+from agevi.pp.bulk._normalize_bulk import normalize_bulk
+from agevi.pp.bulk._normalizer import BulkNormalizer
+from agevi.pp.bulk._values import beta_to_m, m_to_beta
 
 __all__ = [
     "BulkNormalizer",

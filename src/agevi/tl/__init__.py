@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from agevi.tl._age_correlation import age_correlation
-from agevi.tl._age_programs import age_programs
-from agevi.tl._aggregate_subjects import aggregate_subjects
-from agevi.tl._attribute_genes import attribute_genes
-from agevi.tl._compare_models import compare_models
-from agevi.tl._compare_transfer import compare_transfer
-from agevi.tl._cross_validate import cross_validate
-from agevi.tl._enrich import enrich
-from agevi.tl._evaluate_by import evaluate_by
-from agevi.tl._learning_curve import learning_curve
-from agevi.tl._neuron_clock_study import neuron_clock_study
-from agevi.tl._perturb_genes import perturb_genes
-from agevi.tl._predict_age import predict_age
-from agevi.tl._rank_targets import TargetRanking, rank_targets
-from agevi.tl._trend_test import trend_test
-from agevi.tl._tune import tune
 from agevi.tl.acceleration import age_acceleration, normative_scores
+from agevi.tl.curves._learning_curve import learning_curve
+from agevi.tl.disease._compare_transfer import compare_transfer
+from agevi.tl.genes._age_programs import age_programs
+from agevi.tl.genes._attribute_genes import attribute_genes
+from agevi.tl.genes._perturb_genes import perturb_genes
 from agevi.tl.intervals._calibrate import calibrate
 from agevi.tl.intervals._recalibrate import recalibrate
 from agevi.tl.intervals._subject_posterior import subject_posterior
+from agevi.tl.neuron_clock._neuron_clock_study import neuron_clock_study
+from agevi.tl.predict._aggregate_subjects import aggregate_subjects
+from agevi.tl.predict._evaluate_by import evaluate_by
+from agevi.tl.predict._predict_age import predict_age
+from agevi.tl.sets._enrich import enrich
+from agevi.tl.sets._rank_targets import TargetRanking, rank_targets
+from agevi.tl.trends._age_correlation import age_correlation
+from agevi.tl.trends._trend_test import trend_test
+from agevi.tl.tuning._tune import tune
+from agevi.tl.validate._compare_models import compare_models
+from agevi.tl.validate._cross_validate import cross_validate
 
 __all__ = [
     "TargetRanking",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from agevi import _checks, _keys
-from agevi.model._clock import is_clock
+from agevi.model.base._clock import is_clock
 
 _STRICTEST = ("counts", "continuous", "any")
 _FIRST_OF = (_keys.TRAIN, _keys.VALIDATION, _keys.TEST)  # the closest use of a subject by any member counts

@@ -15,10 +15,10 @@ from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._sums import sample_means
 from agevi.io import _format
 from agevi.io._card import ensemble_card
-from agevi.model import _bundle
-from agevi.model._clock import ClockMixin
-from agevi.model._predictions import Prediction
-from agevi.model._shells import DataMixin
+from agevi.model.base import _save
+from agevi.model.base._clock import ClockMixin
+from agevi.model.base._predict import Prediction
+from agevi.model.base._query import DataMixin
 from agevi.model.ensemble import _members
 from agevi.model.ensemble._average import SCALES, average, check_weights, weights_from_errors
 from agevi.model.ensemble._module import EnsembleModule
@@ -88,7 +88,7 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
         super().__init__(registry=clocks[0].registry_)
         self._start()
         self._adata = _members.shared_data(clocks)
-        self.clocks: tuple[Any, ...] = tuple(_bundle.copy_of(clock) for clock in clocks)
+        self.clocks: tuple[Any, ...] = tuple(_save.copy_of(clock) for clock in clocks)
         self.registry_ = {**clocks[0].registry_, "setup_args": _members.shared_setup(clocks, scale)}
         self.expects = _members.strictest(clocks)
         self.predicts_sums = any(clock.predicts_sums for clock in clocks)
@@ -165,8 +165,8 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
             "class": type(self).__name__,
             "init": {"scale": self.scale, "weights": self.weights_.tolist()},
             "age": dict(self.age_summary_),
-            "members": [_bundle.full_meta(clock) for clock in self.clocks],
-            "versions": _bundle.versions(),
+            "members": [_save.full_meta(clock) for clock in self.clocks],
+            "versions": _save.versions(),
         }
 
     def _card(self, meta: dict[str, Any]) -> str:
@@ -182,10 +182,10 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
             prefix = f"clocks.{i}."
             own = {k.removeprefix(prefix): v for k, v in bundle.tensors.items() if k.startswith(prefix)}
             members.append(
-                _bundle.remade(_bundle.class_of(meta, bundle.path), dataclasses.replace(bundle, meta=meta, tensors=own))
+                _save.remade(_save.class_of(meta, bundle.path), dataclasses.replace(bundle, meta=meta, tensors=own))
             )
         model = cls(members, **bundle.meta["init"])
-        _bundle.load_weights(model, bundle)  # refuses tensors of no member
+        _save.load_weights(model, bundle)  # refuses tensors of no member
         return model
 
     def to_device(self, device: str | int | torch.device) -> None:

@@ -18,8 +18,8 @@ from agevi._progress import silent
 from agevi._threads import n_threads, threads
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
-from agevi.model._clock import ClockMixin
-from agevi.model._roles import all_or_nothing
+from agevi.model.base._clock import ClockMixin
+from agevi.model.base._roles import all_or_nothing
 from agevi.model.linear._cells import TrainingCells, cell_offset
 from agevi.model.linear._module import LinearModule
 from agevi.model.linear._rows import Rows

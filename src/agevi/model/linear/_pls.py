@@ -13,8 +13,8 @@ from anndata import AnnData
 from agevi import _checks
 from agevi.dataloaders._folds import assign_folds
 from agevi.dataloaders._sums import sum_stats
-from agevi.model._roles import SUBJECT_WEIGHTS
-from agevi.model._seed import as_seed
+from agevi.model.base._roles import SUBJECT_WEIGHTS
+from agevi.model.base._seed import as_seed
 from agevi.model.linear._base import FittedLinearClock, standardize
 from agevi.model.linear._cells import TrainingCells
 from agevi.model.linear._module import LinearModule

@@ -18,8 +18,8 @@ from agevi.dataloaders._query import CPG, GeneMatch
 from agevi.dataloaders._register import check_horvath_unit, where
 from agevi.dataloaders._registration import is_registered
 from agevi.io._card import published_card
-from agevi.model import _bundle
-from agevi.model._shells import DataMixin
+from agevi.model.base import _save
+from agevi.model.base._query import DataMixin
 from agevi.model.linear._base import LinearMixin
 from agevi.model.linear._module import PublishedModule
 from agevi.model.linear._table import Coefficients, read_coefficients
@@ -173,7 +173,7 @@ class LinearClock(DataMixin, LinearMixin, BaseModelClass):
         }
         meta = {"setup": setup, "categories": {}, "genes": found.features.tolist(), "init": {}}
         kind = _kind(found.features, standardised) if values is None else values
-        clock: LinearClock = cls._from_template(_bundle.template(meta), setup, {"values": kind})
+        clock: LinearClock = cls._from_template(_save.template(meta), setup, {"values": kind})
         clock._set(found)
         return clock
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from agevi.dataloaders._stats import log1p_cp10k
-from agevi.model._density import density_weights
+from agevi.model.base._density import density_weights
 
 _BLOCK = 1024  # rows that are dense at a time
 
@@ -44,7 +44,7 @@ def sample_weights(
         Cells of every sample, (n_samples,).
     subject_weight
         ``"equal"``: every subject weighs the same; ``"cells"``: every cell does; ``"density"``: see
-        :func:`agevi.model._density.density_weights`.
+        :func:`agevi.model.base._density.density_weights`.
     subject_age
         Mean age of every subject, (n_subjects,).
     """

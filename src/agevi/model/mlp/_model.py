@@ -10,8 +10,8 @@ from anndata import AnnData
 
 from agevi._compat import REGISTRY_KEYS
 from agevi.dataloaders._stats import gene_stats
-from agevi.model._regressor import RegressorClock
-from agevi.model._seed import as_seed, seeded
+from agevi.model.base._regressor import RegressorClock
+from agevi.model.base._seed import as_seed, seeded
 from agevi.model.mlp._module import MLPModule
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from agevi.model._regressor import RegressorModule
+from agevi.model.base._regressor import RegressorModule
 from agevi.nn.inputs import GeneInput
 
 
@@ -23,7 +23,7 @@ class MLPModule(RegressorModule):
     normalize, sums
         See :class:`agevi.nn.inputs.GeneInput`.
     **kwargs
-        See :class:`agevi.model._regressor.RegressorModule`.
+        See :class:`agevi.model.base._regressor.RegressorModule`.
     """
 
     def __init__(

@@ -18,8 +18,8 @@ from agevi._progress import progress
 from agevi.dataloaders._fields import SUBJECT
 from agevi.dataloaders._pseudocells import ROWS
 from agevi.dataloaders._stats import gene_stats
-from agevi.model._regressor import RegressorClock
-from agevi.model._seed import as_seed, seeded
+from agevi.model.base._regressor import RegressorClock
+from agevi.model.base._seed import as_seed, seeded
 from agevi.model.nmf._fit import balanced_sample, fit_components, gene_weights
 from agevi.model.nmf._loadings import LoadingSplitter
 from agevi.model.nmf._module import NMFModule

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from agevi._compat import auto_move_data
-from agevi.model._regressor import RegressorModule
+from agevi.model.base._regressor import RegressorModule
 from agevi.nn.inputs import CP10K, GeneInput
 from agevi.nn.nnls import nnls
 from agevi.nn.rows import as_dense
@@ -30,7 +30,7 @@ class NMFModule(RegressorModule):
     sums
         Whether some rows are sums of cells, whose loadings vary less and have moments of their own.
     **kwargs
-        See :class:`agevi.model._regressor.RegressorModule`.
+        See :class:`agevi.model.base._regressor.RegressorModule`.
     """
 
     components: torch.Tensor

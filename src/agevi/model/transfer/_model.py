@@ -15,11 +15,11 @@ from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._sums import sample_means
 from agevi.io import _format
 from agevi.io._card import classifier_card
-from agevi.model import _bundle
-from agevi.model._clock import ClockMixin
-from agevi.model._predictions import Prediction
-from agevi.model._seed import as_seed
-from agevi.model._shells import DataMixin
+from agevi.model.base import _save
+from agevi.model.base._clock import ClockMixin
+from agevi.model.base._predict import Prediction
+from agevi.model.base._query import DataMixin
+from agevi.model.base._seed import as_seed
 from agevi.model.transfer import _condition, _network
 from agevi.model.transfer._training import TransferTrainingMixin
 
@@ -103,7 +103,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         self.from_scratch = bool(from_scratch)
         self.class_weight = _checks.choice(class_weight, CLASS_WEIGHTS, "class_weight")
         self.seed = as_seed(rng)
-        self.clock = _bundle.copy_of(clock)
+        self.clock = _save.copy_of(clock)
         _network.give_log_odds(self.clock.module)
         self.module = self.clock.module.eval()
         self.expects, self.predicts_sums = clock.expects, clock.predicts_sums
@@ -294,7 +294,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
             "trained_on": dict(self.age_summary_),
             "best_epoch": self.best_epoch_,
             "history": {k: [float(v) for v in frame.iloc[:, 0]] for k, frame in (self.history_ or {}).items()},
-            "versions": _bundle.versions(),
+            "versions": _save.versions(),
         }
 
     def _card(self, meta: dict[str, Any]) -> str:
@@ -308,11 +308,11 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
             raise _format.BundleError(
                 f"{bundle.path} holds a classifier without a clock; it was edited. Save it again."
             )
-        clock = _bundle.class_of(own, bundle.path)._restore(dataclasses.replace(bundle, meta=own))
+        clock = _save.class_of(own, bundle.path)._restore(dataclasses.replace(bundle, meta=own))
         model = cls(clock, **meta["init"])
-        model.history_ = _bundle.history_of(meta)
+        model.history_ = _save.history_of(meta)
         model.split_, model.best_epoch_, model.age_summary_ = (
-            _bundle.split_of(meta),
+            _save.split_of(meta),
             meta["best_epoch"],
             meta["trained_on"],
         )

@@ -12,7 +12,7 @@ from torch import nn
 from agevi import _checks
 from agevi.dataloaders._fields import SUMMED
 from agevi.dataloaders._measured import feature_sets
-from agevi.model._clock import is_clock
+from agevi.model.base._clock import is_clock
 from agevi.model.mlp._module import MLPModule
 from agevi.model.nmf._module import NMFModule
 from agevi.model.transformer._module import TransformerModule

@@ -18,8 +18,8 @@ from agevi._compat import parse_device
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._fields import AGE
 from agevi.dataloaders._pseudocells import Rows
-from agevi.model._roles import RoleMixin, all_or_nothing
-from agevi.model._seed import seeded
+from agevi.model.base._roles import RoleMixin, all_or_nothing
+from agevi.model.base._seed import seeded
 from agevi.model.transfer import _condition, _network
 from agevi.model.transfer._draws import Draws, Units
 from agevi.model.transfer._fit import fit

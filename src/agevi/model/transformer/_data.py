@@ -14,8 +14,8 @@ from agevi import _checks, _keys, _names
 from agevi.dataloaders._measured import FeatureSets, aligned, feature_sets, match_sets, write_sets
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import CATEGORY_KEYS, category_columns, check_covariate
-from agevi.model import _bundle
-from agevi.model._regressor import RegressorClock
+from agevi.model.base import _save
+from agevi.model.base._regressor import RegressorClock
 
 
 class SampleClock(RegressorClock):
@@ -123,7 +123,7 @@ class SampleClock(RegressorClock):
     def _conditions(self, adata: AnnData, required: bool, *, conditioned: bool = False) -> pd.DataFrame:
         """Columns of the categories; a modality must be known, another value may be new."""
         obs = self._columns_for_verbs(adata) if conditioned else pd.DataFrame(index=adata.obs_names)
-        known, setup = _bundle.categories(self.registry_), self.setup_args
+        known, setup = _save.categories(self.registry_), self.setup_args
         for key in category_columns(setup):
             argument = next((k for k in CATEGORY_KEYS if setup[k] == key), "categorical_covariate_keys")
             check_covariate(adata, key, argument)

@@ -16,7 +16,7 @@ from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._fields import CATEGORY, SUBJECT
 from agevi.dataloaders._measured import feature_sets
 from agevi.dataloaders._register import category_columns
-from agevi.model._seed import as_seed, seeded
+from agevi.model.base._seed import as_seed, seeded
 from agevi.model.transformer._data import SampleClock
 from agevi.model.transformer._fit import N_MODULE_ROWS, dense, given_modules, group_moments, learn_modules
 from agevi.model.transformer._module import TransformerModule

@@ -10,7 +10,7 @@ from torch import nn
 from agevi import _keys
 from agevi._compat import REGISTRY_KEYS, auto_move_data
 from agevi.dataloaders._fields import CATEGORY, ROW, UNKNOWN
-from agevi.model._regressor import AgeModule
+from agevi.model.base._regressor import AgeModule
 from agevi.nn.rows import as_dense
 
 LIMIT = 8.0
@@ -43,7 +43,7 @@ class TransformerModule(AgeModule):
     zero_start
         Whether the network adds nothing before it is trained.
     **kwargs
-        See :class:`agevi.model._regressor.AgeModule`.
+        See :class:`agevi.model.base._regressor.AgeModule`.
     """
 
     mean: torch.Tensor

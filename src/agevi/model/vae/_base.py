@@ -15,9 +15,9 @@ from anndata import AnnData
 from agevi import _checks, _names
 from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, RNASeqMixin, VAEMixin
 from agevi.dataloaders._stats import gene_stats
-from agevi.model._clock import ClockMixin
-from agevi.model._seed import seeded
-from agevi.model._training import SubjectTrainingMixin
+from agevi.model.base._clock import ClockMixin
+from agevi.model.base._seed import seeded
+from agevi.model.base._train import SubjectTrainingMixin
 from agevi.model.vae._module import ClockVAEModule
 from agevi.model.vae._plan import ClockTrainingPlan
 

@@ -10,7 +10,7 @@ from anndata import AnnData
 from agevi import _checks
 from agevi._compat import REGISTRY_KEYS
 from agevi.dataloaders._register import check_values
-from agevi.model._seed import as_seed
+from agevi.model.base._seed import as_seed
 from agevi.model.vae._base import RATES, VAEClock, whole_numbers
 from agevi.nn.likelihoods import GENE_LIKELIHOODS
 from agevi.nn.noise import NOISE_SCALES, NOISES

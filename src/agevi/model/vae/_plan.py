@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from agevi._compat import LossOutput
-from agevi.model._plan import AgeTrainingPlan, schedule_of
+from agevi.model.base._plan import AgeTrainingPlan, schedule_of
 from agevi.nn.schedules import KL_SCHEDULES
 
 
@@ -24,7 +24,7 @@ class ClockTrainingPlan(AgeTrainingPlan):
     kl_kwargs
         Arguments of the named schedule.
     **kwargs
-        See :class:`agevi.model._plan.AgeTrainingPlan`.
+        See :class:`agevi.model.base._plan.AgeTrainingPlan`.
     """
 
     terms: ClassVar[tuple[str, ...]] = ("reconstruction_loss", "kl_local")

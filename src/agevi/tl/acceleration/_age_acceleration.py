@@ -14,7 +14,6 @@ from scipy.stats import false_discovery_control
 from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi.metrics._regression import check_level
-from agevi.tl._evaluate_by import OVERALL
 from agevi.tl.acceleration._design import Unusable, check_age_df
 from agevi.tl.acceleration._rows import (
     COUNTS,
@@ -29,6 +28,7 @@ from agevi.tl.acceleration._rows import (
     sentence,
 )
 from agevi.tl.acceleration._samples import Samples, held_out_samples
+from agevi.tl.predict._evaluate_by import OVERALL
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from agevi.tl._age_correlation import Units, permuted_ages
+from agevi.tl.trends._age_correlation import Units, permuted_ages
 
 EQUAL = 1e-9  # relative difference below which statistics are equal but for rounding
 FULL = 1e-8

@@ -13,9 +13,9 @@ from scipy.stats import linregress
 
 from agevi import _checks, _keys, _names, _subjects
 from agevi._compat import written_to
-from agevi.tl._evaluate_by import sample_values
 from agevi.tl.acceleration import _norms
 from agevi.tl.acceleration._design import MANY_SUBJECTS, check_age_df
+from agevi.tl.predict._evaluate_by import sample_values
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,6 @@ import pandas as pd
 from scipy.stats import t as student
 
 from agevi import _checks
-from agevi.tl._evaluate_by import OVERALL
-from agevi.tl._verdict import FEW_SUBJECTS
 from agevi.tl.acceleration._ancova import EQUAL, deviations, fieller, fit, permutation_p, two_sided
 from agevi.tl.acceleration._design import (
     CUBIC,
@@ -24,6 +22,8 @@ from agevi.tl.acceleration._design import (
     make_design,
 )
 from agevi.tl.acceleration._samples import Samples
+from agevi.tl.predict._evaluate_by import OVERALL
+from agevi.tl.predict._verdict import FEW_SUBJECTS
 
 TEXT = ["type", "group", "reference"]
 COUNTS = ["n", "n_reference", "n_subjects"]

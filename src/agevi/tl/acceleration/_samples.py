@@ -12,9 +12,9 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _subjects
-from agevi.tl._evaluate_by import OVERALL, sample_values
-from agevi.tl._judged import TYPE, of_types, types_key
 from agevi.tl.acceleration._design import Covariate
+from agevi.tl.predict._evaluate_by import OVERALL, sample_values
+from agevi.tl.predict._judged import TYPE, of_types, types_key
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from anndata import AnnData
 from agevi import _checks, _keys, _names, _subjects
 from agevi._ages import AgeTransform
 from agevi._compat import written_to
-from agevi.tl._evaluate_by import sample_values
 from agevi.tl.intervals._apply import NOUN, with_intervals
 from agevi.tl.intervals._conformal import Calibration
 from agevi.tl.intervals._recalibration import OldErrors, old_errors
 from agevi.tl.intervals._report import Labelled, report
+from agevi.tl.predict._evaluate_by import sample_values
 
 logger = logging.getLogger(__name__)
 

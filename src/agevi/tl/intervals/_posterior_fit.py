@@ -11,7 +11,7 @@ import torch
 
 from agevi._progress import progress
 from agevi._threads import n_threads, threads
-from agevi.model._seed import seeded
+from agevi.model.base._seed import seeded
 from agevi.tl.intervals._posterior_model import START, Data, Draws, pyro_model
 
 METHODS = ("laplace", "svi", "nuts")

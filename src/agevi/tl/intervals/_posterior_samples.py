@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _subjects
-from agevi.tl._judged import types_key
+from agevi.tl.predict._judged import types_key
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from anndata import AnnData
 from agevi import _ages, _checks, _keys, _names, _subjects
 from agevi._compat import written_to
 from agevi.metrics._regression import check_level
-from agevi.tl._evaluate_by import sample_values
-from agevi.tl._plan import check_outputs
 from agevi.tl.intervals import _recalibration as kernel
 from agevi.tl.intervals import _recalibration_said as said
+from agevi.tl.predict._evaluate_by import sample_values
+from agevi.tl.validate._plan import check_outputs
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from agevi import _ages, _checks, _keys
 from agevi._compat import written_to
 from agevi._threads import n_threads, threads
 from agevi.metrics._regression import check_level
-from agevi.model._seed import as_seed
+from agevi.model.base._seed import as_seed
 from agevi.tl.intervals._posterior_age import AgePrior, Prior, age_densities, check_prior, make_prior, summarise
 from agevi.tl.intervals._posterior_fit import METHODS, Fitted, fit
 from agevi.tl.intervals._posterior_model import Data, Draws

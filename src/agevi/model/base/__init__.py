@@ -1,0 +1,3 @@
+"""What all clocks share: registration, training, prediction, saving."""
+
+from __future__ import annotations

@@ -1,0 +1,208 @@
+"""Passes over cells, or over sums of cells, that predict ages."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from pandas.api.types import is_numeric_dtype
+
+from agevi import _checks, _names
+from agevi._compat import read_rows
+from agevi._threads import n_threads, n_weights, threads
+from agevi.dataloaders._cells import cell_loader
+from agevi.dataloaders._query import GeneMatch
+from agevi.dataloaders._register import covariate_columns
+from agevi.dataloaders._sums import most_common, sample_groups, sample_means, sum_rows
+from agevi.model.base._query import ShellMixin
+
+_PREDICT_VALUES = 2**23  # cells x genes of a step of prediction, about
+_BACKED_BLOCK = 16384  # cells read from disk at a time
+
+
+class Prediction(NamedTuple):
+    """What a pass over cells gives."""
+
+    age: np.ndarray  # (n_cells,) float32, unit of the age column
+    latent: np.ndarray | None  # (n_cells, n_latent) float32
+    gene_coverage: float
+
+
+class PredictMixin(ShellMixin):
+    """How a clock goes over data, in memory or on disk."""
+
+    def _predict(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        min_gene_coverage: float = 0.8,
+    ) -> Prediction:
+        """Ages and latent representation in one pass over the cells."""
+        self._check_trained("tl.predict_age")
+        data = self._data(adata)
+        parts = [
+            self._predict_block(block, None if data.isbacked else indices, batch_size, min_gene_coverage)
+            for block in blocks(data, indices)
+        ]
+        latents = [part.latent for part in parts if part.latent is not None]
+        return Prediction(
+            np.concatenate([part.age for part in parts]),
+            np.concatenate(latents) if latents else None,
+            parts[0].gene_coverage,
+        )
+
+    def _coverage(self, adata: AnnData, min_gene_coverage: float) -> float:
+        """Share of the clock's genes that the data have; values are not read."""
+        _checks.unique_names(adata)
+        return self._match(adata, min_gene_coverage).coverage
+
+    def _predict_block(
+        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None, min_gene_coverage: float
+    ) -> Prediction:
+        """The same for cells in memory."""
+        shell, match = self._shell(adata, min_gene_coverage=min_gene_coverage, conditioned=False)
+        age, latent = self._predict_shell(shell, match, indices=indices, batch_size=batch_size)
+        return Prediction(age, latent, match.coverage)
+
+    def _predict_shell(
+        self,
+        shell: AnnData,
+        match: GeneMatch,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        summed: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Ages and latent means of the rows of a shell."""
+        self._remember(shell)
+        present = None if match.present.all() else torch.from_numpy(match.present).to(self.device)
+        try:
+            manager, cells = self.get_anndata_manager(shell), None if indices is None else np.asarray(indices)
+            n_cells = batch_size or int(np.clip(_PREDICT_VALUES // len(self.genes), 512, 4096))
+            loader = cell_loader(manager, cells, batch_size=n_cells)
+            with threads(n_threads(min(n_cells, shell.n_obs) * n_weights(self.module))):
+                return self._predict_batches(loader, present, summed=summed)
+        finally:
+            self._forget(shell)
+
+    def _sample_codes(
+        self, adata: AnnData, indices: Sequence[int] | np.ndarray | None, sample_key: str | None
+    ) -> np.ndarray:
+        """Sample of every cell, (n_cells,); by default the samples are those of training."""
+        setup = self.setup_args
+        key = sample_key or setup["sample_key"] or setup["subject_key"]
+        if setup["subject_key"] in adata.obs:
+            names = _checks.units(adata, setup["subject_key"], key)[1].to_numpy()
+        else:
+            names = _checks.labels(adata, key, "sample_key").to_numpy()
+        codes: np.ndarray = pd.factorize(names if indices is None else names[np.asarray(indices)], sort=True)[0]
+        return codes
+
+    def _predict_samples(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        min_gene_coverage: float = 0.8,
+        sample_key: str | None = None,
+    ) -> np.ndarray:
+        """Ages from the sum of each sample's cells, one value per cell, (n_cells,); samples by default as in training."""
+        self._check_trained("tl.predict_age")
+        data, setup = self._data(adata), self.setup_args
+        rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
+        codes = of_sample = self._sample_codes(data, rows, sample_key)
+        if self.pseudocell_groupby is not None:
+            group = _checks.labels(data, self.pseudocell_groupby, "pseudocell_groupby").iloc[rows]
+            codes = sample_groups(of_sample, group)
+        n_units, sums, start = codes.max() + 1, None, 0
+        for block in blocks(data, rows):
+            shell, match = self._shell(block, min_gene_coverage=min_gene_coverage, conditioned=False)
+            x = _checks.matrix(shell, setup["layer"])
+            used = codes[start : start + block.n_obs] if data.isbacked else np.full(block.n_obs, -1)
+            if not data.isbacked:
+                used[rows] = codes
+            part = sum_rows(x, used, n_units)
+            sums, start = part if sums is None else sums + part, start + block.n_obs
+        if setup["normalize"] == "none":
+            sums = sp.diags(1 / np.bincount(codes)) @ sums
+        read = getattr(self.module, "encode_covariates", False)
+        obs = self._conditions(columns_of_units(data, rows, codes, setup, read=read), read)
+        units = AnnData(obs=obs, var=shell.var.copy(), shape=(n_units, len(self.genes)))
+        if setup["layer"] is None:
+            units.X = sums
+        else:
+            units.layers[setup["layer"]] = sums
+        age, _ = self._predict_shell(units, match, batch_size=batch_size, summed=True)
+        if self.pseudocell_groupby is None:
+            return age[codes]
+        return sample_means(age[codes], of_sample)  # over cells, so that a group weighs by its cells
+
+    @abstractmethod
+    def _predict_batches(
+        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Ages and latent means of the rows in ``loader``.
+
+        ``present`` masks the genes that the data have; ``summed`` says that rows are sums of a sample's cells.
+        """
+
+    def _check_trained(self, verb: str) -> None:
+        if not self.is_trained_:
+            name = type(self).__name__
+            raise RuntimeError(f"{verb} needs a trained model; call model.train() or {name}.load(...) first.")
+
+
+def columns_of_units(
+    adata: AnnData, rows: np.ndarray, codes: np.ndarray, setup: dict[str, Any], *, read: bool
+) -> AnnData:
+    """Columns of units without their values: the most common category of their cells, and the mean of numbers.
+
+    Parameters
+    ----------
+    adata
+        Data, in memory or on disk.
+    rows
+        Cells, positions.
+    codes
+        Unit of each of them, from 0.
+    setup
+        Arguments of ``setup_anndata`` by name.
+    read
+        Whether the clock reads batch and covariates.
+    """
+    first, n_units = np.unique(codes, return_index=True)[1], int(codes.max()) + 1
+    obs = adata.obs.iloc[rows[first]]
+    obs = obs.set_axis(obs.index.astype(str))
+    for argument, keys in covariate_columns(setup) if read else []:
+        for key in keys:
+            values = _checks.column(adata, key, argument).iloc[rows]
+            if values.isna().any():
+                obs[key] = np.nan  # which is refused
+                continue
+            if argument == "continuous_covariate_keys":
+                obs[key] = values.groupby(codes).mean().to_numpy() if is_numeric_dtype(values) else obs[key]
+                continue
+            found, names = pd.factorize(
+                np.asarray(_names.names(values, f"adata.obs[{key!r}]"), dtype=object), sort=True
+            )
+            obs[key] = names[most_common(found, codes, n_units)]
+    return AnnData(obs=obs)
+
+
+def blocks(adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> Iterator[AnnData]:
+    """``adata`` itself, or the chosen cells of backed data, some at a time."""
+    if not adata.isbacked:
+        yield adata
+        return
+    rows = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
+    for part in np.array_split(rows, max(1, -(-len(rows) // _BACKED_BLOCK))):
+        yield read_rows(adata, part)

@@ -1,0 +1,207 @@
+"""Who trains: subjects, their ages and the roles that a fit gives them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import wraps
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from agevi import _checks, _keys
+from agevi._ages import YEAR
+from agevi._compat import Host
+from agevi.dataloaders._assign import assign_roles, role_counts
+from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
+from agevi.dataloaders._splitter import roles_from_column
+from agevi.dataloaders._sums import sample_groups
+from agevi.model.base._density import density_weights
+from agevi.model.base._seed import in_float32
+
+logger = logging.getLogger(__name__)
+
+Train = TypeVar("Train", bound=Callable[..., None])
+
+SUBJECT_WEIGHTS = ("equal", "cells", "density")
+
+
+def all_or_nothing(train: Train) -> Train:
+    """Let ``train`` leave the clock as it was, an earlier fit included, where it does not come to its end."""
+
+    @wraps(train)
+    def whole(self: Any, *args: Any, **kwargs: Any) -> None:
+        with self._kept_unless_done(), in_float32():
+            train(self, *args, **kwargs)
+            self.calibration_ = self.evaluation_ = None  # which were those of other weights
+
+    return whole  # type: ignore[return-value]
+
+
+class RoleMixin(Host):
+    """Subjects of the registered data and what a fit does with them."""
+
+    split_: dict[str, str]
+    best_epoch_: int | None
+    subject_weight = "equal"
+    predicts_sums: bool
+    pseudocell_groupby: str | None = None
+    """Column of the groups that are summed apart within a sample."""
+    history_: Any
+    age_summary_: dict[str, Any]
+    default_age_transform: ClassVar[str] = "none"
+
+    @property
+    def age_transform(self) -> str:
+        """Scale on which ages are trained, with ``"auto"`` resolved."""
+        chosen = self.setup_args["age_transform"]
+        return self.default_age_transform if chosen == "auto" else str(chosen)
+
+    @property
+    def _age_scale_args(self) -> dict[str, Any]:
+        """Arguments of a module for its :class:`agevi.nn.heads.AgeScale`."""
+        setup = self.setup_args
+        year = YEAR.get(setup["age_unit"], 1.0)
+        return {"age_transform": self.age_transform, "min_age": setup["min_age"], "year": year}
+
+    def _start(self) -> None:
+        """The state of a clock that was never trained."""
+        self.is_trained_, self.history_, self.split_, self.best_epoch_ = False, None, {}, None
+        self.n_trainings_, self.age_summary_ = 0, {}
+        self._touched = False
+
+    @contextmanager
+    def _kept_unless_done(self) -> Iterator[None]:
+        """What :func:`all_or_nothing` does around a training."""
+        state, module = dict(vars(self)), deepcopy(self.module)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(state | {"module": module})
+            raise
+
+    def _unit_names(self, field: str) -> pd.Series:
+        """Subject or sample of every registered cell, as text."""
+        state = self.adata_manager.get_state_registry(field)
+        codes = self.adata_manager.get_from_registry(field).ravel().astype(int)
+        return pd.Series(np.asarray(state["names"])[codes], dtype=object)
+
+    def _units_of_sums(self) -> np.ndarray:
+        """Code of what is summed, for every registered cell: its sample, or the cells of its group in the sample."""
+        codes: np.ndarray = self.adata_manager.get_from_registry(SAMPLE).ravel().astype(np.int64)
+        if self.pseudocell_groupby is None:
+            return codes
+        return sample_groups(codes, _checks.labels(self.adata, self.pseudocell_groupby, "pseudocell_groupby"))
+
+    def _cell_ages(self) -> np.ndarray:
+        ages: np.ndarray = self.adata_manager.get_from_registry(AGE).ravel()
+        return ages
+
+    def _split(self, split_key: str, train_roles: tuple[str, ...]) -> pd.Series:
+        """Role of every subject in this training, indexed by subject."""
+        for role in [train_roles] if isinstance(train_roles, str) else train_roles:
+            _checks.choice(role, _keys.SPLIT_ROLES, "train_roles")
+        train_roles = (train_roles,) if isinstance(train_roles, str) else tuple(train_roles)
+        adata, subject = self.adata, self._unit_names(SUBJECT)
+        if split_key in adata.obs or split_key != _keys.SPLIT:
+            roles = roles_from_column(adata, split_key, subject)
+        else:
+            roles = self._own_split(subject)
+        roles = roles.where(~roles.isin(train_roles), _keys.TRAIN)
+        ages = pd.Series(self._cell_ages()).groupby(subject.to_numpy()).mean()
+        trained = ages[roles.index[roles == _keys.TRAIN]].dropna()
+        if trained.nunique() < 2:
+            raise ValueError(
+                f"{len(trained)} subjects with an age have a role in train_roles={train_roles} (column {split_key!r}: "
+                f"{roles.value_counts().to_dict()}); a clock needs two or more, of different ages."
+            )
+        return roles
+
+    def _own_split(self, subject: pd.Series) -> pd.Series:
+        """A 70/15/15 split of the labelled subjects, the same in every call."""
+        age = pd.Series(self._cell_ages()).groupby(subject.to_numpy()).mean().sort_index()
+        roles = pd.Series(_keys.TRAIN, index=age.index, dtype=object)
+        known = age.dropna()
+        n_test, n_validation = role_counts(len(known), 0.15, 0.15)
+        roles[known.index] = assign_roles(
+            known.to_numpy(),
+            np.zeros(len(known), dtype=int),
+            n_test,
+            n_validation,
+            np.random.default_rng(self.init_params_["non_kwargs"]["rng"]),
+        )
+        logger.info(
+            "adata.obs has no %r; %d subjects train, %d validate and %d test (model.split_). Make your own split with "
+            "agevi.pp.split_subjects.",
+            _keys.SPLIT, *((roles == r).sum() for r in _keys.SPLIT_ROLES),
+        )  # fmt: skip
+        return roles
+
+    def _has_labelled(self, cells: np.ndarray) -> bool:
+        return bool(np.isfinite(self._cell_ages()[cells]).any())
+
+    def _starts_from(self, roles: pd.Series) -> bool:
+        """Whether the current weights may be trained on: they are new, or every subject keeps its role."""
+        if not self.is_trained_:
+            return not self._touched
+        same = self.split_ == roles.to_dict()
+        if not same:
+            logger.info("The roles of subjects differ from the last training; training starts from new weights.")
+        return same
+
+    def _sample_ages(self, cells: np.ndarray | None = None) -> torch.Tensor:
+        """Age of every sample by code, (n_samples,), NaN where unlabelled or without any of ``cells``."""
+        codes = self.adata_manager.get_from_registry(SAMPLE).ravel().astype(int)
+        chosen = np.ones(len(codes), dtype=bool) if cells is None else cells
+        out = np.full(codes.max() + 1, np.nan)
+        out[codes[chosen]] = self._cell_ages()[chosen]
+        return torch.from_numpy(out)
+
+    def _subject_ages(self) -> np.ndarray:
+        """Mean age over the samples of every subject by code, (n_subjects,), NaN where unlabelled."""
+        subject, sample = (self.adata_manager.get_from_registry(k).ravel().astype(int) for k in (SUBJECT, SAMPLE))
+        ages = self._sample_ages().numpy()
+        owner = np.full(len(ages), -1)
+        owner[sample] = subject
+        mean: np.ndarray = pd.Series(ages).groupby(owner).mean().reindex(range(subject.max() + 1)).to_numpy()
+        return mean
+
+    def _summarise_ages(self, train: np.ndarray) -> dict[str, Any]:
+        """On whom the clock is trained, for its card."""
+        ages = self._sample_ages(train)
+        ages = ages[torch.isfinite(ages)]
+        labelled = train & np.isfinite(self._cell_ages())
+        return {
+            "unit": self.setup_args["age_unit"],
+            "transform": self.age_transform,
+            "min": float(ages.min()),
+            "max": float(ages.max()),
+            "median": float(np.median(ages.numpy())),
+            "n_subjects": int(self._unit_names(SUBJECT)[labelled].nunique()),
+            "n_samples": len(ages),
+            "n_cells": int(labelled.sum()),
+        }
+
+    def _subject_weights(self, train: np.ndarray) -> torch.Tensor:
+        """Weight of a row by its subject's code, (n_subjects,), mean 1 over training rows.
+
+        Rows are cells, or where the clock learns from sums what is summed, which is drawn equally often. With
+        ``subject_weight="equal"`` every subject sums to the same, with ``"cells"`` every cell does, with ``"density"``
+        a subject sums to its :func:`density_weights`.
+        """
+        subject, unit = self.adata_manager.get_from_registry(SUBJECT).ravel().astype(int), self._units_of_sums()
+        labelled, n_codes = np.isfinite(self._cell_ages()), subject.max() + 1
+        cells = np.bincount(subject[labelled], minlength=n_codes)
+        pairs = np.unique(np.stack([subject[labelled], unit[labelled]]), axis=1)
+        rows = np.bincount(pairs[0], minlength=n_codes) if self.predicts_sums else cells
+        trained = np.unique(subject[labelled & train])
+        wanted = cells if self.subject_weight == "cells" else np.ones(n_codes)
+        if self.subject_weight == "density":
+            wanted = density_weights(self._subject_ages(), np.isin(np.arange(n_codes), trained))
+        weight = wanted / np.maximum(rows, 1)
+        return torch.from_numpy(weight * rows[trained].sum() / (weight * rows)[trained].sum()).float()

@@ -1,0 +1,3 @@
+"""The audit for leakage between subjects."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Bulk profiles: values, batches, modalities, probes."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""How the error falls with more subjects and more cells."""
+
+from __future__ import annotations

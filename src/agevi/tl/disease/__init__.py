@@ -1,0 +1,3 @@
+"""From an ageing clock to a classifier of cases and controls."""
+
+from __future__ import annotations

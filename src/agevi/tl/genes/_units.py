@@ -1,0 +1,204 @@
+"""What is attributed: the rows in which a clock predicts, who they belong to, and what they are compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _keys, _names
+from agevi.model.base._reading import clocks_of
+
+ALL = "all"
+UNITS = ("auto", "sample", "cell")
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Rows of one kind of unit."""
+
+    cells: np.ndarray  # (n_used,) positions of the cells that are used
+    codes: np.ndarray | None  # (n_used,) row of every used cell; None: every cell is a row
+    subject: np.ndarray  # (n_rows,) code
+    kind: np.ndarray  # (n_rows,) code; rows are compared with background rows of their own kind
+    targets: list[tuple[np.ndarray, np.ndarray]]  # position in Units.groups (-1: none) and weight, (n_rows,) each
+
+
+@dataclass(frozen=True)
+class Units:
+    """All rows of one attribution."""
+
+    summed: bool
+    subjects: np.ndarray  # names, (n_subjects,)
+    trained: np.ndarray  # (n_subjects,) whether the clock trained on the subject
+    groups: list[str]  # "all", and those of groupby
+    sets: list[RowSet]
+
+
+def draw_cells(adata: AnnData, model: Any, n_cells_per_subject: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Positions of the cells that are used, at most ``n_cells_per_subject`` of each subject, drawn at random.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    model
+        A clock, whose set-up names the subject.
+    n_cells_per_subject
+        Cells of a subject at most; None for all.
+    rng
+        Generator that draws them.
+    """
+    if n_cells_per_subject is None:
+        return np.arange(adata.n_obs)
+    n, setup = _checks.count(n_cells_per_subject, "n_cells_per_subject"), model.setup_args
+    return some_of_each(_checks.units(adata, setup["subject_key"], setup["sample_key"])[0].to_numpy(), n, rng)
+
+
+def make_units(adata: AnnData, model: Any, *, groupby: str | None, unit: str, cells: np.ndarray | None = None) -> Units:
+    """The rows in which ``model`` predicts the samples of ``adata``.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    model
+        A trained clock.
+    groupby
+        Column of ``adata.obs``.
+    unit
+        One of :data:`UNITS`.
+    cells
+        Positions of the cells that are used, from :func:`draw_cells`; None for all.
+    """
+    setup = model.setup_args
+    summed, kind_key = _unit(model, unit)
+    subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    cells = np.arange(adata.n_obs) if cells is None else cells
+    subject_code, subjects = pd.factorize(subject.to_numpy()[cells], sort=True)
+    sample_code = pd.factorize(sample.to_numpy()[cells], sort=True)[0]
+    table = pd.DataFrame({"cell": cells, "subject": subject_code, "sample": sample_code})
+    table["kind"] = 0
+    if kind_key is not None:
+        table["kind"] = pd.factorize(_checks.labels(adata, kind_key, "pseudocell_groupby").to_numpy()[cells])[0]
+    names: list[str] = []
+    table["group"] = -1
+    if groupby is not None:
+        table["group"], names = _groups(_checks.column(adata, groupby, "groupby").iloc[cells], groupby)
+    role = pd.Series(subjects).map(model.split_).to_numpy()
+    return Units(
+        summed=summed,
+        subjects=np.asarray(subjects, dtype=object),
+        trained=role == _keys.TRAIN,
+        groups=[ALL, *names],
+        sets=_row_sets(table, summed, grouped=groupby is not None),
+    )
+
+
+def _unit(model: Any, unit: str) -> tuple[bool, str | None]:
+    """Whether rows are sums, and the column of the groups that are summed apart."""
+    _checks.choice(unit, UNITS, "unit")
+    members = clocks_of(model)
+    if unit == "cell" or (unit == "auto" and not any(clock.predicts_sums for clock in members)):
+        return False, next((clock.compared_within for clock in members if clock.compared_within), None)
+    of_cells = [type(clock).__name__ for clock in members if not clock.predicts_sums]
+    if of_cells:
+        what = f"this {type(model).__name__}" if len(members) == 1 else f"its member {of_cells[0]}"
+        raise ValueError(
+            f"unit={unit!r} needs a clock that was trained on sums of cells, and {what} was trained on single cells. Pass "
+            "unit='cell'."
+        )
+    keys = sorted({str(clock.pseudocell_groupby) for clock in members})
+    if len(keys) > 1:
+        raise ValueError(
+            f"the members of this {type(model).__name__} sum different cells (pseudocell_groupby: {_checks.listed(keys)}); "
+            "attribute each of model.clocks under its own key_added."
+        )
+    return True, members[0].pseudocell_groupby
+
+
+def _groups(values: pd.Series, groupby: str) -> tuple[np.ndarray, list[str]]:
+    """Group of every cell, -1 where it is missing, and the names."""
+    if values.isna().all():
+        raise ValueError(f"adata.obs[{groupby!r}] is missing in all cells; groupby needs the group of each cell.")
+    code, names = _names.coded(values, f"adata.obs[{groupby!r}]")
+    if ALL in names:
+        raise ValueError(f"adata.obs[{groupby!r}] has a group {ALL!r}, the name of all cells together; rename it.")
+    return code, names
+
+
+def _row_sets(table: pd.DataFrame, summed: bool, *, grouped: bool) -> list[RowSet]:
+    """Rows of whole samples, and rows of the groups where these divide samples."""
+    whole = ["sample", "kind"]
+    divided = grouped and bool((table.groupby(whole)["group"].nunique() > 1).any())
+    sets = [_row_set(table, whole, summed, ["all", "group"] if grouped and not divided else ["all"])]
+    if divided:
+        sets.append(_row_set(table[table["group"] >= 0], [*whole, "group"], summed, ["group"]))
+    return sets
+
+
+def _row_set(table: pd.DataFrame, keys: list[str], summed: bool, targets: list[str]) -> RowSet:
+    """Rows of the cells that have ``keys`` in common."""
+    codes = table.groupby(keys, sort=True).ngroup().to_numpy() if summed else None
+    rows = table.assign(size=1)
+    if codes is not None:
+        rows = rows.groupby(codes, sort=True).agg(dict.fromkeys(table, "first") | {"size": "sum"})
+    return RowSet(
+        cells=table["cell"].to_numpy(),
+        codes=codes,
+        subject=rows["subject"].to_numpy(),
+        kind=rows.groupby([key for key in keys if key != "sample"], sort=True).ngroup().to_numpy(),
+        targets=[_target(rows, of) for of in targets],
+    )
+
+
+def _target(rows: pd.DataFrame, of: str) -> tuple[np.ndarray, np.ndarray]:
+    """Group that every row counts for (-1: none), and its weight in the mean of its subject in that group.
+
+    The rows of a sample weigh by their cells, and the samples of a subject equally.
+    """
+    group = rows["group"].to_numpy() + 1 if of == "group" else np.zeros(len(rows), dtype=np.int64)
+    frame = rows.assign(target=group)
+    size = frame["size"].to_numpy(dtype=np.float64)
+    n_samples = frame.groupby(["subject", "target"])["sample"].transform("nunique").to_numpy()
+    weight = size / frame.groupby(["sample", "target"])["size"].transform("sum").to_numpy() / n_samples
+    return np.where(group > 0, group, -1) if of == "group" else group, weight
+
+
+def _rank(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Place of every row among the rows of its unit, from 0, in random order."""
+    codes = np.unique(unit, return_inverse=True)[1]
+    order = np.lexsort((rng.random(len(codes)), codes))
+    sizes = np.bincount(codes)
+    rank = np.empty(len(codes), dtype=np.int64)
+    rank[order] = np.arange(len(codes)) - (np.cumsum(sizes) - sizes)[codes[order]]
+    return rank
+
+
+def some_of_each(unit: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of at most ``n`` rows of every unit, drawn at random, in rising order."""
+    chosen: np.ndarray = np.flatnonzero(_rank(unit, rng) < n)
+    return chosen
+
+
+def evenly(subject: np.ndarray, rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """``n`` of ``rows`` at most, as equally many of every subject as there are.
+
+    Parameters
+    ----------
+    subject
+        Code of every row's subject.
+    rows
+        Positions to draw from.
+    n
+        Number of rows.
+    rng
+        Generator.
+    """
+    rank = _rank(subject[rows], rng)
+    first = np.lexsort((rng.random(len(rank)), rank))[:n]  # one of every subject before a second of any
+    chosen: np.ndarray = np.sort(rows[first])
+    return chosen

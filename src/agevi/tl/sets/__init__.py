@@ -1,0 +1,3 @@
+"""Gene sets: enrichment, and the ranking of drug targets."""
+
+from __future__ import annotations

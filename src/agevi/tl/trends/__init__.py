@@ -1,0 +1,3 @@
+"""Trends of ages and representations along ordered covariates."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""The search for hyperparameters inside the training subjects."""
+
+from __future__ import annotations

@@ -1,0 +1,76 @@
+"""Arguments of clocks as the tools take them: the layer beside the others, and the names that messages use."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from agevi.tl.validate._recipe import Recipe
+
+CALLS = ("setup_kwargs", "model_kwargs", "train_kwargs")
+"""Arguments of the tools that hold those of ``setup_anndata``, of the constructor and of ``train``."""
+_METHODS = {"setup_kwargs": "setup_anndata", "train_kwargs": "train"}
+_DIRECT = {"self", "adata", "age_key", "subject_key", "sample_key", "layer", "rng"}
+_VALUE = r"('[^']*'|\"[^\"]*\"|\[[^\]]*\]|\{[^}]*\}|[^\s,;:()]+?)(?=[,;:)]|\.?(?:\s|$))"
+
+
+def with_layer(setup_kwargs: Any, layer: str | None) -> Any:
+    """Arguments of the set-up with the layer that was named beside them.
+
+    Parameters
+    ----------
+    setup_kwargs
+        As the user gave them; with several classes some by class.
+    layer
+        Layer of ``adata``; None leaves ``setup_kwargs`` as they are.
+    """
+    if layer is None or not isinstance(setup_kwargs, Mapping | None):
+        return setup_kwargs
+    kwargs = dict(setup_kwargs or {})
+    for part in (kwargs, *(value for value in kwargs.values() if isinstance(value, Mapping))):
+        if part.get("layer", layer) != layer:
+            raise ValueError(
+                f"layer={layer!r}, but setup_kwargs holds 'layer': {part['layer']!r}; name the layer in one of them."
+            )
+    return kwargs | {"layer": layer}
+
+
+def check_dictionaries(**given: Any) -> None:
+    """Refuse arguments for others that are no dictionaries, by the names of the tool."""
+    for name, kwargs in given.items():
+        if not isinstance(kwargs, Mapping | None):
+            raise TypeError(f"{name} is a {type(kwargs).__name__}; pass a dictionary of arguments.")
+
+
+@contextlib.contextmanager
+def as_called(recipe: Recipe, calls: Sequence[str] = CALLS) -> Iterator[None]:
+    """Errors inside the block advise arguments as the tools take them: ``setup_kwargs={'min_age': -1}``.
+
+    Parameters
+    ----------
+    recipe
+        What is set up, made and trained.
+    calls
+        Those of :data:`CALLS` that the block makes.
+    """
+    try:
+        yield
+    except Exception as error:
+        if error.args and isinstance(error.args[0], str):
+            error.args = (_renamed(error.args[0], recipe, calls), *error.args[1:])
+        raise
+
+
+def _renamed(message: str, recipe: Recipe, calls: Sequence[str]) -> str:
+    """A message with the arguments of a clock's methods inside those of a tool."""
+    call_of: dict[str, str] = {}
+    for part in recipe.parts:
+        cls = part.model_cls
+        for call in calls:
+            function = cls if call == "model_kwargs" else getattr(cls, _METHODS[call])
+            call_of = dict.fromkeys(inspect.signature(function).parameters.keys() - _DIRECT, call) | call_of
+    pattern = rf"(?<![\w.'\"])({'|'.join(map(re.escape, sorted(call_of)))})={_VALUE}"
+    return re.sub(pattern, lambda found: f"{call_of[found[1]]}={{{found[1]!r}: {found[2]}}}", message)

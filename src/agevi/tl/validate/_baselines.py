@@ -1,0 +1,135 @@
+"""What a clock must beat: the median age, and ridge regression on the summed counts of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from agevi.dataloaders._sums import sum_rows
+from agevi.tl.validate._folds import Cohort
+
+ALPHAS = np.logspace(0, 6, 13)
+"""Ridge penalties, of which leave-one-out among the training samples chooses one."""
+_CP10K = 1e4
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is predicted and judged: the cells of a sample that one fold holds out, which are all of them."""
+
+    sample: np.ndarray  # (n_units,) code
+    fold: np.ndarray  # (n_units,) code
+    trains: np.ndarray  # (n_units,) whether any cell may train
+    cell: np.ndarray  # (n_cells,) unit of every cell
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Mean of the cells' values in every unit, (n_units,), NaN where one is missing."""
+        n_cells = np.bincount(self.cell, minlength=len(self.sample))
+        return np.bincount(self.cell, weights=values.astype(np.float64), minlength=len(self.sample)) / n_cells
+
+
+def make_units(cohort: Cohort) -> Units:
+    """Units of a cohort in the order of samples."""
+    pair = cohort.sample * len(cohort.folds) + cohort.fold
+    unique, cell = np.unique(pair, return_inverse=True)
+    return Units(
+        sample=unique // len(cohort.folds),
+        fold=unique % len(cohort.folds),
+        trains=np.bincount(cell, weights=cohort.trains, minlength=len(unique)) > 0,
+        cell=cell,
+    )
+
+
+def profiles(x: Any, units: Units, *, cells: np.ndarray, normalize: str) -> np.ndarray:
+    """log(1 + counts per 10,000) of the summed counts of every unit, (n_units, n_genes).
+
+    Parameters
+    ----------
+    x
+        Values, (n_cells, n_genes).
+    units
+        Units.
+    cells
+        Which cells are summed, (n_cells,).
+    normalize
+        ``"log1p_cp10k"``, or ``"none"`` for values that are normalised already, which are averaged.
+    """
+    n = len(units.sample)
+    codes = np.where(cells, units.cell, -1)
+    sums = sum_rows(x, codes, n)
+    sums = np.asarray(sums.toarray() if hasattr(sums, "toarray") else sums)
+    if normalize == "none":
+        return sums / np.maximum(np.bincount(units.cell[cells], minlength=n), 1)[:, None]
+    return np.log1p(sums * (_CP10K / np.maximum(sums.sum(axis=1, keepdims=True), 1)))
+
+
+def median_ages(units: Units, targets: np.ndarray) -> np.ndarray:
+    """Median age of the training samples for every unit, (n_targets, n_units).
+
+    Parameters
+    ----------
+    units
+        Units.
+    targets
+        Ages to learn, (n_targets, n_samples), NaN where unlabelled.
+    """
+    out = np.full((len(targets), len(units.sample)), np.nan)
+    for fold in np.unique(units.fold):
+        train, test = _train_and_test(units, targets, fold)
+        out[:, test] = np.median(targets[:, np.unique(units.sample[train])], axis=1)[:, None]
+    return out
+
+
+def ridge_ages(train_profiles: np.ndarray, test_profiles: np.ndarray, units: Units, targets: np.ndarray) -> np.ndarray:
+    """Age of every unit by ridge regression that was fitted to the units of the other folds, (n_targets, n_units).
+
+    Parameters
+    ----------
+    train_profiles, test_profiles
+        Profiles of the cells that train and of all cells, (n_units, n_genes).
+    units
+        Units.
+    targets
+        Ages to learn, (n_targets, n_samples), NaN where unlabelled.
+    """
+    out = np.full((len(targets), len(units.sample)), np.nan)
+    for fold in np.unique(units.fold):
+        train, test = _train_and_test(units, targets, fold)
+        scaler = StandardScaler().fit(train_profiles[train])
+        ridge = RidgeCV(ALPHAS, alpha_per_target=True)
+        ridge.fit(scaler.transform(train_profiles[train]), targets[:, units.sample[train]].T)
+        predicted = ridge.predict(scaler.transform(test_profiles[test]))
+        out[:, test] = predicted.reshape(len(test), len(targets)).T
+    return out
+
+
+def _train_and_test(units: Units, targets: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the labelled units that train when a fold is held out, and of its own."""
+    known = np.isfinite(targets[0])[units.sample]
+    return np.flatnonzero((units.fold != fold) & units.trains & known), np.flatnonzero(units.fold == fold)
+
+
+def shuffled_ages(cohort: Cohort, rng: np.random.Generator) -> np.ndarray:
+    """Ages of the samples, (n_samples,), after the ages of the labelled subjects have changed places.
+
+    A subject takes the mean age of another one, and its visits keep their distance from that mean, within the range of
+    all ages.
+
+    Parameters
+    ----------
+    cohort
+        Units and ages.
+    rng
+        Source of randomness.
+    """
+    mean = cohort.subject_ages(np.arange(len(cohort.sample)))
+    known = mean.dropna()
+    moved = mean.copy()
+    moved[known.index] = rng.permutation(known.to_numpy())
+    owner = cohort.owner
+    shifted = cohort.age + (moved - mean).reindex(np.arange(len(cohort.subjects))).to_numpy()[owner]
+    return np.clip(shifted, np.nanmin(cohort.age), np.nanmax(cohort.age))

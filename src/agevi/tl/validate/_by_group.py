@@ -1,0 +1,151 @@
+"""One clock per type of cells, and one prediction per sample from those of its types."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _names
+from agevi.tl.validate._fold_run import FoldJob, FoldResult
+from agevi.tl.validate._folds import Cohort
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Types of cells."""
+
+    names: list[str]
+    code: np.ndarray  # (n_cells,) position in names, -1 for cells without type
+    enough: np.ndarray  # (n_cells,) whether the sample has min_cells cells of this type
+    may_train: np.ndarray  # (n_cells,) whether it has min_cells training cells of this type
+
+
+def make_groups(adata: AnnData, groupby: str, min_cells: int, cohort: Cohort) -> Groups:
+    """Types of cells from a column of ``adata.obs``.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    groupby
+        Column with the type; missing values are cells without type.
+    min_cells
+        Cells of a type that a sample needs.
+    cohort
+        Samples and who trains.
+    """
+    if isinstance(min_cells, bool) or not isinstance(min_cells, int | np.integer) or min_cells < 1:
+        raise ValueError(f"min_cells={min_cells!r} is not a number of cells; pass a whole number from 1.")
+    values = _checks.column(adata, groupby, "groupby")
+    if values.isna().all():
+        raise ValueError(f"adata.obs[{groupby!r}] is missing in all cells; groupby needs the type of each cell.")
+    code, names = _names.coded(
+        _names.names(values, f"adata.obs[{groupby!r}]"), groupby
+    )  # in an order without categories
+    known = code >= 0
+    unit = np.where(known, cohort.sample * len(names) + code, 0)
+    n_units = len(cohort.samples) * len(names)
+    return Groups(
+        names=names,
+        code=code,
+        enough=known & (np.bincount(unit[known], minlength=n_units) >= min_cells)[unit],
+        may_train=known & (np.bincount(unit[known & cohort.trains], minlength=n_units) >= min_cells)[unit],
+    )
+
+
+def pairs_to_fit(cohort: Cohort, groups: Groups, groupby: str, min_cells: int) -> list[tuple[int, int]]:
+    """Fold and type of every clock that has subjects to train on and cells to predict; warns of those that lack them."""
+    pairs, lacking = [], dict.fromkeys(groups.names, 0)
+    for fold in range(len(cohort.folds)):
+        for code, name in enumerate(groups.names):
+            if not len(cohort.held_out(fold, groups.code == code)):
+                continue
+            if cohort.can_train(cohort.training(fold, (groups.code == code) & groups.may_train)):
+                pairs.append((fold, code))
+            else:
+                lacking[name] += 1
+    rare = [f"{name!r} (in {n} of {len(cohort.folds)} folds)" for name, n in lacking.items() if n]
+    needs = f"{_checks.MIN_LABELLED_SUBJECTS} training subjects of 2 ages with min_cells={min_cells} cells"
+    if not pairs:
+        raise ValueError(
+            f"no type in adata.obs[{groupby!r}] ({_checks.listed(groups.names)}) has {needs} in any fold; lower min_cells."
+        )
+    if rare:
+        more = ", ..." if len(rare) > 5 else ""
+        warnings.warn(
+            f"these types in adata.obs[{groupby!r}] lack {needs}, and their cells are not predicted: "
+            f"{', '.join(rare[:5])}{more}.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return pairs
+
+
+def table_by_group(
+    cohort: Cohort,
+    groups: Groups,
+    jobs: Sequence[FoldJob],
+    results: Sequence[FoldResult],
+) -> pd.DataFrame:
+    """One row per sample and type, as :func:`agevi.tl.cross_validate` documents it.
+
+    Parameters
+    ----------
+    cohort
+        Samples and folds.
+    groups
+        Types.
+    jobs, results
+        What was fitted.
+    """
+    parts = []
+    for job, result in zip(jobs, results, strict=True):
+        cells = pd.DataFrame(
+            {
+                "sample": cohort.sample[job.test],
+                "predicted": np.where(groups.enough[job.test], result.predicted, np.nan).astype(np.float64),
+            }
+        )
+        part = cells.groupby("sample")["predicted"].agg(["mean", "size"]).reset_index()
+        parts.append(part.assign(group=job.group, fold=job.fold, validation_mae=result.validation_mae))
+    long = pd.concat(parts, ignore_index=True).sort_values(["sample", "group"], ignore_index=True)
+    code = long["sample"].to_numpy()
+    weight, combined = _combine(code, long["mean"].to_numpy(), long["validation_mae"].to_numpy(), len(cohort.samples))
+    return pd.DataFrame(
+        {
+            "sample": cohort.samples[code],
+            "group": np.asarray(groups.names, dtype=object)[long["group"]],
+            "subject": cohort.subjects[cohort.owner[code]],
+            "age": cohort.age[code],
+            "predicted": long["mean"].to_numpy(),
+            "n_cells": long["size"].to_numpy(dtype=np.int64),
+            "fold": np.asarray(cohort.folds, dtype=object)[long["fold"]],
+            "validation_mae": long["validation_mae"].to_numpy(),
+            "weight": weight,
+            "combined": combined[code],
+        }
+    )
+
+
+def _combine(
+    sample: np.ndarray, predicted: np.ndarray, error: np.ndarray, n_samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of every row, which sum to 1 in a sample, and the weighted mean of every sample, NaN where there is none."""
+    known = ~np.isnan(predicted)
+    weight = np.where(known, 1 / np.maximum(error, 1e-6), 0.0)
+    total = np.bincount(sample, weights=weight, minlength=n_samples)
+    weight = np.divide(weight, total[sample], out=np.zeros_like(weight), where=total[sample] > 0)
+    mean = np.bincount(sample, weights=weight * np.where(known, predicted, 0.0), minlength=n_samples)
+    return weight, np.where(total > 0, mean, np.nan)
+
+
+def combined_per_cell(table: pd.DataFrame, cohort: Cohort) -> np.ndarray:
+    """The combined prediction of each cell's sample, (n_cells,) float32."""
+    by_sample: Any = table.groupby("sample")["combined"].first().reindex(cohort.samples)
+    return by_sample.to_numpy(dtype=np.float32)[cohort.sample]

@@ -1,0 +1,363 @@
+"""Every model on the same folds, beside what a clock must beat."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+import agevi
+from agevi import _checks, _keys
+from agevi._compat import written_to
+from agevi._threads import threads
+from agevi.dataloaders._register import check_setup
+from agevi.model import MODELS
+from agevi.model.base._clock import ClockMixin
+from agevi.tl.validate._arguments import CALLS, as_called, check_dictionaries, with_layer
+from agevi.tl.validate._baselines import Units, make_units, median_ages, profiles, ridge_ages, shuffled_ages
+from agevi.tl.validate._checkpoint import Checkpoint, seed_of
+from agevi.tl.validate._cross_validate import gather
+from agevi.tl.validate._fold_run import FoldData, FoldJob, FoldResult
+from agevi.tl.validate._folds import Cohort, make_cohort
+from agevi.tl.validate._joined import recipe_of
+from agevi.tl.validate._leaderboard import MEDIAN, RIDGE, Entry, leaderboard, predictions_table
+from agevi.tl.validate._measure import Watch
+from agevi.tl.validate._plan import FOLDS, NULL, check_data, make_job, read_data, run_fingerprint, stream
+from agevi.tl.validate._recipe import Recipe, as_text, plain
+from agevi.tl.validate._run_jobs import run_jobs
+
+logger = logging.getLogger(__name__)
+
+_LINEAR = "agevi.model.linear"
+
+
+def compare_models(  # noqa: PLR0913
+    adata: AnnData,
+    models: Sequence[Any] | Mapping[str, Any] | None = None,
+    *,
+    age_key: str,
+    subject_key: str,
+    sample_key: str | None = None,
+    n_folds: int = 5,
+    fold_key: str | None = None,
+    stratify_by: str | Sequence[str] | None = None,
+    train_on: str | None = None,
+    layer: str | None = None,
+    setup_kwargs: Mapping[str, Any] | None = None,
+    n_null_linear: int = 20,
+    n_null_network: int = 3,
+    null_folds: int = 1,
+    n_jobs: int | None = 1,
+    checkpoint_dir: str | Path | None = None,
+    key_added: str = _keys.DEFAULT_KEY,
+    rng: int | np.random.Generator | None = 0,
+    copy: bool = False,
+) -> AnnData | None:
+    """Accuracy of several clocks on identical folds, over held-out samples; errors in the unit of the age column.
+
+    Each model is cross-validated as by :func:`agevi.tl.cross_validate`, and stands beside two that a clock must beat:
+    the median age of the training samples, and ridge regression on the summed counts of each sample (z-scored log(1 +
+    counts per 10,000), penalty by leave-one-out). Do not trust an order whose intervals of ``difference`` include 0.
+
+    Each model is also trained on ages that were shuffled between subjects. Nobody can predict those, so a small ``null_p``
+    says that cells of one subject are on both sides of a fold. It is the share of other orders of the shuffled ages among
+    the subjects that a fold held out (one fold of each shuffle) in which these go with the predictions as well or better. A warning names models
+    where it is too small for chance, at a family-wise level of 5 % over all models (Holm). The reverse does not hold: cells of
+    one subject under two names get different shuffled ages, so such a leak stays hidden here;
+    :func:`agevi.pp.audit_leakage` looks for it.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, in memory, with raw counts unless ``setup_kwargs`` says ``normalize="none"``.
+    models
+        Classes, or names of classes of :data:`agevi.model.MODELS` (``["PLSClock", "PoissonVAE"]``); or a dictionary from
+        names of rows to a class, or to a pair of a class and its arguments: those of the constructor, or a dictionary with
+        any of ``setup_kwargs``, ``model_kwargs`` and ``train_kwargs``. Default: all of :data:`agevi.model.MODELS` that
+        are trained on ages and take counts. A list of classes in place of a class is a row for their mean, with arguments
+        by class name as in :func:`agevi.tl.cross_validate`.
+    age_key, subject_key, sample_key
+        Columns of ``adata.obs`` with the age, the person or animal, and the visit or biopsy (default: the subject).
+    n_folds, fold_key, stratify_by, train_on
+        As in :func:`agevi.tl.cross_validate`. Only samples that may train are judged.
+    layer
+        Layer with the values, in place of ``adata.X``, for all models; the same as in ``setup_kwargs``.
+    setup_kwargs
+        Further arguments of ``setup_anndata``, for all models.
+    n_null_linear, n_null_network
+        Times that ages are shuffled for each linear and each other model; 0 leaves it out.
+    null_folds
+        Folds on which models are tried with shuffled ages (the first ones); the ridge is tried on all.
+    n_jobs
+        Fits at a time, as in :func:`agevi.tl.cross_validate`; those of all models wait in one queue.
+    checkpoint_dir
+        Directory that keeps every finished fit, so that the same call goes on after it was killed.
+    key_added
+        Prefix of the slots.
+    rng
+        Seed or generator.
+    copy
+        Return a copy of ``adata`` with the slots instead of writing to ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets, once all models are finished:
+
+    ``adata.uns[f"{key_added}_leaderboard"]``
+        DataFrame indexed by model, the smallest error first, with the columns
+
+        - ``linear``: whether it is the ridge or a class of ``agevi.model.linear``.
+        - ``n``, ``n_subjects``: samples and subjects that were judged.
+        - ``mae``, ``mae_low``, ``mae_high``: mean absolute error and its 95 % interval over subjects (bootstrap).
+        - ``rmse``, ``mdae``, ``r2``, ``pearson``, ``spearman``, ``slope``: see :mod:`agevi.metrics`.
+        - ``difference``, ``difference_low``, ``difference_high``: mean absolute error minus that of the linear model with
+          the smallest one, on the same samples, with its 95 % interval. That model was chosen on these samples, which
+          favours it a little.
+        - ``n_null``, ``null_mae``, ``null_mae_median``: times that ages were shuffled, and the mean error on them of the
+          model and of the median.
+        - ``null_gain``, ``null_se``: by how much the model beats the median there, and its standard error over the times. A
+          model that predicts the mean age gains a little in small cohorts, since the median varies more.
+        - ``null_p``: see above.
+        - ``seconds``: of all folds added up, fits and predictions, without shuffled ages.
+        - ``peak_memory``: MiB by which the memory of the process rose in the most demanding fold; without a GPU's.
+        - ``error``: what went wrong, empty where nothing did. Such a model has no metrics; the others are complete.
+
+    ``adata.uns[f"{key_added}_leaderboard_predictions"]``
+        One row per sample and model: ``sample``, ``model``, ``fold``, ``subject``, ``age``, ``predicted``, ``trains``.
+    ``adata.uns[f"{key_added}_leaderboard_params"]``
+        Arguments, seed, version, age unit, and the models with theirs.
+
+    Raises
+    ------
+    KeyError
+        If a column or the layer does not exist.
+    TypeError
+        If a model is no clock class or an argument of it does not exist.
+    ValueError
+        If the data or folds cannot be used, two models have one name, or ``checkpoint_dir`` belongs to another run.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=10, n_genes=30)
+    >>> small = {"model_kwargs": {"n_hidden": [8], "n_latent": 2}, "train_kwargs": {"max_epochs": 2}}
+    >>> models = {"small": (agevi.model.PoissonVAE, small)}
+    >>> agevi.tl.compare_models(adata, models, age_key="age", subject_key="donor", n_folds=2, n_null_network=0)
+    >>> sorted(agevi.get.leaderboard_df(adata)["model"])
+    ['median age', 'pseudobulk ridge', 'small']
+    """
+    arguments = {k: v for k, v in locals().items() if k not in ("adata", "models", "n_jobs", "copy")}
+    slots, keys = _keys.Keys(key_added), {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
+    check_dictionaries(setup_kwargs=setup_kwargs)
+    setup_kwargs = with_layer(setup_kwargs, layer)
+    recipes = named_recipes(models, keys, setup_kwargs)
+    n_null = {True: _number(n_null_linear, "n_null_linear"), False: _number(n_null_network, "n_null_network")}
+    _number(null_folds, "null_folds")
+    baseline = Recipe(ClockMixin, keys | dict(setup_kwargs or {}))
+    setup = baseline.full_setup
+    with as_called(baseline, CALLS[:1]):
+        check_setup(adata, setup, counts=False, model=f"the {RIDGE}")
+    seed = seed_of(rng, checkpoint_dir)
+    cohort = make_cohort(
+        adata,
+        setup,
+        n_folds=n_folds,
+        fold_key=fold_key,
+        stratify_by=stratify_by,
+        train_on=train_on,
+        seed=stream(seed, FOLDS),
+    )
+    if checkpoint_dir is not None:
+        Checkpoint(checkpoint_dir, {"tool": "compare_models", "rng": seed})
+    units = make_units(cohort)
+    n_shuffled = max(n_null.values())
+    shuffled = [shuffled_ages(cohort, np.random.default_rng(stream(seed, NULL, i))) for i in range(n_shuffled)]
+    fits = {}
+    for name, recipe in recipes.items():
+        of_model = shuffled[: n_null[is_linear(recipe.model_cls)]]
+        fits[name] = _fits(adata, recipe, cohort, of_model, null_folds, seed)
+        if checkpoint_dir is not None and not fits[name].error:
+            fits[name].store = Checkpoint(
+                Path(checkpoint_dir) / _folder(name), run_fingerprint(fits[name].data, cohort, recipe, seed=seed)
+            )
+    entries = _run(fits, recipes, units, n_jobs)
+    entries += _baselines(adata, setup, cohort, units, shuffled[: n_null[True]])
+    table, predictions = leaderboard(entries, cohort, units, rng=seed), predictions_table(entries, cohort, units)
+    record = {
+        "params": plain(arguments | {"seed": seed}),
+        "models": as_text({name: recipe.described() for name, recipe in recipes.items()}),
+        "version": agevi.__version__,
+        "age_unit": setup["age_unit"],
+    }
+    out = written_to(adata, copy=copy)
+    out.uns[slots.table("leaderboard")] = _keys.to_uns(table)
+    out.uns[slots.table("leaderboard_predictions")] = _keys.to_uns(predictions)
+    out.uns[slots.table_params("leaderboard")] = _keys.to_uns(record)
+    return out if copy else None
+
+
+def named_recipes(
+    models: Sequence[Any] | Mapping[str, Any] | None,
+    keys: Mapping[str, str | None],
+    setup_kwargs: Mapping[str, Any] | None,
+) -> dict[str, Recipe]:
+    """What is fitted, by the name of its row.
+
+    Parameters
+    ----------
+    models
+        As in :func:`compare_models`.
+    keys
+        ``age_key``, ``subject_key`` and ``sample_key``.
+    setup_kwargs
+        Arguments of ``setup_anndata`` for all models.
+    """
+    if models is None:
+        models = [cls for cls in MODELS if cls.trainable and cls.expects != "continuous"]
+    if isinstance(models, type | str):
+        models = [models]
+    if not isinstance(models, Iterable):
+        raise TypeError(f"models is a {type(models).__name__}; pass a list of clocks, such as ['PLSClock'].")
+    if not isinstance(models, Mapping):
+        names = [_row(given) for given in models]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"models holds {twice[0]!r} twice; pass a dictionary that gives each a name of its own.")
+        models = dict(zip(names, models, strict=True))
+    out = {}
+    for name, given in models.items():
+        if name in (MEDIAN, RIDGE):
+            raise ValueError(f"models holds the name {name!r}, which the leaderboard has already; choose another.")
+        model_cls, arguments = given if _is_pair(given) else (given, {})
+        if not isinstance(arguments, Mapping):
+            raise TypeError(f"models[{name!r}] holds a {type(arguments).__name__}; pass a dictionary of arguments.")
+        by_call = dict(arguments) if set(arguments) <= set(CALLS) else {"model_kwargs": arguments}
+        by_call["setup_kwargs"] = dict(setup_kwargs or {}) | dict(by_call.get("setup_kwargs") or {})
+        out[str(name)] = recipe_of(model_cls, keys, *(by_call.get(argument) for argument in CALLS))
+    return out
+
+
+def _row(given: Any) -> str:
+    """Name of the row of a class, of a class with arguments, or of a list of classes."""
+    if _is_pair(given):
+        return _row(given[0])
+    if isinstance(given, list | tuple):
+        return " + ".join(map(_row, given))
+    return str(given.__name__ if isinstance(given, type) else given)
+
+
+def _is_pair(given: Any) -> bool:
+    """Whether these are a class and its arguments, and not two classes."""
+    return isinstance(given, tuple) and len(given) == 2 and not isinstance(given[1], type | str)
+
+
+def is_linear(model_cls: type) -> bool:
+    """Whether a class is one of ``agevi.model.linear``, or derived from one."""
+    return any(cls.__module__.startswith(_LINEAR) for cls in model_cls.__mro__)
+
+
+def _number(value: Any, argument: str) -> int:
+    """A whole number from 0."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise ValueError(f"{argument}={value!r} is not a number of times; pass a whole number from 0.")
+    return int(value)
+
+
+def _folder(name: str) -> str:
+    """Name of the directory of a model's folds: readable, and different for different models."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)[:60]}-{digest}"
+
+
+@dataclass
+class _Fits:
+    """The fits of one model: one per fold, and then those to shuffled ages."""
+
+    data: FoldData
+    jobs: list[FoldJob]
+    shuffled: list[np.ndarray]
+    folds: list[str]
+    store: Checkpoint | None = None
+    error: str = ""
+
+    def entry(self, name: str, recipe: Recipe, results: Sequence[FoldResult], units: Units) -> Entry:
+        """What the results say of the model."""
+        entry = Entry(name, linear=is_linear(recipe.model_cls), error=self.error)
+        if not self.jobs:
+            return entry
+        n = len(self.folds)
+        own = results[:n]
+        entry.predicted = _per_unit(units, self.jobs[:n], own)
+        entry.seconds = float(np.sum([r.seconds for r in own]))
+        entry.peak_memory = float(np.max([r.peak_memory for r in own]))
+        errors = [f"fold {name!r}: {r.error}" for name, r in zip(self.folds, own, strict=True) if r.error]
+        entry.error = errors[0] if errors else ""
+        of_null = [r.error for r in results[n:] if r.error]
+        if of_null:
+            logger.warning("%s could not be trained on shuffled ages (%s).", name, of_null[0])
+            return entry
+        per_time = (len(self.jobs) - n) // max(len(self.shuffled), 1)
+        for i, age in enumerate(self.shuffled if per_time else []):
+            part = slice(n + i * per_time, n + (i + 1) * per_time)
+            entry.shuffled.append((age, _per_unit(units, self.jobs[part], results[part])))
+        return entry
+
+
+def _fits(
+    adata: AnnData, recipe: Recipe, cohort: Cohort, shuffled: list[np.ndarray], null_folds: int, seed: int
+) -> _Fits:
+    """What is to be fitted of one model, or the reason why it cannot be."""
+    data = read_data(adata, recipe.full_setup, cohort)
+    fits = _Fits(data, [], shuffled, cohort.folds)
+    try:
+        check_data(adata, recipe)
+    except (KeyError, TypeError, ValueError) as error:
+        fits.error = f"{type(error).__name__}: {error.args[0] if error.args else error}"
+        return fits
+    fits.jobs = [make_job(cohort, recipe, fold, seed=seed, catch=True) for fold in range(len(cohort.folds))]
+    fits.jobs += [
+        replace(job, name=f"null_{i:03d}_{job.name}", age=age)
+        for i, age in enumerate(shuffled)
+        for job in fits.jobs[:null_folds]
+    ]
+    return fits
+
+
+def _run(fits: Mapping[str, _Fits], recipes: Mapping[str, Recipe], units: Units, n_jobs: int | None) -> list[Entry]:
+    """All fits of all models in one queue."""
+    queue = [(fit.data, job) for fit in fits.values() for job in fit.jobs]
+    results = iter(run_jobs(queue, n_jobs=n_jobs, checkpoints=[f.store for f in fits.values() for _ in f.jobs]))
+    return [fit.entry(name, recipes[name], [next(results) for _ in fit.jobs], units) for name, fit in fits.items()]
+
+
+def _per_unit(units: Units, jobs: Sequence[FoldJob], results: Sequence[FoldResult]) -> np.ndarray:
+    """Prediction of every unit: from its sum where the clock has one, else the mean of its cells; NaN where there is none."""
+    return units.mean(gather(len(units.cell), jobs, results)[0])
+
+
+def _baselines(
+    adata: AnnData, setup: Mapping[str, Any], cohort: Cohort, units: Units, shuffled: list[np.ndarray]
+) -> list[Entry]:
+    """The median and the ridge."""
+    x = _checks.matrix(adata, setup["layer"])
+    with threads(1):
+        watch = Watch()
+        held_out = profiles(x, units, cells=np.ones(adata.n_obs, dtype=bool), normalize=setup["normalize"])
+        train = held_out
+        if not cohort.trains.all():
+            train = profiles(x, units, cells=cohort.trains, normalize=setup["normalize"])
+        ridge = Entry(RIDGE, True, ridge_ages(train, held_out, units, cohort.age[None])[0])
+        ridge.seconds, ridge.peak_memory = watch.seconds, watch.peak_memory
+        if shuffled:
+            ridge.shuffled = list(zip(shuffled, ridge_ages(train, held_out, units, np.stack(shuffled)), strict=True))
+        watch = Watch()
+        median = Entry(MEDIAN, False, median_ages(units, cohort.age[None])[0])
+        median.seconds, median.peak_memory = watch.seconds, watch.peak_memory
+    return [ridge, median]

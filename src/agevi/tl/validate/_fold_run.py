@@ -1,0 +1,205 @@
+"""One fold: fit a clock on the training cells and predict the held-out ones. Runs in any process, on any machine."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _keys
+from agevi._progress import silent
+from agevi._threads import threads
+from agevi.dataloaders._measured import FeatureSets, write_sets
+from agevi.dataloaders._sums import sample_means
+from agevi.model.ensemble._average import average, weights_from_errors
+from agevi.tl.validate._arguments import as_called
+from agevi.tl.validate._measure import Watch
+from agevi.tl.validate._recipe import Recipe
+
+ALONE = threading.Lock()
+"""Folds that share a process take turns, since torch has one random state per process."""
+_SMALL = 1 << 26
+"""Bytes of values below which memory is left to Python's own collection, which costs half a second when it is forced."""
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """What clocks read of an AnnData; shared by all folds and never changed."""
+
+    x: Any  # (n_cells, n_genes)
+    layer: str | None
+    obs: pd.DataFrame
+    genes: pd.Index
+    sample: np.ndarray  # (n_cells,) code
+    age: np.ndarray  # (n_samples,) NaN where unlabelled
+    age_key: str
+    sets: FeatureSets | None = None  # what was measured in which cells, where the data say so
+    rows: np.ndarray | None = None  # (n_cells,) positions in x, where the cells are some of it
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the values."""
+        return int(getattr(self.x, "data", self.x).nbytes)
+
+    def cells(self, rows: np.ndarray) -> AnnData:
+        """A new AnnData of these cells without their ages; the only copy of values that a fold makes."""
+        obs = self.obs.iloc[rows].drop(columns=[self.age_key, _keys.SPLIT], errors="ignore")
+        for name in obs.select_dtypes("category"):
+            obs[name] = obs[name].cat.remove_unused_categories()
+        var, x = pd.DataFrame(index=self.genes), self.x[rows if self.rows is None else self.rows[rows]]
+        if self.layer is None:
+            out = AnnData(X=x, obs=obs, var=var)
+        else:
+            out = AnnData(obs=obs, var=var, layers={self.layer: x}, shape=x.shape)
+        if self.sets is not None:
+            write_sets(out, replace(self.sets, codes=self.sets.codes[rows]))
+        return out
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """One fit and what it predicts."""
+
+    name: str  # of the checkpoint's file
+    fold: int
+    recipe: Recipe
+    train: np.ndarray  # positions of the training cells
+    validation: np.ndarray  # (n_train,) which of them belong to subjects that choose the epoch
+    test: np.ndarray  # positions of the held-out cells
+    seed: int
+    group: int = -1  # type of the cells
+    weigh: bool = False  # whether the error on validation subjects is wanted
+    refit: bool = True  # whether a clock of all training subjects predicts the held-out cells
+    age: np.ndarray | None = None  # (n_samples,) ages to train on in place of the true ones
+    catch: bool = False  # whether an error becomes part of the result
+    what: str = ""  # the cells that it is about, in words
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """Predictions of the held-out cells, and what they cost."""
+
+    predicted: np.ndarray  # (n_test,) float32, of cells, or of their samples where the clock predicts sums
+    predicted_sample: np.ndarray | None = None  # (n_test,) float32, the same where the clock predicts sums
+    validation_mae: float = np.nan
+    best_epoch: int = -1
+    seconds: float = np.nan
+    peak_memory: float = np.nan  # MiB
+    error: str = ""
+
+
+def run_fold(data: FoldData, job: FoldJob, n_threads: int | None = 1) -> FoldResult:
+    """Fit and predict.
+
+    Parameters
+    ----------
+    data
+        All cells.
+    job
+        The fold.
+    n_threads
+        Threads of torch and of linear algebra; the same number everywhere gives the same result everywhere.
+        None leaves it to the fit, as outside of folds.
+    """
+    with ALONE, silent(), threads(n_threads) if n_threads else contextlib.nullcontext():
+        watch = Watch()
+        try:
+            with as_called(job.recipe):
+                result = _fit_and_predict(data, job)
+        except Exception as error:
+            if not job.catch:
+                error.add_note(
+                    f"This happened in {job.name} of the cross-validation of {job.recipe.model_cls.__name__}."
+                )
+                raise
+            return FoldResult(np.full(len(job.test), np.nan, np.float32), error=f"{type(error).__name__}: {error}")
+        finally:
+            if data.n_bytes > _SMALL:
+                gc.collect()  # the fold's AnnData is part of cycles, and the next fold needs the memory
+        return FoldResult(**(vars(result) | {"seconds": watch.seconds, "peak_memory": watch.peak_memory}))
+
+
+def _fit_and_predict(data: FoldData, job: FoldJob) -> FoldResult:
+    """The fold itself, of one class or of several that are averaged."""
+    return _joined(data, job) if job.recipe.members else _single(data, job)[0]
+
+
+def _joined(data: FoldData, job: FoldJob) -> FoldResult:
+    """Fit and predict with every member, and average."""
+    recipe = job.recipe
+    weigh, weights = job.weigh or recipe.weighs_members, recipe.model_kwargs["weights"]
+    fits = []
+    for member in recipe.members:
+        validation = job.validation & (weigh or member.selects_epochs)
+        fits.append(_single(data, replace(job, recipe=member, validation=validation, weigh=weigh)))
+    results = [result for result, _ in fits]
+    if recipe.weighs_members:
+        weights = weights_from_errors([result.validation_mae for result in results])
+
+    def mean(ages: Sequence[np.ndarray]) -> np.ndarray:
+        scale, min_age = recipe.model_kwargs["scale"], recipe.full_setup["min_age"]
+        return average(np.stack(ages), np.asarray(weights), scale=scale, min_age=min_age)
+
+    sums = [result.predicted_sample is not None for result in results]
+
+    def mean_of_samples(ages: Sequence[np.ndarray], cells: np.ndarray) -> np.ndarray:
+        code = data.sample[cells]
+        return mean([a if own or not any(sums) else sample_means(a, code) for a, own in zip(ages, sums, strict=True)])
+
+    held, error = [ages for _, ages in fits if ages is not None], np.nan
+    if len(held) == len(fits):
+        age = data.age if job.age is None else job.age
+        error = _mae(data, job, mean_of_samples(held, job.train[job.validation]), age)
+    predicted = mean_of_samples([result.predicted for result in results], job.test)
+    return FoldResult(predicted, predicted if any(sums) else None, error)
+
+
+def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None]:
+    """One class. Also ages of the validation cells, where they were taken."""
+    recipe, age = job.recipe, data.age if job.age is None else job.age
+    cls, train = recipe.model_cls, data.cells(job.train)
+    train.obs[data.age_key] = age[data.sample[job.train]]
+    train.obs[_keys.SPLIT] = np.where(job.validation, _keys.VALIDATION, _keys.TRAIN)
+    cls.setup_anndata(train, **recipe.setup)
+    model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
+    held = _fit(model, job)
+    validation_mae = np.nan if held is None else _mae(data, job, held, age)
+    best_epoch = model.best_epoch_ if recipe.selects_epochs else -1
+    if not job.refit:
+        return FoldResult(np.full(len(job.test), np.nan, np.float32), None, validation_mae, best_epoch), held
+    test = data.cells(job.test)
+    level = "sample" if model.predicts_sums else "cell"
+    predicted = np.asarray(model.predict_age(test, level=level), dtype=np.float32)
+    summed = predicted if model.predicts_sums else None
+    return FoldResult(predicted, summed, validation_mae, best_epoch), held
+
+
+def _fit(model: Any, job: FoldJob) -> np.ndarray | None:
+    """Train in one or two steps; ages of the validation cells where these chose the epoch or their error is wanted."""
+    recipe, held = job.recipe, None
+    final = recipe.train_kwargs | {"train_roles": _keys.FITTED_ROLES}
+    if recipe.selects_epochs or job.weigh:
+        model.train(**recipe.train_kwargs)
+        cells = np.flatnonzero(job.validation)
+        held = np.asarray(model.predict_age(indices=cells, level="sample" if model.predicts_sums else "cell"))
+    if not job.refit:
+        return held
+    if recipe.selects_epochs:
+        final["max_epochs"] = model.best_epoch_
+    model.train(**final)
+    return held
+
+
+def _mae(data: FoldData, job: FoldJob, predicted: np.ndarray, age: np.ndarray) -> float:
+    """Mean absolute error over the samples of the validation subjects."""
+    sample = data.sample[job.train][job.validation]
+    by_sample = pd.Series(predicted, dtype=np.float64).groupby(sample).mean()
+    error = np.abs(by_sample.to_numpy() - age[by_sample.index.to_numpy()])
+    return float(error[np.isfinite(age[by_sample.index.to_numpy()])].mean())

@@ -1,0 +1,215 @@
+"""From an AnnData and a recipe to the fits of a cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+import agevi
+from agevi import _checks
+from agevi.dataloaders._measured import feature_sets, has_sets
+from agevi.dataloaders._register import check_setup, covariate_columns
+from agevi.tl.validate._arguments import CALLS, as_called
+from agevi.tl.validate._by_group import Groups
+from agevi.tl.validate._checkpoint import fingerprint
+from agevi.tl.validate._fold_run import FoldData, FoldJob
+from agevi.tl.validate._folds import Cohort
+from agevi.tl.validate._recipe import Recipe, as_text
+
+FOLDS, FITS, NULL, CURVE = range(4)
+"""What a stream of random numbers is for: its first key."""
+
+
+def stream(seed: int, *key: int) -> np.random.SeedSequence:
+    """Random numbers that depend on the seed and on what they are for, never on the order of use."""
+    return np.random.SeedSequence(seed, spawn_key=key)
+
+
+def check_data(adata: AnnData, recipe: Recipe) -> None:
+    """Every gate of ``setup_anndata`` without registering anything."""
+    for part in recipe.parts:
+        cls = part.model_cls
+        with as_called(part, CALLS[:1]):
+            check_setup(adata, part.full_setup, counts=cls.expects == "counts", model=cls.__name__)
+
+
+def check_outputs(inputs: Sequence[str | None], outputs: Sequence[str], key_added: str) -> None:
+    """Refuse to write over a column that is read."""
+    both = [name for name in inputs if name in outputs]
+    if both:
+        raise ValueError(
+            f"key_added={key_added!r} would replace adata.obs[{both[0]!r}], which is read; choose another."
+        )
+
+
+def read_data(adata: AnnData, setup: Mapping[str, Any], cohort: Cohort, *, rows: np.ndarray | None = None) -> FoldData:
+    """The parts of ``adata`` that clocks read, without a copy of its values.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    setup
+        Arguments of ``setup_anndata``.
+    cohort
+        Units and folds.
+    rows
+        Positions of the cells of the cohort; None for all.
+    """
+    kept = [c for c in adata.obs if not str(c).startswith("_scvi")]
+    obs, sets = adata.obs[kept], feature_sets(adata) if has_sets(adata) else None
+    if rows is not None:
+        obs, sets = obs.iloc[rows], sets and replace(sets, codes=sets.codes[rows])
+    return FoldData(
+        x=_checks.matrix(adata, setup["layer"]),
+        layer=setup["layer"],
+        obs=obs,
+        genes=adata.var_names,
+        sample=cohort.sample,
+        age=cohort.age,
+        age_key=setup["age_key"],
+        sets=sets,
+        rows=rows,
+    )
+
+
+def make_job(
+    cohort: Cohort,
+    recipe: Recipe,
+    fold: int,
+    *,
+    seed: int,
+    groups: Groups | None = None,
+    group: int = -1,
+    **arguments: Any,
+) -> FoldJob:
+    """The fit of one fold, of all cells or of one type.
+
+    Parameters
+    ----------
+    cohort
+        Units and folds.
+    recipe
+        What is fitted.
+    fold
+        Position of the fold.
+    seed
+        Seed of the whole run.
+    groups, group
+        Types of the cells, and the position of the one that is fitted.
+    **arguments
+        Further fields of the job.
+    """
+    name, train_cells, test_cells = f"fold_{fold:03d}", None, None
+    if groups is not None:
+        name, test_cells = f"{name}_group_{group:03d}", groups.code == group
+        train_cells = test_cells & groups.may_train
+    train, test = cohort.training(fold, train_cells), cohort.held_out(fold, test_cells)
+    for_validation, for_weights = stream(seed, FITS, fold, group + 1).spawn(2)
+    validation = np.zeros(len(train), dtype=bool)
+    if recipe.selects_epochs or recipe.weighs_members or groups is not None:
+        validation = cohort.validation(train, for_validation)
+    return FoldJob(
+        **{
+            "name": name,
+            "fold": fold,
+            "recipe": recipe,
+            "train": train,
+            "validation": validation,
+            "test": test,
+            "seed": int(for_weights.generate_state(1)[0] >> 1),  # fits in 31 bits
+            "group": group,
+            "weigh": groups is not None,
+            "what": "" if groups is None else groups.names[group],
+            **arguments,
+        }
+    )
+
+
+def make_inner_job(cohort: Cohort, recipe: Recipe, fold: int, *, seed: int) -> FoldJob:
+    """The fit of a trial, judged by the subjects of ``fold``, which choose its epoch too; nothing is refitted.
+
+    Parameters
+    ----------
+    cohort
+        Units and folds.
+    recipe
+        What is fitted.
+    fold
+        Position of the fold.
+    seed
+        Seed of the fit.
+    """
+    cells, nothing = np.arange(len(cohort.fold)), np.empty(0, dtype=np.int64)
+    return FoldJob(f"fold_{fold:03d}", fold, recipe, cells, cohort.fold == fold, nothing, seed, weigh=True, refit=False)
+
+
+def run_fingerprint(
+    data: FoldData,
+    cohort: Cohort,
+    recipe: Recipe,
+    *,
+    seed: int,
+    groups: Groups | None = None,
+    variants: Sequence[Recipe] = (),
+    **parts: Any,
+) -> dict[str, Any]:
+    """Everything that the results of a run depend on, by the name that a message gives it.
+
+    Parameters
+    ----------
+    data
+        All cells.
+    cohort
+        Units and folds.
+    recipe
+        What is fitted.
+    seed
+        Seed of the run.
+    groups
+        Types of the cells.
+    variants
+        Recipes of the run that may read other columns.
+    **parts
+        Further arguments.
+    """
+    setup = recipe.full_setup
+    cls = recipe.model_cls
+    arguments = {
+        "version of agevi": agevi.__version__,
+        "model_cls": f"{cls.__module__}.{cls.__qualname__}",
+        "setup_kwargs": as_text(recipe.setup),
+        "model_kwargs": as_text(recipe.model_kwargs),
+        "train_kwargs": as_text(recipe.train_kwargs),
+        "rng": seed,
+        **{name: as_text(value) for name, value in parts.items()},
+    }
+    columns = {
+        f"adata.obs[{setup['subject_key']!r}]": cohort.subjects[cohort.subject],
+        "the samples": cohort.samples[cohort.sample],
+        f"adata.obs[{setup['age_key']!r}]": cohort.age,
+        "the folds": np.asarray(cohort.folds, dtype=object)[cohort.fold],
+        "the cells that train": cohort.trains,
+    }
+    if data.sets is not None:
+        arguments["feature sets"] = as_text([data.sets.names, data.sets.masks])
+        columns["the feature set of every cell"] = data.sets.codes
+    if recipe.members:
+        arguments["members"] = as_text([member.described() for member in recipe.members])
+    for key in _columns([*recipe.parts, *variants]):
+        if key in data.obs:
+            columns[f"adata.obs[{key!r}]"] = data.obs[key].to_numpy(dtype=object)
+    if groups is not None:
+        columns["the types of the cells"] = np.asarray([*groups.names, ""], dtype=object)[groups.code]
+    return fingerprint(data, arguments, columns)
+
+
+def _columns(recipes: Sequence[Recipe]) -> list[str]:
+    """Columns of ``adata.obs`` that clocks read beside ages and units."""
+    read = [key for recipe in recipes for _, keys in covariate_columns(recipe.full_setup) for key in keys]
+    read += [key for recipe in recipes if (key := recipe.model_kwargs.get("pseudocell_groupby"))]
+    return list(dict.fromkeys(read))
