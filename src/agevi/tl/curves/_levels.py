@@ -45,19 +45,7 @@ class Level:
 
 
 def make_levels(axis: str, given: Any, n: int, smallest: int) -> list[Level]:
-    """Levels in rising order, of which the last is everything.
-
-    Parameters
-    ----------
-    axis
-        What is varied.
-    given
-        As the user gave it: shares and numbers, or None for a geometric grid.
-    n
-        Training subjects of a fold, or cells of a sample: the median.
-    smallest
-        The same in the fold or sample with the fewest for subjects, the median for cells; no number may exceed it.
-    """
+    """Levels in rising order, of which the last is everything."""
     if given is None:
         amounts: list[float | int] = _grid(axis, n)
     else:
@@ -100,15 +88,7 @@ def training_subjects(cohort: Cohort, fold: int) -> pd.Series:
 
 
 def subject_order(age: pd.Series, rng: np.random.Generator) -> np.ndarray:
-    """Subjects in a random order, every start of which has about the ages of all.
-
-    Parameters
-    ----------
-    age
-        Ages by code of the subject, without NaN.
-    rng
-        Source of randomness.
-    """
+    """Subjects in a random order, every start of which has about the ages of all."""
     shuffled = age.iloc[rng.permutation(len(age))]
     n_strata = int(np.clip(len(age) // _STRATUM, 1, _MAX_STRATA))
     stratum = (shuffled.rank(method="first") - 1) * n_strata // len(age)

@@ -36,15 +36,7 @@ class PowerLaw:
 
 
 def fit_power_law(n: np.ndarray, error: np.ndarray) -> PowerLaw:
-    """Least squares of relative errors with c >= 0 and b in (0, 2]; a may be negative, for errors that rise with n.
-
-    Parameters
-    ----------
-    n
-        Amount of data, (n_levels,).
-    error
-        Errors, all above 0, (n_curves, n_levels).
-    """
+    """Least squares of relative errors with c >= 0 and b in (0, 2]; a may be negative, for errors that rise with n."""
     error = np.atleast_2d(np.asarray(error, dtype=np.float64))
     largest = float(np.max(n))
     best = np.full(len(error), np.inf)
@@ -94,19 +86,6 @@ def change_at_twice(
     twice as much while errors still fall ever faster, as they do before a clock knows much (``early``). The interval reaches from
     the least of that to the most, over the interval of the last doubling, and holds that of the fitted law, whose draws are fitted
     to all levels, to all but the smallest, and so on down to the three largest, in turn.
-
-    Parameters
-    ----------
-    n
-        Amount of data, rising, (n_levels,).
-    error
-        Errors, (n_levels,).
-    draws
-        Errors of resampled data, (n_draws, n_levels).
-    level
-        Coverage of the interval.
-    early
-        Whether the clock with all data is hardly better than the median age.
     """
     names = ("a", "b", "c", "change", "change_low", "change_high", "last_change", "last_low", "last_high")
     if not can_fit(n):

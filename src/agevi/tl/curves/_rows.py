@@ -64,19 +64,7 @@ class Resampler:
 def curve_table(
     curves: Mapping[str, Sequence[Point]], age: np.ndarray, subject: np.ndarray, resampler: Resampler
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
-    """One row per axis and level, and the law of each axis.
-
-    Parameters
-    ----------
-    curves
-        Levels in rising order by axis.
-    age
-        Actual age of every sample, (n_samples,).
-    subject
-        Subject of every sample, (n_samples,).
-    resampler
-        Draws of the bootstrap.
-    """
+    """One row per axis and level, and the law of each axis."""
     rows, fits = [], {}
     for axis, points in curves.items():
         errors = [point.errors(age) for point in points]
@@ -119,19 +107,7 @@ def _correlation(age: np.ndarray, predicted: np.ndarray) -> float:
 def verdict(
     points: Sequence[Point], fits: dict[str, dict[str, float]], age: np.ndarray, subject: np.ndarray, unit: str
 ) -> tuple[str, bool]:
-    """The sentence, and whether it promises anything.
-
-    Parameters
-    ----------
-    points
-        Levels of an axis; the last is that of all data.
-    fits
-        Law by axis.
-    age, subject
-        Of every sample, (n_samples,).
-    unit
-        Unit of ages.
-    """
+    """The sentence, and whether it promises anything."""
     error, baseline = points[-1].errors(age).mean(axis=0), np.abs(points[-1].reference - age).mean(axis=0)
     ratio, low, high = error_ratio(error, baseline, subject)
     if not high < 1:

@@ -53,19 +53,6 @@ def draw_folds(
 
     Were they balanced over age too, each fold would repeat the association that age and condition have by chance, and what
     tells age would tell cases from controls where labels mean nothing.
-
-    Parameters
-    ----------
-    samples
-        Labelled samples.
-    repeat
-        Number of the division.
-    n_folds
-        Folds.
-    validation_size
-        Share of the training subjects of each class that choose epochs.
-    rng
-        Generator.
     """
     case, out = samples.case_of, []
     dealt = np.concatenate([rng.permutation(case.index[case == label]) for label in (0.0, 1.0)])
@@ -89,17 +76,7 @@ def _roles(case: pd.Series, held_out: pd.Series, share: float, rng: np.random.Ge
 
 
 def fit_folds(fits: Fits, folds: Sequence[Fold], n_jobs: int | None) -> list[np.ndarray]:
-    """Probabilities of the held-out samples of every fold, (n_rows, n_held_out) each.
-
-    Parameters
-    ----------
-    fits
-        What is fitted.
-    folds
-        The folds.
-    n_jobs
-        As in joblib. 1 leaves the choice to :func:`joblib.parallel_config`, and runs in this process without one.
-    """
+    """Probabilities of the held-out samples of every fold, (n_rows, n_held_out) each."""
     words = [f"transfer, repeat {fold.repeat + 1}, fold {fold.number + 1}" for fold in folds]
     parallel = in_parallel(n_jobs)
     found: dict[int, np.ndarray] = {}

@@ -74,21 +74,7 @@ class Samples:
 def samples_of(
     adata: AnnData, clock: Any, model: CaseControlClassifier, condition_key: str, sex_key: str | None
 ) -> Samples:
-    """Labelled samples of ``adata`` and what linear models read of them.
-
-    Parameters
-    ----------
-    adata
-        The user's data.
-    clock
-        A trained clock.
-    model
-        A classifier of it, which knows the names of the classes.
-    condition_key
-        Column of ``adata.obs``.
-    sex_key
-        Column with a category of every sample, or None.
-    """
+    """Labelled samples of ``adata`` and what linear models read of them."""
     setup = clock.setup_args
     subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
     case = case_by_subject(adata, condition_key, (model.control, model.case), subject)
@@ -114,17 +100,7 @@ def samples_of(
 
 
 def reading(adata: AnnData, layer: str, place: str | None) -> AnnData:
-    """The same cells with the values of a layer where a clock reads them.
-
-    Parameters
-    ----------
-    adata
-        The user's data, which is only read.
-    layer
-        Layer with the values.
-    place
-        Layer that the clock reads; None for X.
-    """
+    """The same cells with the values of a layer where a clock reads them."""
     _checks.anndata(adata)
     x, obs = _checks.matrix(adata, layer), adata.obs.loc[:, [c for c in adata.obs if not str(c).startswith("_scvi")]]
     layers = None if place is None else {place: x}
@@ -205,19 +181,7 @@ def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, sample: pd
 
 
 def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed: int) -> np.ndarray:
-    """Probabilities of the held-out samples from a logistic regression, (n_held_out,).
-
-    Parameters
-    ----------
-    samples
-        All samples.
-    row
-        Name of the features.
-    held_out
-        Mask of the samples that do not train, (n_samples,).
-    seed
-        Seed of the inner folds.
-    """
+    """Probabilities of the held-out samples from a logistic regression, (n_held_out,)."""
     table = samples.features[row]
     new = held_out[table.sample]
     train, case, subject = table.part(~new), samples.case[table.sample[~new]], samples.subject[table.sample[~new]]

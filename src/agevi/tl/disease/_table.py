@@ -24,25 +24,7 @@ def metric_table(
     n_boot: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Metrics of every row with their intervals, and the difference of its AUROC from that of the reference.
-
-    Parameters
-    ----------
-    rows
-        Names of the rows.
-    case
-        1 for cases and 0 for controls, (n_subjects,).
-    probability
-        Probability of being a case, (n_rows, n_divisions, n_subjects).
-    fold
-        Fold that held a subject out, (n_divisions, n_subjects).
-    reference
-        Row that the others are compared with.
-    n_boot
-        Draws of subjects.
-    rng
-        Generator that makes them.
-    """
+    """Metrics of every row with their intervals, and the difference of its AUROC from that of the reference."""
     n = len(case)
     draws = two_class_draws(case, None, n_boot, rng)
     weight = np.stack([np.ones(n), *(np.bincount(drawn, minlength=n) for drawn in draws)])
@@ -72,17 +54,6 @@ def auroc_within(case: np.ndarray, probability: np.ndarray, fold: np.ndarray, we
 
     The probabilities of two folds come from two models and do not compare: ranked together, those of features that say nothing
     have an area below one half, since a fold that holds out more cases has fewer to train on (Airola et al. 2011).
-
-    Parameters
-    ----------
-    case
-        1 for cases and 0 for controls, (n_subjects,).
-    probability
-        Probability of being a case, (n_subjects,).
-    fold
-        Fold that held a subject out, (n_subjects,).
-    weight
-        How often each subject counts in every draw, (n_draws, n_subjects).
     """
     above, pairs = np.zeros(len(weight)), np.zeros(len(weight))
     for code in np.unique(fold):

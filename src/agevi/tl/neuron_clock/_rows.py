@@ -90,17 +90,7 @@ def make_rows(
     rows: Sequence[str] | None,
     defaults: bool,
 ) -> list[StudyRow]:
-    """The rows that are asked for, in the order of the tables.
-
-    Parameters
-    ----------
-    keys
-        Arguments of ``setup_anndata`` that all share.
-    n_train, n_genes
-        Training cells and genes of the data.
-    epochs, widths, rows, defaults
-        Arguments of :func:`agevi.tl.neuron_clock_study`.
-    """
+    """The rows that are asked for, in the order of the tables."""
     if isinstance(rows, str):
         rows = [rows]
     for name in rows or ():

@@ -52,19 +52,7 @@ class Entry:
 
 
 class Search:
-    """What is varied for a class, beside the arguments that are fixed.
-
-    Parameters
-    ----------
-    model_cls
-        Class of a clock.
-    space
-        As in :mod:`agevi.tl.tuning._spaces`.
-    fixed
-        Arguments that are the same in all trials, by call.
-    is_default
-        Whether the space is agevi's own, so that fixed arguments take entries out of it and are no conflict.
-    """
+    """What is varied for a class, beside the arguments that are fixed."""
 
     def __init__(self, model_cls: Any, space: Mapping[str, Any], fixed: Arguments, *, is_default: bool) -> None:
         if not isinstance(space, Mapping):

@@ -40,11 +40,6 @@ class SeededSampler(BaseSampler):
     """Optuna's TPE, seeded anew for every trial from the number of the trial.
 
     A study that goes on after it was interrupted, or on another machine, does not repeat the draws of its start.
-
-    Parameters
-    ----------
-    seed
-        Seed of the study.
     """
 
     def __init__(self, seed: int) -> None:
@@ -80,11 +75,6 @@ class PruneEpochs(Callback):
     Errors are reported at every 5 percent of the training, since settings differ in the number of epochs and a pruner
     compares equal steps. The training is asked to stop, since an exception would be printed by scvi-tools; the trial is
     ended after it.
-
-    Parameters
-    ----------
-    trial
-        The trial.
     """
 
     def __init__(self, trial: Any) -> None:
@@ -105,23 +95,7 @@ class PruneEpochs(Callback):
 
 
 class Objective:
-    """Error over the samples of the validation subjects, as a function of a trial.
-
-    Parameters
-    ----------
-    adata
-        The user's data.
-    rows
-        Positions of the cells that may be seen.
-    cohort
-        Their units.
-    jobs
-        Training and validation cells, one job per inner fold.
-    search
-        What is varied.
-    keys
-        ``age_key``, ``subject_key`` and ``sample_key``.
-    """
+    """Error over the samples of the validation subjects, as a function of a trial."""
 
     def __init__(
         self,
@@ -199,13 +173,7 @@ def _watched(recipe: Recipe, callback: Callback) -> Recipe:
 
 
 def open_storage(storage: Any) -> BaseStorage:
-    """Where studies are kept.
-
-    Parameters
-    ----------
-    storage
-        None for memory, a URL of a data base, the path of a journal file, or a storage of Optuna.
-    """
+    """Where studies are kept."""
     if storage is not None and not isinstance(storage, BaseStorage) and "://" not in str(storage):
         storage = JournalStorage(JournalFileBackend(str(storage)))
     for pause in (0.3, 1.0, 3.0):
@@ -217,17 +185,7 @@ def open_storage(storage: Any) -> BaseStorage:
 
 
 def stored_attribute(storage: BaseStorage, study_name: str, name: str) -> Any:
-    """Attribute of the study of this name; None where there is no such study.
-
-    Parameters
-    ----------
-    storage
-        Where it may be.
-    study_name
-        Name of the study.
-    name
-        Name of the attribute.
-    """
+    """Attribute of the study of this name; None where there is no such study."""
     try:
         return storage.get_study_user_attrs(storage.get_study_id_from_name(study_name)).get(name)
     except KeyError:
@@ -235,19 +193,7 @@ def stored_attribute(storage: BaseStorage, study_name: str, name: str) -> Any:
 
 
 def open_study(storage: BaseStorage, study_name: str, *, seed: int, sampler: Any, pruner: Any) -> optuna.Study:
-    """A new study, or the one of this name.
-
-    Parameters
-    ----------
-    storage
-        From :func:`open_storage`.
-    study_name
-        Name of the study.
-    seed
-        Seed of the default sampler.
-    sampler, pruner
-        Of Optuna; None for agevi's.
-    """
+    """A new study, or the one of this name."""
     with _without_lines():
         return optuna.create_study(
             storage=storage,
@@ -260,19 +206,7 @@ def open_study(storage: BaseStorage, study_name: str, *, seed: int, sampler: Any
 
 
 def run_trials(study: optuna.Study, objective: Objective, n_trials: int, timeout: float | None) -> None:
-    """Trials until the study has ``n_trials`` finished ones, whoever ran them.
-
-    Parameters
-    ----------
-    study
-        The study.
-    objective
-        What is minimised.
-    n_trials
-        Finished trials to reach.
-    timeout
-        Seconds after which no further trial begins.
-    """
+    """Trials until the study has ``n_trials`` finished ones, whoever ran them."""
     done = len(study.get_trials(deepcopy=False, states=FINISHED))
     if done:
         logger.info("Study %r has %d finished trials of %d.", study.study_name, done, n_trials)
@@ -314,15 +248,7 @@ def _without_lines() -> Iterator[None]:
 
 
 def stop_hopeless(study: optuna.Study, trial: Any) -> None:
-    """End a study in which nothing but failures was found: it is the call that is wrong, and not a setting.
-
-    Parameters
-    ----------
-    study
-        The study.
-    trial
-        The last trial.
-    """
+    """End a study in which nothing but failures was found: it is the call that is wrong, and not a setting."""
     finished = study.get_trials(deepcopy=False, states=FINISHED)
     if len(finished) >= HOPELESS and all(t.state == TrialState.FAIL for t in finished):
         study.stop()

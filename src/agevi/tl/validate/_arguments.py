@@ -18,15 +18,7 @@ _VALUE = r"('[^']*'|\"[^\"]*\"|\[[^\]]*\]|\{[^}]*\}|[^\s,;:()]+?)(?=[,;:)]|\.?(?
 
 
 def with_layer(setup_kwargs: Any, layer: str | None) -> Any:
-    """Arguments of the set-up with the layer that was named beside them.
-
-    Parameters
-    ----------
-    setup_kwargs
-        As the user gave them; with several classes some by class.
-    layer
-        Layer of ``adata``; None leaves ``setup_kwargs`` as they are.
-    """
+    """Arguments of the set-up with the layer that was named beside them."""
     if layer is None or not isinstance(setup_kwargs, Mapping | None):
         return setup_kwargs
     kwargs = dict(setup_kwargs or {})
@@ -47,15 +39,7 @@ def check_dictionaries(**given: Any) -> None:
 
 @contextlib.contextmanager
 def as_called(recipe: Recipe, calls: Sequence[str] = CALLS) -> Iterator[None]:
-    """Errors inside the block advise arguments as the tools take them: ``setup_kwargs={'min_age': -1}``.
-
-    Parameters
-    ----------
-    recipe
-        What is set up, made and trained.
-    calls
-        Those of :data:`CALLS` that the block makes.
-    """
+    """Errors inside the block advise arguments as the tools take them: ``setup_kwargs={'min_age': -1}``."""
     try:
         yield
     except Exception as error:

@@ -45,19 +45,7 @@ def make_units(cohort: Cohort) -> Units:
 
 
 def profiles(x: Any, units: Units, *, cells: np.ndarray, normalize: str) -> np.ndarray:
-    """log(1 + counts per 10,000) of the summed counts of every unit, (n_units, n_genes).
-
-    Parameters
-    ----------
-    x
-        Values, (n_cells, n_genes).
-    units
-        Units.
-    cells
-        Which cells are summed, (n_cells,).
-    normalize
-        ``"log1p_cp10k"``, or ``"none"`` for values that are normalised already, which are averaged.
-    """
+    """log(1 + counts per 10,000) of the summed counts of every unit, (n_units, n_genes)."""
     n = len(units.sample)
     codes = np.where(cells, units.cell, -1)
     sums = sum_rows(x, codes, n)
@@ -68,15 +56,7 @@ def profiles(x: Any, units: Units, *, cells: np.ndarray, normalize: str) -> np.n
 
 
 def median_ages(units: Units, targets: np.ndarray) -> np.ndarray:
-    """Median age of the training samples for every unit, (n_targets, n_units).
-
-    Parameters
-    ----------
-    units
-        Units.
-    targets
-        Ages to learn, (n_targets, n_samples), NaN where unlabelled.
-    """
+    """Median age of the training samples for every unit, (n_targets, n_units)."""
     out = np.full((len(targets), len(units.sample)), np.nan)
     for fold in np.unique(units.fold):
         train, test = _train_and_test(units, targets, fold)
@@ -85,17 +65,7 @@ def median_ages(units: Units, targets: np.ndarray) -> np.ndarray:
 
 
 def ridge_ages(train_profiles: np.ndarray, test_profiles: np.ndarray, units: Units, targets: np.ndarray) -> np.ndarray:
-    """Age of every unit by ridge regression that was fitted to the units of the other folds, (n_targets, n_units).
-
-    Parameters
-    ----------
-    train_profiles, test_profiles
-        Profiles of the cells that train and of all cells, (n_units, n_genes).
-    units
-        Units.
-    targets
-        Ages to learn, (n_targets, n_samples), NaN where unlabelled.
-    """
+    """Age of every unit by ridge regression that was fitted to the units of the other folds, (n_targets, n_units)."""
     out = np.full((len(targets), len(units.sample)), np.nan)
     for fold in np.unique(units.fold):
         train, test = _train_and_test(units, targets, fold)
@@ -118,13 +88,6 @@ def shuffled_ages(cohort: Cohort, rng: np.random.Generator) -> np.ndarray:
 
     A subject takes the mean age of another one, and its visits keep their distance from that mean, within the range of
     all ages.
-
-    Parameters
-    ----------
-    cohort
-        Units and ages.
-    rng
-        Source of randomness.
     """
     mean = cohort.subject_ages(np.arange(len(cohort.sample)))
     known = mean.dropna()

@@ -27,19 +27,7 @@ class Groups:
 
 
 def make_groups(adata: AnnData, groupby: str, min_cells: int, cohort: Cohort) -> Groups:
-    """Types of cells from a column of ``adata.obs``.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    groupby
-        Column with the type; missing values are cells without type.
-    min_cells
-        Cells of a type that a sample needs.
-    cohort
-        Samples and who trains.
-    """
+    """Types of cells from a column of ``adata.obs``."""
     if isinstance(min_cells, bool) or not isinstance(min_cells, int | np.integer) or min_cells < 1:
         raise ValueError(f"min_cells={min_cells!r} is not a number of cells; pass a whole number from 1.")
     values = _checks.column(adata, groupby, "groupby")
@@ -93,17 +81,7 @@ def table_by_group(
     jobs: Sequence[FoldJob],
     results: Sequence[FoldResult],
 ) -> pd.DataFrame:
-    """One row per sample and type, as :func:`agevi.tl.cross_validate` documents it.
-
-    Parameters
-    ----------
-    cohort
-        Samples and folds.
-    groups
-        Types.
-    jobs, results
-        What was fitted.
-    """
+    """One row per sample and type, as :func:`agevi.tl.cross_validate` documents it."""
     parts = []
     for job, result in zip(jobs, results, strict=True):
         cells = pd.DataFrame(

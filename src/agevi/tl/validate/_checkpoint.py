@@ -27,15 +27,7 @@ _ROWS = 4096
 
 
 class Checkpoint:
-    """The finished folds of one run.
-
-    Parameters
-    ----------
-    directory
-        Where they are kept; made where it is absent.
-    fingerprint
-        What the run depends on, by name; a directory of another run is refused.
-    """
+    """The finished folds of one run."""
 
     def __init__(self, directory: str | Path, fingerprint: dict[str, Any]) -> None:
         self.directory = Path(directory)
@@ -111,17 +103,7 @@ def _check_directory(directory: Any) -> None:
 
 
 def fingerprint(data: FoldData, parts: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run depends on, by name, in values that JSON keeps.
-
-    Parameters
-    ----------
-    data
-        All cells.
-    parts
-        Arguments as text or numbers.
-    columns
-        Arrays that a digest stands for.
-    """
+    """What a run depends on, by name, in values that JSON keeps."""
     digests = {name: _digest(np.asarray(values)) for name, values in columns.items()}
     return {**parts, **digests, "values": matrix_digest(data.x, data.rows), "genes": _digest(data.genes.to_numpy())}
 
@@ -181,15 +163,7 @@ def _bytes(values: np.ndarray) -> memoryview:
 
 
 def matrix_digest(x: Any, rows: np.ndarray | None = None) -> str:
-    """Digest of a matrix, or of some of its rows, read in place.
-
-    Parameters
-    ----------
-    x
-        Values, (n_cells, n_genes).
-    rows
-        Positions of the rows that count; None for all.
-    """
+    """Digest of a matrix, or of some of its rows, read in place."""
     n_rows = x.shape[0] if rows is None else len(rows)
     out = hashlib.sha256(f"{x.dtype} {(n_rows, *x.shape[1:])}".encode())
     if rows is not None:

@@ -208,17 +208,7 @@ def named_recipes(
     keys: Mapping[str, str | None],
     setup_kwargs: Mapping[str, Any] | None,
 ) -> dict[str, Recipe]:
-    """What is fitted, by the name of its row.
-
-    Parameters
-    ----------
-    models
-        As in :func:`compare_models`.
-    keys
-        ``age_key``, ``subject_key`` and ``sample_key``.
-    setup_kwargs
-        Arguments of ``setup_anndata`` for all models.
-    """
+    """What is fitted, by the name of its row."""
     if models is None:
         models = [cls for cls in MODELS if cls.trainable and cls.expects != "continuous"]
     if isinstance(models, type | str):

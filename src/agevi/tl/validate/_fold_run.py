@@ -96,18 +96,7 @@ class FoldResult:
 
 
 def run_fold(data: FoldData, job: FoldJob, n_threads: int | None = 1) -> FoldResult:
-    """Fit and predict.
-
-    Parameters
-    ----------
-    data
-        All cells.
-    job
-        The fold.
-    n_threads
-        Threads of torch and of linear algebra; the same number everywhere gives the same result everywhere.
-        None leaves it to the fit, as outside of folds.
-    """
+    """Fit and predict."""
     with ALONE, silent(), threads(n_threads) if n_threads else contextlib.nullcontext():
         watch = Watch()
         try:

@@ -81,19 +81,7 @@ def make_cohort(
     train_on: str | None,
     seed: np.random.SeedSequence,
 ) -> Cohort:
-    """Units, ages and folds of ``adata``, which is only read.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    setup
-        ``subject_key``, ``sample_key``, ``age_key`` and ``min_age``, as ``setup_anndata`` takes them.
-    n_folds, fold_key, stratify_by, train_on
-        Arguments of :func:`agevi.tl.cross_validate`.
-    seed
-        Source of randomness.
-    """
+    """Units, ages and folds of ``adata``, which is only read."""
     subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
     columns = [stratify_by] if isinstance(stratify_by, str) else list(stratify_by or [])
     cohort = without_folds(adata, setup, subject, sample)
@@ -114,17 +102,7 @@ def make_cohort(
 
 
 def without_folds(adata: AnnData, setup: Mapping[str, Any], subject: pd.Series, sample: pd.Series) -> Cohort:
-    """Units and ages of ``adata``, all of which may train, in no folds yet.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    setup
-        As in :func:`make_cohort`.
-    subject, sample
-        Of every cell, from :func:`agevi._checks.units`.
-    """
+    """Units and ages of ``adata``, all of which may train, in no folds yet."""
     cell_age = _checks.ages(adata, setup["age_key"], min_age=setup["min_age"], unit=setup["age_unit"])
     age = _checks.age_per_unit(cell_age, sample, setup["age_key"], is_sample=sample is not subject)
     subjects, samples = pd.Index(np.unique(subject)), age.index
@@ -142,17 +120,7 @@ def without_folds(adata: AnnData, setup: Mapping[str, Any], subject: pd.Series, 
 
 
 def deal_folds(cohort: Cohort, n_folds: int, seed: np.random.SeedSequence) -> Cohort:
-    """The cohort with its subjects dealt into folds that each span the range of ages.
-
-    Parameters
-    ----------
-    cohort
-        Units, ages and who may train.
-    n_folds
-        Number of folds.
-    seed
-        Source of randomness.
-    """
+    """The cohort with its subjects dealt into folds that each span the range of ages."""
     age = pd.Series(np.nan, index=np.arange(len(cohort.subjects)))
     age.update(cohort.subject_ages(np.arange(len(cohort.subject))))
     may_train = np.isin(age.index, cohort.subject_ages(np.flatnonzero(cohort.trains)).dropna().index)

@@ -20,17 +20,7 @@ def recipe_of(
     model_kwargs: Mapping[str, Any] | None,
     train_kwargs: Mapping[str, Any] | None,
 ) -> Recipe:
-    """The recipe of a class, or of a list of classes that are joined.
-
-    Parameters
-    ----------
-    model_cls
-        A class or its name, or a list of them.
-    keys
-        ``age_key``, ``subject_key`` and ``sample_key``.
-    setup_kwargs, model_kwargs, train_kwargs
-        As :func:`agevi.tl.cross_validate` takes them.
-    """
+    """The recipe of a class, or of a list of classes that are joined."""
     if not isinstance(model_cls, list | tuple):
         return make_recipe(model_cls, keys, setup_kwargs, model_kwargs, train_kwargs)
     classes = [clock_class(cls) for cls in model_cls]

@@ -41,19 +41,7 @@ class Entry:
 
 
 def leaderboard(entries: Sequence[Entry], cohort: Cohort, units: Units, *, rng: int) -> pd.DataFrame:
-    """One row per model in the order of their errors, as :func:`agevi.tl.compare_models` documents it.
-
-    Parameters
-    ----------
-    entries
-        The models, of which one linear one at least has predictions.
-    cohort
-        Ages and subjects.
-    units
-        What was predicted.
-    rng
-        Seed of the bootstrap and of exchanges of shuffled ages.
-    """
+    """One row per model in the order of their errors, as :func:`agevi.tl.compare_models` documents it."""
     known = np.isfinite(cohort.age[units.sample])
     judged = np.flatnonzero(units.trains & known)
     if len(judged) < len(known):
@@ -100,17 +88,7 @@ def _mean_difference(reference: np.ndarray, error: np.ndarray) -> float:
 
 
 def predictions_table(entries: Sequence[Entry], cohort: Cohort, units: Units) -> pd.DataFrame:
-    """One row per sample and model that predicted it.
-
-    Parameters
-    ----------
-    entries
-        The models.
-    cohort
-        Names and ages.
-    units
-        What was predicted.
-    """
+    """One row per sample and model that predicted it."""
     frame = pd.DataFrame(
         {
             "sample": cohort.samples[units.sample],

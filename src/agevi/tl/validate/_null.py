@@ -30,19 +30,7 @@ Group = tuple[
 
 
 def null_summary(shuffles: list[Shuffle], cohort: Cohort, units: Units, rng: np.random.Generator) -> dict[str, float]:
-    """How well a model predicts ages that were shuffled between subjects.
-
-    Parameters
-    ----------
-    shuffles
-        Ages and predictions.
-    cohort
-        Samples.
-    units
-        What was predicted.
-    rng
-        Generator of the exchanges for the p value.
-    """
+    """How well a model predicts ages that were shuffled between subjects."""
     if not shuffles:
         return {"n_null": 0}
     errors, medians, groups = [], [], []
@@ -77,13 +65,6 @@ def exchange_p(groups: list[Group], rng: np.random.Generator) -> float:
 
     Whom a fold held out has no part in its model. So, whatever was learnt, ages that were dealt out at random are as likely in
     any other order among the subjects of the fold, and the p value holds for any number of shuffles and subjects.
-
-    Parameters
-    ----------
-    groups
-        Ages and predictions of the subjects that were held out together.
-    rng
-        Generator of the exchanges.
     """
     drawn = np.zeros(N_EXCHANGES + 1)  # the order that was found comes first
     for age, predicted in groups:
@@ -95,13 +76,7 @@ def exchange_p(groups: list[Group], rng: np.random.Generator) -> float:
 
 
 def tell(found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Name the models that predict shuffled ages, by Holm's method over all models, and those too few to judge.
-
-    Parameters
-    ----------
-    found
-        Summaries by model.
-    """
+    """Name the models that predict shuffled ages, by Holm's method over all models, and those too few to judge."""
     tried = sorted((row["null_p"], name) for name, row in found.items() if row["n_null"])
     suspected = []
     for i, (p, name) in enumerate(tried):

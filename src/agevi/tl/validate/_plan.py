@@ -47,19 +47,7 @@ def check_outputs(inputs: Sequence[str | None], outputs: Sequence[str], key_adde
 
 
 def read_data(adata: AnnData, setup: Mapping[str, Any], cohort: Cohort, *, rows: np.ndarray | None = None) -> FoldData:
-    """The parts of ``adata`` that clocks read, without a copy of its values.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    setup
-        Arguments of ``setup_anndata``.
-    cohort
-        Units and folds.
-    rows
-        Positions of the cells of the cohort; None for all.
-    """
+    """The parts of ``adata`` that clocks read, without a copy of its values."""
     kept = [c for c in adata.obs if not str(c).startswith("_scvi")]
     obs, sets = adata.obs[kept], feature_sets(adata) if has_sets(adata) else None
     if rows is not None:
@@ -87,23 +75,7 @@ def make_job(
     group: int = -1,
     **arguments: Any,
 ) -> FoldJob:
-    """The fit of one fold, of all cells or of one type.
-
-    Parameters
-    ----------
-    cohort
-        Units and folds.
-    recipe
-        What is fitted.
-    fold
-        Position of the fold.
-    seed
-        Seed of the whole run.
-    groups, group
-        Types of the cells, and the position of the one that is fitted.
-    **arguments
-        Further fields of the job.
-    """
+    """The fit of one fold, of all cells or of one type."""
     name, train_cells, test_cells = f"fold_{fold:03d}", None, None
     if groups is not None:
         name, test_cells = f"{name}_group_{group:03d}", groups.code == group
@@ -131,19 +103,7 @@ def make_job(
 
 
 def make_inner_job(cohort: Cohort, recipe: Recipe, fold: int, *, seed: int) -> FoldJob:
-    """The fit of a trial, judged by the subjects of ``fold``, which choose its epoch too; nothing is refitted.
-
-    Parameters
-    ----------
-    cohort
-        Units and folds.
-    recipe
-        What is fitted.
-    fold
-        Position of the fold.
-    seed
-        Seed of the fit.
-    """
+    """The fit of a trial, judged by the subjects of ``fold``, which choose its epoch too; nothing is refitted."""
     cells, nothing = np.arange(len(cohort.fold)), np.empty(0, dtype=np.int64)
     return FoldJob(f"fold_{fold:03d}", fold, recipe, cells, cohort.fold == fold, nothing, seed, weigh=True, refit=False)
 
@@ -158,25 +118,7 @@ def run_fingerprint(
     variants: Sequence[Recipe] = (),
     **parts: Any,
 ) -> dict[str, Any]:
-    """Everything that the results of a run depend on, by the name that a message gives it.
-
-    Parameters
-    ----------
-    data
-        All cells.
-    cohort
-        Units and folds.
-    recipe
-        What is fitted.
-    seed
-        Seed of the run.
-    groups
-        Types of the cells.
-    variants
-        Recipes of the run that may read other columns.
-    **parts
-        Further arguments.
-    """
+    """Everything that the results of a run depend on, by the name that a message gives it."""
     setup = recipe.full_setup
     cls = recipe.model_cls
     arguments = {

@@ -82,17 +82,7 @@ def make_recipe(
     model_kwargs: Mapping[str, Any] | None,
     train_kwargs: Mapping[str, Any] | None,
 ) -> Recipe:
-    """A recipe whose arguments exist and leave folds and roles to the cross-validation.
-
-    Parameters
-    ----------
-    model_cls
-        Class of :data:`agevi.model.MODELS` or its name, or a class of the user's own.
-    keys
-        ``age_key``, ``subject_key`` and ``sample_key``.
-    setup_kwargs, model_kwargs, train_kwargs
-        Further arguments of ``setup_anndata``, the constructor and ``train``.
-    """
+    """A recipe whose arguments exist and leave folds and roles to the cross-validation."""
     model_cls = clock_class(model_cls)
     name = model_cls.__name__
     given = {
@@ -109,13 +99,7 @@ def make_recipe(
 
 
 def clock_class(model_cls: Any) -> Any:
-    """The class, which may be given by its name, of a clock that is trained on ages.
-
-    Parameters
-    ----------
-    model_cls
-        A class, or the name of one of :data:`agevi.model.MODELS`.
-    """
+    """The class, which may be given by its name, of a clock that is trained on ages."""
     if isinstance(model_cls, str):
         by_name = {cls.__name__: cls for cls in MODELS}
         if model_cls not in by_name:
@@ -144,21 +128,7 @@ def clock_class(model_cls: Any) -> Any:
 def check_kwargs(
     argument: str, kwargs: Mapping[str, Any] | None, call: str, function: Any, reserved: tuple[str, ...]
 ) -> None:
-    """Refuse names that a call does not take, and those that are set for each fold.
-
-    Parameters
-    ----------
-    argument
-        Name of the user's argument, for the message.
-    kwargs
-        Its value.
-    call
-        What takes it, for the message.
-    function
-        The same as an object.
-    reserved
-        Names that are set for each fold.
-    """
+    """Refuse names that a call does not take, and those that are set for each fold."""
     if kwargs is None:
         return
     if not isinstance(kwargs, Mapping):

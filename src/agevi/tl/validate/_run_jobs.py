@@ -22,17 +22,7 @@ def run_jobs(
     n_jobs: int | None = 1,
     checkpoints: Sequence[Checkpoint | None] = (),
 ) -> list[FoldResult]:
-    """Results of all jobs in their order.
-
-    Parameters
-    ----------
-    jobs
-        The folds, each with the cells it reads.
-    n_jobs
-        As in joblib. 1 leaves the choice to :func:`joblib.parallel_config`, and runs in this process without one.
-    checkpoints
-        Where the result of each job is kept; none by default.
-    """
+    """Results of all jobs in their order."""
     stores = list(checkpoints) or [None] * len(jobs)
     results = {i: found for i, (_, job) in enumerate(jobs) if (found := _stored(stores[i], job)) is not None}
     if results:
