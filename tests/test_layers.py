@@ -11,7 +11,7 @@ import agevi
 
 SRC = Path(agevi.__file__).parent
 LAYERS = [
-    {"_keys", "_names", "_checks", "_compat", "_settings", "_progress", "_threads", "_subjects", "_docs"},
+    {"_keys", "_names", "_checks", "_compat", "_settings", "_progress", "_threads", "_subjects", "_units", "_docs"},
     {"nn", "metrics", "io._format"},
     {"dataloaders"},
     {"model"},

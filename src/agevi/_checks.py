@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 from agevi import _ages, _names
 from agevi._settings import settings
+from agevi._units import PerUnit
 from agevi._values import counts as counts
 from agevi._values import dense as dense
 from agevi._values import finite as finite
@@ -272,13 +273,13 @@ def units(adata: ad.AnnData, subject_key: str, sample_key: str | None) -> tuple[
     if sample_key is None or sample_key == subject_key:
         return subject, subject
     sample = labels(adata, sample_key, "sample_key")
-    pairs = pd.DataFrame({"sample": sample.to_numpy(), "subject": subject.to_numpy()}).drop_duplicates()
-    shared = pairs.loc[pairs["sample"].duplicated(), "sample"]
-    if len(shared):
-        owners = pairs.loc[pairs["sample"] == shared.iloc[0], "subject"]
+    found = PerUnit(subject, sample)
+    if len(found.several):
+        name, owners = found.several[0], found.cells(found.several[0]).unique()
         raise ValueError(
-            f"sample {shared.iloc[0]!r} belongs to {len(owners)} subjects ({listed(owners, 3)}); a sample is one visit "
-            f"or biopsy of one subject. Make the names unique: {_visits(subject_key, sample_key)}, and pass sample_key='sample'."
+            f"sample {name!r} belongs to {len(owners)} subjects ({listed(owners, 3)}); a sample is one visit "
+            f"or biopsy of one subject. Make the names unique: {_visits(subject_key, sample_key)}, and pass "
+            "sample_key='sample'."
         )
     return subject, sample
 
@@ -295,44 +296,49 @@ def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: b
             f"age_key={age_key!r} is also the column of the {'samples' if is_sample else 'subjects'}; pass the column with "
             "the names of the donors or animals as subject_key."
         )
-    frame = pd.DataFrame({"unit": unit.to_numpy(), "age": age})
-    grouped = frame.groupby("unit", sort=True)["age"]
-    low, high, known, size = grouped.min(), grouped.max(), grouped.count(), grouped.size()
-    two = low.index[(high > low).to_numpy()]
-    kind = "sample" if is_sample else "subject"
-    if len(two):
-        fix = (
-            "A sample has one age."
-            if is_sample
-            else f"If these are visits, set {_visits(unit.name, '<visit>')}, and pass sample_key='sample'; subjects are held out whole."
-        )
+    kind, found = "sample" if is_sample else "subject", PerUnit(age, unit)
+    if len(found.several):
+        fix = "A sample has one age."
+        if not is_sample:
+            visits = _visits(unit.name, "<visit>")
+            fix = f"If these are visits, set {visits}, and pass sample_key='sample'; subjects are held out whole."
+        name, own = found.several[0], found.cells(found.several[0])
         raise ValueError(
-            f"{kind} {two[0]!r} has two ages ({low[two[0]].round(2)}, {high[two[0]].round(2)}) in adata.obs[{age_key!r}]. {fix}"
+            f"{kind} {name!r} has two ages ({own.min().round(2)}, {own.max().round(2)}) in adata.obs[{age_key!r}]. {fix}"
         )
-    part = known.index[((known > 0) & (known < size)).to_numpy()]
-    if len(part):
+    if len(found.part):
+        name, own = found.part[0], found.cells(found.part[0])
         raise ValueError(
-            f"{kind} {part[0]!r} has an age in {known[part[0]]:,} of its {size[part[0]]:,} cells in "
-            f"adata.obs[{age_key!r}]; give all its cells the age, or none."
+            f"{kind} {name!r} has an age in {own.count():,} of its {len(own):,} cells in adata.obs[{age_key!r}]; give all "
+            "its cells the age, or none."
         )
-    return low
+    return found.values.rename("age").rename_axis("unit")
 
 
 def one_per_unit(values: pd.Series, unit: pd.Series, key: str, advice: str) -> pd.Series:
     """The one value of every unit in a column, indexed by unit in the order of their names, in the column's dtype."""
     numeric = pd.api.types.is_numeric_dtype(values)
-    codes = pd.factorize(values if numeric else _names.names(values, f"adata.obs[{key!r}]"))[0]  # -1 where missing
-    grouped = pd.Series(codes).groupby(unit.to_numpy(), sort=True)
-    several = (grouped.min() < grouped.max()).to_numpy()
-    if several.any():
-        name = grouped.min().index[int(several.argmax())]
-        found = values[(unit == name).to_numpy()].unique()
+    found = PerUnit(values if numeric else _names.names(values, f"adata.obs[{key!r}]"), unit)
+    several = found.units[np.isin(found.units, [*found.several, *found.part])]
+    if len(several):
+        own = values[(unit == several[0]).to_numpy()].unique()
         raise ValueError(
-            f"adata.obs[{key!r}] has {len(found)} values ({listed(found, 3)}) in sample {name!r} and several in "
-            f"{several.sum()} of {len(several)} samples; {advice}"
+            f"adata.obs[{key!r}] has {len(own)} values ({listed(own, 3)}) in sample {several[0]!r} and several in "
+            f"{len(several)} of {len(found.units)} samples; {advice}"
         )
-    first = pd.Series(np.arange(len(codes))).groupby(unit.to_numpy(), sort=True).first()
-    return values.iloc[first.to_numpy()].set_axis(first.index)
+    return values.iloc[found.first].set_axis(pd.Index(found.units))
+
+
+def label_of_subject(adata: ad.AnnData, key: str, argument: str, subject: pd.Series, advice: str) -> pd.Series:
+    """The one label of every subject in a column (a role, a fold), indexed by subject in the order of their names."""
+    found = PerUnit(labels(adata, key, argument), subject)
+    if len(found.several):
+        own = found.cells(found.several[0]).unique()
+        raise ValueError(
+            f"subject {found.several[0]!r} is in {' and '.join(map(repr, own))} of adata.obs[{key!r}]; a subject is held out "
+            f"as a whole. {advice}"
+        )
+    return found.values
 
 
 def learnable(age_by_unit: pd.Series, subject_of: pd.Series, age_key: str) -> None:

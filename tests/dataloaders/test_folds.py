@@ -75,9 +75,7 @@ def test_folds_of_a_column():
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
-        pytest.param(
-            ["a", "b", "a", "b"], "subject 'd0' is in folds 'a' and 'b' of adata.obs\\['fold'\\]", id="two folds"
-        ),
+        pytest.param(["a", "b", "a", "b"], "subject 'd0' is in 'a' and 'b' of adata.obs\\['fold'\\]", id="two folds"),
         pytest.param(["a"] * 4, "has one fold, 'a'; cross-validation needs two or more", id="one fold"),
         pytest.param(["a", "a", None, "b"], "fold_key must name every cell's unit", id="missing"),
     ],

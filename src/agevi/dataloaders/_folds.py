@@ -59,32 +59,15 @@ def assign_folds(
 
 
 def folds_from_column(adata: AnnData, fold_key: str, subject: pd.Series) -> pd.Series:
-    """Fold of every subject from a column, as text, indexed by subject.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    fold_key
-        Column with the fold of every cell, one for all cells of a subject.
-    subject
-        Subject of every cell.
-    """
-    column = _checks.labels(adata, fold_key, "fold_key")
-    pairs = pd.DataFrame({"subject": subject.to_numpy(), "fold": column.to_numpy()}).drop_duplicates()
-    twice = pairs.loc[pairs["subject"].duplicated(), "subject"]
-    if len(twice):
-        found = pairs.loc[pairs["subject"] == twice.iloc[0], "fold"]
+    """Fold of every subject from a column of cells, as text, indexed by subject."""
+    advice = "Give all its cells one fold, or leave fold_key out."
+    folds = _checks.label_of_subject(adata, fold_key, "fold_key", subject, advice)
+    if folds.nunique() < MIN_FOLDS:
         raise ValueError(
-            f"subject {twice.iloc[0]!r} is in folds {' and '.join(map(repr, found))} of adata.obs[{fold_key!r}]; a "
-            "subject is held out as a whole. Give all its cells one fold, or leave fold_key out."
+            f"adata.obs[{fold_key!r}] has one fold, {folds.iloc[0]!r}; cross-validation needs two or more."
         )
-    if pairs["fold"].nunique() < MIN_FOLDS:
-        raise ValueError(
-            f"adata.obs[{fold_key!r}] has one fold, {pairs['fold'].iloc[0]!r}; cross-validation needs two or more."
-        )
-    _checks.warn_of_twins(pairs["fold"], fold_key, "folds")
-    return pairs.set_index("subject")["fold"].sort_index()
+    _checks.warn_of_twins(_checks.labels(adata, fold_key, "fold_key").unique(), fold_key, "folds")
+    return folds
 
 
 def fold_order(names: pd.Series) -> list[str]:

@@ -50,19 +50,11 @@ class SubjectSplitter(pl.LightningDataModule):
 
 def roles_from_column(adata: AnnData, split_key: str, subject: pd.Series) -> pd.Series:
     """Role of every subject from a split column, indexed by subject."""
-    column = _checks.labels(adata, split_key, "split_key")
-    unknown = sorted(set(column) - set(_keys.SPLIT_ROLES))
+    advice = "Make the split with agevi.pp.split_subjects."
+    unknown = sorted(set(_checks.labels(adata, split_key, "split_key")) - set(_keys.SPLIT_ROLES))
     if unknown:
         raise ValueError(
             f"adata.obs[{split_key!r}] holds {_checks.listed(unknown)}; the roles of a split are 'train', 'validation' "
-            "and 'test'. Make it with agevi.pp.split_subjects."
+            f"and 'test'. {advice}"
         )
-    pairs = pd.DataFrame({"subject": subject.to_numpy(), "role": column.to_numpy()}).drop_duplicates()
-    twice = pairs.loc[pairs["subject"].duplicated(), "subject"]
-    if len(twice):
-        found = pairs.loc[pairs["subject"] == twice.iloc[0], "role"]
-        raise ValueError(
-            f"subject {twice.iloc[0]!r} is in {' and '.join(map(repr, found))} of adata.obs[{split_key!r}]; a subject "
-            "is held out as a whole. Make the split with agevi.pp.split_subjects."
-        )
-    return pairs.set_index("subject")["role"].sort_index()
+    return _checks.label_of_subject(adata, split_key, "split_key", subject, advice)

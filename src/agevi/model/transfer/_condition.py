@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _names
+from agevi._units import PerUnit
 
 _TRUTH = {"0": "False", "1": "True", "False": "0", "True": "1"}
 """What else a control may be called."""
@@ -63,22 +64,20 @@ def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], 
     text = _names.names(values, f"adata.obs[{condition_key!r}]")
     _checks.warn_of_spelling(text.dropna(), names, condition_key, "are unlabelled to the classifier")
     code = text.map({names[0]: 0.0, names[1]: 1.0}).astype(np.float64)
-    grouped = pd.Series(code.to_numpy()).groupby(subject.to_numpy(), sort=True)
-    low, high, known, size = grouped.min(), grouped.max(), grouped.count(), grouped.size()
-    both = low.index[(high > low).to_numpy()]
-    if len(both):
-        others = f", as are {len(both) - 1} others" if len(both) > 1 else ""
+    found = PerUnit(code.to_numpy(), subject)
+    if len(found.several):
+        others = f", as are {len(found.several) - 1} others" if len(found.several) > 1 else ""
         raise ValueError(
-            f"subject {both[0]!r} is both {names[1]!r} and {names[0]!r} in adata.obs[{condition_key!r}]{others}; a subject is "
-            "held out as a whole and has one condition. Correct it, or drop the subject."
+            f"subject {found.several[0]!r} is both {names[1]!r} and {names[0]!r} in adata.obs[{condition_key!r}]{others}; a "
+            "subject is held out as a whole and has one condition. Correct it, or drop the subject."
         )
-    part = known.index[((known > 0) & (known < size)).to_numpy()]
-    if len(part):
+    if len(found.part):
+        own = found.cells(found.part[0])
         raise ValueError(
-            f"subject {part[0]!r} has a condition in {known[part[0]]:,} of its {size[part[0]]:,} cells in "
+            f"subject {found.part[0]!r} has a condition in {own.count():,} of its {len(own):,} cells in "
             f"adata.obs[{condition_key!r}]; give all its cells the condition, or none."
         )
-    return low
+    return found.values
 
 
 def check_both(case: pd.Series, what: str, names: tuple[str, str], least: int = 1) -> None:

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _names
 from agevi._compat import written_to
+from agevi._units import PerUnit
 from agevi.tl.intervals._apply import NOUN, recalibrated_again, with_intervals
 from agevi.tl.predict._judged import say_left_out
 from agevi.tl.predict._verdict import announce
@@ -248,21 +249,19 @@ def _one_sum(values: np.ndarray, codes: np.ndarray, names: np.ndarray, keys: _ke
 
 def _one_label(adata: AnnData, key: str, codes: np.ndarray, names: np.ndarray, used: np.ndarray) -> np.ndarray:
     """The one role or fold of every sample's cells as text, (n_samples,), empty where there is none."""
-    out = np.full(len(names), "", dtype=object)
     if key not in adata.obs:
-        return out
-    label = _names.names(adata.obs[key], f"adata.obs[{key!r}]").to_numpy()
-    known = adata.obs[key].notna().to_numpy() & (used | ~np.isin(codes, codes[used]))
-    pairs = pd.DataFrame({"code": codes[known], "label": label[known]}).drop_duplicates()
-    twice = pairs.loc[pairs["code"].duplicated(), "code"]
-    if len(twice):
-        found = pairs.loc[pairs["code"] == twice.iloc[0], "label"]
+        return np.full(len(names), "", dtype=object)
+    counts = used | ~np.isin(
+        codes, codes[used]
+    )  # cells without a prediction, where others of the sample have one, do not
+    found = PerUnit(_names.names(adata.obs[key], f"adata.obs[{key!r}]").where(counts), pd.Series(names[codes]))
+    if len(found.several):
         raise ValueError(
-            f"sample {names[twice.iloc[0]]!r} has cells with different values ({_checks.listed(found)}) in "
-            f"adata.obs[{key!r}]; a sample is used by a clock as a whole. Predict all its cells in one call."
+            f"sample {found.several[0]!r} has cells with different values "
+            f"({_checks.listed(found.cells(found.several[0]).dropna().unique())}) in adata.obs[{key!r}]; a sample is used by a "
+            "clock as a whole. Predict all its cells in one call."
         )
-    out[pairs["code"].to_numpy()] = pairs["label"].to_numpy()
-    return out
+    return found.values.fillna("").to_numpy(dtype=object)
 
 
 def _folds(labels: np.ndarray) -> np.ndarray:
