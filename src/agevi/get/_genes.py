@@ -1,4 +1,4 @@
-"""Tables of :mod:`agevi.get` about genes."""
+"""Tables about genes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _symbols
+from agevi.get._read import documented, read, stored
 
 _ATTRIBUTION = ("signed", "se", "rank_low", "rank_high", "selected")
 
 
+@documented
 def attribution_df(
     adata: AnnData,
     *,
@@ -25,23 +27,19 @@ def attribution_df(
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.attribute_genes`.
+    %(after_attribution)s
     group
         Group of cells; ``"all"`` are all cells, None every group, one after the other.
     n_top
         First genes of each group; all that the clock knows by default.
-    gene_symbols
-        Column of ``adata.var`` that is added after ``gene`` under its name, as scanpy does; where a gene has no symbol, its
-        name stands there.
-    key_added
-        Prefix of the slots.
+    %(gene_symbols)s
+    %(key_added)s
 
     Returns
     -------
     A table with the columns ``gene``, ``group``, ``rank`` (from 1), ``attribution``, ``signed``, ``se``, ``rank_low``,
-    ``rank_high`` and ``selected``, as :func:`agevi.tl.attribute_genes` describes them. Genes that the clock does not know
-    are left out.
+    ``rank_high`` and ``selected``, as :func:`agevi.tl.attribute_genes` describes them. Genes that the clock does not
+    know are left out.
 
     Raises
     ------
@@ -52,34 +50,27 @@ def attribution_df(
 
     Examples
     --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort()
-    >>> agevi.model.PLSClock.setup_anndata(adata, age_key="age", subject_key="donor")
-    >>> model = agevi.model.PLSClock(adata)
-    >>> model.train()
+    %(example_model)s
     >>> agevi.tl.attribute_genes(adata, model)
     >>> agevi.get.attribution_df(adata, n_top=3)["rank"].tolist()
     [1, 2, 3]
     """
     keys = _keys.Keys(key_added)
-    call = "agevi.tl.attribute_genes(adata, model)"
-    groups = _names.several(_checks.slot(adata, keys.table("attribution"), "uns", call)["groups"])
+    groups = _names.several(stored(adata, "attribution", key_added)["groups"])
     if group is not None:
         _checks.group(group, groups, f"adata.uns[{keys.table('attribution')!r}]")
-    values = np.asarray(_checks.slot(adata, keys.attribution(), "varm", call))
+    values = np.asarray(stored(adata, "attribution", key_added, "varm"))
     known = np.flatnonzero(~np.isnan(values[:, 0]))
     n_top = len(known) if n_top is None else _checks.count(n_top, "n_top", high=len(known))
     out = []
     for name in groups if group is None else [group]:
         column = groups.index(name)
         chosen = known[np.argsort(-values[known, column], kind="stable")[:n_top]]
-        parts = {part: _part(adata, keys, part, chosen, column) for part in ("", *_ATTRIBUTION)}
-        out.append(
-            pd.DataFrame(
-                {"gene": adata.var_names[chosen], "group": name, "rank": np.arange(1, n_top + 1)}
-                | {part or "attribution": part_values for part, part_values in parts.items()}
-            )
-        )
+        table = pd.DataFrame({"gene": adata.var_names[chosen], "group": name, "rank": np.arange(1, n_top + 1)})
+        for part in ("", *_ATTRIBUTION):
+            of_genes = np.asarray(adata.varm[keys.attribution(part)])[chosen, column]
+            table[part or "attribution"] = of_genes.astype(np.float64)
+        out.append(table)
     return _with_symbols(adata, pd.concat(out, ignore_index=True), gene_symbols)
 
 
@@ -93,12 +84,7 @@ def _with_symbols(adata: AnnData, table: pd.DataFrame, gene_symbols: str | None)
     return table
 
 
-def _part(adata: AnnData, keys: _keys.Keys, part: str, genes: np.ndarray, column: int) -> np.ndarray:
-    """One quantity of some genes in one group, (n_genes,) float64."""
-    values: np.ndarray = np.asarray(adata.varm[keys.attribution(part)])[genes, column].astype(np.float64)
-    return values
-
-
+@documented
 def enrichment_df(
     adata: AnnData,
     *,
@@ -110,18 +96,14 @@ def enrichment_df(
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.enrich`.
+    %(after_enrichment)s
     groups
         Keep these groups of the attribution; all by default.
     max_padj
         Keep sets with an adjusted p value up to this.
-    key_added
-        Prefix of the slots.
+    %(key_added)s
 
-    Returns
-    -------
-    A copy of the table with the columns that :func:`agevi.tl.enrich` lists.
+    %(returns_enrichment)s
 
     Raises
     ------
@@ -130,16 +112,11 @@ def enrichment_df(
 
     Examples
     --------
-    >>> import agevi, numpy as np
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=4, n_cells=5, n_genes=50)
-    >>> adata.varm["agevi_attribution"] = np.arange(50.0)[:, None]  # stands for tl.attribute_genes(adata, model)
-    >>> adata.uns["agevi_attribution"] = {"groups": ["all"]}
-    >>> agevi.tl.enrich(adata, {"last": adata.var_names[-8:], "first": adata.var_names[:8]}, n_top=10)
+    %(example_enrichment)s
     >>> agevi.get.enrichment_df(adata, max_padj=0.05)["term"].tolist()
     ['last']
     """
-    call = f"agevi.tl.enrich(adata, sets, key_added={key_added!r})"
-    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("enrichment"), "uns", call)
+    table: pd.DataFrame = stored(adata, "enrichment", key_added)
     wanted = list(table["group"].unique()) if groups is None else _names.several(groups)
     unknown = [name for name in wanted if name not in set(table["group"])]
     if unknown:
@@ -150,6 +127,7 @@ def enrichment_df(
     return table[table["group"].isin(wanted) & (table["padj"] <= max_padj)].reset_index(drop=True)
 
 
+@documented
 def perturbation_df(
     adata: AnnData,
     *,
@@ -161,18 +139,13 @@ def perturbation_df(
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.perturb_genes`.
+    %(after_perturbation)s
     group
         Rows of this group; all by default.
-    gene_symbols
-        Column of ``adata.var`` that is added after ``gene`` under its name, as scanpy does.
-    key_added
-        Prefix of the slots.
+    %(gene_symbols)s
+    %(key_added)s
 
-    Returns
-    -------
-    A copy of the table with the columns that :func:`agevi.tl.perturb_genes` lists, the largest changes of a group first.
+    %(returns_perturbation)s
 
     Raises
     ------
@@ -183,53 +156,15 @@ def perturbation_df(
 
     Examples
     --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort()
-    >>> agevi.model.PLSClock.setup_anndata(adata, age_key="age", subject_key="donor")
-    >>> model = agevi.model.PLSClock(adata)
-    >>> model.train()
+    %(example_model)s
     >>> agevi.tl.perturb_genes(adata, model, ["gene000", "gene001"])
     >>> sorted(agevi.get.perturbation_df(adata)["gene"])
     ['gene000', 'gene001']
     """
-    slot = _keys.Keys(key_added).table("perturbation")
-    table: pd.DataFrame = _checks.slot(adata, slot, "uns", "agevi.tl.perturb_genes(adata, model)")
+    table = read(adata, "perturbation", key_added)
     if group is not None:
-        name = _checks.group(group, list(dict.fromkeys(table["group"].astype(str))), f"adata.uns[{slot!r}]")
-        table = table[table["group"].astype(str) == name]
-    return _with_symbols(adata, table.reset_index(drop=True), gene_symbols)
-
-
-def programs_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
-    """Latent dimensions or components by their part in predicted ages, in the unit of the age column.
-
-    Parameters
-    ----------
-    adata
-        Annotated data after :func:`agevi.tl.age_programs`.
-    key_added
-        Prefix of the slots.
-
-    Returns
-    -------
-    A copy of the table with the columns that :func:`agevi.tl.age_programs` lists, the largest part first.
-
-    Raises
-    ------
-    KeyError
-        :func:`agevi.tl.age_programs` was not run.
-
-    Examples
-    --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort()
-    >>> agevi.model.NMFClock.setup_anndata(adata, age_key="age", subject_key="donor")
-    >>> model = agevi.model.NMFClock(adata, n_components=3, n_hidden=[8], n_fit=300)
-    >>> model.train(max_epochs=2, enable_progress_bar=False)
-    >>> agevi.tl.age_programs(adata, model)
-    >>> sorted(agevi.get.programs_df(adata)["program"])
-    ['component_0', 'component_1', 'component_2']
-    """
-    slot = _keys.Keys(key_added).table("programs")
-    table: pd.DataFrame = _checks.slot(adata, slot, "uns", "agevi.tl.age_programs(adata, model)")
-    return table.rename_axis("program").reset_index()
+        groups = table["group"].astype(str)
+        slot = _keys.Keys(key_added).table("perturbation")
+        name = _checks.group(group, list(dict.fromkeys(groups)), f"adata.uns[{slot!r}]")
+        table = table[groups == name].reset_index(drop=True)
+    return _with_symbols(adata, table, gene_symbols)

@@ -1,208 +1,138 @@
-"""Tidy DataFrames from what the tools wrote and the models recorded. Nothing is computed twice and nothing is changed."""
+"""Tables that are returned as the tools left them, or by a choice of their rows."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from typing import Literal
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _subjects
-from agevi.metrics._rows import metrics_row
-from agevi.tl.predict._judged import REFERENCE, TYPE, check_groupby, of_types, say_left_out, types_key
-from agevi.tl.predict._verdict import announce, announce_types, references, say_single
+from agevi import _checks, _keys
+from agevi.get._read import documented, read, stored
 
-_METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "rmse", "mdae", "mad", "r2", "pearson"]
-_METRICS += ["spearman", "slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"]
+_STUDY = ("1", "2", "3", "4", "others", "defaults", "test")
 
 
-def subjects_df(
-    adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, roles: str | Sequence[str] | None = None
+@documented
+def acceleration_df(
+    adata: AnnData, table: Literal["groups", "samples"] = "groups", *, key_added: str = _keys.DEFAULT_KEY
 ) -> pd.DataFrame:
-    """Predicted and actual age of every sample, in the unit of the age column.
+    """Differences in predicted age between groups at equal age, or the deviation of each sample, in the unit of age.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.aggregate_subjects`.
-    key_added
-        Prefix of the slots.
-    roles
-        Keep samples of these roles: ``"train"``, ``"validation"``, ``"test"``, ``"out_of_fold"``, ``"new"``,
-        ``"recalibration"``. All by default.
+    %(after_acceleration)s
+    table
+        ``"groups"`` or ``"samples"``.
+    %(key_added)s
 
-    Returns
-    -------
-    A copy with the columns ``sample``, ``subject``, ``age``, ``predicted``, ``n_cells``, ``sd_cells``, ``role`` and
-    what other tools added to the table. If cells of some samples were removed since, one line of the log says so.
+    %(returns_acceleration)s
 
     Raises
     ------
     KeyError
-        :func:`agevi.tl.aggregate_subjects` was not run.
+        :func:`agevi.tl.age_acceleration` was not run.
     ValueError
-        A role is unknown.
+        ``table`` is unknown.
+
+    Examples
+    --------
+    >>> import agevi, numpy as np
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50, case_fraction=0.5)
+    >>> noise = np.repeat(np.random.default_rng(0).normal(0, 3, 12), 5)
+    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2 + noise  # stands for tl.cross_validate(adata, model)
+    >>> adata.obs["agevi_role"] = "out_of_fold"
+    >>> adata.uns["agevi"] = {"subject_key": "donor", "sample_key": "donor", "age_key": "age"}
+    >>> agevi.tl.aggregate_subjects(adata)
+    >>> agevi.tl.age_acceleration(adata, groupby="condition", reference="control", n_permutations=0)
+    >>> agevi.get.acceleration_df(adata)[["group", "reference"]].values.tolist()
+    [['case', 'control']]
+    >>> agevi.get.acceleration_df(adata, "samples").shape[0]
+    12
+    """
+    _checks.choice(table, ("groups", "samples"), "table")
+    found: pd.DataFrame = stored(adata, "acceleration", key_added)[table]
+    return found.reset_index(drop=True)
+
+
+@documented
+def calibration_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """How well intervals of age hold: coverage as a share, width and interval score in the unit of the age column.
+
+    Read ``coverage`` beside ``level`` in every row, and ``interval_score`` beside ``interval_score_trivial``, that of
+    intervals which no clock is needed for.
+
+    %(plain_calibration)s
 
     Examples
     --------
     >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=4, n_cells=5, n_genes=50)
-    >>> adata.obs["agevi_predicted"] = 50.0  # stands for tl.predict_age(adata, model)
-    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
-    >>> agevi.get.subjects_df(adata).columns.tolist()
-    ['sample', 'subject', 'age', 'predicted', 'n_cells', 'sd_cells', 'role']
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=30, n_cells=5, n_genes=50)
+    >>> agevi.tl.cross_validate(adata, agevi.model.PLSClock, age_key="age", subject_key="donor")
+    >>> agevi.tl.aggregate_subjects(adata)
+    >>> agevi.tl.calibrate(adata, level=0.8)
+    >>> agevi.get.calibration_df(adata)[["groupby", "n", "level"]].head(1).values.tolist()
+    [['overall', 30, 0.8]]
     """
-    wanted = _roles(roles)
-    call = "agevi.tl.aggregate_subjects(adata)"
-    if key_added != _keys.DEFAULT_KEY:
-        call = f"agevi.tl.aggregate_subjects(adata, key_added={key_added!r})"
-    keys = _keys.Keys(key_added)
-    table: pd.DataFrame = _checks.slot(adata, keys.subjects, "uns", call)
-    _subjects.say_without_cells(adata, keys, table.index, keys.subjects)
-    out = table.rename_axis("sample").reset_index()
-    return out if wanted is None else out[out["role"].isin(wanted)].reset_index(drop=True)
+    return read(adata, "calibration", key_added)
 
 
-def _roles(roles: str | Sequence[str] | None) -> list[str] | None:
-    """Known roles as a list, None for all."""
-    if roles is None:
-        return None
-    return [_checks.choice(role, _keys.ROLES, "roles") for role in ([roles] if isinstance(roles, str) else roles)]
+@documented
+def correlation_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Correlation of every component of a representation with age, without unit.
 
-
-def metrics_df(
-    adata: AnnData,
-    *,
-    key_added: str = _keys.DEFAULT_KEY,
-    groupby: str = "role",
-    roles: str | Sequence[str] | None = None,
-    level: float = 0.95,
-    n_boot: int = 2000,
-    rng: int | np.random.Generator | None = 0,
-) -> pd.DataFrame:
-    """Accuracy of predicted ages per role, over samples; errors in the unit of the age column.
-
-    Read ``mae`` beside ``mae_median``, the error of predicting for everyone the median age of the training samples. A
-    clock without signal does not beat it. Only the roles test, out_of_fold and new say how well new subjects are
-    predicted: train is what was fitted, and validation chose when to stop. Where these subjects are not predicted better
-    than by the median age, or are fewer than 10, one line of the log says so.
-
-    Parameters
-    ----------
-    adata
-        Annotated data after :func:`agevi.tl.aggregate_subjects`.
-    key_added
-        Prefix of the slots.
-    groupby
-        Column of :func:`subjects_df` that makes the rows, such as ``"role"`` or ``"fold"``; or that of
-        ``tl.cross_validate(groupby=...)``: one row per type of cells, of its own clocks.
-    roles
-        Use samples of these roles only; all but ``"recalibration"`` by default. Naming that or ``"train"`` warns.
-    level
-        Coverage of the bootstrap interval of the MAE.
-    n_boot
-        Draws of the bootstrap, of whole subjects.
-    rng
-        Seed or generator of the bootstrap.
-
-    Returns
-    -------
-    DataFrame indexed by group, with ``n`` (samples with age and prediction), ``n_subjects``, ``mae``, ``mae_low``,
-    ``mae_high``, ``mae_median`` and the other values of :func:`agevi.metrics.regression_metrics`. Values that are not
-    defined are NaN: all metrics of fewer than 2 samples, and ``mae_median`` where no training ages are known, neither from
-    the table nor from the clock. For out-of-fold predictions those are the ages of the other folds.
-
-    Raises
-    ------
-    KeyError
-        The table or the column is absent.
-    ValueError
-        No sample has an age and a prediction.
+    %(plain_correlation)s
 
     Examples
     --------
     >>> import agevi
     >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50)
-    >>> agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", test_size=4)
-    >>> adata.obs["agevi_predicted"] = adata.obs["age"] + 2  # stands for tl.predict_age(adata, model)
-    >>> adata.obs["agevi_role"] = adata.obs["agevi_split"]
-    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
-    >>> agevi.get.metrics_df(adata)[["n", "mae"]].round(3)
-                n  mae
-    role
-    train       6  2.0
-    validation  2  2.0
-    test        4  2.0
+    >>> agevi.tl.age_correlation(adata, age_key="age", subject_key="donor", use_rep="module_activity")
+    >>> agevi.get.correlation_df(adata)["component"].tolist()
+    ['0', '1', '2']
     """
-    keys, wanted = _keys.Keys(key_added), _roles(roles)
-    by_type = isinstance(groupby, str) and groupby == types_key(adata, keys)
-    if not by_type and keys.subjects in adata.uns:
-        _subjects.check_cells(adata, keys, adata.uns[keys.subjects].index, keys.subjects)
-    table = of_types(adata, keys) if by_type else subjects_df(adata, key_added=key_added)
-    if by_type:
-        _subjects.check_cells(adata, keys, table["sample"], keys.table("by_group"))
-    else:
-        check_groupby(adata, table, keys, groupby)
-    keep = table["age"].notna() & table["predicted"].notna()
-    keep &= table["role"] != _keys.RECALIBRATION if wanted is None else table["role"].isin(wanted)
-    if not keep.any():
-        raise ValueError(
-            f"no sample{f' of the roles {_checks.listed(wanted)}' if wanted else ''} has an age and a prediction in "
-            f"adata.uns[{keys.subjects!r}]; metrics need both (roles there: "
-            f"{_checks.listed(sorted(set(table['role'])))}). Pass other roles, or age_key to agevi.tl.aggregate_subjects."
-        )
-    fitted = [role for role in (_keys.TRAIN, _keys.RECALIBRATION) if wanted is not None and role in wanted]
-    if fitted:
-        warnings.warn(
-            f"metrics on role {fitted[0]!r} show how well these subjects were fitted, not how well new ones are predicted; "
-            f"use roles={'test' if fitted[0] == _keys.TRAIN else 'new'!r}.",
-            UserWarning,
-            stacklevel=2,
-        )
-    say_left_out(table, wanted)
-    if by_type:
-        announce_types(adata, table, keys, groupby, wanted)
-    else:
-        table[REFERENCE] = references(adata, table, keys)
-        announce(adata, table, keys, wanted, reference=table[REFERENCE].to_numpy())
-    kept = table[keep]
-    rows = {
-        group: metrics_row(
-            part["age"].to_numpy(),
-            part["predicted"].to_numpy(),
-            subject=part["subject"].to_numpy(),
-            reference=part[REFERENCE].to_numpy(),
-            level=level,
-            n_boot=n_boot,
-            rng=rng,
-        )
-        for group, part in kept.groupby(TYPE if by_type else groupby, sort=True)
-    }
-    say_single(rows, groupby)
-    order = sorted(rows, key=_keys.ROLES.index) if set(rows) <= set(_keys.ROLES) else list(rows)
-    return pd.DataFrame([rows[group] for group in order], index=pd.Index(order, name=groupby), columns=_METRICS)
+    return read(adata, "correlation", key_added)
 
 
+@documented
+def leaderboard_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Accuracy of every compared model, the smallest error first; errors in the unit of the age column.
+
+    %(plain_leaderboard)s
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=10, n_genes=30)
+    >>> agevi.tl.compare_models(adata, [], age_key="age", subject_key="donor", n_folds=3)
+    >>> agevi.get.leaderboard_df(adata)[["model", "n"]].to_dict("records")
+    [{'model': 'median age', 'n': 12}, {'model': 'pseudobulk ridge', 'n': 12}]
+    """
+    return read(adata, "leaderboard", key_added)
+
+
+@documented
+def learning_curve_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Out-of-fold error against the number of subjects and of cells, in the unit of the age column.
+
+    %(plain_learning_curve)s
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=12, n_genes=60)
+    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", n_cells=[3, 6], n_repeats=1)
+    >>> agevi.get.learning_curve_df(adata).loc[0, ["axis", "n", "n_train", "n_cells"]].to_dict()
+    {'axis': 'subjects', 'n': 8, 'n_train': 8, 'n_cells': 12}
+    """
+    return read(adata, "learning_curve", key_added)
+
+
+@documented
 def metrics_by_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
     """Accuracy overall and per group of samples, errors in the unit of the age column.
 
-    Parameters
-    ----------
-    adata
-        Annotated data after :func:`agevi.tl.evaluate_by`.
-    key_added
-        Prefix of the slots.
-
-    Returns
-    -------
-    A copy of the table, one row per group: ``groupby``, ``group``, ``n``, ``n_subjects`` and the metrics.
-
-    Raises
-    ------
-    KeyError
-        :func:`agevi.tl.evaluate_by` was not run.
+    %(plain_metrics)s
 
     Examples
     --------
@@ -215,106 +145,135 @@ def metrics_by_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.D
     >>> agevi.get.metrics_by_df(adata)["group"].tolist()
     ['', '20 to 90']
     """
-    call = "agevi.tl.evaluate_by(adata, groupby=[...])"
-    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("metrics"), "uns", call)
-    return table.reset_index(drop=True)
+    return read(adata, "metrics", key_added)
 
 
-def correlation_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
-    """Correlation of every component of a representation with age, without unit.
+@documented
+def neuron_clock_study_df(
+    adata: AnnData, table: int | str | None = None, *, key_added: str = _keys.DEFAULT_KEY
+) -> pd.DataFrame:
+    """Errors of the rows of the neuron-clock paper on your cells, in the unit of the age column.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.age_correlation`.
-    key_added
-        Prefix of the slots.
+    %(after_neuron_clock_study)s
+    table
+        One table in the paper's layout, with the columns that say something there: 1 (multilayer perceptrons), 2
+        (Gaussian autoencoders), 3 (Poisson), 4 (denoising), ``"others"``, ``"defaults"`` or ``"test"``. All rows by
+        default.
+    %(key_added)s
 
     Returns
     -------
-    A copy with the columns ``component``, ``r``, ``spearman`` and ``p``, one row per component in the order of the
-    representation.
+    A copy with the columns that :func:`agevi.tl.neuron_clock_study` lists; ``published`` is the error in the paper,
+    ``mae`` that on your cells.
 
     Raises
     ------
     KeyError
-        :func:`agevi.tl.age_correlation` was not run.
+        :func:`agevi.tl.neuron_clock_study` was not run.
+    ValueError
+        ``table`` is unknown.
 
     Examples
     --------
     >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50)
-    >>> agevi.tl.age_correlation(adata, age_key="age", subject_key="donor", use_rep="module_activity")
-    >>> agevi.get.correlation_df(adata)["component"].tolist()
-    ['0', '1', '2']
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=20, n_cells=8, n_genes=30)
+    >>> agevi.tl.neuron_clock_study(
+    ...     adata, age_key="age", subject_key="donor", epochs=0.04, widths=0.02, rows=["mlp [500, 500]"]
+    ... )  # doctest: +ELLIPSIS
+    Table 1: multilayer perceptrons, validation subjects
+    ...
+    >>> agevi.get.neuron_clock_study_df(adata, 1)[["n_hidden", "learning_rate", "published"]].to_dict("records")
+    [{'n_hidden': '500-500', 'learning_rate': 0.001, 'published': 8.44}]
     """
-    call = "agevi.tl.age_correlation(adata, age_key=..., subject_key=...)"
-    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("correlation"), "uns", call)
-    return table.rename_axis("component").reset_index()
+    out = read(adata, "neuron_clock_study", key_added)
+    if table is None:
+        return out
+    out = out[out["table"] == _checks.choice(str(table), _STUDY, "table")].reset_index(drop=True)
+    empty = [name for name in out if out[name].isna().all() or out[name].isin(["", 0]).all()]
+    return out.drop(columns=["table", *empty])
 
 
+@documented
+def normative_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Centile and z score of every held-out sample among reference samples of its age, ages in the unit of age.
+
+    %(plain_normative)s
+
+    Examples
+    --------
+    %(example_normative)s
+    >>> bool(agevi.get.normative_df(adata)["centile"].between(0, 100).all())
+    True
+    """
+    return read(adata, "normative", key_added)
+
+
+@documented
+def posterior_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Posterior mean, standard deviation and interval of the age of every sample, in the unit of the age column.
+
+    %(plain_posterior)s
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=60, n_cells=20, n_genes=60)
+    >>> agevi.tl.cross_validate(adata, agevi.model.PLSClock, age_key="age", subject_key="donor")
+    >>> agevi.tl.aggregate_subjects(adata)
+    >>> agevi.tl.subject_posterior(adata)
+    >>> list(agevi.get.posterior_df(adata))[:7]
+    ['sample', 'type', 'subject', 'age', 'predicted', 'n_cells', 'mean']
+    """
+    return read(adata, "posterior", key_added)
+
+
+@documented
+def programs_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Latent dimensions or components by their part in predicted ages, in the unit of the age column.
+
+    %(plain_programs)s
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort()
+    >>> agevi.model.NMFClock.setup_anndata(adata, age_key="age", subject_key="donor")
+    >>> model = agevi.model.NMFClock(adata, n_components=3, n_hidden=[8], n_fit=300)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> agevi.tl.age_programs(adata, model)
+    >>> sorted(agevi.get.programs_df(adata)["program"])
+    ['component_0', 'component_1', 'component_2']
+    """
+    return read(adata, "programs", key_added)
+
+
+@documented
+def transfer_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """How well every row of a transfer tells held-out cases from controls, without unit.
+
+    %(plain_transfer)s
+
+    Examples
+    --------
+    %(example_transfer)s
+    >>> agevi.get.transfer_df(adata)["model"].tolist()[:2]
+    ['frozen transfer', 'encoder frozen']
+    """
+    return read(adata, "transfer", key_added)
+
+
+@documented
 def trend_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
     """Trend of predicted ages along an ordered covariate: correlation, and slope in the unit of age per unit of order.
 
-    Parameters
-    ----------
-    adata
-        Annotated data after :func:`agevi.tl.trend_test`.
-    key_added
-        Prefix of the slots.
-
-    Returns
-    -------
-    A copy of the table with the columns that :func:`agevi.tl.trend_test` lists, all samples first, then each group.
-
-    Raises
-    ------
-    KeyError
-        :func:`agevi.tl.trend_test` was not run.
+    %(plain_trend)s
 
     Examples
     --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50)
-    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2  # stands for tl.predict_age(adata, model)
-    >>> adata.obs["agevi_role"] = "new"
-    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
-    >>> agevi.tl.trend_test(adata, order_key="age")
+    %(example_trend)s
     >>> agevi.get.trend_df(adata)["slope"].round(3).tolist()
     [0.5]
     """
-    slot = _keys.Keys(key_added).table("trend")
-    table: pd.DataFrame = _checks.slot(adata, slot, "uns", "agevi.tl.trend_test(adata, order_key=...)")
-    return table.reset_index(drop=True)
-
-
-def leaderboard_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
-    """Accuracy of every compared model, the smallest error first; errors in the unit of the age column.
-
-    Parameters
-    ----------
-    adata
-        Annotated data after :func:`agevi.tl.compare_models`.
-    key_added
-        Prefix of the slots.
-
-    Returns
-    -------
-    A copy of the table with the column ``model`` and those that :func:`agevi.tl.compare_models` lists.
-
-    Raises
-    ------
-    KeyError
-        :func:`agevi.tl.compare_models` was not run.
-
-    Examples
-    --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=10, n_genes=30)
-    >>> agevi.tl.compare_models(adata, [], age_key="age", subject_key="donor", n_folds=3)
-    >>> agevi.get.leaderboard_df(adata)[["model", "n"]].to_dict("records")
-    [{'model': 'median age', 'n': 12}, {'model': 'pseudobulk ridge', 'n': 12}]
-    """
-    call = f"agevi.tl.compare_models(adata, ..., key_added={key_added!r})"
-    table: pd.DataFrame = _checks.slot(adata, _keys.Keys(key_added).table("leaderboard"), "uns", call)
-    return table.rename_axis("model").reset_index()
+    return read(adata, "trend", key_added)
