@@ -135,7 +135,9 @@ def assign_roles(
     codes = np.zeros(len(age), dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
     labelled = np.flatnonzero(~np.isnan(age))
     if n_test + n_validation >= len(labelled):
-        raise ValueError(f"{n_test} + {n_validation} of {len(labelled)} labelled subjects leave none to train on.")
+        raise ValueError(
+            f"{n_test} + {n_validation} of {len(labelled)} labelled subjects leave none to train on; hold out fewer."
+        )
     # Ties in age are ordered at random, then by age.
     order = rng.permutation(labelled)
     order = order[np.argsort(age[order], kind="stable")]

@@ -36,7 +36,7 @@ def warn_of_cells(subject: pd.Series, x: Any, subject_key: str) -> None:
     if np.median(rows.sum(axis=1)) > MAX_DEPTH or np.median((rows == 0).mean(axis=1)) < MIN_ZEROS:
         return
     warnings.warn(
-        f"Nearly every row is a subject of its own in adata.obs[{subject_key!r}], and rows look like single cells; if that "
+        f"nearly every row is a subject of its own in adata.obs[{subject_key!r}], and rows look like single cells; if that "
         "column holds barcodes, cells of one person are on both sides of every split and errors look too small. Pass the "
         "column with the donors or animals as subject_key.",
         UserWarning,

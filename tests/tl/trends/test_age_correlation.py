@@ -9,7 +9,7 @@ import scipy.stats
 
 from agevi.tl import age_correlation
 from agevi.tl.trends import _age_correlation as module
-from tests.test_gates import patterns
+from tests.test_gates import check_style
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
 VISITS = {**KEYS, "sample_key": "visit"}
@@ -318,5 +318,5 @@ def test_refuses_and_writes_nothing(prepare, arguments, error, message):
         prepare(adata)
     with pytest.raises(error, match=message) as raised:
         age_correlation(adata, **{**KEYS, **arguments})
-    assert any(p.match(raised.value.args[0]) for p in patterns())
+    check_style(raised.value.args[0])
     assert not adata.uns
