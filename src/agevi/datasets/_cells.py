@@ -29,11 +29,11 @@ def sample_cells(
 ) -> AnnData:
     """Counts of single cells drawn from one log1p(CPM) profile per subject.
 
-    Every cell gets a library size that is log-normal around ``library_size`` transcripts over the whole
-    transcriptome (sd of the log 0.35); every entry gets a gamma factor with mean 1 and variance ``dispersion``, then a
-    Poisson draw. The signal between subjects is the one of the profiles. Cells are independent draws from their
-    subject's profile: there are no cell states, no composition and no programs in them, so the sum over a subject's
-    cells is nearly sufficient, and methods that need variation between cells cannot be judged on them.
+    Every cell gets a library size that is log-normal around ``library_size`` transcripts over the whole transcriptome
+    (sd of the log 0.35); every entry gets a gamma factor with mean 1 and variance ``dispersion``, then a Poisson draw.
+    The signal between subjects is the one of the profiles. Cells are independent draws from their subject's profile:
+    there are no cell states, no composition and no programs in them, so the sum over a subject's cells is nearly
+    sufficient, and methods that need variation between cells cannot be judged on them.
 
     Parameters
     ----------
@@ -65,7 +65,8 @@ def sample_cells(
     TypeError
         When ``profiles`` is no AnnData, or a parameter is no number.
     ValueError
-        When ``X`` is not log1p(CPM) (negative, missing, or more than a million in a row) or a parameter is out of range.
+        When ``X`` is not log1p(CPM) (negative, missing, or more than a million in a row) or a parameter is out of
+        range.
 
     Examples
     --------
@@ -137,8 +138,8 @@ def benchmark_folds(
     names, inverse = np.unique(np.asarray(list(subjects)).astype(str), return_inverse=True)
     if len(names) < n_folds:
         raise ValueError(
-            f"n_folds={n_folds} but there are only {len(names)} subjects ({_checks.listed(names)}); pass n_folds={len(names)} "
-            "or lower."
+            f"n_folds={n_folds} but there are only {len(names)} subjects ({_checks.listed(names)}); pass "
+            f"n_folds={len(names)} or lower."
         )
     return (_parameters.generator(rng).permutation(len(names)) % n_folds)[inverse]
 
@@ -159,8 +160,8 @@ def _check_log_cpm(x: Any) -> None:
     totals = np.array([np.inf]) if too_large else np.array([_total(x, i) for i in range(x.shape[0])])
     if totals.max() > _MAX_TOTAL:
         raise ValueError(
-            f"profiles.X is not log1p(CPM) (largest value: {x.max():g}, largest row sum of expm1: {totals.max():.3g}, a "
-            f"million at most); {fix}: sc.pp.normalize_total(target_sum=1e6), then sc.pp.log1p."
+            f"profiles.X is not log1p(CPM) (largest value: {x.max():g}, largest row sum of expm1: {totals.max():.3g}, "
+            f"a million at most); {fix}: sc.pp.normalize_total(target_sum=1e6), then sc.pp.log1p."
         )
 
 

@@ -60,11 +60,11 @@ def simulate_cohort(  # noqa: PLR0913
 ) -> AnnData:
     r"""Counts of a simulated cohort whose ages (years), age genes and confounders are known.
 
-    Every count is negative binomial (gamma-Poisson) with mean ``baseline_mean * size_factor * exp(effects)`` and variance
-    ``mean + dispersion * mean**2``. The effects, all on the log scale, add up: age (linear, saturating, or in one cell
-    type), cell type, module, sex, batch and subject. So whatever a clock or an attribution claims on these cells can be
-    compared with what was planted. It is no replacement for real data: effects are additive on the log scale, genes
-    outside a module are independent given the cell's columns, and ages are uniform.
+    Every count is negative binomial (gamma-Poisson) with mean ``baseline_mean * size_factor * exp(effects)`` and
+    variance ``mean + dispersion * mean**2``. The effects, all on the log scale, add up: age (linear, saturating, or in
+    one cell type), cell type, module, sex, batch and subject. So whatever a clock or an attribution claims on these
+    cells can be compared with what was planted. It is no replacement for real data: effects are additive on the log
+    scale, genes outside a module are independent given the cell's columns, and ages are uniform.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ def simulate_cohort(  # noqa: PLR0913
         Genes whose mean changes with age, a fifth of all by default, from the better expressed half where that is
         enough; a third each linear, saturating and in one cell type only (one cell type: half linear, half saturating).
     effect_range
-        Smallest and largest size of an age effect: log fold change per 20 years, for saturating genes over the
-        20 years that follow the lowest age of ``age_range``. Signs are drawn at random.
+        Smallest and largest size of an age effect: log fold change per 20 years, for saturating genes over the 20 years
+        that follow the lowest age of ``age_range``. Signs are drawn at random.
     age_range
         Years between which ages at the first visit are uniform. Age effects are zero in the middle of it.
     n_cell_types
@@ -95,8 +95,8 @@ def simulate_cohort(  # noqa: PLR0913
         ``[1, -1]`` the same genes change in opposite directions. With rates, half of the age genes are linear and half
         saturating, in all types. Default: rate 1 in each type, with a third of the age genes in one type only.
     n_modules
-        Latent programs. Each moves its own 10 % of the genes up or down together; half of the variance of its
-        activity lies between subjects, half between cells.
+        Latent programs. Each moves its own 10 % of the genes up or down together; half of the variance of its activity
+        lies between subjects, half between cells.
     subject_sd
         Standard deviation of each subject's own log fold change of each gene.
     n_batches
@@ -109,7 +109,8 @@ def simulate_cohort(  # noqa: PLR0913
     case_fraction
         Share of subjects that are cases.
     acceleration
-        Years that cases are biologically older than their age; gene expression and composition follow the biological age.
+        Years that cases are biologically older than their age; gene expression and composition follow the biological
+        age.
     missing_age
         Share of subjects without age.
     n_visits
@@ -133,12 +134,12 @@ def simulate_cohort(  # noqa: PLR0913
 
         - ``X``: CSR matrix of counts, float32.
         - ``obs``: ``donor`` (the subject), ``sample`` (the visit, with 2 visits or more), ``age`` (years, NaN where
-          missing), ``biological_age`` (years, never missing), ``sex``, ``condition`` (``"case"``, ``"control"``), ``batch``,
-          ``cell_type``, ``size_factor``.
+          missing), ``biological_age`` (years, never missing), ``sex``, ``condition`` (``"case"``, ``"control"``),
+          ``batch``, ``cell_type``, ``size_factor``.
         - ``obsm["module_activity"]``: float32 ``(n_cells, n_modules)``, variance 1.
-        - ``var``: ``baseline_mean`` (counts per cell), ``kind`` of age effect (``"none"``, ``"linear"``, ``"saturating"``,
-          ``"cell_type"``), ``effect``, ``effect_cell_type``, ``module``, ``loading`` (log fold change per unit of the
-          module's activity), ``sex_effect`` (log fold change of males).
+        - ``var``: ``baseline_mean`` (counts per cell), ``kind`` of age effect (``"none"``, ``"linear"``,
+          ``"saturating"``, ``"cell_type"``), ``effect``, ``effect_cell_type``, ``module``, ``loading`` (log fold change
+          per unit of the module's activity), ``sex_effect`` (log fold change of males).
         - ``varm["cell_type_effect"]``, ``varm["batch_effect"]``: log fold changes, float32.
         - ``uns["truth"]``: dict of the remaining numbers: ``reference_age``, ``effect_years``, ``saturation_start``,
           ``batch_age_correlation``, ``dispersion``, ``dropout``, ``ageing_rates``, the composition and, by visit,
@@ -155,11 +156,10 @@ def simulate_cohort(  # noqa: PLR0913
     Notes
     -----
     With biological age :math:`a`, reference age :math:`r`, and :math:`a_0` the lowest age of ``age_range``, an effect
-    :math:`\beta` adds :math:`\beta (a - r) / 20` (linear, and ``"cell_type"`` in its type) or
-    :math:`\beta (s(a) - s(r))`, :math:`s(a) = (1 - e^{-(a - a_0) / 20}) / (1 - e^{-1})` (saturating) to the log mean,
-    times the rate of the cell's type.
-    A count is drawn in two steps: one uniform number decides whether it is zero, and only the others get a value, so
-    that time and memory follow the number of nonzero counts.
+    :math:`\beta` adds :math:`\beta (a - r) / 20` (linear, and ``"cell_type"`` in its type) or :math:`\beta (s(a) -
+    s(r))`, :math:`s(a) = (1 - e^{-(a - a_0) / 20}) / (1 - e^{-1})` (saturating) to the log mean, times the rate of the
+    cell's type. A count is drawn in two steps: one uniform number decides whether it is zero, and only the others get a
+    value, so that time and memory follow the number of nonzero counts.
 
     Examples
     --------

@@ -99,13 +99,13 @@ class Genes:
 
 def cells_per_subject(n_cells: int | Sequence[int], n_subjects: int) -> np.ndarray:
     """Cells of every subject's visit, shape (n_subjects,)."""
-    if np.ndim(n_cells) == 0:
+    if not isinstance(n_cells, Sequence | np.ndarray) or np.ndim(n_cells) == 0:
         return np.full(n_subjects, _parameters.count(n_cells, "n_cells"))
-    if len(n_cells) != n_subjects:  # type: ignore[arg-type]
+    if len(n_cells) != n_subjects:
         raise ValueError(
-            f"n_cells has {len(n_cells)} numbers for {n_subjects} subjects; pass one number, or one per subject."  # type: ignore[arg-type]
+            f"n_cells has {len(n_cells)} numbers for {n_subjects} subjects; pass one number, or one per subject."
         )
-    return np.array([_parameters.count(n, f"n_cells[{i}]") for i, n in enumerate(n_cells)])  # type: ignore[arg-type]
+    return np.array([_parameters.count(n, f"n_cells[{i}]") for i, n in enumerate(n_cells)])
 
 
 def rates_of_types(ageing_rates: Sequence[float] | None, n_cell_types: int) -> np.ndarray:
@@ -116,7 +116,8 @@ def rates_of_types(ageing_rates: Sequence[float] | None, n_cell_types: int) -> n
         raise TypeError(f"ageing_rates={ageing_rates!r} is not a list of numbers; pass one number per cell type.")
     if len(ageing_rates) != n_cell_types:
         raise ValueError(
-            f"ageing_rates has {len(ageing_rates)} numbers for {n_cell_types} cell types; pass one number per cell type."
+            f"ageing_rates has {len(ageing_rates)} numbers for {n_cell_types} cell types; pass one number per cell "
+            "type."
         )
     return np.array([_parameters.number(r, f"ageing_rates[{i}]", low=-10, high=10) for i, r in enumerate(ageing_rates)])
 
@@ -203,7 +204,7 @@ def _some(n: int, fraction: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _batches(age: np.ndarray, n_batches: int, correlation: float, rng: np.random.Generator) -> np.ndarray:
-    """Batch number (n_samples,), batches of equal size, correlated with age as closely to ``correlation`` as they can."""
+    """Batch number (n_samples,) in batches of equal size, correlated with age as near to ``correlation`` as can be."""
     rank = np.argsort(np.argsort(age)) / len(age)
     noise = rng.permutation(len(age)) / len(age)
     if n_batches == 1:
@@ -221,8 +222,8 @@ def _batches(age: np.ndarray, n_batches: int, correlation: float, rng: np.random
 def age_curves(age: float | np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """Linear and saturating response to age, both 0 at the reference age.
 
-    The linear one rises by 1 in every 20 years. The saturating one is (1 - exp(-(age - a0) / 20)) / (1 - exp(-1)), shifted,
-    with a0 the youngest age of ``age_range``: it rises by 1 in the 20 years after a0.
+    The linear one rises by 1 in every 20 years. The saturating one is (1 - exp(-(age - a0) / 20)) / (1 - exp(-1)),
+    shifted, with a0 the youngest age of ``age_range``: it rises by 1 in the 20 years after a0.
     """
     start, reference = settings.age_range[0], settings.reference_age
 

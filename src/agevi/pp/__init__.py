@@ -1,4 +1,4 @@
-"""What happens to AnnData before a clock sees it: splits of subjects, ages that are text, leaks, cohorts, bulk samples."""
+"""Preparation of AnnData for clocks: splits of subjects, ages from text, leakage, cohorts and bulk samples."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ _VERSION = r"\.\d+$"  # ENSG00000198851.10
 def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.Series | str | None = None) -> AnnData:
     """Cells with the genes that a clock knows, under the names by which it knows them.
 
-    Finds the naming that shares most genes with the clock: ``var_names`` as they are, without the version of
-    Ensembl ids, or a text column of ``adata.var``, where data usually keep the other identifiers. Columns that
-    come to one name are summed (integers in 64 bits), which is right for counts only. Genes of another species are not translated; a
+    Finds the naming that shares most genes with the clock: ``var_names`` as they are, without the version of Ensembl
+    ids, or a text column of ``adata.var``, where data usually keep the other identifiers. Columns that come to one name
+    are summed (integers in 64 bits), which is right for counts only. Genes of another species are not translated; a
     clock fits the species that it was trained on.
 
     Parameters
@@ -34,8 +34,8 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
     genes
         A clock, or the names to look for.
     mapping
-        Names of the data to names of the clock (a dict or Series), or the column of ``adata.var`` to use. Default:
-        the naming that fits best.
+        Names of the data to names of the clock (a dict or Series), or the column of ``adata.var`` to use. Default: the
+        naming that fits best.
 
     Returns
     -------
@@ -65,9 +65,8 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
     found = np.isin(names, wanted)
     if not found.any():
         raise ValueError(
-            f"none of the clock's {len(wanted):,} genes ({_checks.listed(wanted, 2)}) is found in adata under "
-            f"{label} ({_checks.listed(names, 2)}) or any other naming; pass mapping=... from the data's names to the "
-            "clock's."
+            f"none of the clock's {len(wanted):,} genes ({_checks.listed(wanted, 2)}) is found in adata under {label} "
+            f"({_checks.listed(names, 2)}) or any other naming; pass mapping=... from the data's names to the clock's."
         )
     present = wanted[wanted.isin(names)]
     logger.info("%d of the clock's %d genes are found by %s.", len(present), len(wanted), label)

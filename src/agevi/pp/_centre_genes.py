@@ -36,10 +36,10 @@ def centre_genes(
 ) -> AnnData | None:
     """Counts of which every gene has the same mean share in every cohort, as a new layer.
 
-    Laboratories, chemistries and pipelines multiply genes by factors of their own, so a clock of one cohort is off by
-    a constant in another. The counts of a gene are multiplied by the ratio of its reference share to its mean share
-    in the cohort, and rounded up or down at random, in proportion, so that they stay counts that every clock takes.
-    Ages are not read, but the cells of the cohort that is to be predicted are: there must be enough of its subjects, and
+    Laboratories, chemistries and pipelines multiply genes by factors of their own, so a clock of one cohort is off by a
+    constant in another. The counts of a gene are multiplied by the ratio of its reference share to its mean share in
+    the cohort, and rounded up or down at random, in proportion, so that they stay counts that every clock takes. Ages
+    are not read, but the cells of the cohort that is to be predicted are: there must be enough of its subjects, and
     their ages are drawn to those of the other cohorts. **Differences in mean age between cohorts are removed too.** Do
     not use it where cohorts are age groups, or to compare cases of one cohort with controls of another.
 
@@ -99,8 +99,8 @@ def centre_genes(
     code, names = pd.factorize(cohort, sort=True)
     if len(names) == 1 and reference is None:
         raise ValueError(
-            f"adata.obs[{by!r}] holds one value, {names[0]!r}, so there is nothing to centre it on; pass reference=..., "
-            "the data that the clock was trained on."
+            f"adata.obs[{by!r}] holds one value, {names[0]!r}, so there is nothing to centre it on; pass "
+            "reference=..., the data that the clock was trained on."
         )
     share, total = _mean_shares(x, code, subject)
     _warn_of_few(subject.groupby(cohort.to_numpy()).nunique(), by)
@@ -184,8 +184,8 @@ def _warn_of_few(n_subjects: pd.Series, by: str) -> None:
     if len(few):
         warnings.warn(
             f"{len(few)} values of adata.obs[{by!r}] have fewer than {_FEW} subjects "
-            f"({_checks.listed([f'{name}: {n}' for name, n in few.items()])}); their own differences, age among them, are "
-            "removed with those of the cohort.",
+            f"({_checks.listed([f'{name}: {n}' for name, n in few.items()])}); their own differences, age among them, "
+            "are removed with those of the cohort.",
             UserWarning,
             stacklevel=3,
         )

@@ -29,10 +29,9 @@ _UNIT_OF = {word: unit for unit, words in _WORDS.items() for word in words.split
 _LISTED = 20
 _AMBIGUOUS = "m"  # months, or in a table of people a man
 _MISSING = set(
-    "|unknown|unspecified|undetermined|nan|nat|na|n/a|n.a.|n.a|#n/a|#n/a n/a|<na>|none|null|missing|n.d.|not available|"
-    "not applicable|not reported|not recorded|not provided|not collected|not determined|not known|not specified|?|-|--|.".split(
-        "|"
-    )
+    "|unknown|unspecified|undetermined|nan|nat|na|n/a|n.a.|n.a|#n/a|#n/a n/a|<na>|none|null|missing|n.d.|not "
+    "available|not applicable|not reported|not recorded|not provided|not collected|not determined|not known|not "
+    "specified|?|-|--|.".split("|")
 )
 _ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 
@@ -43,7 +42,7 @@ _TAIL = rf"(?:[\s-]?(?P<{{0}}_unit>{_UNIT})\.?(?:[\s-]old)?)?"
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """``template`` with LOW and HIGH as ages, ±LOW as one with a sign, and #LOW and LOW# as its number and its unit alone."""
+    """``template`` with LOW and HIGH as ages, ±LOW as a signed one, #LOW and LOW# as its number and its unit alone."""
     for name in ("LOW", "HIGH"):
         number, tail = f"(?P<{name.lower()}>{_NUMBER})", _TAIL.format(name.lower())
         signed = f"(?P<{name.lower()}>[+-]?{_NUMBER})"
@@ -73,7 +72,7 @@ _PART = rf"({_NUMBER})[\s-]?({_UNIT})"
 _SEVERAL = re.compile(rf"{_PART}(?:(?:\s|,\s|\sand\s|,\sand\s)?{_PART})+")  # "1 year 6 months"
 _DURATION = re.compile(rf"p(?=\d)(?:{_NUMBER}y)?(?:{_NUMBER}m)?(?:{_NUMBER}w)?(?:{_NUMBER}d)?")  # "P1Y6M" of ISO 8601
 _DECADE = re.compile(rf"({'|'.join(_ORDINALS)}) decade")  # "fifth decade stage" is over 40 and under 50
-# Of the ontologies of developmental stages: "41-year-old human stage", "2-month-old stage (mouse)", "child stage (1-4 yo)".
+# From ontologies of stages: "41-year-old human stage", "2-month-old stage (mouse)", "child stage (1-4 yo)".
 _STAGE = re.compile(r" (?:human |child )?stage(?= and over$|$)")
 _SPECIES = re.compile(r" \((?:human|mouse)\)$")
 _NAMED_STAGE = re.compile(r"[a-z]+ stage \((.+)\)")
@@ -93,11 +92,12 @@ def parse_age(
     """Ages in numbers from text such as "41 years", "60-69", "90+ years", "<1", "18 weeks" or "P41Y", in ``age_unit``.
 
     Stages of the ontologies are read where they name an age ("41-year-old stage", "20 month-old stage and over", "fifth
-    decade stage", "child stage (1-4 yo)"), and so is one decimal behind a comma ("41,5"). Ages with a unit are converted (a
-    year has 12 months and 365.25 days), numbers without one are taken to be in ``age_unit`` already. Bins and bounds do not
-    become more exact by this: a clock that is trained or scored on them inherits half a bin of error, and a bound such as
-    ">89" is too low for most. Gestational ages ("18 pcw", "E14.5", "ninth LMP month stage") are refused, because their zero
-    is not birth, and so is "41m" in years, which may be a man of 41; in months, weeks and days, "24m" is 24 months.
+    decade stage", "child stage (1-4 yo)"), and so is one decimal behind a comma ("41,5"). Ages with a unit are
+    converted (a year has 12 months and 365.25 days), numbers without one are taken to be in ``age_unit`` already. Bins
+    and bounds do not become more exact by this: a clock that is trained or scored on them inherits half a bin of error,
+    and a bound such as ">89" is too low for most. Gestational ages ("18 pcw", "E14.5", "ninth LMP month stage") are
+    refused, because their zero is not birth, and so is "41m" in years, which may be a man of 41; in months, weeks and
+    days, "24m" is 24 months.
 
     Parameters
     ----------
@@ -107,12 +107,13 @@ def parse_age(
         Column of ``adata.obs``: text, categories, intervals or numbers.
     strategy
         What a bin becomes: ``"midpoint"`` the mean of its ends (64.5 for "60-69"), ``"lower"`` its lower end. A bound
-        (">89", "89+", "<1") becomes that number with both. ``"drop"`` makes bins and bounds NaN, which means unlabelled.
+        (">89", "89+", "<1") becomes that number with both. ``"drop"`` makes bins and bounds NaN, which means
+        unlabelled.
     age_unit
         Unit of the result and of numbers without a unit.
     errors
-        What happens to values that cannot be read: ``"raise"`` refuses the column, ``"coerce"`` makes them NaN, with a warning
-        that lists them and the number of their cells.
+        What happens to values that cannot be read: ``"raise"`` refuses the column, ``"coerce"`` makes them NaN, with a
+        warning that lists them and the number of their cells.
     key_added
         Column to write. None replaces ``adata.obs[age_key]``; name another column to keep the text.
     copy
@@ -128,8 +129,8 @@ def parse_age(
     KeyError
         The column is absent.
     ValueError
-        A value cannot be read (the message lists examples) and ``errors="raise"``, or ``strategy``, ``age_unit`` or ``errors``
-        is unknown. Nothing is written then.
+        A value cannot be read (the message lists examples) and ``errors="raise"``, or ``strategy``, ``age_unit`` or
+        ``errors`` is unknown. Nothing is written then.
 
     Examples
     --------
@@ -169,8 +170,8 @@ def _report(values: list[object], n_cells: int, age_key: str, errors: str) -> No
         if any(re.fullmatch(rf"{_NUMBER}\s?m", str(value).strip().lower()) for value in values):
             start += "'m' is read as months with age_unit='months', and may be a man with 'years': "
         raise ValueError(
-            f"{start}{_checks.listed(values)}; write them as '41', '41 years', '18 weeks', '60-69', '>89' or '<1', set them to "
-            "NaN, or pass errors='coerce', which does so and lists them."
+            f"{start}{_checks.listed(values)}; write them as '41', '41 years', '18 weeks', '60-69', '>89' or '<1', set "
+            "them to NaN, or pass errors='coerce', which does so and lists them."
         )
     warnings.warn(
         f"{start}{_checks.listed(values, _LISTED)}; their {n_cells:,} cells have no age now.",

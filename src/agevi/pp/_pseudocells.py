@@ -35,10 +35,10 @@ def pseudocells(
 ) -> AnnData:
     """Pseudocells: summed counts of cells that are drawn at random from one sample, and from one group of it.
 
-    A sum has less noise than a cell, and several sums of one sample still show how much it varies (Buckley et al., Nature
-    Aging 2023, trained clocks on sums of 15 cells). They are for other tools: agevi's own clocks draw them while they
-    train. Pseudocells of one sample share cells, so they are no independent observations: hold out whole subjects, and
-    let a test count samples. For one sum of all cells of each sample take :func:`scanpy.get.aggregate`.
+    A sum has less noise than a cell, and several sums of one sample still show how much it varies (Buckley et al.,
+    Nature Aging 2023, trained clocks on sums of 15 cells). They are for other tools: agevi's own clocks draw them while
+    they train. Pseudocells of one sample share cells, so they are no independent observations: hold out whole subjects,
+    and let a test count samples. For one sum of all cells of each sample take :func:`scanpy.get.aggregate`.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ def pseudocells(
     layer
         Layer with the values; default X.
     statistic
-        ``"sum"`` for raw counts, or ``"mean"`` for values that are no counts, such as logarithms. The clocks take means of
-        such values too, with ``normalize="none"``.
+        ``"sum"`` for raw counts, or ``"mean"`` for values that are no counts, such as logarithms. The clocks take means
+        of such values too, with ``normalize="none"``.
     rng
         Seed or generator.
 

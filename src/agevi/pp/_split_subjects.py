@@ -32,13 +32,13 @@ def split_subjects(  # noqa: PLR0913
 ) -> AnnData | None:
     """Role of every cell's subject: train, validation or test, whole subjects only.
 
-    Held-out subjects are spread evenly over the ages: labelled subjects in the order of age are cut into as many
-    blocks as subjects are held out, and one of each block is drawn. Within that, numbers per stratum of
-    ``stratify_by`` are proportional. With one or two held-out subjects no split is representative; use
-    cross-validation there. With a condition in ``stratify_by``, an age that says nothing of it has an AUROC of 0.47 to 0.49
-    among the test subjects instead of 0.5, since what one role has of it the others lack; judge classifiers by
-    :func:`agevi.tl.compare_transfer`, whose folds are balanced over the condition alone. The result depends on the names
-    of the subjects and on ``rng``, not on the order of cells.
+    Held-out subjects are spread evenly over the ages: labelled subjects in the order of age are cut into as many blocks
+    as subjects are held out, and one of each block is drawn. Within that, numbers per stratum of ``stratify_by`` are
+    proportional. With one or two held-out subjects no split is representative; use cross-validation there. With a
+    condition in ``stratify_by``, an age that says nothing of it has an AUROC of 0.47 to 0.49 among the test subjects
+    instead of 0.5, since what one role has of it the others lack; judge classifiers by
+    :func:`agevi.tl.compare_transfer`, whose folds are balanced over the condition alone. The result depends on the
+    names of the subjects and on ``rng``, not on the order of cells.
 
     Parameters
     ----------
@@ -49,11 +49,11 @@ def split_subjects(  # noqa: PLR0913
     age_key
         Column with the age, NaN where unlabelled.
     sample_key
-        Column with the visit or biopsy, the unit with one age. Default: the subject. A subject counts with the mean
-        age of its samples.
+        Column with the visit or biopsy, the unit with one age. Default: the subject. A subject counts with the mean age
+        of its samples.
     test_size, validation_size
-        A float is a share of the subjects with an age (rounded half up, but one at least), an integer their number;
-        0 leaves the role out.
+        A float is a share of the subjects with an age (rounded half up, but one at least), an integer their number; 0
+        leaves the role out.
     stratify_by
         Column or columns to balance as well (sex, tissue, cohort). A subject whose cells differ counts with its most
         common value, or its equally common values as a stratum of their own; missing values are a stratum of their own.

@@ -60,11 +60,11 @@ def audit_leakage(
 ) -> pd.DataFrame:
     """Findings that could make a clock look better on these data than on new ones, with what to do.
 
-    Looks for cells that occur under two subjects (exact copies, and copies that lost counts or gained noise), for columns
-    that tell the age without any gene, for subjects in two roles of ``obs["agevi_split"]``, and for a cohort that is
-    too small or uneven to judge a clock. No finding means that nothing of this kind was seen; leakage through choices that
-    were made by looking at test subjects leaves no trace in the data. Nothing is written unless ``key_added`` is
-    given. Time grows with the square of the number of cells: minutes for 200,000 on one core.
+    Looks for cells that occur under two subjects (exact copies, and copies that lost counts or gained noise), for
+    columns that tell the age without any gene, for subjects in two roles of ``obs["agevi_split"]``, and for a cohort
+    that is too small or uneven to judge a clock. No finding means that nothing of this kind was seen; leakage through
+    choices that were made by looking at test subjects leaves no trace in the data. Nothing is written unless
+    ``key_added`` is given. Time grows with the square of the number of cells: minutes for 200,000 on one core.
 
     Parameters
     ----------
@@ -86,8 +86,8 @@ def audit_leakage(
         Also fit one linear model twice, with folds of random cells and with folds of subjects: how much would a random
         split of cells flatter it?
     key_added
-        Column of ``adata.obs`` to write: name of the cell of another subject that a cell is a copy of, "" for
-        others. Not written by default.
+        Column of ``adata.obs`` to write: name of the cell of another subject that a cell is a copy of, "" for others.
+        Not written by default.
     rng
         Seed or generator.
 

@@ -35,17 +35,7 @@ class Samples:
 
 
 def make_samples(age: np.ndarray, subject: np.ndarray, rng: np.random.Generator) -> Samples:
-    """Samples with random folds of whole subjects, drawn without a look at ages, so that ages can be permuted.
-
-    Parameters
-    ----------
-    age
-        Age of every sample, without missing values, (n,).
-    subject
-        Position of every sample's subject, from 0 without gaps, (n,).
-    rng
-        Source of randomness.
-    """
+    """Samples with random folds of whole subjects, drawn regardless of age, so that ages (n,) can be permuted."""
     folds = rng.permutation(np.arange(subject.max() + 1) % N_FOLDS)
     return Samples(age, subject, folds[subject])
 
@@ -69,18 +59,9 @@ class Feature:
 
 
 def features(columns: pd.DataFrame, sample: np.ndarray, names: Iterable[str], n: int) -> Iterator[tuple[str, Feature]]:
-    """What every column says of the samples; columns that name samples or do not vary are passed over.
+    """What every column of the cells says of the ``n`` samples, but for columns that name samples or do not vary.
 
-    Parameters
-    ----------
-    columns
-        Columns of the cells.
-    sample
-        Position of every cell's sample, (n_cells,); -1 for cells that do not count.
-    names
-        Columns to take.
-    n
-        Number of samples.
+    ``sample`` is the position of every cell's sample, (n_cells,), -1 for cells that do not count.
     """
     used = sample >= 0
     for name in names:
@@ -131,21 +112,10 @@ def _labels(values: pd.Series, sample: np.ndarray, n: int) -> Feature | None:
 
 
 def guess_age(samples: Samples, values: np.ndarray, n_permutations: int, rng: np.random.Generator) -> Guess:
-    """Out-of-fold error of a ridge regression of age on a column, of the median age, and their chance.
+    """Out-of-fold error of a ridge regression of age on ``values`` (n, n_features) and of the median age, with p value.
 
-    Subjects are held out whole. The p-value is the share of permutations of ages between subjects in which the
-    column does as well; ages within a subject stay together.
-
-    Parameters
-    ----------
-    samples
-        Ages, subjects and folds.
-    values
-        The column as numbers, (n, n_features).
-    n_permutations
-        Number of permutations; fewer are made where the column is no better than chance.
-    rng
-        Source of randomness.
+    Subjects are held out whole. The p value is the share of permutations of ages between subjects in which the column
+    does as well; ages within a subject stay together.
     """
     found, median = _errors(samples, values, samples.age[:, None])
     mean = np.bincount(samples.subject, weights=samples.age) / np.bincount(samples.subject)

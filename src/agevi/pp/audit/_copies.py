@@ -62,13 +62,7 @@ def _blocks(x: Any) -> Iterator[tuple[slice, sp.csr_matrix]]:
 
 
 def read_rows(x: Any) -> Rows:
-    """One pass over ``x`` (n_cells, n_genes).
-
-    Parameters
-    ----------
-    x
-        Finite values: dense, CSR, CSC (which is turned into CSR, at the cost of a copy) or on disk.
-    """
+    """One pass over finite values (n_cells, n_genes): dense, CSR, CSC (copied to CSR) or on disk."""
     x = x.tocsr() if sp.issparse(x) and x.format == "csc" else x
     n, n_genes = x.shape
     code, filled, total = np.zeros(n, dtype=np.uint64), np.zeros(n, dtype=np.int64), np.zeros(n)
@@ -90,13 +84,7 @@ def read_rows(x: Any) -> Rows:
 
 
 def row_codes(block: sp.csr_matrix) -> np.ndarray:
-    """A 64-bit code of every row that hangs on genes and values alone, (n_rows,).
-
-    Parameters
-    ----------
-    block
-        Float64 CSR matrix without stored zeros, each gene stored once.
-    """
+    """A 64-bit code of every row, (n_rows,), from genes and values alone; the float64 CSR block stores no zeros."""
     genes = _mix(block.indices.astype(np.uint64))
     codes = _mix(block.data.view(np.uint64) ^ genes)
     upto = np.r_[np.zeros(1, np.uint64), np.cumsum(codes, dtype=np.uint64)]  # overflow is wanted: sums modulo 2**64
@@ -114,13 +102,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def exact_copies(rows: Rows) -> Pairs:
-    """Pairs of equal cells, each with the next of its kind; empty cells and those that may agree by chance are left out.
-
-    Parameters
-    ----------
-    rows
-        From :func:`read_rows`.
-    """
+    """Pairs of equal cells, each with the next of its kind, except empty cells and those that may agree by chance."""
     candidates = np.flatnonzero(rows.n_genes > 0)
     _, kind, size = np.unique(rows.code[candidates], return_inverse=True, return_counts=True)
     twice = size[kind] > 1
@@ -136,8 +118,8 @@ def exact_copies(rows: Rows) -> Pairs:
 def _may_be_chance(rows: Rows, cells: np.ndarray) -> np.ndarray:
     """Whether another cell may have the same genes by chance, (n_cells,).
 
-    The genes of a cell are taken as drawn one after the other by how often they are seen at all; a few common genes
-    are then no proof. Where nearly all genes have a value the values are the proof.
+    The genes of a cell are taken as drawn one after the other by how often they are seen at all; a few common genes are
+    then no proof. Where nearly all genes have a value the values are the proof.
     """
     log_share = np.log(np.maximum(rows.detected / max(rows.detected.sum(), 1e-12), 1e-300))
     out = np.zeros(len(cells), dtype=bool)
@@ -157,15 +139,6 @@ def project(rows: Rows, n_components: int, rng: np.random.Generator) -> np.ndarr
     Counts enter as square roots, whose noise is about the same for every gene, and every cell is scaled to length 1, so
     that depth does not count; other values enter as they are. What is peculiar to one cell survives random
     combinations, and would not survive a principal component analysis.
-
-    Parameters
-    ----------
-    rows
-        From :func:`read_rows`.
-    n_components
-        Number of combinations.
-    rng
-        Source of randomness.
     """
     n_genes = rows.x.shape[1]
     mixing = (rng.standard_normal((n_genes, n_components)) * rows.weight[:, None]).astype(np.float32)
@@ -186,15 +159,10 @@ def _row_of(block: sp.csr_matrix) -> np.ndarray:
 
 
 def whitened(z: np.ndarray) -> np.ndarray:
-    """Rows of length 1 in a basis in which all directions vary alike, (n_cells, rank) float32.
+    """Rows of length 1 in a basis in which all directions vary alike, (n_cells, rank) float32; ``z`` is centred.
 
     Differences between types of cells fill few directions and weigh little then; unrelated cells are nearly at right
     angles, and a copy that lost a share 1 - p of its counts is at a cosine near sqrt(p).
-
-    Parameters
-    ----------
-    z
-        Centred values, (n_cells, n_components).
     """
     values, vectors = np.linalg.eigh((z.T @ z).astype(np.float64) / len(z))
     kept = values > 1e-6 * max(values[-1], 1e-30)
@@ -212,9 +180,9 @@ def near_copies(rows: Rows, rng: np.random.Generator, bar: Bar | None = None) ->
     """Pairs of cells that are far more alike than either is to its nearest neighbours in other parts of the data.
 
     The cells are dealt into up to 48 parts, and each cell's smallest distance to each part is taken. Such minima follow
-    a Gumbel distribution on the log scale, whose location and scale are read from their quartiles for every cell,
-    so the rule has no threshold on distances. A pair is one whose distance is below what is expected of the nearest
-    of all cells (probability 0.01 over all cells) for one of the two, and unusual (0.01) for the other.
+    a Gumbel distribution on the log scale, whose location and scale are read from their quartiles for every cell, so
+    the rule has no threshold on distances. A pair is one whose distance is below what is expected of the nearest of all
+    cells (probability 0.01 over all cells) for one of the two, and unusual (0.01) for the other.
 
     Parameters
     ----------

@@ -28,20 +28,7 @@ def design_findings(
 ) -> Iterator[Finding]:
     """Findings on subjects, ages, batches, names and the split.
 
-    Parameters
-    ----------
-    subject
-        Subject of every cell.
-    age
-        Age of every sample, indexed by sample.
-    owner
-        Subject of every sample, indexed by sample.
-    n_genes
-        Genes that are not zero in every cell.
-    batch
-        Batch of every cell, if known.
-    split
-        Role of every cell, if there is a split.
+    ``subject``, ``n_genes`` (not zero), ``batch`` and ``split`` are by cell; ``age`` and ``owner`` by sample.
     """
     known = age.dropna()
     ages = known.groupby(owner.loc[known.index].to_numpy()).mean()

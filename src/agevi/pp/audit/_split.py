@@ -35,23 +35,10 @@ def compare_splits(
     """Errors of a ridge regression on random combinations of genes, scored in two ways.
 
     The model, its features and its choice of penalty (the best one in hindsight, both times) are the same; only the
-    split differs. With ages shuffled between subjects nothing about age is left to learn, so what the random split still
-    gains over the split of subjects is recognition of subjects.
+    split differs. With ages shuffled between subjects nothing about age is left to learn, so what the random split
+    still gains over the split of subjects is recognition of subjects.
 
-    Parameters
-    ----------
-    z
-        Combinations of genes, (n_cells, n_components).
-    sample
-        Position of every cell's sample, (n_cells,); -1 for cells that do not count.
-    age
-        Age of every sample, (n_samples,).
-    subject
-        Position of every sample's subject, (n_samples,).
-    fold
-        Fold of every sample, whole subjects together, (n_samples,).
-    rng
-        Source of randomness.
+    ``z`` and ``sample`` (-1: does not count) are by cell; ``age``, ``subject`` and ``fold`` (whole subjects) by sample.
     """
     z, sample = z[sample >= 0], sample[sample >= 0]
     mean = np.bincount(subject, weights=age) / np.bincount(subject)

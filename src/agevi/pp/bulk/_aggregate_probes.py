@@ -47,8 +47,8 @@ def aggregate_probes(
         genes and regions joined by ";", the n-th region that of the n-th gene, as Illumina's manifests do.
     region
         Region or regions whose probes are taken, such as ``"TSS200"`` (up to 200 bases before the start of
-        transcription) or ``["TSS200", "1stExon"]``; None takes all. A table without a column of regions is taken as
-        it is.
+        transcription) or ``["TSS200", "1stExon"]``; None takes all. A table without a column of regions is taken as it
+        is.
     columns
         Names of the columns of ``mapping`` with the probe, the gene and the region.
     layer
@@ -94,8 +94,8 @@ def aggregate_probes(
     found = position >= 0
     if not found.any():
         raise ValueError(
-            f"none of the {pairs['probe'].nunique():,} probes of the mapping ({_checks.listed(pairs['probe'], 2)}) is in "
-            f"adata.var_names ({_checks.listed(adata.var_names, 2)}); name the probes as the array does, such as "
+            f"none of the {pairs['probe'].nunique():,} probes of the mapping ({_checks.listed(pairs['probe'], 2)}) is "
+            f"in adata.var_names ({_checks.listed(adata.var_names, 2)}); name the probes as the array does, such as "
             "'cg00000029', and pass samples x probes."
         )
     column, genes = pd.factorize(pairs["gene"][found], sort=True)

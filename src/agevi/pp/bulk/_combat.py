@@ -22,35 +22,15 @@ Blocks = Callable[[], Iterator[tuple[slice, np.ndarray]]]
 
 @dataclass(frozen=True, eq=False)
 class Combat:
-    """What ComBat learnt.
+    """What ComBat learnt."""
 
-    Parameters
-    ----------
-    mean
-        Grand mean of every gene over the batches, at the mean covariates; (n_genes,).
-    effects
-        Effect of every covariate; (n_covariates, n_genes).
-    shift, weight
-        What is taken from the samples of a batch, and what the rest is multiplied by; (n_batches, n_genes).
-    """
-
-    mean: np.ndarray
-    effects: np.ndarray
-    shift: np.ndarray
-    weight: np.ndarray
+    mean: np.ndarray  # (n_genes,) grand mean over the batches, at the mean covariates
+    effects: np.ndarray  # (n_covariates, n_genes)
+    shift: np.ndarray  # (n_batches, n_genes) what is subtracted from the samples of a batch
+    weight: np.ndarray  # (n_batches, n_genes) what the rest is multiplied by
 
     def apply(self, x: np.ndarray, batch: np.ndarray, covariates: np.ndarray) -> np.ndarray:
-        """Values of rows without the effects of their batch.
-
-        Parameters
-        ----------
-        x
-            Values, (n_rows, n_genes).
-        batch
-            Batch of every row, as a position in ``shift``.
-        covariates
-            Centred covariates of the rows, (n_rows, n_covariates).
-        """
+        """Values of rows (n_rows, n_genes) without the effects of their batch, a position in ``shift``."""
         expected = self.mean + covariates @ self.effects
         out: np.ndarray = x - expected
         out -= self.shift[batch]
@@ -60,16 +40,9 @@ class Combat:
 
 
 def fit_combat(blocks: Blocks, batch: np.ndarray, covariates: np.ndarray) -> Combat:
-    """ComBat fitted in two passes over the data.
+    """ComBat fitted in two passes over the blocks of rows, each of whose batches (n_rows,) has two rows or more.
 
-    Parameters
-    ----------
-    blocks
-        Gives the data, (n_rows, n_genes), in blocks of rows.
-    batch
-        Batch of every row, from 0; each batch has two rows or more.
-    covariates
-        Centred covariates, (n_rows, n_covariates), linearly independent of the batches.
+    The covariates (n_rows, n_covariates) are centred and linearly independent of the batches.
     """
     size = np.bincount(batch).astype(np.float64)
     n_batches = len(size)

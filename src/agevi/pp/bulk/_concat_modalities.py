@@ -42,8 +42,8 @@ def concat_modalities(
     adatas
         Names of the data sets to AnnData, samples x features; a list names them "0", "1", ... None of them is changed.
     modality_key
-        Column of ``obs`` with the modality, read from the data sets that ``modalities`` does not name, and written.
-        A data set holds one modality.
+        Column of ``obs`` with the modality, read from the data sets that ``modalities`` does not name, and written. A
+        data set holds one modality.
     modalities
         Names of data sets to their modality.
     subject_key
@@ -59,8 +59,8 @@ def concat_modalities(
         Modalities whose values are methylation betas and must lie in [0, 1]. Pass ``()`` for M values or values that
         were normalised.
     index_unique
-        Text that joins the names of sample and data set, such as ``"@"``; needed where a name of a sample occurs in
-        two data sets. Default: names stay as they are.
+        Text that joins the names of sample and data set, such as ``"@"``; needed where a name of a sample occurs in two
+        data sets. Default: names stay as they are.
     min_samples
         Samples of a modality below which nothing can be learnt about it. Pass 1 to prepare samples for prediction.
 
@@ -159,7 +159,8 @@ def _of_sets(values: Mapping[str, str], sets: Mapping[str, AnnData], argument: s
     unknown = [k for k in values if k not in sets]
     if unknown:
         raise ValueError(
-            f"{argument} names {unknown[0]!r}, which is no data set of adatas ({_checks.listed(sets)}); correct the name."
+            f"{argument} names {unknown[0]!r}, which is no data set of adatas ({_checks.listed(sets)}); correct the "
+            "name."
         )
     return {str(k): v for k, v in values.items()}
 
@@ -195,8 +196,9 @@ def _check_sizes(sets: Mapping[str, AnnData], kinds: Mapping[str, str], min_samp
     few = n[n < min_samples]
     if len(few):
         raise ValueError(
-            f"modality {few.index[0]!r} has {few.iloc[0]} sample{'' if few.iloc[0] == 1 else 's'}, and at least {min_samples} are "
-            "needed to learn about it and to hold some out; leave it out, or pass min_samples=1 to predict only."
+            f"modality {few.index[0]!r} has {few.iloc[0]} sample{'' if few.iloc[0] == 1 else 's'}, and at least "
+            f"{min_samples} are needed to learn about it and to hold some out; leave it out, or pass min_samples=1 to "
+            "predict only."
         )
 
 

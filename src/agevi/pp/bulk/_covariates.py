@@ -19,21 +19,11 @@ _ASSOCIATED = 0.5  # Cramer's V of a category and the batches, above which a war
 
 @dataclass(frozen=True)
 class Covariate:
-    """A column of ``adata.obs`` and what training samples hold in it.
-
-    Parameters
-    ----------
-    key
-        Name of the column.
-    levels
-        Its categories; None for numbers.
-    centre
-        Mean of each of its columns in the design over training samples.
-    """
+    """A column of ``adata.obs`` and what training samples hold in it."""
 
     key: str
-    levels: list[str] | None
-    centre: list[float]
+    levels: list[str] | None  # its categories; None for numbers
+    centre: list[float]  # mean over the training samples of each of its columns in the design
 
     def columns(self, adata: AnnData, rows: np.ndarray) -> np.ndarray:
         """The centred columns of some samples in the design, (n_rows, 1) for numbers, else one less than levels."""
@@ -69,13 +59,13 @@ def _check_categories(key: str, dtype: object, levels: pd.Index, n: int) -> None
     remedy = f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(float)"
     if (numbers % 1 != 0).any():
         raise TypeError(
-            f"adata.obs[{key!r}] holds numbers stored as {dtype} ({_checks.listed(levels)}), which would make a category "
-            f"of every value; run {remedy}."
+            f"adata.obs[{key!r}] holds numbers stored as {dtype} ({_checks.listed(levels)}), which would make a "
+            f"category of every value; run {remedy}."
         )
     if len(levels) > _MANY * n:
         warnings.warn(
-            f"adata.obs[{key!r}] holds whole numbers stored as {dtype}, and its {len(levels)} values in {n} training samples "
-            f"are taken as categories; if they are amounts, run {remedy}.",
+            f"adata.obs[{key!r}] holds whole numbers stored as {dtype}, and its {len(levels)} values in {n} training "
+            f"samples are taken as categories; if they are amounts, run {remedy}.",
             UserWarning,
             stacklevel=_checks.stack_depth(),
         )
@@ -133,9 +123,10 @@ def check_identifiable(batch: np.ndarray, parts: dict[str, np.ndarray], batch_ke
         rank = np.linalg.matrix_rank(design)
         if rank < design.shape[1]:
             raise ValueError(
-                f"adata.obs[{key!r}] cannot be told from adata.obs[{batch_key!r}] in the training samples: the design of "
-                f"batches and covariates has {design.shape[1]} columns and rank {rank}. Every batch may have one value of "
-                "it; then ComBat cannot keep its effect and remove that of the batch. Leave one of the two out."
+                f"adata.obs[{key!r}] cannot be told from adata.obs[{batch_key!r}] in the training samples: the design "
+                f"of batches and covariates has {design.shape[1]} columns and rank {rank}. Every batch may have one "
+                "value of it; then ComBat cannot keep its effect and remove that of the batch. Leave one of the two "
+                "out."
             )
 
 
@@ -152,8 +143,8 @@ def warn_of_confounding(batch: np.ndarray, covariates: list[Covariate], adata: A
             bad = shared > _ASSOCIATED
         if bad:
             warnings.warn(
-                f"{words} in the training samples, so that ComBat can hardly tell one from the other and may remove part of "
-                "both; compare the accuracy with that of batch_key=None.",
+                f"{words} in the training samples, so that ComBat can hardly tell one from the other and may remove "
+                "part of both; compare the accuracy with that of batch_key=None.",
                 UserWarning,
                 stacklevel=4,
             )

@@ -73,8 +73,8 @@ def normalize_bulk(
     )
     if split_key not in adata.obs:
         raise KeyError(
-            f"split_key={split_key!r} is not a column of adata.obs; run agevi.pp.split_subjects first, so that held-out "
-            f"samples do not shape the normaliser. Available: {_checks.listed(adata.obs.columns)}."
+            f"split_key={split_key!r} is not a column of adata.obs; run agevi.pp.split_subjects first, so that "
+            f"held-out samples do not shape the normaliser. Available: {_checks.listed(adata.obs.columns)}."
         )
     roles = _names.names(adata.obs[split_key], f"adata.obs[{split_key!r}]")
     rows = np.flatnonzero((roles == _keys.TRAIN).to_numpy())

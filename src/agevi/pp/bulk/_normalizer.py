@@ -36,21 +36,21 @@ Made with agevi {version}. The numbers are safetensors, everything else is JSON;
 
 
 class BulkNormalizer:
-    """Values without batch effects (ComBat) and of one distribution (quantile normalisation), learnt from training samples.
+    """Values without batch effects (ComBat) and of one distribution (quantiles), as learnt from training samples.
 
     ``fit`` sees training samples only, and ``apply`` treats every sample by itself with what was learnt, so that a
     held-out sample shapes neither the model nor another held-out sample. On the training samples the result is that of
-    :func:`scanpy.pp.combat` (Johnson, Li and Rabinovic 2007) followed by that of ``qnorm`` (Bolstad et al. 2003). ComBat
-    assumes additive effects: give it logarithms or M values, not counts or shares. Where batches go together with age
-    or tissue it cannot tell them apart, and ``fit`` warns or refuses.
+    :func:`scanpy.pp.combat` (Johnson, Li and Rabinovic 2007) followed by that of ``qnorm`` (Bolstad et al. 2003).
+    ComBat assumes additive effects: give it logarithms or M values, not counts or shares. Where batches go together
+    with age or tissue it cannot tell them apart, and ``fit`` warns or refuses.
 
     Parameters
     ----------
     batch_key
         Column of ``adata.obs`` with the batch; None leaves ComBat out.
     covariates
-        Columns whose effects are kept, such as tissue and sex: categories, or numbers where the column is stored as such. ``apply`` needs
-        them too.
+        Columns whose effects are kept, such as tissue and sex: categories, or numbers where the column is stored as
+        such. ``apply`` needs them too.
     age_key
         Column with the age, whose effect is kept. It is read by ``fit`` only. ``apply`` takes every sample, training
         samples too, to be of the mean training age, since true ages must not reach the features.

@@ -65,8 +65,8 @@ def m_values(x: Any, place: str, *, advice: str) -> None:
         raise ValueError(f"{place} lies within [0, 1] (lowest {low:g}, highest {high:g}), as betas do; {advice}.")
     if max(-low, high) >= _WIDEST:
         raise ValueError(
-            f"{place} has values from {low:g} to {high:g}; M values are log2 ratios, mostly between -8 and 8. Check how "
-            "the data were read."
+            f"{place} has values from {low:g} to {high:g}; M values are log2 ratios, mostly between -8 and 8. Check "
+            "how the data were read."
         )
 
 

@@ -41,12 +41,12 @@ def enrich(  # noqa: PLR0913
     """Over-representation of gene sets among the genes that matter most to a clock, as odds ratio and p value.
 
     ``method="ora"`` takes the ``n_top`` genes with the largest mean absolute attribution and asks of each set whether
-    it holds more of them than chance would give: Fisher's exact test, one-sided. The numbers follow Enrichr (Kuleshov et
-    al. 2016). ``"gsea"`` (Subramanian et al. 2005) and ``"ulm"`` (Badia-i-Mompel et al. 2022) rank all genes by their
-    mean signed attribution, so a high score says that the genes of a set raise the predicted age and a low one that
-    they lower it. All p values take genes for independent, which they are not. In the user guide's
-    benchmark 1 of 20 linear clocks trained on shuffled ages had a false set with ``"ora"``, but 11 and 16 with ``"gsea"``
-    and ``"ulm"``, so use these two for directions. A set tells what the clock reads, not what ageing does.
+    it holds more of them than chance would give: Fisher's exact test, one-sided. The numbers follow Enrichr (Kuleshov
+    et al. 2016). ``"gsea"`` (Subramanian et al. 2005) and ``"ulm"`` (Badia-i-Mompel et al. 2022) rank all genes by
+    their mean signed attribution, so a high score says that the genes of a set raise the predicted age and a low one
+    that they lower it. All p values take genes for independent, which they are not. In the user guide's benchmark 1 of
+    20 linear clocks trained on shuffled ages had a false set with ``"ora"``, but 11 and 16 with ``"gsea"`` and
+    ``"ulm"``, so use these two for directions. A set tells what the clock reads, not what ageing does.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ def enrich(  # noqa: PLR0913
     size_range
         Fewest and most genes of a set in the background; other sets are not tested. None stands for no upper limit.
     gene_symbols
-        Column of ``adata.var`` with the names that sets and background use, where ``adata.var_names`` holds other ones such
-        as Ensembl ids. Of several genes with one symbol the one with the largest attribution is taken.
+        Column of ``adata.var`` with the names that sets and background use, where ``adata.var_names`` holds other ones
+        such as Ensembl ids. Of several genes with one symbol the one with the largest attribution is taken.
     rng
         Seed or generator of the permutations.
     key_added

@@ -28,10 +28,7 @@ REACTOME = "reactome"
 REACTOME_VARIABLE = "AGEVI_REACTOME"
 # One commit of a public copy: Reactome's own address holds another release every quarter, so that neither a checksum
 # nor a result would last. Its 2,504 human pathways are CC0.
-REACTOME_URL = (
-    "https://raw.githubusercontent.com/markziemann/vpa-senescence/a36fe56e72ca65276969b5ac47889ccb938ddbd0/"
-    "ReactomePathways.gmt"
-)
+REACTOME_URL = "https://raw.githubusercontent.com/markziemann/vpa-senescence/a36fe56e72ca65276969b5ac47889ccb938ddbd0/ReactomePathways.gmt"
 REACTOME_SHA256 = "dad43596299f6416b971e913ea736442e498d493e49552fbf3ffc4c407288a74"
 _SECONDS = 30
 _ACCEPTED = (
@@ -40,19 +37,7 @@ _ACCEPTED = (
 
 
 def read_sets(sets: Any) -> tuple[pd.DataFrame, str]:
-    """Pairs of set and gene, each once, and where they come from.
-
-    Parameters
-    ----------
-    sets
-        ``"reactome"``, the path of a GMT file (plain or ``.gz``), a mapping of names to genes, or a DataFrame with the
-        columns ``source`` and ``target`` and perhaps ``weight``.
-
-    Returns
-    -------
-    DataFrame with the columns ``source`` and ``target`` (text) and ``weight`` (float64, 1 where none is given), and the
-    origin as text.
-    """
+    """Pairs of set and gene, each once: ``source`` and ``target`` (text) and ``weight`` (float64); and their origin."""
     if isinstance(sets, pd.DataFrame):
         net, origin = _from_frame(sets), "DataFrame"
     elif isinstance(sets, Mapping):
@@ -68,13 +53,7 @@ def read_sets(sets: Any) -> tuple[pd.DataFrame, str]:
 
 
 def read_gmt(path: Path) -> dict[str, list[str]]:
-    """Genes of every set in a GMT file: a line per set with its name, a description and the genes, between tabs.
-
-    Parameters
-    ----------
-    path
-        The file, plain or compressed by gzip, in UTF-8, UTF-16 or the code page of Windows; fields may be in double quotes.
-    """
+    """Genes of every set in a GMT file: a line per set with its name, a description and the genes, between tabs."""
     if not path.is_file():
         raise FileNotFoundError(f"sets={str(path)!r} is not a file; {_ACCEPTED}.")
     out: dict[str, list[str]] = {}
@@ -116,8 +95,8 @@ def _text_of(path: Path) -> str:
         if "\0" not in text and ("\t" in text or not encoding.startswith("utf-16")):
             return text
     raise ValueError(
-        f"{str(path)!r} is no text in UTF-8, UTF-16 or the code page of Windows (it starts with {content[:8]!r}); save it as a "
-        "GMT file in UTF-8, unpacked or compressed by gzip."
+        f"{str(path)!r} is no text in UTF-8, UTF-16 or the code page of Windows (it starts with {content[:8]!r}); save "
+        "it as a GMT file in UTF-8, unpacked or compressed by gzip."
     )
 
 
@@ -145,8 +124,8 @@ def _from_frame(table: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in ("source", "target") if name not in table]
     if missing:
         raise KeyError(
-            f"sets has no column {missing[0]!r}; rename the columns with the set and the gene to 'source' and 'target'. "
-            f"Available: {_checks.listed(table.columns)}."
+            f"sets has no column {missing[0]!r}; rename the columns with the set and the gene to 'source' and "
+            f"'target'. Available: {_checks.listed(table.columns)}."
         )
     net = table.loc[table["source"].notna() & table["target"].notna()]
     out = pd.DataFrame({name: net[name].astype(str).to_numpy(dtype=object) for name in ("source", "target")})
@@ -198,21 +177,11 @@ def _checksum(content: bytes) -> str:
 
 
 def no_overlap(adata: AnnData, genes: pd.Index, targets: np.ndarray) -> str:
-    """The message for sets without any of the genes, with what may be wrong with the names.
-
-    Parameters
-    ----------
-    adata
-        The data, whose ``var`` may hold other names.
-    genes
-        The background.
-    targets
-        Genes of all sets.
-    """
+    """The message for sets without any gene of the background, with what may be wrong with the names."""
     wanted = set(targets)
     given = (
-        f"none of the {len(wanted):,} genes of the sets (e.g. {_checks.listed(targets, 2)}) is among the {len(genes):,} "
-        f"genes of the background (e.g. {_checks.listed(genes, 2)})"
+        f"none of the {len(wanted):,} genes of the sets (e.g. {_checks.listed(targets, 2)}) is among the "
+        f"{len(genes):,} genes of the background (e.g. {_checks.listed(genes, 2)})"
     )
     texts = {str(name): values for name, values in adata.var.items() if not pd.api.types.is_numeric_dtype(values)}
     shared = {name: int(values.astype(str).isin(wanted).sum()) for name, values in texts.items()}

@@ -69,25 +69,26 @@ def rank_targets(
     r"""Rank of genes as drug targets in each of several diseases, and the genes that diseases share, with p values.
 
     The genes of each clock or classifier are reduced to those that drugs act on and ranked by the size of their
-    attribution, the largest first. Precious1GPT (Urban et al. 2023) looked for genes that several diseases share among their
-    first 20. How many two lists have in common is compared with random lists by the hypergeometric test. The p values take
-    lists for independent: classifiers that were made from one clock, or that share controls or a tissue, have
-    genes in common for that reason alone. A high rank says what a model reads, not that a drug would help.
+    attribution, the largest first. Precious1GPT (Urban et al. 2023) looked for genes that several diseases share among
+    their first 20. How many two lists have in common is compared with random lists by the hypergeometric test. The p
+    values take lists for independent: classifiers that were made from one clock, or that share controls or a tissue,
+    have genes in common for that reason alone. A high rank says what a model reads, not that a drug would help.
 
     Parameters
     ----------
     tables
         For each disease, by name: an AnnData after :func:`agevi.tl.attribute_genes`, a table of
-        :func:`agevi.get.attribution_df`, or a Series of signed values by gene, such as the coefficients of a published clock.
+        :func:`agevi.get.attribution_df`, or a Series of signed values by gene, such as the coefficients of a published
+        clock.
     druggable
         Genes that drugs act on: names; the path of a text file with a gene in each line; or a table, or the path of one
         (text with commas, tabs or semicolons), with a column ``gene``, ``gene_name``, ``gene_symbol`` or ``symbol`` in
-        any case, as DrugCentral and DGIdb have them. Files may be compressed by gzip. Genes joined by "|" or ";" are taken
-        apart. All genes by default.
+        any case, as DrugCentral and DGIdb have them. Files may be compressed by gzip. Genes joined by "|" or ";" are
+        taken apart. All genes by default.
     sets
-        Gene sets that are tested among the first ``n_top`` genes of each disease, such as a GMT file of ageing genes; what
-        :func:`agevi.tl.enrich` takes. The background are the genes that could be ranked: druggable ones of the clock. Sets of
-        5 genes or more in the background are tested.
+        Gene sets that are tested among the first ``n_top`` genes of each disease, such as a GMT file of ageing genes;
+        what :func:`agevi.tl.enrich` takes. The background are the genes that could be ranked: druggable ones of the
+        clock. Sets of 5 genes or more in the background are tested.
     n_top
         Genes that are listed for each disease, at most, and tested for ``sets``.
     n_shared
@@ -95,8 +96,9 @@ def rank_targets(
     group
         Group of the attributions. With ``"all"``, a table of one group is taken as it is.
     gene_symbols
-        Column of ``adata.var`` with the names of genes, the same for every AnnData in ``tables``, where ``adata.var_names``
-        holds other ones such as Ensembl ids. Of several genes with one symbol the one with the largest attribution is taken.
+        Column of ``adata.var`` with the names of genes, the same for every AnnData in ``tables``, where
+        ``adata.var_names`` holds other ones such as Ensembl ids. Of several genes with one symbol the one with the
+        largest attribution is taken.
     key_added
         Prefix of the slots of AnnData.
 
@@ -104,15 +106,17 @@ def rank_targets(
     -------
     :class:`agevi.tl.TargetRanking` with DataFrames; nothing is written, since the tables come from several data sets.
 
-    - ``genes``: ``disease``, ``gene``, ``rank`` (from 1, among druggable genes), ``attribution``, ``signed`` (positive where
-      the gene raises the prediction; NaN where unknown), ``rank_all`` (among all genes of the clock), ``in_top`` (whether it
-      is one of the ``n_shared`` genes of this disease that are compared), ``n_diseases`` (for how many it is).
+    - ``genes``: ``disease``, ``gene``, ``rank`` (from 1, among druggable genes), ``attribution``, ``signed`` (positive
+      where the gene raises the prediction; NaN where unknown), ``rank_all`` (among all genes of the clock), ``in_top``
+      (whether it is one of the ``n_shared`` genes of this disease that are compared), ``n_diseases`` (for how many it
+      is).
     - ``shared``: a row for each gene that is in the top of two diseases or more: ``gene``, ``n_diseases``, their names
-      ``diseases`` joined by ";", ``mean_rank`` (over the diseases that give it an attribution, among the genes that all have), ``p`` (chance to be in
-      the top of as many diseases, Poisson-binomial) and ``padj`` (Benjamini and Hochberg, over all genes in common).
+      ``diseases`` joined by ";", ``mean_rank`` (over the diseases that give it an attribution, among the genes that all
+      have), ``p`` (chance to be in the top of as many diseases, Poisson-binomial) and ``padj`` (Benjamini and Hochberg,
+      over all genes in common).
     - ``overlap``: a row for each pair of diseases, and one for all where there are more: ``diseases``, ``n_diseases``,
-      ``overlap`` (genes in the top of all of these), ``expected`` by chance, ``n_listed`` (genes in each top, joined by ";"),
-      ``n_background``, ``p`` (of this overlap or a larger one) and the ``genes``.
+      ``overlap`` (genes in the top of all of these), ``expected`` by chance, ``n_listed`` (genes in each top, joined by
+      ";"), ``n_background``, ``p`` (of this overlap or a larger one) and the ``genes``.
     - ``enrichment``: the columns of ``method="ora"`` of :func:`agevi.tl.enrich`, where ``group`` is the disease.
     - ``params``: a dictionary.
 
@@ -125,8 +129,8 @@ def rank_targets(
     TypeError
         ``tables``, one of them, ``druggable`` or ``sets`` is of no known kind, or attributions are text.
     ValueError
-        No gene is druggable (with what may be wrong with the names), the diseases share fewer genes than are compared, a
-        gene or disease is named twice or has no name, a file cannot be read, or an argument is out of range.
+        No gene is druggable (with what may be wrong with the names), the diseases share fewer genes than are compared,
+        a gene or disease is named twice or has no name, a file cannot be read, or an argument is out of range.
 
     Warns
     -----
@@ -135,13 +139,13 @@ def rank_targets(
 
     Notes
     -----
-    Genes with the same attribution are ranked in an order of chance, another one for each name of a disease: in one order they
-    would be shared for that reason alone. Diseases are compared on the genes that all of them could rank (``n_background``
-    :math:`= N`), ranked anew among these. With
-    top lists of :math:`n_1, \dots, n_m` genes, the overlap of two is hypergeometric. The number of genes in all :math:`m` lists
-    is the end of a chain: the first :math:`i` lists have :math:`X_i` genes in common, and given it :math:`X_{i+1}` is
-    hypergeometric with :math:`X_i` of :math:`N` genes and :math:`n_{i+1}` draws, which gives its exact distribution. The p
-    value of one gene is that of the sum of :math:`m` independent events with probabilities :math:`n_i / N`.
+    Genes with the same attribution are ranked in an order of chance, another one for each name of a disease: in one
+    order they would be shared for that reason alone. Diseases are compared on the genes that all of them could rank
+    (``n_background`` :math:`= N`), ranked anew among these. With top lists of :math:`n_1, \dots, n_m` genes, the
+    overlap of two is hypergeometric. The number of genes in all :math:`m` lists is the end of a chain: the first
+    :math:`i` lists have :math:`X_i` genes in common, and given it :math:`X_{i+1}` is hypergeometric with :math:`X_i` of
+    :math:`N` genes and :math:`n_{i+1}` draws, which gives its exact distribution. The p value of one gene is that of
+    the sum of :math:`m` independent events with probabilities :math:`n_i / N`.
 
     Examples
     --------
@@ -200,8 +204,8 @@ def _common_ranks(tables: dict[str, pd.DataFrame], n_shared: int) -> pd.DataFram
     if len(tables) > 1 and len(genes) <= n_shared:
         sizes = ", ".join(f"{name!r} {len(table):,}" for name, table in tables.items())
         raise ValueError(
-            f"n_shared={n_shared}, but the tables have {len(genes):,} genes in common ({sizes}); pass a smaller n_shared, or "
-            "attributions of clocks that were trained on the same genes."
+            f"n_shared={n_shared}, but the tables have {len(genes):,} genes in common ({sizes}); pass a smaller "
+            "n_shared, or attributions of clocks that were trained on the same genes."
         )
     shared = {name: table.loc[table.index.isin(genes), "attribution"] for name, table in tables.items()}
     out = pd.DataFrame({name: _ranks(values) for name, values in shared.items()}, index=genes.sort_values())
@@ -209,8 +213,8 @@ def _common_ranks(tables: dict[str, pd.DataFrame], n_shared: int) -> pd.DataFram
     few = few[few < n_shared]
     if len(tables) > 1 and len(few):
         warnings.warn(
-            f"{_checks.listed(few.index)}: only {', '.join(map(str, few))} of the common genes have an attribution other than "
-            f"zero; they are compared instead of n_shared={n_shared}.",
+            f"{_checks.listed(few.index)}: only {', '.join(map(str, few))} of the common genes have an attribution "
+            f"other than zero; they are compared instead of n_shared={n_shared}.",
             UserWarning,
             stacklevel=_checks.stack_depth(),
         )
@@ -257,13 +261,7 @@ def _shared(common: pd.DataFrame, lists: dict[str, set[str]], counts: pd.Series)
 
 
 def at_least(probability: Sequence[float]) -> np.ndarray:
-    """Chance that k or more of some independent events happen, for k from 0 (Poisson-binomial), (n_events + 1,).
-
-    Parameters
-    ----------
-    probability
-        Probability of each event, (n_events,).
-    """
+    """Chance that k or more of independent events happen, for k from 0 (Poisson-binomial), (n_events + 1,)."""
     exactly = np.ones(1)
     for q in probability:
         exactly = np.append(exactly, 0.0) * (1 - q) + np.append(0.0, exactly) * q
@@ -294,17 +292,7 @@ def _overlaps(lists: dict[str, set[str]], n_background: int) -> pd.DataFrame:
 
 
 def overlap_p(overlap: int, sizes: Sequence[int], n_background: int) -> float:
-    """Chance that random lists have ``overlap`` genes or more in common, exactly.
-
-    Parameters
-    ----------
-    overlap
-        Genes that are in all lists.
-    sizes
-        Genes of each list.
-    n_background
-        Genes that the lists are drawn from.
-    """
+    """Chance that random lists of these ``sizes`` have ``overlap`` genes or more in common, exactly."""
     if len(sizes) == 2:
         return float(hypergeom.sf(overlap - 1, n_background, sizes[0], sizes[1]))
     shared = np.arange(max(sizes) + 1)

@@ -22,21 +22,11 @@ BACKGROUNDS = ("model", "all")
 
 @dataclass(frozen=True)
 class Ranking:
-    """The attributions of one group over the genes of the background.
-
-    Attributes
-    ----------
-    group
-        Name of the group.
-    genes
-        Genes of the background.
-    values
-        Attribution of each, (n_genes,), NaN where a gene has none.
-    """
+    """The attributions of one group over the genes of the background."""
 
     group: str
     genes: pd.Index
-    values: np.ndarray
+    values: np.ndarray  # (n_genes,) NaN where a gene has no attribution
 
     @property
     def ranked(self) -> np.ndarray:
@@ -53,22 +43,10 @@ def rankings(
     signed: bool,
     gene_symbols: str | None = None,
 ) -> list[Ranking]:
-    """The attributions of every wanted group over the background.
+    """The attributions of every wanted group over the background: ``"model"``, ``"all"`` or names of genes.
 
-    Parameters
-    ----------
-    adata
-        Annotated data with attributions.
-    keys
-        Their slots.
-    background
-        ``"model"``, ``"all"`` or names of genes.
-    groups
-        Names of groups, None for all.
-    signed
-        Take the mean of the signed values, not of their size.
-    gene_symbols
-        Column of ``adata.var`` with the names of the genes; of genes with one name the largest value is taken.
+    ``signed`` takes the mean of the signed values, not of their size. Of genes with one symbol the largest value is
+    taken.
     """
     if not isinstance(background, Iterable):
         raise TypeError(f"background is a {type(background).__name__}; pass 'model', 'all' or a list of genes.")
@@ -127,21 +105,7 @@ def _over_background(
 def members(
     adata: AnnData, ranking: Ranking, net: pd.DataFrame, sizes: tuple[int, int | None], *, weighted: bool
 ) -> tuple[sp.csr_array, np.ndarray]:
-    """Weights of the genes in the sets of a fitting size, (n_sets, n_genes), and the names of these sets.
-
-    Parameters
-    ----------
-    adata
-        The data, for the message where names differ.
-    ranking
-        The background.
-    net
-        Pairs of set and gene.
-    sizes
-        Fewest and most genes of a set.
-    weighted
-        Take the weights of the pairs, not ones.
-    """
+    """Weights of the genes in the sets of a fitting size, (n_sets, n_genes), and the names of these sets."""
     column = ranking.genes.get_indexer(pd.Index(net["target"]))
     there = column >= 0
     if not there.any():
@@ -156,8 +120,8 @@ def members(
     fits = (size >= low) & (size < shape[1]) & (size <= (shape[1] if high is None else high))
     if not fits.any():
         raise ValueError(
-            f"none of the {len(names):,} sets has between {low:,} and {high or shape[1]:,} genes among the {shape[1]:,} "
-            f"of the background (they have {size.min():,} to {size.max():,}); pass another size_range."
+            f"none of the {len(names):,} sets has between {low:,} and {high or shape[1]:,} genes among the "
+            f"{shape[1]:,} of the background (they have {size.min():,} to {size.max():,}); pass another size_range."
         )
     logger.info("%d of %d sets have a fitting size in group %r.", fits.sum(), len(names), ranking.group)
     return member[np.flatnonzero(fits)], names[fits]

@@ -18,17 +18,7 @@ _BLOCK = 1 << 22  # values of the table of sets that are dense at once
 
 
 def over_represented(ranking: Ranking, member: sp.csr_array, n_top: int) -> pd.DataFrame:
-    """Fisher's test of every set among the top genes.
-
-    Parameters
-    ----------
-    ranking
-        Mean absolute attributions.
-    member
-        Sets x genes, ones where a gene is in a set.
-    n_top
-        Genes to take.
-    """
+    """Fisher's test of every set (a row of ``member``) among the top genes by mean absolute attribution."""
     n_genes = len(ranking.genes)
     n_ranked = int(ranking.ranked.sum())
     if n_top > n_ranked or n_top >= n_genes:
@@ -72,19 +62,7 @@ def over_represented(ranking: Ranking, member: sp.csr_array, n_top: int) -> pd.D
 def fisher(
     overlap: np.ndarray, size: np.ndarray, n_top: int, n_background: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One-sided p value of Fisher's exact test, odds ratio and combined score in Enrichr's convention, each (n_sets,).
-
-    Parameters
-    ----------
-    overlap
-        Top genes in each set.
-    size
-        Genes of each set.
-    n_top
-        Top genes.
-    n_background
-        All genes.
-    """
+    """p, odds ratio and combined score of each set by Fisher's exact test, one-sided, as Enrichr computes them."""
     p = hypergeom.sf(overlap - 1, n_background, size, n_top).clip(0, 1)
     only_set, only_top = size - overlap, n_top - overlap
     neither = n_background - size - only_top
@@ -98,39 +76,19 @@ def fisher(
 
 
 def combined_score(log_p: np.ndarray, odds_ratio: np.ndarray) -> np.ndarray:
-    """Minus the natural logarithm of p, times the odds ratio.
-
-    Parameters
-    ----------
-    log_p
-        Natural logarithm of the p value.
-    odds_ratio
-        Odds ratio.
-    """
+    """Minus the natural logarithm of p, times the odds ratio."""
     return np.abs(log_p) * odds_ratio
 
 
 def scored(ranking: Ranking, member: sp.csr_array, method: str, seed: int) -> pd.DataFrame:
-    """Score and p value of every set from decoupler's method on the ranked genes.
-
-    Parameters
-    ----------
-    ranking
-        Mean signed attributions.
-    member
-        Sets x genes, the weights of the genes in the sets.
-    method
-        ``"gsea"`` or ``"ulm"``.
-    seed
-        Seed of the permutations, not 0.
-    """
+    """Score and p value of every set, whose weights ``member`` holds, from decoupler's method on the ranked genes."""
     import decoupler as dc  # takes a second
 
     n_ranked, n_genes = np.count_nonzero(ranking.values), len(ranking.values)
     if n_ranked < _RANKED * n_genes:
         raise ValueError(
-            f"method={method!r} ranks all genes, but {n_ranked:,} of {n_genes:,} have an attribution other than zero in "
-            f"group {ranking.group!r}; use method='ora'."
+            f"method={method!r} ranks all genes, but {n_ranked:,} of {n_genes:,} have an attribution other than zero "
+            f"in group {ranking.group!r}; use method='ora'."
         )
     values = ranking.values[None]
     if method == "gsea":

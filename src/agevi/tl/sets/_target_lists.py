@@ -26,19 +26,7 @@ _SEVERAL = r"[|;]"  # DrugCentral writes the genes of a complex as "PTGS1|PTGS2"
 
 
 def read_attributions(tables: Any, group: str, key_added: str, gene_symbols: str | None) -> dict[str, pd.DataFrame]:
-    """The genes that each clock knows, with ``attribution`` (the size) and ``signed``, indexed by gene.
-
-    Parameters
-    ----------
-    tables
-        AnnData, DataFrame or Series by name.
-    group
-        Group of the attribution. With ``"all"``, a table of one group is taken as it is.
-    key_added
-        Prefix of the slots of an AnnData.
-    gene_symbols
-        Column of ``var`` of an AnnData with the names of genes.
-    """
+    """The genes that each clock knows, with ``attribution`` (the size) and ``signed``, indexed by gene."""
     _keys.check(key_added, "key_added")
     if not isinstance(tables, Mapping) or isinstance(tables, pd.Series | pd.DataFrame):
         raise TypeError(
@@ -82,7 +70,8 @@ def _one(value: Any, name: str, group: str, key_added: str, gene_symbols: str | 
     if out.index.has_duplicates:
         twice = out.index[out.index.duplicated()]
         raise ValueError(
-            f"tables[{name!r}] has {len(twice):,} genes twice (e.g. {_checks.listed(twice, 3)}); a gene has one attribution."
+            f"tables[{name!r}] has {len(twice):,} genes twice (e.g. {_checks.listed(twice, 3)}); a gene has one "
+            "attribution."
         )
     if not (out["attribution"] > 0).any():
         raise ValueError(f"tables[{name!r}] has no gene with an attribution other than zero, so none can be ranked.")
@@ -111,8 +100,8 @@ def _from_frame(table: pd.DataFrame, name: str, group: str) -> pd.DataFrame:
     missing = [column for column in ("gene", "attribution") if column not in table]
     if missing:
         raise KeyError(
-            f"tables[{name!r}] has no column {missing[0]!r}; pass what agevi.get.attribution_df returns, or a Series of "
-            f"values by gene. Available: {_checks.listed(table.columns)}."
+            f"tables[{name!r}] has no column {missing[0]!r}; pass what agevi.get.attribution_df returns, or a Series "
+            f"of values by gene. Available: {_checks.listed(table.columns)}."
         )
     if "group" in table and (table["group"].nunique() > 1 or group != "all"):
         known = list(dict.fromkeys(table["group"].astype(str)))
@@ -134,28 +123,23 @@ def _numbers(values: pd.Series, where: str) -> pd.Series:
 
 
 def read_druggable(druggable: Any) -> pd.Index | None:
-    """Names of genes that drugs act on, None for no filter.
-
-    Parameters
-    ----------
-    druggable
-        Path of a text file with a gene in each line or of a table, a table with a column of genes, or names. Missing
-        names are left out.
-    """
+    """Names of genes that drugs act on, without missing ones; None for no filter."""
     if druggable is None:
         return None
     if isinstance(druggable, str | os.PathLike):
         path = Path(druggable)
         if not path.is_file():
             raise FileNotFoundError(
-                f"druggable={str(path)!r} is not a file; pass the path of a list or table of genes, or their names in a list."
+                f"druggable={str(path)!r} is not a file; pass the path of a list or table of genes, or their names in "
+                "a list."
             )
         druggable = _read(path)
     if isinstance(druggable, pd.DataFrame):
         druggable = druggable[_gene_column(druggable)]
     if not isinstance(druggable, Iterable):
         raise TypeError(
-            f"druggable is a {type(druggable).__name__}; pass the path of a list or table of genes, or their names in a list."
+            f"druggable is a {type(druggable).__name__}; pass the path of a list or table of genes, or their names in "
+            "a list."
         )
     names = pd.Series(list(druggable), dtype=object).dropna().astype(str).str.split(_SEVERAL).explode().str.strip()
     genes = pd.Index(names[names != ""].unique())
@@ -184,8 +168,8 @@ def _read(path: Path) -> pd.DataFrame | list[str]:
     tabs = next((line for line in lines if "\t" in line.strip()), None)
     if tabs is not None:
         raise ValueError(
-            f"druggable={str(path)!r} has a line with tabs ({tabs[:60]!r}), and a list has a gene in each line; if it is "
-            f"a table, call its column of genes {GENE_COLUMNS[0]!r}."
+            f"druggable={str(path)!r} has a line with tabs ({tabs[:60]!r}), and a list has a gene in each line; if it "
+            f"is a table, call its column of genes {GENE_COLUMNS[0]!r}."
         )
     return lines
 
@@ -214,35 +198,26 @@ def _gene_column(table: pd.DataFrame) -> Any:
     found = next((lower[name] for name in GENE_COLUMNS if name in lower), None)
     if found is None:
         raise KeyError(
-            f"druggable has no column of genes ({', '.join(map(repr, GENE_COLUMNS))}, in any case); rename it, or pass the "
-            f"names in a list. Available: {_checks.listed(table.columns)}."
+            f"druggable has no column of genes ({', '.join(map(repr, GENE_COLUMNS))}, in any case); rename it, or pass "
+            f"the names in a list. Available: {_checks.listed(table.columns)}."
         )
     return found
 
 
 def keep_druggable(table: pd.DataFrame, druggable: pd.Index, name: str) -> pd.DataFrame:
-    """The genes of a table that drugs act on, or a message on what may be wrong with the names.
-
-    Parameters
-    ----------
-    table
-        Attributions indexed by gene.
-    druggable
-        Names.
-    name
-        The table's name.
-    """
+    """The genes of a table that drugs act on, or a message on what may be wrong with the names."""
     kept = table[table.index.isin(druggable)]
     if (kept["attribution"] > 0).any():
         return kept
     given = (
-        f"none of the {len(druggable):,} genes of druggable (e.g. {_checks.listed(druggable, 2)}) is among the {len(table):,} "
-        f"genes of tables[{name!r}] (e.g. {_checks.listed(table.index, 2)})"
+        f"none of the {len(druggable):,} genes of druggable (e.g. {_checks.listed(druggable, 2)}) is among the "
+        f"{len(table):,} genes of tables[{name!r}] (e.g. {_checks.listed(table.index, 2)})"
     )
     if len(kept):
         raise ValueError(
-            f"all {len(kept):,} genes of druggable that tables[{name!r}] has (e.g. {_checks.listed(kept.index, 2)}) have an "
-            "attribution of zero, so none can be ranked; a sparse clock uses few genes. Attribute a clock that uses more."
+            f"all {len(kept):,} genes of druggable that tables[{name!r}] has (e.g. {_checks.listed(kept.index, 2)}) "
+            "have an attribution of zero, so none can be ranked; a sparse clock uses few genes. Attribute a clock "
+            "that uses more."
         )
     ours, theirs = kind_of_name(table.index[0]), kind_of_name(druggable[0])
     if ours == "CpG sites":
@@ -263,6 +238,7 @@ def keep_druggable(table: pd.DataFrame, druggable: pd.Index, name: str) -> pd.Da
         )
     if difference == "case":
         raise ValueError(
-            f"{given}; the names differ in case, as mouse and human symbols do. Pass targets of the species of the data."
+            f"{given}; the names differ in case, as mouse and human symbols do. Pass targets of the species of the "
+            "data."
         )
     raise ValueError(f"{given}. Pass the gene names that the clock was trained with.")

@@ -25,43 +25,21 @@ _EQUAL = 1e-9  # relative difference below which numbers are equal but for round
 
 @dataclass(frozen=True)
 class Units:
-    """The samples that have an age.
+    """The samples that have an age."""
 
-    Attributes
-    ----------
-    age
-        Age of every sample, (n_samples,).
-    subject
-        Subject of every sample as a number from 0, (n_samples,), rising.
-    of_cell
-        Sample of every labelled cell, (n_labelled_cells,).
-    labelled
-        Whether a cell has an age, (n_cells,).
-    """
-
-    age: np.ndarray
-    subject: np.ndarray
-    of_cell: np.ndarray
-    labelled: np.ndarray
+    age: np.ndarray  # (n_samples,)
+    subject: np.ndarray  # (n_samples,) number of its subject from 0, rising
+    of_cell: np.ndarray  # (n_labelled_cells,) position of its sample
+    labelled: np.ndarray  # (n_cells,) whether a cell has an age
 
 
 @dataclass(frozen=True)
 class Sums:
-    """All that correlations with a value per sample need to know of the components.
+    """All that correlations with a value per sample need to know of the components."""
 
-    Attributes
-    ----------
-    values
-        Sums over the rows of a sample of each component minus its mean, (n_samples, n_components).
-    squares
-        Sum of the squares of each component minus its mean, (n_components,), 0 where it does not vary.
-    n_rows
-        Rows (cells, or 1) of each sample, (n_samples,).
-    """
-
-    values: np.ndarray
-    squares: np.ndarray
-    n_rows: np.ndarray
+    values: np.ndarray  # (n_samples, n_components) sums over a sample's rows of each component minus its mean
+    squares: np.ndarray  # (n_components,) sum of squares of each component minus its mean, 0 where it does not vary
+    n_rows: np.ndarray  # (n_samples,) rows: cells, or 1
 
 
 def age_correlation(
@@ -202,15 +180,7 @@ def age_correlation(
 
 
 def labelled_units(adata: AnnData, age_key: str, subject_key: str, sample_key: str | None) -> Units:
-    """The samples with an age, ordered by subject.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    age_key, subject_key, sample_key
-        Columns of ``adata.obs``.
-    """
+    """The samples with an age, ordered by subject."""
     of_cell = _checks.ages(adata, age_key, min_age=-np.inf, clock=_keys.clock_of(adata.uns, age_key))
     subject, sample = _checks.units(adata, subject_key, sample_key)
     age = _checks.age_per_unit(of_cell, sample, age_key, is_sample=sample is not subject).dropna()
@@ -233,17 +203,7 @@ def labelled_units(adata: AnnData, age_key: str, subject_key: str, sample_key: s
 
 
 def component_sums(matrix: Any, units: Units, level: str) -> tuple[Sums, Sums]:
-    """Sums of every component, and of its ranks, per sample.
-
-    Parameters
-    ----------
-    matrix
-        Array or sparse matrix, (n_labelled_cells, n_components).
-    units
-        The samples of the cells.
-    level
-        ``"sample"`` takes the mean of a sample as its one row.
-    """
+    """Sums of every component and of its ranks per sample; at the level of samples each mean is one row."""
     n_units = len(units.age)
     n_cells = np.bincount(units.of_cell, minlength=n_units)
     of_row, n_rows = units.of_cell, n_cells
@@ -273,15 +233,7 @@ def _columns(matrix: Any) -> Iterator[np.ndarray]:
 
 
 def correlations(age: np.ndarray, sums: Sums) -> np.ndarray:
-    """Pearson correlation over all rows of ages with every component, (n_draws, n_components), NaN without variance.
-
-    Parameters
-    ----------
-    age
-        Age of every sample in each draw, (n_draws, n_samples).
-    sums
-        The components.
-    """
+    """Pearson correlation of ages (n_draws, n_samples) with components over all rows, (n_draws, n_components)."""
     centred = age - age.mean()  # keeps the squares below small, so that their difference is exact
     total = sums.n_rows.sum()
     spread = np.square(centred) @ sums.n_rows - np.square(centred @ sums.n_rows) / total  # n_draws
@@ -292,19 +244,7 @@ def correlations(age: np.ndarray, sums: Sums) -> np.ndarray:
 
 
 def permuted_best(units: Units, sums: Sums, n_permutations: int, rng: np.random.Generator) -> np.ndarray:
-    """Largest absolute correlation of all components in each permutation, (n_permutations,).
-
-    Parameters
-    ----------
-    units
-        Ages and subjects of the samples.
-    sums
-        The components.
-    n_permutations
-        Permutations.
-    rng
-        Generator.
-    """
+    """Largest absolute correlation of all components in each permutation, (n_permutations,)."""
     varying = Sums(sums.values[:, sums.squares > 0], sums.squares[sums.squares > 0], sums.n_rows)
     step = max(1, _VALUES // max(varying.values.shape))
     best = []
@@ -315,17 +255,7 @@ def permuted_best(units: Units, sums: Sums, n_permutations: int, rng: np.random.
 
 
 def permuted_ages(units: Units, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Ages after subjects exchanged their means, and the samples of a subject their deviations, (n, n_samples).
-
-    Parameters
-    ----------
-    units
-        Ages and subjects of the samples.
-    n
-        Permutations.
-    rng
-        Generator.
-    """
+    """Ages after subjects exchanged their means, and the samples of a subject their deviations, (n, n_samples)."""
     means = np.bincount(units.subject, weights=units.age) / np.bincount(units.subject)
     age = rng.permuted(np.tile(means, (n, 1)), axis=1)[:, units.subject]
     deviation = units.age - means[units.subject]

@@ -39,12 +39,12 @@ def trend_test(
     key_added: str = _keys.DEFAULT_KEY,
     copy: bool = False,
 ) -> AnnData | None:
-    """Trend of predicted ages along an ordered covariate: rank correlation, and slope in the unit of age per unit of order.
+    """Trend of predicted ages along an ordered covariate: rank correlation, and slope in ages per unit of order.
 
     The samples of :func:`agevi.tl.aggregate_subjects` are compared, never cells. A positive Spearman correlation says
-    that predicted ages rise along the order. ``p`` is the share of permutations of the order whose correlation is as far
-    from zero. Only samples that did not shape the clock count: out_of_fold, test and new. The test does not see what else
-    changes along the order, such as a batch for each day, nor whether the cells age or only look older. With
+    that predicted ages rise along the order. ``p`` is the share of permutations of the order whose correlation is as
+    far from zero. Only samples that did not shape the clock count: out_of_fold, test and new. The test does not see
+    what else changes along the order, such as a batch for each day, nor whether the cells age or only look older. With
     ``groupby`` the p values are not corrected for the number of groups.
 
     Parameters
@@ -79,11 +79,12 @@ def trend_test(
     None, or the copy. Sets:
 
     ``adata.uns[f"{key_added}_trend"]``
-        DataFrame with the columns ``groupby`` ("overall", or the column), ``group``, ``n`` (samples), ``n_subjects`` and
-        ``n_levels`` (different values of the order; all int64), ``spearman``, ``slope`` (least squares; per step where
-        levels are counted), both with their intervals ``_low`` and ``_high``, and ``p`` (two-sided, of ``spearman``).
-        Groups of fewer than 3 samples or of one level have NaN; so have intervals of fewer than 3 subjects or no draws, and
-        ``spearman`` and ``p`` where all predictions are equal. :func:`agevi.get.trend_df` returns it.
+        DataFrame with the columns ``groupby`` ("overall", or the column), ``group``, ``n`` (samples), ``n_subjects``
+        and ``n_levels`` (different values of the order; all int64), ``spearman``, ``slope`` (least squares; per step
+        where levels are counted), both with their intervals ``_low`` and ``_high``, and ``p`` (two-sided, of
+        ``spearman``). Groups of fewer than 3 samples or of one level have NaN; so have intervals of fewer than 3
+        subjects or no draws, and ``spearman`` and ``p`` where all predictions are equal. :func:`agevi.get.trend_df`
+        returns it.
     ``adata.uns[f"{key_added}_trend_params"]``
         The arguments, the names of counted ``levels``, and ``n_left_out``, the samples of role train, validation or
         recalibration.
@@ -102,10 +103,10 @@ def trend_test(
     -----
     Samples of a subject are not exchangeable with those of others. As in :func:`agevi.tl.age_correlation` each
     permutation lets subjects exchange the mean of their (ranked) orders, and the samples of a subject exchange their
-    deviations from it. For one sample per subject that permutes subjects; for subjects that were all followed over
-    the same days it permutes days within subjects; for several samples of one dose per subject it permutes the doses of
-    subjects. With one subject, such as one line of cells over time, samples are permuted within it, and what is
-    shown is a trend of this line.
+    deviations from it. For one sample per subject that permutes subjects; for subjects that were all followed over the
+    same days it permutes days within subjects; for several samples of one dose per subject it permutes the doses of
+    subjects. With one subject, such as one line of cells over time, samples are permuted within it, and what is shown
+    is a trend of this line.
 
     Examples
     --------
@@ -127,8 +128,8 @@ def trend_test(
     samples, levels, n_left_out = samples_in_order(adata, order_key, groupby, keys=keys, sample_key=sample_key)
     if samples["order"].nunique() < 2:
         raise ValueError(
-            f"order_key={order_key!r} is {str(samples['level'].iloc[0])!r} in all {len(samples)} samples that count; a trend "
-            "needs two levels or more."
+            f"order_key={order_key!r} is {str(samples['level'].iloc[0])!r} in all {len(samples)} samples that count; a "
+            "trend needs two levels or more."
         )
     seed = int(generator.integers(2**32))  # the same draws for both intervals
     rows = []
@@ -165,31 +166,19 @@ def trend_test(
 def samples_in_order(
     adata: AnnData, order_key: str, groupby: str | None, *, keys: _keys.Keys, sample_key: str | None = None
 ) -> tuple[pd.DataFrame, list[str] | None, int]:
-    """The held-out samples that have a prediction and a place in the order.
+    """The held-out samples that have a prediction and a place in the order, by subject table and columns.
 
-    Parameters
-    ----------
-    adata
-        Annotated data with the subject table.
-    order_key, groupby
-        Columns of the table or of ``adata.obs``.
-    keys
-        Slots of the predictions.
-    sample_key
-        Column with the sample; default: that of the predictions.
-
-    Returns
-    -------
-    DataFrame with the columns ``subject``, ``predicted``, ``order`` (float64), ``level`` (as the column has it) and
-    ``group``; the names of the levels where these are counted; and the samples that shaped the clock.
+    Returns a table with ``subject``, ``predicted``, ``order`` (float64), ``level`` (as the column has it) and
+    ``group``, the names of the levels where these are counted, and the number of samples left out because they shaped
+    the clock.
     """
     table = _subjects.subject_table(adata, keys)
     given = sample_values(adata, table, order_key, "order_key", keys=keys, sample_key=sample_key)
     where = f"adata.uns[{keys.subjects!r}]" if order_key in table else "adata.obs"
     if given.isna().all():
         raise ValueError(
-            f"order_key={order_key!r} has no values in {where}: it is missing in all {len(given)} samples. Fill the column "
-            "in, or name another."
+            f"order_key={order_key!r} has no values in {where}: it is missing in all {len(given)} samples. Fill the "
+            "column in, or name another."
         )
     if isinstance(given.dtype, pd.CategoricalDtype):
         present = table[order_key] if order_key in table else adata.obs[order_key]
@@ -211,7 +200,8 @@ def samples_in_order(
         raise ValueError(
             f"{n} samples of the roles {_checks.listed(_keys.HELD_OUT_ROLES)} have a prediction and a value of "
             f"order_key={order_key!r}, and a trend needs {MIN_SAMPLES} (roles there: "
-            f"{_checks.listed(sorted(set(table['role'])))}). Predict held-out samples; train and validation shaped the clock."
+            f"{_checks.listed(sorted(set(table['role'])))}). Predict held-out samples; train and validation shaped the "
+            "clock."
         )
     levels = None
     if isinstance(given.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(given.cat.categories):
@@ -275,13 +265,7 @@ def _estimates(samples: pd.DataFrame, level: float, n_boot: int, seed: int) -> d
 
 
 def slope(order: np.ndarray, predicted: np.ndarray) -> float:
-    """Slope of the least-squares line, NaN where the order is constant.
-
-    Parameters
-    ----------
-    order, predicted
-        Values of every sample, (n_samples,).
-    """
+    """Slope of the least-squares line, NaN where the order is constant."""
     if np.ptp(order) == 0:
         return np.nan
     centred = order - order.mean()
@@ -289,17 +273,7 @@ def slope(order: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def permutation_p(samples: pd.DataFrame, n_permutations: int, rng: np.random.Generator) -> float:
-    """Two-sided p value of Spearman's correlation, NaN where predictions are constant.
-
-    Parameters
-    ----------
-    samples
-        Columns ``subject``, ``order`` and ``predicted``.
-    n_permutations
-        Permutations.
-    rng
-        Generator.
-    """
+    """Two-sided p value of Spearman's correlation, NaN where predictions are constant."""
     codes = pd.factorize(samples["subject"].astype(str), sort=True)[0]
     rows = np.argsort(codes, kind="stable")
     n, predicted = len(rows), rankdata(samples["predicted"].to_numpy(dtype=np.float64)[rows])
