@@ -22,8 +22,8 @@ import torch
 import agevi
 from agevi.tl.validate import _null
 from agevi.tl.validate._baselines import make_units, profiles, ridge_ages, shuffled_ages
-from agevi.tl.validate._folds import make_cohort
-from agevi.tl.validate._plan import stream
+from agevi.tl.validate._cohort import make_cohort
+from agevi.tl.validate._jobs import stream
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
 MLP = (agevi.model.MLPClock, {"model_kwargs": {"n_hidden": [8]}, "train_kwargs": {"max_epochs": 8}})

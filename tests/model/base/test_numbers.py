@@ -275,7 +275,7 @@ SHORT = {
 def test_recipes_and_clocks_of_every_class_are_recognised(cls, features):
     """What cross_validate stores of a class and its arguments is what a clock made with these says of itself."""
     from agevi.tl.validate._cross_validate import fingerprint_of
-    from agevi.tl.validate._joined import recipe_of
+    from agevi.tl.validate._recipe import recipe_of
 
     adata = agevi.datasets.simulate_cohort(n_subjects=8, n_cells=5, n_genes=30)
     setup = {} if features is None else {"features": list(adata.var_names[:features])}

@@ -96,7 +96,7 @@ def test_a_row_equals_the_same_steps_by_hand(studied):
     train = adata[role == "train"].copy()
     train.obs["agevi_split"] = "train"
     row = make_rows(KEYS, n_train=train.n_obs, n_genes=40, defaults=False, **SMALL | {"rows": ["mlp [500, 500]"]})[0]
-    from agevi.tl.validate._plan import FITS, stream
+    from agevi.tl.validate._jobs import FITS, stream
 
     seed = int(stream(0, FITS).generate_state(1)[0] >> 1)
     cls = row.recipe.model_cls

@@ -9,7 +9,7 @@ import agevi
 from agevi.model import ElasticNetClock, PLSClock, PoissonVAE
 from agevi.tl import compare_models, cross_validate, tune
 from agevi.tl.validate._arguments import as_called, with_layer
-from agevi.tl.validate._recipe import make_recipe
+from agevi.tl.validate._recipe import recipe_of
 from tests.test_gates import check_style, set_obs
 from tests.tl.tuning.spied import KEYS, quiet_optuna  # noqa: F401
 
@@ -111,7 +111,7 @@ def test_errors_of_the_constructor_and_of_training_too(cohort):
     ],
 )
 def test_arguments_inside_those_of_a_tool(message, expected):
-    recipe = make_recipe(PoissonVAE, KEYS, None, None, None)
+    recipe = recipe_of(PoissonVAE, KEYS, None, None, None)
     with pytest.raises(ValueError, match="") as raised, as_called(recipe):
         raise ValueError(message)
     assert raised.value.args == (expected,)

@@ -14,8 +14,8 @@ from agevi.tl.validate._baselines import (
     ridge_ages,
     shuffled_ages,
 )
-from agevi.tl.validate._folds import make_cohort
-from agevi.tl.validate._plan import stream
+from agevi.tl.validate._cohort import make_cohort
+from agevi.tl.validate._jobs import stream
 
 SETUP = {"age_key": "age", "subject_key": "donor", "sample_key": None, "min_age": -1.0, "age_unit": "years"}
 

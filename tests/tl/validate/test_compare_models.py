@@ -230,8 +230,8 @@ CASES = {
     "reserved name": ({"models": {"median age": AllClock}}, ValueError, "the name 'median age', which the leaderboard has already"),
     "arguments in a list": ({"models": {"a": (AllClock, [1])}}, TypeError, "models['a'] holds a list; pass a dictionary"),
     "misspelt": ({"models": {"a": (AllClock, {"n_latnt": 1})}}, TypeError, "'n_latnt', which AllClock does not take; closest: 'n_latent'"),
-    "times": ({"n_null_linear": -1}, ValueError, "n_null_linear=-1 is not a number of times"),
-    "fold times": ({"null_folds": 0.5}, ValueError, "null_folds=0.5 is not a number of times"),
+    "times": ({"n_null_linear": -1}, ValueError, "n_null_linear=-1 is out of range; pass a whole number, 0 or more"),
+    "fold times": ({"null_folds": 0.5}, TypeError, "null_folds=0.5 is a float; pass a whole number"),
     "column": ({"age_key": "Age"}, KeyError, "closest: 'age'"),
     "values": ({"change": lambda a: setattr(a, "X", a.X.log1p())}, ValueError, "the pseudobulk ridge normalises raw counts itself"),
 }  # fmt: skip

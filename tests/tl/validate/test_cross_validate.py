@@ -10,7 +10,7 @@ import pytest
 
 import agevi
 from agevi.model import PoissonVAE
-from agevi.tl.validate import _fold_run
+from agevi.tl.validate import _fit_fold
 from tests.conftest import QUIET
 from tests.tl.clocks import AllClock, MeanClock, SumClock
 
@@ -161,9 +161,9 @@ def test_nothing_else_is_touched(cohort, monkeypatch):
     obs, uns, x = cohort.obs.copy(), dict(cohort.uns), cohort.X
     before = x.copy()
     copies = []
-    made = _fold_run.FoldData.cells
+    made = _fit_fold.FoldData.cells
     monkeypatch.setattr(
-        _fold_run.FoldData, "cells", lambda self, rows: copies.append(weakref.ref(out := made(self, rows))) or out
+        _fit_fold.FoldData, "cells", lambda self, rows: copies.append(weakref.ref(out := made(self, rows))) or out
     )
     agevi.tl.cross_validate(cohort, PoissonVAE, **KEYS, n_folds=2, **SMALL, setup_kwargs={"layer": "counts"})
     gc.collect()

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import agevi
-from agevi.tl.validate import _fold_run
-from agevi.tl.validate._folds import make_cohort
-from agevi.tl.validate._plan import make_job, read_data, stream
-from agevi.tl.validate._recipe import make_recipe
+from agevi.tl.validate import _fit_fold
+from agevi.tl.validate._cohort import make_cohort
+from agevi.tl.validate._jobs import make_job, read_data, stream
+from agevi.tl.validate._recipe import recipe_of
 from agevi.tl.validate._run_jobs import run_jobs
 from tests.conftest import QUIET
 from tests.tl.clocks import AllClock, MeanClock
@@ -21,7 +21,7 @@ SMALL = ({"n_hidden": [8], "n_latent": 2, "n_head": [4], "train_unit": "cell"}, 
 
 
 def jobs_of(adata, cls, model_kwargs=None, train_kwargs=None, n_folds=3, **arguments):
-    recipe = make_recipe(cls, KEYS, None, model_kwargs, train_kwargs)
+    recipe = recipe_of(cls, KEYS, None, model_kwargs, train_kwargs)
     cohort = make_cohort(
         adata, recipe.full_setup, n_folds=n_folds, fold_key=None, stratify_by=None, train_on=None, seed=stream(0, 0)
     )
@@ -65,9 +65,9 @@ def test_threads_of_one_process_take_turns(cohort, monkeypatch):
         most.append(len(running))
         threading.Event().wait(0.05)
         running.pop()
-        return _fold_run.FoldResult(np.zeros(len(job.test), np.float32))
+        return _fit_fold.FoldResult(np.zeros(len(job.test), np.float32)), None
 
-    monkeypatch.setattr(_fold_run, "_fit_and_predict", fit)
+    monkeypatch.setattr(_fit_fold, "_single", fit)
     with joblib.parallel_config("threading", n_jobs=3):
         assert len(run_jobs(jobs_of(cohort, AllClock))) == 3
     assert most == [1, 1, 1]
@@ -92,7 +92,7 @@ def test_trained_on_other_ages(cohort):
 @pytest.fixture
 def elsewhere(monkeypatch):
     """After the call, a fold that is run in this process fails."""
-    return lambda: monkeypatch.setattr(_fold_run, "_fit_and_predict", None)
+    return lambda: monkeypatch.setattr(_fit_fold, "_single", None)
 
 
 def assert_same(here, there):

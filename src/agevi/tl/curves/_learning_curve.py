@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-import agevi
 from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi.tl.curves._levels import CELLS, SUBJECTS, Level, kept_cells, kept_subjects, make_levels, training_subjects
 from agevi.tl.curves._rows import COVERAGE, Point, Resampler, curve_table, verdict
 from agevi.tl.validate._arguments import with_layer
 from agevi.tl.validate._baselines import Units, make_units
-from agevi.tl.validate._checkpoint import Checkpoint, seed_of
-from agevi.tl.validate._fold_run import FoldJob, FoldResult
-from agevi.tl.validate._folds import Cohort, make_cohort
-from agevi.tl.validate._joined import recipe_of
-from agevi.tl.validate._plan import CURVE, FOLDS, check_data, make_job, read_data, run_fingerprint, stream
-from agevi.tl.validate._recipe import Recipe, plain
+from agevi.tl.validate._checkpoint import seed_of
+from agevi.tl.validate._cohort import Cohort, make_cohort
+from agevi.tl.validate._fit_fold import FoldJob, FoldResult
+from agevi.tl.validate._jobs import CURVE, FOLDS, check_data, make_job, open_checkpoint, read_data, stream
+from agevi.tl.validate._recipe import Recipe, recipe_of
 from agevi.tl.validate._run_jobs import run_jobs
 
 logger = logging.getLogger(__name__)
@@ -155,22 +153,15 @@ def learning_curve(  # noqa: PLR0913
     )
     levels = _levels(cohort, n_subjects, n_cells)
     jobs = _all_jobs(cohort, recipe, levels, n_repeats, seed)
-    data, store = read_data(adata, setup, cohort), None
-    if checkpoint_dir is not None:
-        parts: dict[str, Any] = {"n_subjects": n_subjects, "n_cells": n_cells, "n_repeats": n_repeats}
-        store = Checkpoint(checkpoint_dir, {"tool": NOUN} | run_fingerprint(data, cohort, recipe, seed=seed, **parts))
+    data = read_data(adata, setup, cohort)
+    parts: dict[str, Any] = {"tool": NOUN, "n_subjects": n_subjects, "n_cells": n_cells, "n_repeats": n_repeats}
+    store = open_checkpoint(checkpoint_dir, data, cohort, recipe, seed=seed, **parts)
     flat = [job for fits in jobs.values() for job in fits]
     found = run_jobs([(data, job) for job in flat], n_jobs=n_jobs, checkpoints=[store] * len(flat))
     results = iter(found)
     fits = {key: (of_level, [next(results) for _ in of_level]) for key, of_level in jobs.items()}
     out = written_to(adata, copy=copy)
-    record = {
-        "params": plain(arguments | {"seed": seed}),
-        "model": recipe.model_cls.__name__,
-        **({"members": ";".join(m.model_cls.__name__ for m in recipe.members)} if recipe.members else {}),
-        "version": agevi.__version__,
-        "age_unit": setup["age_unit"],
-    }
+    record = recipe.record(arguments, seed) | {"age_unit": setup["age_unit"]}
     _write(out, slots, _curves(cohort, levels, fits), cohort, record, stream(seed, CURVE))
     return out if copy else None
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from agevi import _checks
-from agevi.tl.validate._folds import Cohort
+from agevi.tl.validate._cohort import Cohort
 
 SUBJECTS, CELLS = "subjects", "cells"
 _LEAST = {SUBJECTS: 8, CELLS: 5}

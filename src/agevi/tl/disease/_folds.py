@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import delayed
 
 from agevi import _keys
-from agevi._progress import progress, silent
-from agevi._threads import threads
 from agevi.model.base._seed import as_seed
 from agevi.model.transfer import CaseControlClassifier
 from agevi.tl.disease._rows import NETWORKS, Samples, linear_probabilities
-from agevi.tl.validate._fold_run import ALONE
+from agevi.tl.validate._fit_fold import alone
 from agevi.tl.validate._run_jobs import in_parallel
 
 _LEAST_VALIDATION = 2
@@ -78,21 +75,17 @@ def _roles(case: pd.Series, held_out: pd.Series, share: float, rng: np.random.Ge
 def fit_folds(fits: Fits, folds: Sequence[Fold], n_jobs: int | None) -> list[np.ndarray]:
     """Probabilities of the held-out samples of every fold, (n_rows, n_held_out) each."""
     words = [f"transfer, repeat {fold.repeat + 1}, fold {fold.number + 1}" for fold in folds]
-    parallel = in_parallel(n_jobs)
     found: dict[int, np.ndarray] = {}
-    with progress(len(folds), words[0], "folds") as bar:
-        for i, probability in parallel(delayed(_fit_fold)(i, fits, fold) for i, fold in enumerate(folds)):
-            found[i] = probability
-            bar.step(done=words[i])
-            bar.doing(next((words[k] for k in range(len(folds)) if k not in found), words[i]))
-    return [found[i] for i in range(len(folds))]
+    jobs = {i: (fits, fold) for i, fold in enumerate(folds)}
+    in_parallel(_fit_fold, jobs, words, "folds", n_jobs, found.__setitem__)
+    return [found[i] for i in jobs]
 
 
-def _fit_fold(number: int, fits: Fits, fold: Fold) -> tuple[int, np.ndarray]:
-    """All rows of one fold, which has a number; one thread, so that results do not depend on where it runs."""
-    with ALONE, silent(), threads(1):
+def _fit_fold(fits: Fits, fold: Fold) -> np.ndarray:
+    """Probabilities of the held-out samples from all rows, (n_rows, n_held_out)."""
+    with alone():
         clock = fits.clock if fits.clock_kwargs is None else _refitted(fits, fold)
-        return number, np.stack(
+        return np.stack(
             [
                 _network(fits, clock, row, fold)
                 if row in NETWORKS

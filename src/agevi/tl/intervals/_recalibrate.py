@@ -16,7 +16,7 @@ from agevi.metrics._regression import check_level
 from agevi.tl.intervals import _recalibration as kernel
 from agevi.tl.intervals import _recalibration_said as said
 from agevi.tl.predict._evaluate_by import sample_values
-from agevi.tl.validate._plan import check_outputs
+from agevi.tl.validate._jobs import check_outputs
 
 logger = logging.getLogger(__name__)
 

@@ -35,9 +35,9 @@ from agevi.tl.neuron_clock._rows import (
 )
 from agevi.tl.validate._baselines import make_units, median_ages, profiles, ridge_ages
 from agevi.tl.validate._checkpoint import Checkpoint, seed_of
-from agevi.tl.validate._fold_run import FoldData, FoldJob
-from agevi.tl.validate._folds import Cohort, make_cohort
-from agevi.tl.validate._plan import FITS, FOLDS, check_data, read_data, run_fingerprint, stream
+from agevi.tl.validate._cohort import Cohort, make_cohort
+from agevi.tl.validate._fit_fold import FoldData, FoldJob
+from agevi.tl.validate._jobs import FITS, FOLDS, check_data, open_checkpoint, read_data, stream
 from agevi.tl.validate._recipe import plain
 from agevi.tl.validate._run_jobs import run_jobs
 
@@ -290,10 +290,9 @@ class _Study:
 
     def _store(self, row: StudyRow, data: FoldData) -> Checkpoint | None:
         """Where the fits of a row are kept."""
-        if self.directory is None:
-            return None
         name = "".join(c if c.isalnum() else "_" for c in row.name)
-        return Checkpoint(self.directory / name, run_fingerprint(data, self.cohort, row.recipe, seed=self.seed))
+        directory = None if self.directory is None else self.directory / name
+        return open_checkpoint(directory, data, self.cohort, row.recipe, seed=self.seed)
 
     def _baselines(self, scored_on: str) -> None:
         """The median age, and ridge regression on the summed counts of samples, from the same subjects."""

@@ -9,7 +9,7 @@ from typing import Any
 import agevi
 from agevi import _checks
 from agevi.model import presets
-from agevi.tl.validate._recipe import Recipe, make_recipe
+from agevi.tl.validate._recipe import Recipe, recipe_of
 
 N_TRAIN_CELLS = 189_432 * 50 / 69
 """Training cells of the paper, about."""
@@ -104,12 +104,12 @@ def make_rows(
         if rows is None or name in rows:
             cls = getattr(agevi.model, preset["model"])
             init, train = _scaled(preset, n_train, n_genes, epochs, widths)
-            recipe = make_recipe(cls, keys, preset["setup"], init, train)
+            recipe = recipe_of(cls, keys, preset["setup"], init, train)
             table = _TABLE_OF.get(preset["model"], OTHERS)
             out.append(StudyRow(name, table, recipe, _layout(preset), _PUBLISHED.get(name, float("nan"))))
     out.sort(key=lambda row: list(TABLES).index(row.table))  # stable
     for model, family in FAMILIES.items() if defaults else ():
-        recipe = make_recipe(getattr(agevi.model, model), keys, None, None, None)
+        recipe = recipe_of(getattr(agevi.model, model), keys, None, None, None)
         out.append(StudyRow(f"{family}, defaults of agevi", DEFAULTS, recipe, {}))
     return out
 

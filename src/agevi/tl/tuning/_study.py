@@ -22,10 +22,10 @@ from agevi._compat import Callback
 from agevi._progress import progress
 from agevi._settings import LEVELS, settings
 from agevi.tl.tuning._search import Arguments, Search
-from agevi.tl.validate._fold_run import FoldJob, run_fold
-from agevi.tl.validate._folds import Cohort
-from agevi.tl.validate._plan import read_data
-from agevi.tl.validate._recipe import Recipe, make_recipe, plain
+from agevi.tl.validate._cohort import Cohort
+from agevi.tl.validate._fit_fold import FoldJob, run_fold
+from agevi.tl.validate._jobs import read_data
+from agevi.tl.validate._recipe import Recipe, plain, recipe_of
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Objective:
 
     def _fit(self, trial: Any, drawn: Arguments) -> float:
         """Fit every fold with the settings of a trial."""
-        recipe = make_recipe(
+        recipe = recipe_of(
             self.search.model_cls, self.keys, drawn["setup_kwargs"], drawn["model_kwargs"], drawn["train_kwargs"]
         )
         data = read_data(self.adata, recipe.full_setup, self.cohort, rows=self.rows)
@@ -167,7 +167,7 @@ class Objective:
 def _watched(recipe: Recipe, callback: Callback) -> Recipe:
     """The recipe with a callback of Lightning, for clocks that are trained in epochs."""
     training = recipe.train_kwargs
-    if "enable_progress_bar" not in training:  # make_recipe sets it for clocks with a trainer
+    if "enable_progress_bar" not in training:  # recipe_of sets it for clocks with a trainer
         return recipe
     return replace(recipe, train_kwargs=training | {"callbacks": [*training.get("callbacks", ()), callback]})
 

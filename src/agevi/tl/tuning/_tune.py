@@ -20,10 +20,10 @@ from agevi.tl.tuning._search import Search
 from agevi.tl.tuning._spaces import default_space
 from agevi.tl.validate._arguments import check_dictionaries, with_layer
 from agevi.tl.validate._checkpoint import matrix_digest
-from agevi.tl.validate._fold_run import FoldJob
-from agevi.tl.validate._folds import Cohort, deal_folds, without_folds
-from agevi.tl.validate._plan import FOLDS, check_data, make_inner_job, read_data, run_fingerprint, stream
-from agevi.tl.validate._recipe import Recipe, clock_class, make_recipe
+from agevi.tl.validate._cohort import Cohort, deal_folds, without_folds
+from agevi.tl.validate._fit_fold import FoldJob
+from agevi.tl.validate._jobs import FOLDS, check_data, read_data, run_fingerprint, stream
+from agevi.tl.validate._recipe import Recipe, clock_class, recipe_of
 
 if TYPE_CHECKING:
     import optuna
@@ -156,7 +156,7 @@ def tune(  # noqa: PLR0913
         "model_kwargs": dict(model_kwargs or {}),
         "train_kwargs": dict(train_kwargs or {}),
     }
-    recipe = make_recipe(model_cls, keys, setup_kwargs, model_kwargs, train_kwargs)
+    recipe = recipe_of(model_cls, keys, setup_kwargs, model_kwargs, train_kwargs)
     given = default_space(model_cls) if space is None else space
     search = Search(model_cls, given, fixed, is_default=space is None)
     n_trials, _ = _checks.count(n_trials, "n_trials"), _checks.generator(rng)
@@ -169,7 +169,7 @@ def tune(  # noqa: PLR0913
     known = stored_attribute(storage, name, RECORD) if rng is None else None
     seed = int(known["rng"]) if known else as_seed(rng)
     cohort = _cohort(adata[rows], recipe, held_out, n_folds, seed)
-    jobs = [make_inner_job(cohort, recipe, fold, seed=seed) for fold in range(1 if n_folds is None else n_folds)]
+    jobs = [_inner_job(cohort, recipe, fold, seed) for fold in range(1 if n_folds is None else n_folds)]
     _check_jobs(cohort, jobs, age_key, split_key)
     study = open_study(storage, name, seed=seed, sampler=sampler, pruner=pruner)
     _same_run(study, _record(adata, cohort, recipe, search, rows=rows, seed=seed, n_folds=n_folds or 0))
@@ -212,6 +212,12 @@ def _cohort(adata: AnnData, recipe: Recipe, held_out: np.ndarray, n_folds: int |
     n_labelled = int(cohort.subject_ages(np.arange(adata.n_obs)).notna().sum())
     n = _checks.count(n_folds, "n_folds", low=MIN_FOLDS, high=max(MIN_FOLDS, n_labelled))
     return deal_folds(cohort, n, stream(seed, FOLDS))
+
+
+def _inner_job(cohort: Cohort, recipe: Recipe, fold: int, seed: int) -> FoldJob:
+    """The fit of a trial, judged by the subjects of ``fold``, which choose its epoch too; nothing is refitted."""
+    cells, nothing = np.arange(len(cohort.fold)), np.empty(0, dtype=np.int64)
+    return FoldJob(f"fold_{fold:03d}", fold, recipe, cells, cohort.fold == fold, nothing, seed, weigh=True, refit=False)
 
 
 def _check_jobs(cohort: Cohort, jobs: Sequence[FoldJob], age_key: str, split_key: str) -> None:

@@ -1,4 +1,4 @@
-"""Arguments of clocks as the tools take them: the layer beside the others, and the names that messages use."""
+"""Arguments of clocks as the tools take them: what documentation and messages call them, and the layer beside them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,32 @@ import contextlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from agevi._docs import ARGUMENTS, shared
 from agevi.tl.validate._recipe import Recipe
 
+T = TypeVar("T")
+
+ENTRIES = ARGUMENTS | {
+    "keys": """
+        age_key, subject_key, sample_key
+            Columns of ``adata.obs`` with the age, the person or animal, and the visit or biopsy (default: the subject).
+    """,
+    "layer": """
+        layer
+            Layer with the values, in place of ``adata.X``; the same as in ``setup_kwargs``.
+    """,
+    "folds_as_in_cross_validate": """
+        n_folds, fold_key, stratify_by, train_on
+            As in :func:`agevi.tl.cross_validate`. Only samples that may train are judged.
+    """,
+    "checkpoint_dir": """
+        checkpoint_dir
+            Directory that keeps every finished fit, so that the same call goes on after it was killed.
+    """,
+}
+"""What arguments mean that several of the tools take."""
 CALLS = ("setup_kwargs", "model_kwargs", "train_kwargs")
 """Arguments of the tools that hold those of ``setup_anndata``, of the constructor and of ``train``."""
 _METHODS = {"setup_kwargs": "setup_anndata", "train_kwargs": "train"}
@@ -17,8 +39,13 @@ _DIRECT = {"self", "adata", "age_key", "subject_key", "sample_key", "layer", "rn
 _VALUE = r"('[^']*'|\"[^\"]*\"|\[[^\]]*\]|\{[^}]*\}|[^\s,;:()]+?)(?=[,;:)]|\.?(?:\s|$))"
 
 
+def described(tool: T) -> T:
+    """Put :data:`ENTRIES` into the docstring of a tool."""
+    return shared(tool, ENTRIES)
+
+
 def with_layer(setup_kwargs: Any, layer: str | None) -> Any:
-    """Arguments of the set-up with the layer that was named beside them."""
+    """Arguments of the set-up, with several classes some by class, with the layer that was named beside them."""
     if layer is None or not isinstance(setup_kwargs, Mapping | None):
         return setup_kwargs
     kwargs = dict(setup_kwargs or {})
@@ -39,7 +66,7 @@ def check_dictionaries(**given: Any) -> None:
 
 @contextlib.contextmanager
 def as_called(recipe: Recipe, calls: Sequence[str] = CALLS) -> Iterator[None]:
-    """Errors inside the block advise arguments as the tools take them: ``setup_kwargs={'min_age': -1}``."""
+    """Errors of ``calls`` inside the block advise arguments as the tools take them: ``setup_kwargs={'min_age': -1}``."""
     try:
         yield
     except Exception as error:

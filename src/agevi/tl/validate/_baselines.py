@@ -10,7 +10,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from agevi.dataloaders._sums import sum_rows
-from agevi.tl.validate._folds import Cohort
+from agevi.tl.validate._cohort import Cohort
 
 ALPHAS = np.logspace(0, 6, 13)
 """Ridge penalties, of which leave-one-out among the training samples chooses one."""

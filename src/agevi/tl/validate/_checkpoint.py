@@ -9,7 +9,6 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import scipy.sparse as sp
 
 from agevi import _checks
 from agevi.model.base._seed import as_seed
-from agevi.tl.validate._fold_run import FoldData, FoldJob, FoldResult
+from agevi.tl.validate._fit_fold import FoldJob, FoldResult
 
 logger = logging.getLogger(__name__)
 
@@ -52,16 +51,9 @@ class Checkpoint:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-            if not np.array_equal(arrays["test"], job.test) or len(arrays["predicted"]) != len(job.test):
+            if not np.array_equal(arrays.pop("test"), job.test) or len(arrays["predicted"]) != len(job.test):
                 raise ValueError("it holds other cells")
-            return FoldResult(
-                predicted=arrays["predicted"],
-                predicted_sample=arrays.get("predicted_sample"),
-                validation_mae=float(arrays["validation_mae"]),
-                best_epoch=int(arrays["best_epoch"]),
-                seconds=float(arrays["seconds"]),
-                peak_memory=float(arrays["peak_memory"]),
-            )
+            return FoldResult(**{name: value if value.ndim else value.item() for name, value in arrays.items()})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as reason:
             logger.warning("%s cannot be used (%s); the fold is run again.", path, reason)
             return None
@@ -76,36 +68,22 @@ class Checkpoint:
         _write(self.directory / f"{job.name}.npz", buffer.getvalue())
 
 
-def seed_of(rng: int | np.random.Generator | None, directory: str | Path | None) -> int:
-    """One number for ``rng``; where that is None, the number with which the run in ``directory`` began."""
-    _check_directory(directory)
-    if rng is None and directory is not None:
-        stored = _manifest(Path(directory))
-        if stored is not None and "rng" in stored:
-            return int(stored["rng"])
-    return as_seed(rng)
+def seed_of(rng: int | np.random.Generator | None, directory: Any) -> int:
+    """One number for ``rng``; where that is None, the number with which the run in ``directory`` began.
 
-
-def _check_directory(directory: Any) -> None:
-    """Refuse what is no path of a directory, before anything is fitted."""
+    Refuses what is not the path of a directory, before anything is fitted.
+    """
     if directory is None:
-        return
+        return as_seed(rng)
+    advice = "pass the path of a directory, or None to keep nothing."
     if not isinstance(directory, str | os.PathLike):
-        raise TypeError(
-            f"checkpoint_dir={directory!r} is a {type(directory).__name__}; pass the path of a directory, or None to keep nothing."
-        )
+        raise TypeError(f"checkpoint_dir={directory!r} is a {type(directory).__name__}; {advice}")
     if not str(directory).strip():
-        raise ValueError(
-            f"checkpoint_dir={directory!r} is empty; pass the path of a directory, or None to keep nothing."
-        )
+        raise ValueError(f"checkpoint_dir={directory!r} is empty; {advice}")
     if Path(directory).is_file():
         raise ValueError(f"checkpoint_dir={str(directory)!r} is a file; pass the path of a directory.")
-
-
-def fingerprint(data: FoldData, parts: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run depends on, by name, in values that JSON keeps."""
-    digests = {name: _digest(np.asarray(values)) for name, values in columns.items()}
-    return {**parts, **digests, "values": matrix_digest(data.x, data.rows), "genes": _digest(data.genes.to_numpy())}
+    stored = _manifest(Path(directory)) if rng is None else None
+    return int(stored["rng"]) if stored and "rng" in stored else as_seed(rng)
 
 
 def _manifest(directory: Path) -> dict[str, Any] | None:
@@ -128,7 +106,7 @@ def _manifest(directory: Path) -> dict[str, Any] | None:
 
 def _change(name: str, before: Any, now: Any) -> str:
     """One difference between two runs."""
-    if before is None or now is None or len(str(before)) + len(str(now)) > 160 or str(before).startswith("sha256:"):
+    if before is None or now is None or len(f"{before}{now}") > 160 or str(before).startswith("sha256:"):
         return f"{name} differs"
     return f"{name} was {before} and is {now}"
 
@@ -147,7 +125,7 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _digest(values: np.ndarray) -> str:
+def digest(values: np.ndarray) -> str:
     """Digest of an array of any type."""
     if values.dtype == object or values.dtype.kind in "UT":
         text = "\x1f".join(map(str, values.ravel().tolist()))

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,22 @@ from agevi._threads import threads
 from agevi.dataloaders._register import check_setup
 from agevi.model import MODELS
 from agevi.model.base._clock import ClockMixin
-from agevi.tl.validate._arguments import CALLS, as_called, check_dictionaries, with_layer
+from agevi.tl.validate._arguments import CALLS, as_called, check_dictionaries, described, with_layer
 from agevi.tl.validate._baselines import Units, make_units, median_ages, profiles, ridge_ages, shuffled_ages
 from agevi.tl.validate._checkpoint import Checkpoint, seed_of
+from agevi.tl.validate._cohort import Cohort, make_cohort
 from agevi.tl.validate._cross_validate import gather
-from agevi.tl.validate._fold_run import FoldData, FoldJob, FoldResult
-from agevi.tl.validate._folds import Cohort, make_cohort
-from agevi.tl.validate._joined import recipe_of
+from agevi.tl.validate._fit_fold import FoldData, FoldJob, FoldResult
+from agevi.tl.validate._jobs import FOLDS, NULL, check_data, make_job, open_checkpoint, read_data, stream
 from agevi.tl.validate._leaderboard import MEDIAN, RIDGE, Entry, leaderboard, predictions_table
 from agevi.tl.validate._measure import Watch
-from agevi.tl.validate._plan import FOLDS, NULL, check_data, make_job, read_data, run_fingerprint, stream
-from agevi.tl.validate._recipe import Recipe, as_text, plain
+from agevi.tl.validate._recipe import Recipe, as_text, plain, recipe_of
 from agevi.tl.validate._run_jobs import run_jobs
 
 logger = logging.getLogger(__name__)
 
-_LINEAR = "agevi.model.linear"
 
-
+@described
 def compare_models(  # noqa: PLR0913
     adata: AnnData,
     models: Sequence[Any] | Mapping[str, Any] | None = None,
@@ -66,12 +64,12 @@ def compare_models(  # noqa: PLR0913
     the median age of the training samples, and ridge regression on the summed counts of each sample (z-scored log(1 +
     counts per 10,000), penalty by leave-one-out). Do not trust an order whose intervals of ``difference`` include 0.
 
-    Each model is also trained on ages that were shuffled between subjects. Nobody can predict those, so a small ``null_p``
-    says that cells of one subject are on both sides of a fold. It is the share of other orders of the shuffled ages among
-    the subjects that a fold held out (one fold of each shuffle) in which these go with the predictions as well or better. A warning names models
-    where it is too small for chance, at a family-wise level of 5 % over all models (Holm). The reverse does not hold: cells of
-    one subject under two names get different shuffled ages, so such a leak stays hidden here;
-    :func:`agevi.pp.audit_leakage` looks for it.
+    Each model is also trained on ages that were shuffled between subjects. Nobody can predict those, so a small
+    ``null_p`` says that cells of one subject are on both sides of a fold. It is the share of other orders of the
+    shuffled ages among the subjects that a fold held out (one fold of each shuffle) in which these go with the
+    predictions as well or better. A warning names models where it is too small for chance, at a family-wise level of
+    5 % over all models (Holm). The reverse does not hold: cells of one subject under two names get different shuffled
+    ages, so such a leak stays hidden here; :func:`agevi.pp.audit_leakage` looks for it.
 
     Parameters
     ----------
@@ -83,10 +81,8 @@ def compare_models(  # noqa: PLR0913
         any of ``setup_kwargs``, ``model_kwargs`` and ``train_kwargs``. Default: all of :data:`agevi.model.MODELS` that
         are trained on ages and take counts. A list of classes in place of a class is a row for their mean, with arguments
         by class name as in :func:`agevi.tl.cross_validate`.
-    age_key, subject_key, sample_key
-        Columns of ``adata.obs`` with the age, the person or animal, and the visit or biopsy (default: the subject).
-    n_folds, fold_key, stratify_by, train_on
-        As in :func:`agevi.tl.cross_validate`. Only samples that may train are judged.
+    %(keys)s
+    %(folds_as_in_cross_validate)s
     layer
         Layer with the values, in place of ``adata.X``, for all models; the same as in ``setup_kwargs``.
     setup_kwargs
@@ -97,14 +93,11 @@ def compare_models(  # noqa: PLR0913
         Folds on which models are tried with shuffled ages (the first ones); the ridge is tried on all.
     n_jobs
         Fits at a time, as in :func:`agevi.tl.cross_validate`; those of all models wait in one queue.
-    checkpoint_dir
-        Directory that keeps every finished fit, so that the same call goes on after it was killed.
-    key_added
-        Prefix of the slots.
+    %(checkpoint_dir)s
+    %(key_added)s
     rng
         Seed or generator.
-    copy
-        Return a copy of ``adata`` with the slots instead of writing to ``adata``.
+    %(copy)s
 
     Returns
     -------
@@ -139,7 +132,7 @@ def compare_models(  # noqa: PLR0913
     KeyError
         If a column or the layer does not exist.
     TypeError
-        If a model is no clock class or an argument of it does not exist.
+        If a model is not a clock class, an argument of it does not exist, or a number of times is not whole.
     ValueError
         If the data or folds cannot be used, two models have one name, or ``checkpoint_dir`` belongs to another run.
 
@@ -158,8 +151,9 @@ def compare_models(  # noqa: PLR0913
     check_dictionaries(setup_kwargs=setup_kwargs)
     setup_kwargs = with_layer(setup_kwargs, layer)
     recipes = named_recipes(models, keys, setup_kwargs)
-    n_null = {True: _number(n_null_linear, "n_null_linear"), False: _number(n_null_network, "n_null_network")}
-    _number(null_folds, "null_folds")
+    n_linear = _checks.count(n_null_linear, "n_null_linear", low=0)
+    n_network = _checks.count(n_null_network, "n_null_network", low=0)
+    null_folds = _checks.count(null_folds, "null_folds", low=0)
     baseline = Recipe(ClockMixin, keys | dict(setup_kwargs or {}))
     setup = baseline.full_setup
     with as_called(baseline, CALLS[:1]):
@@ -176,19 +170,19 @@ def compare_models(  # noqa: PLR0913
     )
     if checkpoint_dir is not None:
         Checkpoint(checkpoint_dir, {"tool": "compare_models", "rng": seed})
-    units = make_units(cohort)
-    n_shuffled = max(n_null.values())
-    shuffled = [shuffled_ages(cohort, np.random.default_rng(stream(seed, NULL, i))) for i in range(n_shuffled)]
-    fits = {}
+    shuffled = [
+        shuffled_ages(cohort, np.random.default_rng(stream(seed, NULL, i))) for i in range(max(n_linear, n_network))
+    ]
+    fits = []
     for name, recipe in recipes.items():
-        of_model = shuffled[: n_null[is_linear(recipe.model_cls)]]
-        fits[name] = _fits(adata, recipe, cohort, of_model, null_folds, seed)
-        if checkpoint_dir is not None and not fits[name].error:
-            fits[name].store = Checkpoint(
-                Path(checkpoint_dir) / _folder(name), run_fingerprint(fits[name].data, cohort, recipe, seed=seed)
+        of_model = shuffled[: n_linear if is_linear(recipe.model_cls) else n_network]
+        fits.append(_fits(adata, name, recipe, cohort, of_model, null_folds, seed))
+        if checkpoint_dir is not None and not fits[-1].error:
+            fits[-1].store = open_checkpoint(
+                Path(checkpoint_dir) / _folder(name), fits[-1].data, cohort, recipe, seed=seed
             )
-    entries = _run(fits, recipes, units, n_jobs)
-    entries += _baselines(adata, setup, cohort, units, shuffled[: n_null[True]])
+    units = make_units(cohort)
+    entries = _run(fits, units, n_jobs) + _baselines(adata, setup, cohort, units, shuffled[:n_linear])
     table, predictions = leaderboard(entries, cohort, units, rng=seed), predictions_table(entries, cohort, units)
     record = {
         "params": plain(arguments | {"seed": seed}),
@@ -250,14 +244,7 @@ def _is_pair(given: Any) -> bool:
 
 def is_linear(model_cls: type) -> bool:
     """Whether a class is one of ``agevi.model.linear``, or derived from one."""
-    return any(cls.__module__.startswith(_LINEAR) for cls in model_cls.__mro__)
-
-
-def _number(value: Any, argument: str) -> int:
-    """A whole number from 0."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise ValueError(f"{argument}={value!r} is not a number of times; pass a whole number from 0.")
-    return int(value)
+    return any(cls.__module__.startswith("agevi.model.linear") for cls in model_cls.__mro__)
 
 
 def _folder(name: str) -> str:
@@ -270,16 +257,18 @@ def _folder(name: str) -> str:
 class _Fits:
     """The fits of one model: one per fold, and then those to shuffled ages."""
 
+    name: str
+    recipe: Recipe
     data: FoldData
-    jobs: list[FoldJob]
     shuffled: list[np.ndarray]
     folds: list[str]
+    jobs: list[FoldJob] = field(default_factory=list)
     store: Checkpoint | None = None
     error: str = ""
 
-    def entry(self, name: str, recipe: Recipe, results: Sequence[FoldResult], units: Units) -> Entry:
+    def entry(self, results: Sequence[FoldResult], units: Units) -> Entry:
         """What the results say of the model."""
-        entry = Entry(name, linear=is_linear(recipe.model_cls), error=self.error)
+        entry = Entry(self.name, linear=is_linear(self.recipe.model_cls), error=self.error)
         if not self.jobs:
             return entry
         n = len(self.folds)
@@ -287,11 +276,11 @@ class _Fits:
         entry.predicted = _per_unit(units, self.jobs[:n], own)
         entry.seconds = float(np.sum([r.seconds for r in own]))
         entry.peak_memory = float(np.max([r.peak_memory for r in own]))
-        errors = [f"fold {name!r}: {r.error}" for name, r in zip(self.folds, own, strict=True) if r.error]
-        entry.error = errors[0] if errors else ""
+        errors = (f"fold {fold!r}: {r.error}" for fold, r in zip(self.folds, own, strict=True) if r.error)
+        entry.error = next(errors, "")
         of_null = [r.error for r in results[n:] if r.error]
         if of_null:
-            logger.warning("%s could not be trained on shuffled ages (%s).", name, of_null[0])
+            logger.warning("%s could not be trained on shuffled ages (%s).", self.name, of_null[0])
             return entry
         per_time = (len(self.jobs) - n) // max(len(self.shuffled), 1)
         for i, age in enumerate(self.shuffled if per_time else []):
@@ -301,11 +290,16 @@ class _Fits:
 
 
 def _fits(
-    adata: AnnData, recipe: Recipe, cohort: Cohort, shuffled: list[np.ndarray], null_folds: int, seed: int
+    adata: AnnData,
+    name: str,
+    recipe: Recipe,
+    cohort: Cohort,
+    shuffled: list[np.ndarray],
+    null_folds: int,
+    seed: int,
 ) -> _Fits:
     """What is to be fitted of one model, or the reason why it cannot be."""
-    data = read_data(adata, recipe.full_setup, cohort)
-    fits = _Fits(data, [], shuffled, cohort.folds)
+    fits = _Fits(name, recipe, read_data(adata, recipe.full_setup, cohort), shuffled, cohort.folds)
     try:
         check_data(adata, recipe)
     except (KeyError, TypeError, ValueError) as error:
@@ -320,15 +314,15 @@ def _fits(
     return fits
 
 
-def _run(fits: Mapping[str, _Fits], recipes: Mapping[str, Recipe], units: Units, n_jobs: int | None) -> list[Entry]:
+def _run(fits: Sequence[_Fits], units: Units, n_jobs: int | None) -> list[Entry]:
     """All fits of all models in one queue."""
-    queue = [(fit.data, job) for fit in fits.values() for job in fit.jobs]
-    results = iter(run_jobs(queue, n_jobs=n_jobs, checkpoints=[f.store for f in fits.values() for _ in f.jobs]))
-    return [fit.entry(name, recipes[name], [next(results) for _ in fit.jobs], units) for name, fit in fits.items()]
+    queue = [(fit.data, job) for fit in fits for job in fit.jobs]
+    results = iter(run_jobs(queue, n_jobs=n_jobs, checkpoints=[fit.store for fit in fits for _ in fit.jobs]))
+    return [fit.entry([next(results) for _ in fit.jobs], units) for fit in fits]
 
 
 def _per_unit(units: Units, jobs: Sequence[FoldJob], results: Sequence[FoldResult]) -> np.ndarray:
-    """Prediction of every unit: from its sum where the clock has one, else the mean of its cells; NaN where there is none."""
+    """Prediction of every unit, (n_units,): of its sum, or the mean of its cells; NaN where there is none."""
     return units.mean(gather(len(units.cell), jobs, results)[0])
 
 

@@ -10,22 +10,21 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-import agevi
 from agevi import _keys
 from agevi._compat import written_to
 from agevi.model.base import _fingerprint
 from agevi.tl.intervals._apply import forget
-from agevi.tl.validate._arguments import with_layer
-from agevi.tl.validate._by_group import Groups, combined_per_cell, make_groups, pairs_to_fit, table_by_group
-from agevi.tl.validate._checkpoint import Checkpoint, seed_of
-from agevi.tl.validate._fold_run import FoldJob, FoldResult
-from agevi.tl.validate._folds import Cohort, make_cohort
-from agevi.tl.validate._joined import recipe_of
-from agevi.tl.validate._plan import FOLDS, check_data, check_outputs, make_job, read_data, run_fingerprint, stream
-from agevi.tl.validate._recipe import Recipe, plain
+from agevi.tl.validate._arguments import described, with_layer
+from agevi.tl.validate._checkpoint import seed_of
+from agevi.tl.validate._cohort import Cohort, make_cohort
+from agevi.tl.validate._fit_fold import FoldJob, FoldResult
+from agevi.tl.validate._jobs import FOLDS, check_data, check_outputs, make_job, open_checkpoint, read_data, stream
+from agevi.tl.validate._per_type import Groups, combined_per_cell, make_groups, pairs_to_fit, table_by_group
+from agevi.tl.validate._recipe import Recipe, recipe_of
 from agevi.tl.validate._run_jobs import run_jobs
 
 
+@described
 def cross_validate(  # noqa: PLR0913
     adata: AnnData,
     model_cls: Any,
@@ -51,26 +50,23 @@ def cross_validate(  # noqa: PLR0913
 ) -> AnnData | None:
     """Predicted age of every cell from a clock that never saw its subject, in the unit of the age column.
 
-    The subjects are dealt into folds that each span the range of ages. For each fold a clock is fitted to the subjects of
-    the others, and predicts the cells of this one. A clock whose class selects an epoch chooses it on some of its
+    The subjects are dealt into folds that each span the range of ages. For each fold a clock is fitted to the subjects
+    of the others, and predicts the cells of this one. A clock whose class selects an epoch chooses it on some of its
     training subjects (15 %, one at least) and is then refitted on all of them for that many epochs; the others, and
     those with ``early_stopping=False``, get all training subjects at once. Every subject has exactly one prediction,
-    also those that may not train or have no age, which are dealt into the folds too. The ages that a clock predicts
-    for are never shown to it; still, settings that were chosen by looking at these predictions make them too good.
+    also those that may not train or have no age, which are dealt into the folds too. A clock is never shown the ages of
+    those whom it predicts; still, tuning on these predictions makes them optimistic.
 
     Parameters
     ----------
     adata
         Cells x genes, in memory. Neither its matrix nor its columns are changed, and it need not be set up.
     model_cls
-        Class of :data:`agevi.model.MODELS` that is trained on ages, its name (``"PLSClock"``), or a class derived from one;
-        or a list of them, which are fitted in each fold and averaged as by :class:`agevi.model.EnsembleClock`.
-    age_key
-        Column of ``adata.obs`` with the age; NaN is unlabelled: such subjects train without age and are predicted.
-    subject_key
-        Column with the person or animal, the unit that is held out.
-    sample_key
-        Column with the visit or biopsy, the unit with one age. Default: the subject.
+        Class of :data:`agevi.model.MODELS` that is trained on ages, its name (``"PLSClock"``), or a class derived from
+        one; or a list of them, which are fitted in each fold and averaged as by :class:`agevi.model.EnsembleClock`.
+    %(age_key)s
+    %(subject_key)s
+    %(sample_key)s
     n_folds
         Number of folds.
     fold_key
@@ -85,8 +81,7 @@ def cross_validate(  # noqa: PLR0913
         Column with the type of each cell: one clock per type and fold, from the cells of that type alone.
     min_cells
         Cells of a type that a sample needs to train that type's clock and to be in the table of types.
-    layer
-        Layer with the values, in place of ``adata.X``; the same as in ``setup_kwargs``.
+    %(layer)s
     setup_kwargs, model_kwargs, train_kwargs
         Further arguments of ``model_cls.setup_anndata``, of the constructor and of ``train``. For a list of classes,
         dictionaries by class name, such as ``{"PoissonVAE": {"n_latent": 10}}``; what stands in ``setup_kwargs`` under
@@ -99,20 +94,18 @@ def cross_validate(  # noqa: PLR0913
     checkpoint_dir
         Directory that keeps every finished fold. The same call finds them after it was interrupted or killed; a call
         with other data or arguments is refused.
-    key_added
-        Prefix of the slots.
+    %(key_added)s
     rng
         Seed or generator. Folds, choice of validation subjects and weights are drawn from it.
-    copy
-        Return a copy of ``adata`` with the slots instead of writing to ``adata``.
+    %(copy)s
 
     Returns
     -------
     None, or the copy. Sets, once all folds are finished:
 
     ``adata.obs[f"{key_added}_predicted"]``
-        Predicted age, float32, of the cell, or of its sample where the clocks are trained on sums; with ``groupby`` from the
-        clock of the cell's type (then of the sample's cells of the type), NaN where that type has none.
+        Predicted age, float32, of the cell, or of its sample where the clocks are trained on sums; with ``groupby`` from
+        the clock of the cell's type (then of the sample's cells of the type), NaN where that type has none.
     ``adata.obs[f"{key_added}_predicted_sample"]``
         Age of the cell's sample, float32, the same for all its cells: from its summed counts, for clocks that were
         trained on sums; with ``groupby``, the mean over its types weighted by 1 / validation error. Else removed.
@@ -123,7 +116,8 @@ def cross_validate(  # noqa: PLR0913
     ``adata.uns[key_added]``
         As :func:`agevi.tl.predict_age` writes it, and ``folds``: a DataFrame with one row per fitted clock and the columns
         ``fold``, ``group``, ``n_subjects``, ``n_cells`` (both of those that trained it), ``best_epoch`` (-1 where none
-        was chosen, and for several classes), ``validation_mae`` (NaN where it was not taken), ``seconds`` and ``peak_memory`` (MiB).
+        was chosen, and for several classes), ``validation_mae`` (NaN where it was not taken), ``seconds`` and
+        ``peak_memory`` (MiB).
     ``adata.uns[f"{key_added}_by_group"]``
         With ``groupby``: one row per sample and type with ``sample``, ``group``, ``subject``, ``age``, ``predicted`` (NaN
         below ``min_cells``), ``n_cells``, ``fold``, ``validation_mae``, ``weight`` and ``combined``, the weighted mean.
@@ -136,7 +130,7 @@ def cross_validate(  # noqa: PLR0913
     KeyError
         If a column or the layer does not exist.
     TypeError
-        If ``model_cls`` is no clock class, an argument of it does not exist, or ages are no numbers.
+        If ``model_cls`` is not a clock class, an argument of it does not exist, or ages are not numeric.
     ValueError
         If ages, units, values or folds cannot be used, or ``checkpoint_dir`` belongs to another run.
 
@@ -159,25 +153,12 @@ def cross_validate(  # noqa: PLR0913
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "model_cls", "n_jobs", "copy")}
     keys = _keys.Keys(key_added)
-    recipe = recipe_of(
-        model_cls,
-        {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key},
-        with_layer(setup_kwargs, layer),
-        model_kwargs,
-        train_kwargs,
-    )
+    units = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
+    recipe = recipe_of(model_cls, units, with_layer(setup_kwargs, layer), model_kwargs, train_kwargs)
     check_data(adata, recipe)
-    check_outputs(
-        [
-            age_key,
-            subject_key,
-            sample_key,
-            groupby,
-            *([stratify_by] if isinstance(stratify_by, str) else stratify_by or []),
-        ],
-        [keys.predicted, keys.predicted_sample, keys.role, keys.fold],
-        key_added,
-    )
+    strata = [stratify_by] if isinstance(stratify_by, str) else stratify_by or []
+    outputs = [keys.predicted, keys.predicted_sample, keys.role, keys.fold]
+    check_outputs([*units.values(), groupby, *strata], outputs, key_added)
     seed = seed_of(rng, checkpoint_dir)
     cohort = make_cohort(
         adata,
@@ -194,18 +175,16 @@ def cross_validate(  # noqa: PLR0913
         pairs = pairs_to_fit(cohort, groups, str(groupby), min_cells)
     jobs = [make_job(cohort, recipe, fold, seed=seed, groups=groups, group=group) for fold, group in pairs]
     data = read_data(adata, recipe.full_setup, cohort)
-    store = None
-    if checkpoint_dir is not None:
-        parts: dict[str, Any] = {"groupby": groupby, "min_cells": min_cells if groupby else None}
-        store = Checkpoint(checkpoint_dir, run_fingerprint(data, cohort, recipe, seed=seed, groups=groups, **parts))
+    parts: dict[str, Any] = {"groupby": groupby, "min_cells": min_cells if groupby else None}
+    store = open_checkpoint(checkpoint_dir, data, cohort, recipe, seed=seed, groups=groups, **parts)
     results = run_jobs([(data, job) for job in jobs], n_jobs=n_jobs, checkpoints=[store] * len(jobs))
     out = written_to(adata, copy=copy)
     _write_cells(out, keys, cohort, groups, jobs, results)
     if groups is not None:
         out.uns[keys.table_params("by_group")] = {"groupby": str(groupby), "min_cells": int(min_cells)}
-    record = _record(recipe, arguments | {"seed": seed}, cohort, groups, jobs, results)
-    record["clock"] = fingerprint_of(recipe, adata.var_names) | ({} if groupby is None else {"groupby": str(groupby)})
-    out.uns[keys.uns] = _keys.to_uns(record)
+    of_data: dict[str, Any] = {"folds": _fits(cohort, groups, jobs, results)}
+    of_data["clock"] = fingerprint_of(recipe, adata.var_names) | ({} if groupby is None else {"groupby": str(groupby)})
+    out.uns[keys.uns] = _keys.to_uns(recipe.record(arguments, seed) | _of_setup(recipe) | of_data)
     return out if copy else None
 
 
@@ -230,16 +209,12 @@ def _write_cells(
         adata.obs[keys.predicted_sample] = summed
     adata.obs[keys.role] = pd.Categorical(np.full(adata.n_obs, _keys.OUT_OF_FOLD, dtype=object))
     adata.obs[keys.fold] = pd.Categorical.from_codes(cohort.fold, categories=pd.Index(cohort.folds, dtype=object))
-    noun = "by_group"
-    for slot, name in (
-        (adata.obsm, keys.latent),
-        (adata.uns, keys.table(noun)),
-        (adata.uns, keys.table_params(noun)),
-    ):
-        slot.pop(name, None)
+    adata.obsm.pop(keys.latent, None)
+    for slot in (keys.table("by_group"), keys.table_params("by_group")):
+        adata.uns.pop(slot, None)
     forget(adata, keys)
     if table is not None:
-        adata.uns[keys.table(noun)] = _keys.to_uns(table)
+        adata.uns[keys.table("by_group")] = _keys.to_uns(table)
 
 
 def gather(
@@ -262,33 +237,26 @@ def fingerprint_of(recipe: Recipe, genes: Any) -> dict[str, str]:
     return _fingerprint.of_recipe(recipe.model_cls, recipe.full_setup, recipe.model_kwargs, genes)
 
 
-def _record(
-    recipe: Recipe,
-    arguments: Mapping[str, Any],
-    cohort: Cohort,
-    groups: Groups | None,
-    jobs: Sequence[FoldJob],
-    results: Sequence[FoldResult],
-) -> dict[str, Any]:
-    """How the predictions came about."""
-    setup = recipe.full_setup
-    fits = pd.DataFrame(
+def _fits(
+    cohort: Cohort, groups: Groups | None, jobs: Sequence[FoldJob], results: Sequence[FoldResult]
+) -> pd.DataFrame:
+    """One row per fitted clock."""
+    names = ("best_epoch", "validation_mae", "seconds", "peak_memory")
+    return pd.DataFrame(
         {
             "fold": [cohort.folds[job.fold] for job in jobs],
             "group": ["" if groups is None else groups.names[job.group] for job in jobs],
             "n_subjects": [int(cohort.subject_ages(job.train).notna().sum()) for job in jobs],
             "n_cells": [len(job.train) for job in jobs],
-            **{
-                name: [getattr(result, name) for result in results]
-                for name in ("best_epoch", "validation_mae", "seconds", "peak_memory")
-            },
+            **{name: [getattr(result, name) for result in results] for name in names},
         }
     )
+
+
+def _of_setup(recipe: Recipe) -> dict[str, Any]:
+    """How the predictions came about, as :func:`agevi.tl.predict_age` records it of its clock."""
+    setup = recipe.full_setup
     return {
-        "params": plain(arguments),
-        "model": recipe.model_cls.__name__,
-        **({"members": ";".join(m.model_cls.__name__ for m in recipe.members)} if recipe.members else {}),
-        "version": agevi.__version__,
         "gene_coverage": 1.0,
         "subject_key": setup["subject_key"],
         "sample_key": setup["sample_key"] or setup["subject_key"],
@@ -296,5 +264,4 @@ def _record(
         "age_unit": setup["age_unit"],
         "age_transform": recipe.age_transform,
         "min_age": float(setup["min_age"]),
-        "folds": fits,
     }

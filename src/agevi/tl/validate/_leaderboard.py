@@ -14,7 +14,7 @@ from agevi.metrics import bootstrap_interval
 from agevi.metrics._rows import metrics_row
 from agevi.tl.validate import _null
 from agevi.tl.validate._baselines import Units
-from agevi.tl.validate._folds import Cohort
+from agevi.tl.validate._cohort import Cohort
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from agevi.tl.validate._baselines import Units, median_ages
-from agevi.tl.validate._folds import Cohort
+from agevi.tl.validate._cohort import Cohort
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A clock class with the arguments of its set-up, constructor and training."""
+"""A clock class, or several that are averaged, with the arguments of their set-up, constructor and training."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+import agevi
 from agevi import _checks
-from agevi.model import MODELS
+from agevi.model import MODELS, EnsembleClock
 from agevi.model.base._clock import ClockMixin
+from agevi.model.ensemble._average import SCALES, check_weights
+
+Kwargs = Mapping[str, Any] | None
 
 _KEYS = ("age_key", "subject_key", "sample_key")
+_OF_DATA = ("layer", "age_unit")  # arguments of setup_anndata that all members share, since they read the same values
 ROLE_ARGUMENTS = ("split_key", "train_roles")
 """Arguments of ``train`` that are set for each fold."""
 
@@ -58,7 +63,8 @@ class Recipe:
         if self.members:
             setups = [member.full_setup for member in self.members]
             return setups[0] | {"min_age": min(setup["min_age"] for setup in setups)}
-        return _defaults(self.model_cls.setup_anndata) | self.setup
+        parameters = inspect.signature(self.model_cls.setup_anndata).parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not p.empty} | self.setup
 
     @property
     def age_transform(self) -> str:
@@ -74,28 +80,94 @@ class Recipe:
         own = {"model_cls": self.model_cls.__name__, **own}
         return own | ({"members": [m.described() for m in self.members]} if self.members else {})
 
+    def record(self, arguments: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """What every tool writes of a run: its arguments, the classes and the version."""
+        members = {"members": ";".join(m.model_cls.__name__ for m in self.members)} if self.members else {}
+        params = plain({**arguments, "seed": seed})
+        return {"params": params, "model": self.model_cls.__name__, **members, "version": agevi.__version__}
 
-def make_recipe(
+
+def recipe_of(
     model_cls: Any,
     keys: Mapping[str, str | None],
-    setup_kwargs: Mapping[str, Any] | None,
-    model_kwargs: Mapping[str, Any] | None,
-    train_kwargs: Mapping[str, Any] | None,
+    setup_kwargs: Kwargs = None,
+    model_kwargs: Kwargs = None,
+    train_kwargs: Kwargs = None,
 ) -> Recipe:
-    """A recipe whose arguments exist and leave folds and roles to the cross-validation."""
+    """The recipe of a class or its name, or of a list of them; arguments as :func:`agevi.tl.cross_validate` has them."""
+    if isinstance(model_cls, list | tuple):
+        return _of_members(model_cls, keys, setup_kwargs, model_kwargs, train_kwargs)
     model_cls = clock_class(model_cls)
     name = model_cls.__name__
-    given = {
-        "setup_kwargs": (setup_kwargs, f"{name}.setup_anndata", model_cls.setup_anndata, ("adata", *_KEYS)),
-        "model_kwargs": (model_kwargs, name, model_cls, ("adata",)),
-        "train_kwargs": (train_kwargs, f"{name}.train", model_cls.train, ("self", *ROLE_ARGUMENTS)),
-    }
-    for argument, (kwargs, call, function, reserved) in given.items():
-        check_kwargs(argument, kwargs, call, function, reserved)
+    check_kwargs("setup_kwargs", setup_kwargs, f"{name}.setup_anndata", model_cls.setup_anndata, ("adata", *_KEYS))
+    check_kwargs("model_kwargs", model_kwargs, name, model_cls, ("adata",))
+    check_kwargs("train_kwargs", train_kwargs, f"{name}.train", model_cls.train, ("self", *ROLE_ARGUMENTS))
     training = dict(train_kwargs or {})
     if "trainer_kwargs" in inspect.signature(model_cls.train).parameters:
         training.setdefault("enable_progress_bar", False)
     return Recipe(model_cls, dict(keys) | dict(setup_kwargs or {}), dict(model_kwargs or {}), training)
+
+
+def _of_members(
+    model_cls: Sequence[Any],
+    keys: Mapping[str, str | None],
+    setup_kwargs: Kwargs,
+    model_kwargs: Kwargs,
+    train_kwargs: Kwargs,
+) -> Recipe:
+    """The recipe of several classes that are fitted in every fold and averaged."""
+    classes = [clock_class(cls) for cls in model_cls]
+    if not classes:
+        raise TypeError("model_cls is empty; pass a class such as agevi.model.PoissonVAE, or a list of classes.")
+    names = [str(cls.__name__) for cls in classes]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"model_cls holds {twice[0]} twice, and arguments go by the name of the class; "
+            "derive a class of another name."
+        )
+    setup = _by_class("setup_kwargs", setup_kwargs, names, for_all=True)
+    model = _by_class("model_kwargs", model_kwargs, [*names, EnsembleClock.__name__])
+    train = _by_class("train_kwargs", train_kwargs, names)
+    members = tuple(
+        recipe_of(cls, keys, setup[name], model[name], train[name]) for cls, name in zip(classes, names, strict=True)
+    )
+    for argument in _OF_DATA:
+        given = [member.full_setup[argument] for member in members]
+        if len(set(given)) > 1:
+            raise ValueError(
+                f"setup_kwargs gives the classes of model_cls different values of {argument} "
+                f"({_checks.listed(given)}), and they are fitted to the same data; leave out all but one."
+            )
+    joining = model[EnsembleClock.__name__]
+    check_kwargs("model_kwargs", joining, EnsembleClock.__name__, EnsembleClock, ("clocks",))
+    scale = _checks.choice(joining.get("scale", "log"), SCALES, "scale")
+    weights: Any = check_weights(joining.get("weights", "equal"), len(members))
+    if not isinstance(weights, str):
+        weights = weights.tolist()
+    elif weights == "equal":
+        weights = [1 / len(members)] * len(members)
+    return Recipe(EnsembleClock, {}, {"scale": scale, "weights": weights}, members=members)
+
+
+def _by_class(argument: str, kwargs: Kwargs, names: Sequence[str], *, for_all: bool = False) -> dict[str, Any]:
+    """Arguments of each class; with ``for_all`` those that stand under no class go to all."""
+    kwargs = {} if kwargs is None else kwargs
+    example = f"{argument}={{{names[0]!r}: {{...}}}}"
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(f"{argument} is a {type(kwargs).__name__}; pass a dictionary of arguments by class, {example}.")
+    others = {name: value for name, value in kwargs.items() if name not in names}
+    if others and not for_all:
+        raise TypeError(
+            f"{argument} holds {next(iter(others))!r}, which is no class of model_cls ({_checks.listed(names)}); "
+            f"with several classes arguments go by class: {example}."
+        )
+    for name in names:
+        if not isinstance(kwargs.get(name, {}), Mapping):
+            raise TypeError(
+                f"{argument}[{name!r}] is a {type(kwargs[name]).__name__}; pass a dictionary of arguments, {example}."
+            )
+    return {name: others | dict(kwargs.get(name, {})) for name in names}
 
 
 def clock_class(model_cls: Any) -> Any:
@@ -109,12 +181,12 @@ def clock_class(model_cls: Any) -> Any:
                 f"{_checks.listed(names, len(names))}; pass a class of your own as such."
             )
         model_cls = by_name[model_cls]
+    if isinstance(model_cls, ClockMixin):
+        name = type(model_cls).__name__
+        raise TypeError(
+            f"model_cls is a {name} that was made already; pass the class, agevi.model.{name}: each fold makes its own."
+        )
     if not isinstance(model_cls, type) or not issubclass(model_cls, ClockMixin):
-        if isinstance(model_cls, ClockMixin):
-            name = type(model_cls).__name__
-            raise TypeError(
-                f"model_cls is a {name} that was made already; pass the class, agevi.model.{name}: each fold makes its own."
-            )
         what = model_cls.__name__ if isinstance(model_cls, type) else type(model_cls).__name__
         raise TypeError(f"model_cls is {what}, no clock; pass a class such as agevi.model.PoissonVAE.")
     if not model_cls.trainable:
@@ -125,10 +197,8 @@ def clock_class(model_cls: Any) -> Any:
     return model_cls
 
 
-def check_kwargs(
-    argument: str, kwargs: Mapping[str, Any] | None, call: str, function: Any, reserved: tuple[str, ...]
-) -> None:
-    """Refuse names that a call does not take, and those that are set for each fold."""
+def check_kwargs(argument: str, kwargs: Kwargs, call: str, function: Any, reserved: tuple[str, ...]) -> None:
+    """Refuse names that ``function``, named ``call``, does not take, and the ``reserved`` ones that each fold sets."""
     if kwargs is None:
         return
     if not isinstance(kwargs, Mapping):
@@ -144,12 +214,6 @@ def check_kwargs(
             hint = _checks.closest(name, known)
             there = _checks.listed([n for n in known if n not in reserved])
             raise TypeError(f"{argument} holds {name!r}, which {call} does not take{hint}. It takes {there}.")
-
-
-def _defaults(function: Any) -> dict[str, Any]:
-    """Arguments that have a default, with it."""
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def plain(value: Any) -> Any:

@@ -1,9 +1,9 @@
-"""Folds side by side through joblib, with finished ones kept."""
+"""Fits side by side through joblib, with finished ones kept."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from joblib import Parallel, delayed
@@ -11,7 +11,7 @@ from joblib.parallel import get_active_backend
 
 from agevi._progress import progress
 from agevi.tl.validate._checkpoint import Checkpoint
-from agevi.tl.validate._fold_run import FoldData, FoldJob, FoldResult, run_fold
+from agevi.tl.validate._fit_fold import FoldData, FoldJob, FoldResult, run_fold
 
 logger = logging.getLogger(__name__)
 
@@ -22,64 +22,70 @@ def run_jobs(
     n_jobs: int | None = 1,
     checkpoints: Sequence[Checkpoint | None] = (),
 ) -> list[FoldResult]:
-    """Results of all jobs in their order."""
+    """Results of all jobs in their order, each with the cells it reads and, by default none, where its result is kept."""
     stores = list(checkpoints) or [None] * len(jobs)
-    results = {i: found for i, (_, job) in enumerate(jobs) if (found := _stored(stores[i], job)) is not None}
+    stored = {i: store.read(jobs[i][1]) for i, store in enumerate(stores) if store is not None}
+    results = {i: found for i, found in stored.items() if found is not None}
     if results:
         logger.info("%d of %d folds were finished in an earlier run.", len(results), len(jobs))
-    todo = [i for i in range(len(jobs)) if i not in results]
-    # One thread per fold, wherever it runs, so that results do not depend on where; joblib's setting overrides it.
+
+    def keep(i: int, result: FoldResult) -> None:
+        job, store = jobs[i][1], stores[i]
+        results[i] = result
+        if store is not None:
+            store.write(job, result)
+        name = job.recipe.model_cls.__name__
+        logger.info("%s, %s: %.0f s (%d of %d).", name, job.name, result.seconds, len(results), len(jobs))
+
+    todo = {i: job for i, job in enumerate(jobs) if i not in results}
     n_threads = getattr(get_active_backend()[0], "inner_max_num_threads", None) or 1
-    words = _in_words([job for _, job in jobs])
-    with progress(len(todo), words[todo[0]] if todo else "", "fits") as bar:
-        for i, result in _run([(i, *jobs[i]) for i in todo], n_jobs, n_threads):
-            results[i] = result
-            store, job = stores[i], jobs[i][1]
-            if store is not None:
-                store.write(job, result)
-            name = job.recipe.model_cls.__name__
-            logger.info("%s, %s: %.0f s (%d of %d).", name, job.name, result.seconds, len(results), len(jobs))
-            bar.step(done=words[i])
-            bar.doing(next((words[k] for k in todo if k not in results), words[i]))
+    # One thread per fold, wherever it runs, so that results do not depend on where; joblib's setting overrides it.
+    in_parallel(run_fold, {i: (*job, n_threads) for i, job in todo.items()}, _in_words(jobs), "fits", n_jobs, keep)
     return [results[i] for i in range(len(jobs))]
 
 
-def _in_words(jobs: Sequence[FoldJob]) -> list[str]:
+def _in_words(jobs: Sequence[tuple[FoldData, FoldJob]]) -> list[str]:
     """What each job fits, for the progress bar."""
-    n_folds = max((job.fold for job in jobs), default=0) + 1
+    n_folds = max((job.fold for _, job in jobs), default=0) + 1
     out = []
-    for job in jobs:
+    for _, job in jobs:
         name = " + ".join(part.model_cls.__name__ for part in job.recipe.parts)
         what = f", {job.what}" if job.what else ""
         out.append(f"{name}{what}, fold {job.fold + 1} of {n_folds}{', shuffled ages' if job.age is not None else ''}")
     return out
 
 
-def _stored(store: Checkpoint | None, job: FoldJob) -> FoldResult | None:
-    """The result of an earlier run."""
-    return None if store is None else store.read(job)
+def in_parallel(
+    run: Callable[..., Any],
+    jobs: Mapping[int, tuple[Any, ...]],
+    words: Sequence[str],
+    unit: str,
+    n_jobs: int | None,
+    keep: Callable[[int, Any], None],
+) -> None:
+    """Call ``run`` with the arguments of every job, and ``keep`` with each number and result as soon as it is there.
 
-
-def _run(
-    jobs: Sequence[tuple[int, FoldData, FoldJob]], n_jobs: int | None, n_threads: int
-) -> Iterator[tuple[int, FoldResult]]:
-    """Results with their numbers, each as soon as it is there where the backend can do that."""
-    if not jobs:
-        return
-    yield from in_parallel(n_jobs)(delayed(_numbered)(*job, n_threads) for job in jobs)
-
-
-def in_parallel(n_jobs: int | None) -> Any:
-    """What runs jobs side by side and returns their results in the quickest way that the active backend knows."""
+    ``n_jobs`` is as in joblib, but for 1, which leaves the choice to :func:`joblib.parallel_config` and runs in this
+    process without one. ``words`` name the jobs by their numbers, for a bar that counts them in ``unit``.
+    """
     if n_jobs is not None and (isinstance(n_jobs, str | float) or n_jobs == 0):
         raise ValueError(
             f"n_jobs={n_jobs!r} is not a number of workers; pass a whole number from 1, or -1 for as many as there are "
             "processors."
         )
+    if not jobs:
+        return
     quickest = "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
-    return Parallel(n_jobs=None if n_jobs == 1 else n_jobs, return_as=quickest)
+    parallel = Parallel(n_jobs=None if n_jobs == 1 else n_jobs, return_as=quickest)
+    left = list(jobs)
+    with progress(len(jobs), words[left[0]], unit) as bar:
+        for i, result in parallel(delayed(_numbered)(i, run, *arguments) for i, arguments in jobs.items()):
+            keep(i, result)
+            left.remove(i)
+            bar.step(done=words[i])
+            bar.doing(words[left[0] if left else i])
 
 
-def _numbered(number: int, data: FoldData, job: FoldJob, n_threads: int) -> tuple[int, FoldResult]:
+def _numbered(number: int, run: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
     """A result that can be told from those of other jobs."""
-    return number, run_fold(data, job, n_threads)
+    return number, run(*arguments)

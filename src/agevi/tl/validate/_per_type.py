@@ -12,8 +12,8 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _names
-from agevi.tl.validate._fold_run import FoldJob, FoldResult
-from agevi.tl.validate._folds import Cohort
+from agevi.tl.validate._cohort import Cohort
+from agevi.tl.validate._fit_fold import FoldJob, FoldResult
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from agevi import _checks
 from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._register import check_setup, covariate_columns
 from agevi.tl.validate._arguments import CALLS, as_called
-from agevi.tl.validate._by_group import Groups
-from agevi.tl.validate._checkpoint import fingerprint
-from agevi.tl.validate._fold_run import FoldData, FoldJob
-from agevi.tl.validate._folds import Cohort
+from agevi.tl.validate._checkpoint import Checkpoint, digest, matrix_digest
+from agevi.tl.validate._cohort import Cohort
+from agevi.tl.validate._fit_fold import FoldData, FoldJob
+from agevi.tl.validate._per_type import Groups
 from agevi.tl.validate._recipe import Recipe, as_text
 
 FOLDS, FITS, NULL, CURVE = range(4)
@@ -73,9 +74,9 @@ def make_job(
     seed: int,
     groups: Groups | None = None,
     group: int = -1,
-    **arguments: Any,
+    **changes: Any,
 ) -> FoldJob:
-    """The fit of one fold, of all cells or of one type."""
+    """The fit of one fold, of all cells or of the type at position ``group``, with ``changes`` of its fields."""
     name, train_cells, test_cells = f"fold_{fold:03d}", None, None
     if groups is not None:
         name, test_cells = f"{name}_group_{group:03d}", groups.code == group
@@ -85,27 +86,18 @@ def make_job(
     validation = np.zeros(len(train), dtype=bool)
     if recipe.selects_epochs or recipe.weighs_members or groups is not None:
         validation = cohort.validation(train, for_validation)
-    return FoldJob(
-        **{
-            "name": name,
-            "fold": fold,
-            "recipe": recipe,
-            "train": train,
-            "validation": validation,
-            "test": test,
-            "seed": int(for_weights.generate_state(1)[0] >> 1),  # fits in 31 bits
-            "group": group,
-            "weigh": groups is not None,
-            "what": "" if groups is None else groups.names[group],
-            **arguments,
-        }
-    )
+    of_fit = int(for_weights.generate_state(1)[0] >> 1)  # fits in 31 bits
+    job = FoldJob(name, fold, recipe, train, validation, test, of_fit, group, weigh=groups is not None)
+    return replace(job, **{"what": "" if groups is None else groups.names[group]} | changes)
 
 
-def make_inner_job(cohort: Cohort, recipe: Recipe, fold: int, *, seed: int) -> FoldJob:
-    """The fit of a trial, judged by the subjects of ``fold``, which choose its epoch too; nothing is refitted."""
-    cells, nothing = np.arange(len(cohort.fold)), np.empty(0, dtype=np.int64)
-    return FoldJob(f"fold_{fold:03d}", fold, recipe, cells, cohort.fold == fold, nothing, seed, weigh=True, refit=False)
+def open_checkpoint(
+    directory: str | Path | None, data: FoldData, cohort: Cohort, recipe: Recipe, *, seed: int, **parts: Any
+) -> Checkpoint | None:
+    """Where the fits of a run are kept, refused where those of another run are there; None without a directory."""
+    if directory is None:
+        return None
+    return Checkpoint(directory, run_fingerprint(data, cohort, recipe, seed=seed, **parts))
 
 
 def run_fingerprint(
@@ -147,7 +139,9 @@ def run_fingerprint(
             columns[f"adata.obs[{key!r}]"] = data.obs[key].to_numpy(dtype=object)
     if groups is not None:
         columns["the types of the cells"] = np.asarray([*groups.names, ""], dtype=object)[groups.code]
-    return fingerprint(data, arguments, columns)
+    digests = {name: digest(np.asarray(values)) for name, values in columns.items()}
+    values, genes = matrix_digest(data.x, data.rows), digest(data.genes.to_numpy())
+    return {**arguments, **digests, "values": values, "genes": genes}
 
 
 def _columns(recipes: Sequence[Recipe]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from agevi.tl.validate._arguments import as_called
 from agevi.tl.validate._measure import Watch
 from agevi.tl.validate._recipe import Recipe
 
-ALONE = threading.Lock()
+_ALONE = threading.Lock()
 """Folds that share a process take turns, since torch has one random state per process."""
 _SMALL = 1 << 26
 """Bytes of values below which memory is left to Python's own collection, which costs half a second when it is forced."""
@@ -95,13 +95,23 @@ class FoldResult:
     error: str = ""
 
 
+@contextlib.contextmanager
+def alone(n_threads: int | None = 1) -> Iterator[None]:
+    """The one fit of this process, without a bar of its own.
+
+    The same number of threads everywhere gives the same result everywhere; None leaves it to the fit.
+    """
+    with _ALONE, silent(), threads(n_threads) if n_threads else contextlib.nullcontext():
+        yield
+
+
 def run_fold(data: FoldData, job: FoldJob, n_threads: int | None = 1) -> FoldResult:
-    """Fit and predict."""
-    with ALONE, silent(), threads(n_threads) if n_threads else contextlib.nullcontext():
+    """Fit to the training cells of ``job``, and predict its held-out cells."""
+    with alone(n_threads):
         watch = Watch()
         try:
             with as_called(job.recipe):
-                result = _fit_and_predict(data, job)
+                result = _joined(data, job) if job.recipe.members else _single(data, job)[0]
         except Exception as error:
             if not job.catch:
                 error.add_note(
@@ -112,12 +122,7 @@ def run_fold(data: FoldData, job: FoldJob, n_threads: int | None = 1) -> FoldRes
         finally:
             if data.n_bytes > _SMALL:
                 gc.collect()  # the fold's AnnData is part of cycles, and the next fold needs the memory
-        return FoldResult(**(vars(result) | {"seconds": watch.seconds, "peak_memory": watch.peak_memory}))
-
-
-def _fit_and_predict(data: FoldData, job: FoldJob) -> FoldResult:
-    """The fold itself, of one class or of several that are averaged."""
-    return _joined(data, job) if job.recipe.members else _single(data, job)[0]
+        return replace(result, seconds=watch.seconds, peak_memory=watch.peak_memory)
 
 
 def _joined(data: FoldData, job: FoldJob) -> FoldResult:

@@ -11,8 +11,8 @@ import pytest
 
 import agevi
 from agevi.model import ElasticNetClock, MLPClock, PLSClock, PoissonVAE
-from agevi.tl.validate import _fold_run
-from agevi.tl.validate._joined import recipe_of
+from agevi.tl.validate import _fit_fold
+from agevi.tl.validate._recipe import recipe_of
 from tests.conftest import QUIET
 from tests.test_gates import check_message
 from tests.tl.clocks import AllClock, MeanClock, SumClock
@@ -101,8 +101,8 @@ def test_inner_weights_come_from_training_subjects(cohort, monkeypatch):
         seen.append((job, result.validation_mae, held))
         return result, held
 
-    single = _fold_run._single
-    monkeypatch.setattr(_fold_run, "_single", spy)
+    single = _fit_fold._single
+    monkeypatch.setattr(_fit_fold, "_single", spy)
     classes = [PLSClock, AllClock]
     joined = agevi.tl.cross_validate(cohort, classes, **RUN, **arguments(classes, weights="inner"), copy=True)
     inner = seen[:]
