@@ -1,12 +1,20 @@
-"""Names of genes that people read, from a column of ``adata.var``."""
+"""Names of genes: those that people read, and why two lists of names have none in common."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks
+
+ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
+CPG = re.compile(r"^c[gh]\.?\d+")
+_VERSIONED = r"^(ENS[A-Z]*G\d{6,})\..*$"
+CUT = 'adata.var_names.str.split(".").str[0]'
+"""Code that cuts the version off Ensembl ids."""
 
 
 def names(adata: AnnData, gene_symbols: str | None) -> pd.Series:
@@ -67,3 +75,31 @@ def labels(adata: AnnData, gene_symbols: str | None) -> pd.Series:
     found = names(adata, gene_symbols)
     twice = found.duplicated(keep=False).to_numpy()
     return found.mask(twice & (found != found.index), found + " (" + found.index + ")")
+
+
+def kind_of_name(name: str) -> str:
+    """What sort of name of a feature it is."""
+    if CPG.match(name):
+        return "CpG sites"
+    return "Ensembl ids" if ENSEMBL.match(name) else "symbols"
+
+
+def mismatch(wanted: pd.Index, names: pd.Index, wants: str, has: str, *, least: float = 0.0) -> tuple[str, str]:
+    """Why ``wanted`` are not among ``names``: ``"modality"``, ``"kind"``, ``"version"``, ``"case"`` or ``""``, and a message's words.
+
+    ``wants`` ("the clock uses") and ``has`` ("the data use") start the two halves of these words. One spelling must bring
+    the share ``least`` of ``wanted`` together, and more than twice as many as there are now.
+    """
+    if not len(wanted):
+        return "", ""
+    wanted, names = wanted.astype(str), names.astype(str)
+    theirs, ours = kind_of_name(wanted[0]), kind_of_name(names[0])
+    if theirs != ours:
+        return "modality" if "CpG sites" in (theirs, ours) else "kind", f"; {has} {ours}, {wants} {theirs}"
+    needed = max(2 * len(wanted.intersection(names)), least * len(wanted))
+    without = [index.str.replace(_VERSIONED, r"\1", regex=True) for index in (wanted, names)]
+    if len(without[0].intersection(without[1])) > needed:
+        return "version", "; the names differ in the version that Ensembl ids end with"
+    if len(wanted.str.upper().intersection(names.str.upper())) > needed:
+        return "case", "; the names differ in case, as mouse and human symbols do"
+    return "", ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +11,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from agevi import _checks
+from agevi import _checks, _symbols
 
 logger = logging.getLogger(__name__)
-
-ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
-CPG = re.compile(r"^c[gh]\.?\d+")
-_VERSIONED = r"^(ENS[A-Z]*G\d{6,})\..*$"
-VERSIONS = "the names differ in the version that Ensembl ids end with"
-CUT = 'adata.var_names.str.split(".").str[0]'
 
 
 @dataclass(frozen=True)
@@ -63,46 +56,20 @@ def match_genes(genes: np.ndarray, names: pd.Index, *, min_coverage: float) -> G
 
 
 def _name_hint(genes: np.ndarray, names: pd.Index) -> str:
-    """What may be wrong with the names, as the middle of a message."""
-    kinds = [kind_of_name(str(n)) for n in (genes[0], names[0])]
-    if kinds[0] != kinds[1] and "CpG sites" in kinds:
-        return f"; the data hold {kinds[1]}, the clock reads {kinds[0]}. A clock fits the modality it was trained on."
-    if kinds[0] != kinds[1]:
-        return f"; the data use {kinds[1]}, the clock uses {kinds[0]}. Rename var_names or run pp.align_genes."
-    difference = spelling(pd.Index(genes), names, least=0.2)
-    if difference == "version":
-        kept = pd.Index(genes).str.contains(".", regex=False).any()
-        mapping = 'mapping={gene.split(".")[0]: gene for gene in clock.genes}'
-        after = f", and run pp.align_genes(adata, clock, {mapping}), as the clock kept its own" if kept else ""
-        return f"; {VERSIONS}. Cut it off, adata.var_names = {CUT}{after}."
-    if difference == "case":
-        return "; the names differ in case, as mouse and human symbols do. A clock fits the species it was trained on."
-    return ". Pass data of the same gene annotation, with all genes kept."
-
-
-def spelling(genes: pd.Index, names: pd.Index, *, least: float = 0.0) -> str:
-    """What keeps ``genes`` from being among ``names``: ``"version"`` (of Ensembl ids), ``"case"`` or ``""``.
-
-    Parameters
-    ----------
-    genes, names
-        Names.
-    least
-        Share of the genes that must be there with one spelling for all.
-    """
-    genes, names = genes.astype(str), names.astype(str)
-    needed = max(2 * len(genes.intersection(names)), least * len(genes))
-    without = [index.str.replace(_VERSIONED, r"\1", regex=True) for index in (genes, names)]
-    if len(without[0].intersection(without[1])) > needed:
-        return "version"
-    return "case" if len(genes.str.upper().intersection(names.str.upper())) > needed else ""
-
-
-def kind_of_name(name: str) -> str:
-    """What sort of name of a feature it is."""
-    if CPG.match(name):
-        return "CpG sites"
-    return "Ensembl ids" if ENSEMBL.match(name) else "symbols"
+    """What may be wrong with the names of new data, and what to do, as the middle of a message."""
+    wanted = pd.Index(genes)
+    why, said = _symbols.mismatch(wanted, names, "the clock uses", "the data use", least=0.2)
+    kept = why == "version" and wanted.str.contains(".", regex=False).any()
+    mapping = 'mapping={gene.split(".")[0]: gene for gene in clock.genes}'
+    after = f", and run pp.align_genes(adata, clock, {mapping}), as the clock kept its own" if kept else ""
+    advice = {
+        "modality": "A clock fits the modality it was trained on.",
+        "kind": "Rename var_names or run pp.align_genes.",
+        "version": f"Cut it off, adata.var_names = {_symbols.CUT}{after}.",
+        "case": "A clock fits the species it was trained on.",
+        "": "Pass data of the same gene annotation, with all genes kept.",
+    }
+    return f"{said}. {advice[why]}"
 
 
 def _columns(x: Any, match: GeneMatch) -> Any:

@@ -12,10 +12,9 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _symbols
 from agevi._compat import AnnDataManager, WeakIdKeyDictionary
 from agevi.dataloaders._measured import copy_sets
-from agevi.dataloaders._query import CUT, VERSIONS, kind_of_name, spelling
 
 logger = logging.getLogger(__name__)
 
@@ -138,10 +137,11 @@ def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
     names = pd.Index(pd.Series(given, dtype=object).dropna().astype(str).unique())
     chosen = adata.var_names.isin(names)
     if not chosen.any():
+        why, said = _symbols.mismatch(names, adata.var_names, "the features are", "the data use")
+        said += f", which {_symbols.CUT} cuts off" if why == "version" else ""
         raise ValueError(
             f"none of the {len(names):,} features{f' (e.g. {_checks.listed(names, 2)})' if len(names) else ''} is among "
-            f"adata.var_names (e.g. {_checks.listed(adata.var_names, 2)}){_difference(names, adata.var_names)}. Pass "
-            "names as in adata.var_names."
+            f"adata.var_names (e.g. {_checks.listed(adata.var_names, 2)}){said}. Pass names as in adata.var_names."
         )
     absent = names[~names.isin(adata.var_names)]
     if len(absent) and len(names) <= _TYPED:
@@ -156,14 +156,3 @@ def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
     out = _of_values(_checks.matrix(adata, layer)[:, chosen], adata.obs.copy(), adata.var.loc[chosen].copy(), layer)
     copy_sets(adata, out, chosen)
     return out
-
-
-def _difference(features: pd.Index, names: pd.Index) -> str:
-    """What sets features apart from all names of the data, as the middle of a message."""
-    if not len(features):
-        return ""
-    ours, theirs = kind_of_name(str(names[0])), kind_of_name(features[0])
-    if ours != theirs:
-        return f"; the data use {ours}, the features are {theirs}"
-    hints = {"version": f"; {VERSIONS}, which {CUT} cuts off", "case": "; the names differ in case"}
-    return hints.get(spelling(features, names), "")

@@ -171,7 +171,7 @@ CASES = {
     ),
     "a mask": ({"features": pd.Series([True, False])}, TypeError, "features is a mask of 2 True and False; pass names of genes, such as adata.var_names[mask]"),
     "a mask of numpy": ({"features": np.array([True] * 61)}, TypeError, "features is a mask of 61 True and False"),
-    "another case": ({"features": ["GENE01"]}, ValueError, "; the names differ in case. Pass names as in adata.var_names."),
+    "another case": ({"features": ["GENE01"]}, ValueError, "; the names differ in case, as mouse and human symbols do. Pass names as in adata.var_names."),
     "a layer that is not there": ({"features": ["gene01"], "layer": "raw"}, KeyError, "layer='raw' is not in adata.layers"),
     "genes without counts": ({"features": ["silent"]}, ValueError, "holds only zeros"),
 }  # fmt: skip

@@ -127,7 +127,7 @@ def test_absent_features_of_unknown_value_warn(logs, table):
 REFUSED = {
     "too few": (lambda a: a[:, :30].copy(), "30 of the clock's 60 genes are absent from adata.var_names"),
     "Ensembl ids": (lambda a: named(a, "ENSG{:011d}"), "the data use Ensembl ids, the clock uses symbols"),
-    "CpG sites": (lambda a: named(a, "cg{:08d}"), "the data hold CpG sites, the clock reads symbols"),
+    "CpG sites": (lambda a: named(a, "cg{:08d}"), "the data use CpG sites, the clock uses symbols"),
 }
 
 

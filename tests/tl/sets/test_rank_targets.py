@@ -292,7 +292,7 @@ CASES = {
         "the attributions use Ensembl ids, the list uses symbols",
     ),
     "symbols and Ensembl ids": ({"druggable": ENSEMBL}, ValueError, "the attributions use symbols, the list uses Ensembl ids"),
-    "CpG sites": ({"tables": {"x": series(0, CPG)}, "druggable": ["EGFR"]}, ValueError, "the attributions are of CpG sites, the list holds symbols"),
+    "CpG sites": ({"tables": {"x": series(0, CPG)}, "druggable": ["EGFR"]}, ValueError, "the attributions use CpG sites, the list uses symbols"),
     "mouse and human": ({"druggable": ["GENE001"]}, ValueError, "the names differ in case"),
     "other names": ({"druggable": ["EGFR"]}, ValueError, "Pass the gene names that the clock was trained with"),
     "druggable genes without attribution": (

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _symbols
 from agevi._compat import Absent, BaseModelClass
-from agevi.dataloaders._query import CPG, GeneMatch
+from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import check_horvath_unit, where
 from agevi.dataloaders._registration import is_registered
 from agevi.io._card import published_card
@@ -240,5 +240,5 @@ class LinearClock(DataMixin, LinearMixin, BaseModelClass):
 
 def _kind(features: np.ndarray, standardised: bool) -> str:
     """``"beta"`` for CpG sites as they are."""
-    n_sites = sum(bool(CPG.match(str(name))) for name in features)
+    n_sites = sum(bool(_symbols.CPG.match(str(name))) for name in features)
     return "beta" if n_sites > len(features) / 2 and not standardised else "any"

@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks
-from agevi.dataloaders._query import ENSEMBL
+from agevi import _checks, _symbols
 
 logger = logging.getLogger(__name__)
 
@@ -186,14 +185,14 @@ def no_overlap(adata: AnnData, genes: pd.Index, targets: np.ndarray) -> str:
     texts = {str(name): values for name, values in adata.var.items() if not pd.api.types.is_numeric_dtype(values)}
     shared = {name: int(values.astype(str).isin(wanted).sum()) for name, values in texts.items()}
     best = max(shared, key=lambda name: shared[name], default=None)
-    kinds = ["Ensembl ids" if ENSEMBL.match(str(names[0])) else "symbols" for names in (genes, targets)]
-    differ = f"; the data use {kinds[0]}, the sets use {kinds[1]}" if kinds[0] != kinds[1] else ""
+    why, said = _symbols.mismatch(pd.Index(targets), genes, "the sets use", "the data use")
     if best is not None and shared[best]:
-        return f"{given}{differ}. Pass gene_symbols={best!r}."
-    if differ:
-        return f"{given}{differ}. Rename adata.var_names, or run agevi.pp.align_genes before the clock is trained."
-    if {str(name).upper() for name in genes} & {name.upper() for name in wanted}:
-        return (
-            f"{given}; the names differ in case, as mouse and human symbols do. Pass sets of the species of the data."
-        )
-    return f"{given}. Pass sets with the gene names of adata.var_names."
+        return f"{given}{said}. Pass gene_symbols={best!r}."
+    advice = {
+        "modality": "Train the clock on genes, as agevi.pp.aggregate_probes makes them.",
+        "kind": "Rename adata.var_names, or run agevi.pp.align_genes before the clock is trained.",
+        "version": f"Cut it off both; for the data: adata.var_names = {_symbols.CUT}.",
+        "case": "Pass sets of the species of the data.",
+        "": "Pass sets with the gene names of adata.var_names.",
+    }
+    return f"{given}{said}. {advice[why]}"

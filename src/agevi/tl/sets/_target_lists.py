@@ -16,7 +16,6 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _symbols
-from agevi.dataloaders._query import CUT, VERSIONS, kind_of_name, spelling
 from agevi.tl.sets._rankings import rankings
 
 GENE_COLUMNS = ("gene", "gene_name", "gene_symbol", "symbol")
@@ -219,26 +218,13 @@ def keep_druggable(table: pd.DataFrame, druggable: pd.Index, name: str) -> pd.Da
             "have an attribution of zero, so none can be ranked; a sparse clock uses few genes. Attribute a clock "
             "that uses more."
         )
-    ours, theirs = kind_of_name(table.index[0]), kind_of_name(druggable[0])
-    if ours == "CpG sites":
-        raise ValueError(
-            f"{given}; the attributions are of CpG sites, the list holds {theirs}. Train the clock on genes, as "
-            "agevi.pp.aggregate_probes makes them."
-        )
-    if ours != theirs:
-        raise ValueError(
-            f"{given}; the attributions use {ours}, the list uses {theirs}. Rename one of them, for example "
-            "adata.var_names = adata.var['symbol']."
-        )
-    difference = spelling(druggable, table.index)
-    if difference == "version":
-        raise ValueError(
-            f"{given}; {VERSIONS}. Cut it off both: adata.var_names = {CUT} (the attributions stay), and "
-            'druggable=pd.Index(names).str.split(".").str[0].'
-        )
-    if difference == "case":
-        raise ValueError(
-            f"{given}; the names differ in case, as mouse and human symbols do. Pass targets of the species of the "
-            "data."
-        )
-    raise ValueError(f"{given}. Pass the gene names that the clock was trained with.")
+    why, said = _symbols.mismatch(druggable, table.index, "the list uses", "the attributions use")
+    advice = {
+        "modality": "Train the clock on genes, as agevi.pp.aggregate_probes makes them.",
+        "kind": "Rename one of them, for example adata.var_names = adata.var['symbol'].",
+        "version": f"Cut it off both: adata.var_names = {_symbols.CUT} (the attributions stay), and "
+        'druggable=pd.Index(names).str.split(".").str[0].',
+        "case": "Pass targets of the species of the data.",
+        "": "Pass the gene names that the clock was trained with.",
+    }
+    raise ValueError(f"{given}{said}. {advice[why]}")
