@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agevi._ages import AgeTransform
-from agevi.nn.heads import AgeScale
+from agevi.nn.heads import TargetScale
 
 AGES = np.array([-0.7, 0.0, 3.5, 19.99, 20.0, 45.0, 91.0])
 
@@ -15,7 +15,7 @@ AGES = np.array([-0.7, 0.0, 3.5, 19.99, 20.0, 45.0, 91.0])
 @pytest.mark.parametrize("name", ["none", "log", "horvath"])
 @pytest.mark.parametrize("year", [1.0, 12.0])
 def test_the_scale_is_that_of_the_clock(name, year):
-    scale, head = AgeTransform(name, -1.0 * year, year), AgeScale(name, -1.0 * year, year=year, bounded=False)
+    scale, head = AgeTransform(name, -1.0 * year, year), TargetScale(name, -1.0 * year, year=year, bounded=False)
     ages = AGES * year
     np.testing.assert_allclose(scale.forward(ages), head.to_scale(torch.from_numpy(ages)).numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(scale.back(scale.forward(ages)), ages, atol=1e-9)

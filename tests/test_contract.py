@@ -12,19 +12,6 @@ import agevi
 from agevi.model.linear._base import FittedLinearClock
 from tests.conftest import QUIET
 
-VAE = {"n_hidden": [16], "n_latent": 4, "n_head": [8]}
-SMALL = {
-    "PoissonVAE": VAE,
-    "GaussianVAE": VAE,
-    "DenoisingVAE": VAE,
-    "ElasticNetClock": {"alphas": 20, "l1_ratios": 0.2},
-    "PLSClock": {},
-    "MLPClock": {"n_hidden": [16]},
-    "NMFClock": {"n_components": 4, "n_hidden": [8]},
-    "TransformerClock": {"n_tokens": 6, "n_token": 8, "n_layers": 1},
-}
-EPOCHS = {name: {"max_epochs": 2, **QUIET} for name in SMALL}
-CONTINUOUS = {"DenoisingVAE": {"gene_likelihood": "normal", "noise": "gaussian"}}
 SETUP = {"age_key": "age", "subject_key": "donor"}
 
 pytestmark = pytest.mark.parametrize(
@@ -34,12 +21,16 @@ pytestmark = pytest.mark.parametrize(
 
 def make(cls, adata, **setup):
     cls.setup_anndata(adata, **SETUP, **setup)
-    return cls(adata, **SMALL[cls.__name__])
+    return cls(adata, **cls.test_params()["init"])
+
+
+def train(model):
+    model.train(**model.test_params()["train"], **QUIET)
 
 
 def fit(cls, adata, **setup):
     model = make(cls, adata, **setup)
-    model.train(**EPOCHS[cls.__name__])
+    train(model)
     return model
 
 
@@ -132,7 +123,7 @@ def test_missing_ages_are_unlabelled(cls, cohort):
 def test_training_goes_on(cls, cohort):
     model = fit(cls, cohort)
     before = model.predict_age()
-    model.train(**EPOCHS[cls.__name__])
+    train(model)
     assert np.array_equal(model.predict_age(), before) == issubclass(cls, FittedLinearClock)  # fits have no epochs
 
 
@@ -225,8 +216,9 @@ def test_values_that_are_normalised_already(cls, cohort, tmp_path):
             make(cls, cohort, normalize="none")
         return
     cls.setup_anndata(cohort, **SETUP, normalize="none")
-    model = cls(cohort, **SMALL[cls.__name__], **CONTINUOUS.get(cls.__name__, {}))
-    model.train(**EPOCHS[cls.__name__])
+    params = cls.test_params()
+    model = cls(cohort, **params["init"], **params.get("continuous", {}))
+    train(model)
     ages = model.predict_age(cohort)
     assert np.isfinite(ages).all()
     model.save(tmp_path / "clock")

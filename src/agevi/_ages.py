@@ -20,7 +20,7 @@ _SMALLEST = 1e-3  # of the argument of Horvath's logarithm, which is 0 a year be
 
 @dataclass(frozen=True)
 class AgeTransform:
-    """The scale T on which a clock was trained, for arrays; :class:`agevi.nn.heads.AgeScale` has the formulas.
+    """The scale T on which a clock was trained, for arrays; :class:`agevi.nn.heads.TargetScale` has the formulas.
 
     Parameters
     ----------

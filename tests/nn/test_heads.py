@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from agevi.nn.heads import AgeScale, masked_age_loss
+from agevi.nn.heads import TargetScale, masked_age_loss
 
 AGES = np.array([-0.4, 21.0, 40.0, 66.0, 91.0, np.nan])
 
@@ -19,12 +19,12 @@ AGES = np.array([-0.4, 21.0, 40.0, 66.0, 91.0, np.nan])
     ],
 )
 def test_scale_standardises_and_inverts(transform, reference):
-    scale = AgeScale(transform, min_age=-1.0)
+    scale = TargetScale(transform, min_age=-1.0)
     scale.fit(torch.from_numpy(AGES))
     t = reference(AGES)
     z = scale.to_scale(torch.from_numpy(AGES))
     np.testing.assert_allclose(z, (t - np.nanmean(t)) / np.nanstd(t), atol=1e-6)
-    np.testing.assert_allclose(scale.to_age(z), AGES, atol=1e-4)
+    np.testing.assert_allclose(scale.to_target(z), AGES, atol=1e-4)
 
 
 def horvath(age, year=1.0):
@@ -35,33 +35,33 @@ def horvath(age, year=1.0):
 
 @pytest.mark.parametrize("year", [pytest.param(1.0, id="years"), pytest.param(12.0, id="months")])
 def test_the_scale_of_horvath(year):
-    scale = AgeScale("horvath", min_age=-year, year=year)  # not fitted, so that the scale is the transform itself
+    scale = TargetScale("horvath", min_age=-year, year=year)  # not fitted, so that the scale is the transform itself
     ages = np.array([-0.99, -0.4, 0.0, 5.0, 19.999, 20.0, 20.001, 60.0, 120.0]) * year
     z = scale.to_scale(torch.from_numpy(ages))
     np.testing.assert_allclose(z, horvath(ages, year), rtol=1e-5, atol=1e-6)
     back = scale._inverse_transform(torch.from_numpy(horvath(ages, year)))
     np.testing.assert_allclose(back, ages, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(scale.to_age(z), ages, atol=1e-4 * year)
+    np.testing.assert_allclose(scale.to_target(z), ages, atol=1e-4 * year)
 
 
 def test_the_scale_of_horvath_has_gradients_everywhere():
     z = torch.tensor([-800.0, -1.0, 0.0, 1.0, 800.0], dtype=torch.float64, requires_grad=True)
-    AgeScale("horvath", bounded=False).to_age(z).sum().backward()
+    TargetScale("horvath", bounded=False).to_target(z).sum().backward()
     np.testing.assert_allclose(z.grad, 21 * np.exp(np.minimum(z.detach().numpy(), 0)), rtol=1e-6)
 
 
 def test_without_bounds_ages_are_what_the_formula_gives():
-    np.testing.assert_allclose(AgeScale(bounded=False).to_age(torch.tensor([-70.0, 1e6])), [-70.0, 1e6])
+    np.testing.assert_allclose(TargetScale(bounded=False).to_target(torch.tensor([-70.0, 1e6])), [-70.0, 1e6])
 
 
 @pytest.mark.parametrize("transform", ["none", "log", "horvath"])
 def test_ages_stay_within_reach_of_the_training_ages(transform):
-    scale = AgeScale(transform, min_age=-1.0)
+    scale = TargetScale(transform, min_age=-1.0)
     scale.fit(torch.tensor([20.0, 40.0, torch.nan, 90.0]))
-    far = scale.to_age(torch.tensor([-1e4, -50.0, 0.0, 50.0, 1e4]))
+    far = scale.to_target(torch.tensor([-1e4, -50.0, 0.0, 50.0, 1e4]))
     np.testing.assert_allclose(far[[0, 1, 3, 4]], [-1, -1, 160, 160])  # min_age, and 90 years plus a span of 70
     reach = torch.tensor([-0.9, 0.0, 20.0, 90.0, 159.0])
-    np.testing.assert_allclose(scale.to_age(scale.to_scale(reach)), reach, atol=1e-3)
+    np.testing.assert_allclose(scale.to_target(scale.to_scale(reach)), reach, atol=1e-3)
 
 
 @pytest.mark.parametrize(

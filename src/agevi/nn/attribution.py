@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
+
+from agevi.nn.inputs import GeneInput
 
 Tensors = Sequence[torch.Tensor]
+Tail = Callable[[torch.Tensor], torch.Tensor]
+Covariates = Callable[[dict[str, torch.Tensor]], torch.Tensor]
 SMALL_STEP = 1e-2
 """Steps of a linear score below which the slope of the output is taken at their middle: ages are float32."""
 
@@ -31,6 +37,60 @@ class Reader:
     def __call__(self, values: Tensors, shifts: Tensors) -> torch.Tensor:
         """Output of every row, (n,)."""
         return self.tail([u + s for u, s in zip(self.units(values), shifts, strict=True)])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A trained network as a function of its values: its first layer, which is linear, and the rest of it up to the age."""
+
+    weight: torch.Tensor  # (n_units, n_genes)
+    shift: torch.Tensor  # (n_units,)
+    latent: Tail  # (n, n_units) to (n, n_latent)
+    age: Tail  # (n, n_latent) to (n,)
+    values: Callable[..., torch.Tensor]  # what is in the data to what is read, both (n, n_genes)
+    logarithmic: bool  # whether values are log(1 + expression), and not expression itself
+    covariates: Covariates | None = None  # fields of a batch to what they add behind the first layer, (n, n_units)
+    by_field: bool = False  # whether values depend on the fields of a batch too, which they then take second
+
+    def tail(self, units: torch.Tensor) -> torch.Tensor:
+        """Age from the units of the first layer."""
+        return self.age(self.latent(units))
+
+    def scaled(self, values: torch.Tensor, factor: float) -> torch.Tensor:
+        """The values where expression is ``factor`` times what it is."""
+        return torch.log1p(torch.expm1(values) * factor) if self.logarithmic else values * factor
+
+
+def normalized(
+    x: torch.Tensor, *, genes: GeneInput, present: torch.Tensor | None, absent: torch.Tensor
+) -> torch.Tensor:
+    """Values before they are centred, (n, n_genes); genes that the data lack enter at ``absent``, (n_genes,)."""
+    values = genes.normalized(x, genes.library_size(x, present))
+    return values if present is None else torch.where(present, values, absent.to(values))
+
+
+def dense_reading(
+    genes: GeneInput,
+    layer: nn.Linear,
+    latent: Tail,
+    age: Tail,
+    *,
+    summed: bool,
+    present: torch.Tensor | None = None,
+    covariates: Covariates | None = None,
+) -> Reading:
+    """A network whose first layer is ``layer``, on normalised genes and behind them the covariates, (n, n_covariates)."""
+    mean, factor, absent = genes.mean, 1 / genes.sd, genes.mean
+    if summed and genes.sums:
+        mean, factor, absent = genes.sum_mean, genes.sum_scale, genes.sum_mean
+    elif not genes.standardize:
+        mean, factor = torch.zeros_like(mean), torch.ones_like(mean)
+    own = layer.weight.detach()
+    weight, of_covariates = own[:, : len(mean)] * factor, own[:, len(mean) :]
+    values = partial(normalized, genes=genes, present=present, absent=absent)
+    extra = None if covariates is None else (lambda fields: covariates(fields) @ of_covariates.T)
+    shift = layer.bias.detach() - weight @ mean
+    return Reading(weight, shift, latent, age, values, genes.normalize != "none", extra)
 
 
 @dataclass(frozen=True)

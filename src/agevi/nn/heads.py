@@ -16,9 +16,10 @@ _LOSSES: dict[str, Callable[..., torch.Tensor]] = {"huber": F.huber_loss, "mse":
 AGE_LOSSES = tuple(_LOSSES)
 
 
-class AgeScale(nn.Module):
-    r"""Ages in the user's unit to and from the standardised scale of the head.
+class TargetScale(nn.Module):
+    r"""What a head predicts, to and from its standardised scale: ages in the user's unit, or log-odds.
 
+    With ``target="condition"`` it is the identity, for log-odds have no scale, and keeps the moments of the ages.
     With :math:`T` the identity (``"none"``), :math:`T(a) = \log(a - a_{min} + 1)` (``"log"``) or the transform of Horvath
     (2013, Genome Biology 14:R115; ``"horvath"``), for ages in years
 
@@ -44,6 +45,7 @@ class AgeScale(nn.Module):
 
     mean: torch.Tensor
     sd: torch.Tensor
+    target = "age"
     highest: torch.Tensor
 
     def __init__(
@@ -70,6 +72,8 @@ class AgeScale(nn.Module):
 
     def fit(self, age: torch.Tensor) -> None:
         """Set mean, standard deviation and bound from the finite ages of training samples, (n_samples,)."""
+        if self.target != "age":
+            return
         known = age[torch.isfinite(age)].double()
         t = self._forward_transform(known)
         self.mean.fill_(t.mean())
@@ -78,10 +82,14 @@ class AgeScale(nn.Module):
 
     def to_scale(self, age: torch.Tensor) -> torch.Tensor:
         """Standardised ages as float32; NaN stays NaN."""
+        if self.target != "age":
+            return age.float()
         return ((self._forward_transform(age.double()) - self.mean) / self.sd).float()
 
-    def to_age(self, z: torch.Tensor) -> torch.Tensor:
+    def to_target(self, z: torch.Tensor) -> torch.Tensor:
         """Ages in the user's unit as float32."""
+        if self.target != "age":
+            return z.float()
         age = self._inverse_transform(z.double() * self.sd + self.mean)
         if not self.bounded:
             return age.float()
@@ -95,6 +103,10 @@ class AgeHead(nn.Module):
         super().__init__()
         self.stack = Stack(n_latent, widths, dropout_rate=dropout_rate)
         self.output = nn.Linear(self.stack.n_output, 1)
+
+    def layers(self) -> list[nn.Module]:
+        """Blocks and the last unit, in the order in which values pass them."""
+        return [*self.stack.blocks, self.output]
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         """Map (n, n_latent) to (n,)."""

@@ -79,6 +79,11 @@ class TabTransformer(nn.Module):
         self.stack = Perceptron(n_hidden[0], n_hidden[1:], **kinds)  # type: ignore[arg-type]
         self.n_latent = self.stack.n_output
 
+    def layers(self) -> list[nn.Module]:
+        """Layers in the order in which values pass them."""
+        start = [self.categories, self.attention, self.of_features, self.of_context, self.first]
+        return [nn.ModuleList(start), *self.stack]
+
     def weight(self) -> torch.Tensor:
         """The linear map, (n_units, n_features)."""
         return self.of_features.weight
@@ -150,6 +155,12 @@ class FeatureTransformer(nn.Module):
         self.attention = Attention(n_token, n_heads, n_layers, **kinds)  # type: ignore[arg-type]
         self.stack = nn.Sequential(nn.LayerNorm(n_token), Perceptron(n_token, n_hidden, **kinds))  # type: ignore[arg-type]
         self.n_latent = n_hidden[-1] if n_hidden else n_token
+
+    def layers(self) -> list[nn.Module]:
+        """Layers in the order in which values pass them."""
+        start = nn.ModuleList([self.categories, self.features, nn.ParameterList([self.readout, self.of_line])])
+        (norm, perceptron), (*attention, final) = list(self.stack), list(self.attention)
+        return [start, *attention, nn.ModuleList([final, norm]), *perceptron]  # type: ignore[misc]
 
     def weight(self) -> torch.Tensor:
         """The linear map, (n_units, n_features): the maps of the tokens, one after the other."""

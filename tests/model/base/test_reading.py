@@ -15,7 +15,6 @@ from agevi.model import (
     PoissonVAE,
     TransformerClock,
 )
-from agevi.model.base._reading import clocks_of, reader_of
 from agevi.model.base._unit_rows import UnitRows
 from tests.conftest import QUIET
 
@@ -65,10 +64,10 @@ def make(cohort, cls, init, setup):
 def ages(model, adata, codes=None):
     """Ages from the readings, one per row."""
     cells = np.arange(adata.n_obs)
-    parts = [UnitRows(clock, adata, cells, codes) for clock in clocks_of(model)]
+    parts = [UnitRows(clock, adata, cells, codes) for clock in model.members()]
     rows = np.arange(adata.n_obs if codes is None else codes.max() + 1)
     with torch.no_grad():
-        reader = reader_of(model, [part.reading for part in parts])
+        reader = model.reader([part.reading for part in parts])
         return reader([part.values(rows) for part in parts], [part.shift(rows) for part in parts]).numpy()
 
 
@@ -96,7 +95,7 @@ def test_readings_of_an_ensemble_of_ensembles(cohort, scale):
         make(other, NMFClock, {**SMALL, "n_components": 4}, {}),
     )
     model = EnsembleClock([first, EnsembleClock([second, third], weights=[1, 3])], scale=scale)
-    assert [type(clock) for clock in clocks_of(model)] == [PLSClock, MLPClock, NMFClock]
+    assert [type(clock) for clock in model.members()] == [PLSClock, MLPClock, NMFClock]
     np.testing.assert_allclose(ages(model, cohort), model.predict_age(cohort), rtol=2e-4, atol=1e-4)
     found = ages(model, cohort, donors(cohort))[donors(cohort)]
     np.testing.assert_allclose(found, model.predict_age(cohort, level="sample"), rtol=2e-4, atol=1e-4)

@@ -18,7 +18,7 @@ from agevi.dataloaders._registration import recall
 from agevi.model import CaseControlClassifier, MLPClock, PLSClock, PoissonVAE
 from agevi.model.vae._base import VAEClock
 from tests.conftest import QUIET
-from tests.test_contract import SETUP, SMALL
+from tests.test_contract import SETUP
 
 MODELS = [m for m in agevi.model.MODELS if m.trainable]
 every_class = pytest.mark.parametrize("cls", MODELS, ids=lambda c: c.__name__)
@@ -47,7 +47,7 @@ def kwargs_of(cls):
 
 def make(cls, adata, **setup):
     cls.setup_anndata(adata, **SETUP, **kwargs_of(cls), **setup)
-    return cls(adata, **SMALL[cls.__name__], **({"encode_covariates": True} if cls is PoissonVAE else {}))
+    return cls(adata, **cls.test_params()["init"], **({"encode_covariates": True} if cls is PoissonVAE else {}))
 
 
 def train(model):
@@ -114,12 +114,12 @@ def test_clocks_of_one_class_side_by_side(cls, adata):
     for key in ("age", "age2"):
         copy = adata.copy()
         cls.setup_anndata(copy, age_key=key, subject_key="donor")
-        alone[key] = train(cls(copy, **SMALL[cls.__name__])).predict_age()
+        alone[key] = train(cls(copy, **cls.test_params()["init"])).predict_age()
     models = {}
     for key in ("age", "age2"):
         cls.setup_anndata(adata, age_key=key, subject_key="donor")
-        models[key] = cls(adata, **SMALL[cls.__name__])
-    models["again"] = cls(adata, **SMALL[cls.__name__])
+        models[key] = cls(adata, **cls.test_params()["init"])
+    models["again"] = cls(adata, **cls.test_params()["init"])
     for model in models.values():
         train(model)
     for name, key in (("age", "age"), ("age2", "age2"), ("again", "age2")):
@@ -348,7 +348,7 @@ def test_assigned_tissues_of_a_transformer_are_its_own(adata):
     adata.obs["tissue"] = np.where(np.arange(adata.n_obs) % 2 == 0, "blood", "skin")
     adata.obs["tissue2"] = "all"
     cls.setup_anndata(adata, **SETUP, sample_key=None, tissue_key="tissue")
-    model = cls(adata, **SMALL[cls.__name__])
+    model = cls(adata, **cls.test_params()["init"])
     cls.setup_anndata(adata, **SETUP, tissue_key="tissue2")
     train(model)
     assert model._levels().max() == 2

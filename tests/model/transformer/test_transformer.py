@@ -223,7 +223,7 @@ def test_training_rows_see_the_path_of_other_subjects(_ft):
     """The path that training sees errs about as much on training rows as on others."""
     module, age = _ft.module, _ft._cell_ages()
     train = (_ft.adata.obs["agevi_split"] == "train").to_numpy()
-    held_out = module.age_scale.to_age(module.held_out[:, 0]).numpy()
+    held_out = module.age_scale.to_target(module.held_out[:, 0]).numpy()
     assert np.isfinite(held_out[train]).all()
     fitted = np.abs(_ft.predict_age() - age)[train].mean()
     assert np.abs(held_out - age)[train].mean() > fitted

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import agevi
-from agevi.model import DenoisingVAE, PoissonVAE
+from agevi.model import DenoisingVAE, GaussianVAE, MLPClock, NMFClock, PoissonVAE
 from agevi.tl.tuning._search import Search
-from agevi.tl.tuning._spaces import SPACES, default_space
+from agevi.tl.tuning._spaces import default_space
 from tests.test_gates import check_style
 
 TRAINABLE = [cls for cls in agevi.model.MODELS if cls.trainable]
@@ -96,25 +96,26 @@ def test_a_class_takes_the_space_of_the_one_it_derives_from():
     class Mine(PoissonVAE):
         pass
 
-    assert default_space(Mine) == SPACES["PoissonVAE"]
+    assert default_space(Mine) == default_space(PoissonVAE)
     with pytest.raises(ValueError, match="object has no default space; pass space="):
         default_space(object)
 
 
 def test_default_spaces_cover_what_the_papers_varied():
-    for name in ("PoissonVAE", "GaussianVAE", "DenoisingVAE"):
-        space = SPACES[name]
+    for cls in (PoissonVAE, GaussianVAE, DenoisingVAE):
+        space = cls.search_space
         assert space["n_latent"]["low"] <= 20 and space["n_latent"]["high"] >= 150
         assert all(widths in space["n_hidden"] for widths in ([300, 100], [300, 150], [512, 256], [600, 150, 75]))
         assert all(widths in space["n_head"] for widths in ([20, 20], [30, 20]))
-    levels = [(c["noise"], c["noise_level"]) for c in SPACES["DenoisingVAE"]["noise"]]
+    levels = [(c["noise"], c["noise_level"]) for c in DenoisingVAE.search_space["noise"]]
     assert {("gaussian", 0.5), ("gaussian", 5.0)} <= set(levels)
-    for name in ("PoissonVAE", "GaussianVAE", "DenoisingVAE", "MLPClock", "NMFClock"):
-        assert {100, 200, 500, 1000} == {c["max_epochs"] for c in SPACES[name]["train_unit"] if "max_epochs" in c}
+    for cls in (PoissonVAE, GaussianVAE, DenoisingVAE, MLPClock, NMFClock):
+        space = cls.search_space
+        assert {100, 200, 500, 1000} == {c["max_epochs"] for c in space["train_unit"] if "max_epochs" in c}
         for varied in ("dropout_rate", "batch_size", "n_hidden", "plan_kwargs.weight_decay", "plan_kwargs.optimizer"):
-            assert varied in SPACES[name]
-        assert SPACES[name]["plan_kwargs.lr"]["low"] <= 1e-4 and SPACES[name]["plan_kwargs.lr"]["high"] >= 1e-3
-    assert all(w in SPACES["MLPClock"]["n_hidden"] for w in ([500, 500], [1000, 1000], [5000] * 3, [128, 2048, 128]))
+            assert varied in space
+        assert space["plan_kwargs.lr"]["low"] <= 1e-4 and space["plan_kwargs.lr"]["high"] >= 1e-3
+    assert all(w in MLPClock.search_space["n_hidden"] for w in ([500, 500], [1000, 1000], [5000] * 3, [128, 2048, 128]))
 
 
 def test_arguments_go_to_the_call_that_takes_them():
@@ -161,9 +162,9 @@ def test_fixed_arguments_take_entries_out_of_a_default_space():
     ("cls", "fixed", "name", "choices", "default"),
     [
         (PoissonVAE, {"train_kwargs": {"max_epochs": 9}}, "train_unit", [{"train_unit": "pseudocell"}, {"train_unit": "cell"}], 0),
-        (PoissonVAE, {"model_kwargs": {"train_unit": "cell"}}, "train_unit", SPACES["PoissonVAE"]["train_unit"][1:], 0),
+        (PoissonVAE, {"model_kwargs": {"train_unit": "cell"}}, "train_unit", PoissonVAE.search_space["train_unit"][1:], 0),
         (PoissonVAE, {"model_kwargs": {"train_unit": "pseudocell"}}, "train_unit", None, None),
-        (DenoisingVAE, {"model_kwargs": {"noise": "binomial"}}, "noise", SPACES["DenoisingVAE"]["noise"][3:6], 1),
+        (DenoisingVAE, {"model_kwargs": {"noise": "binomial"}}, "noise", DenoisingVAE.search_space["noise"][3:6], 1),
         (DenoisingVAE, {"model_kwargs": {"noise": "poisson", "noise_level": 7.0}}, "noise", None, None),
         (
             PoissonVAE, {"model_kwargs": {"train_unit": "cell"}, "train_kwargs": {"max_epochs": 500}}, "train_unit", None, None

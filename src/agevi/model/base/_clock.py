@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
@@ -18,9 +19,13 @@ from agevi.model.base import _save
 from agevi.model.base._numbers import NumbersMixin
 from agevi.model.base._predict import PredictMixin
 from agevi.model.base._roles import RoleMixin
+from agevi.nn.attribution import Reader, Reading, Tensors
 from agevi.nn.products import PRECISIONS, factors_for, factors_in
 
 logger = logging.getLogger(__name__)
+
+Moments = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+"""Mean and standard deviation of every column of a latent representation, (n_latent,) each, taken when asked for."""
 
 
 class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
@@ -39,6 +44,14 @@ class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
     has_latent: ClassVar[bool] = True
     """Whether a pass over cells gives a latent representation beside ages."""
     compared_within: str | None = None  # column whose values have different features
+    linear: ClassVar[bool] = False
+    """Whether the age is a function of one weighted sum of genes."""
+    solves_rows: ClassVar[bool] = False
+    """Whether a row is read by solving least squares, which makes gradients slow."""
+    program_kind: ClassVar[str | None] = None
+    """What a column of the latent representation is, for clocks whose :meth:`programs` lead from it back to genes."""
+    search_space: ClassVar[dict[str, Any]] = {}
+    """What :func:`agevi.tl.tune` varies by default: choices or bounds by argument, as in its ``space``."""
 
     @property
     def predicts_rows(self) -> bool:
@@ -147,6 +160,30 @@ class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
     def _init_as_stored(cls, init: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the constructor as a clock that was made with them stores them."""
         return init
+
+    @classmethod
+    def test_params(cls) -> dict[str, dict[str, Any]]:
+        """Arguments that make a small clock for tests: of the constructor (``init``) and of ``train``."""
+        return {"init": {}, "train": {"max_epochs": 2}}
+
+    # --- what is in it ---------------------------------------------------------------------------------------
+
+    def members(self) -> list[Any]:
+        """The clocks whose networks are read: this one, or those of an ensemble, ensembles in it taken apart too."""
+        return [self]
+
+    def reader(self, readings: Sequence[Reading]) -> Reader:
+        """The clock as a function of the values of its :meth:`members`, from the reading of each of them."""
+        return Reader(tuple(reading.weight for reading in readings), self._joined(iter(readings)))
+
+    def _joined(self, readings: Iterator[Reading]) -> Callable[[Tensors], torch.Tensor]:
+        """Age from the units of the members' first layers; takes as many of the readings as there are members."""
+        tail = next(readings).tail
+        return lambda units: tail(units[0])
+
+    def programs(self, moments: Moments) -> np.ndarray:
+        """What each column of the latent representation moves, (n_latent, n_genes), from its mean and sd over rows."""
+        raise ValueError(f"a {type(self).__name__} has nothing that leads from its latent representation to genes.")
 
     # --- prediction ------------------------------------------------------------------------------------------
 

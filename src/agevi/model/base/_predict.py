@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,9 +13,10 @@ from anndata import AnnData
 from pandas.api.types import is_numeric_dtype
 
 from agevi import _checks, _names
-from agevi._compat import read_rows
+from agevi._compat import REGISTRY_KEYS, read_rows
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._cells import cell_loader
+from agevi.dataloaders._fields import SUMMED
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import covariate_columns
 from agevi.dataloaders._sums import most_common, sample_groups, sample_means, sum_rows
@@ -83,13 +83,12 @@ class PredictMixin(ShellMixin):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Ages and latent means of the rows of a shell."""
         self._remember(shell)
-        present = None if match.present.all() else torch.from_numpy(match.present).to(self.device)
         try:
             manager, cells = self.get_anndata_manager(shell), None if indices is None else np.asarray(indices)
             n_cells = batch_size or int(np.clip(_PREDICT_VALUES // len(self.genes), 512, 4096))
             loader = cell_loader(manager, cells, batch_size=n_cells)
             with threads(n_threads(min(n_cells, shell.n_obs) * n_weights(self.module))):
-                return self._predict_batches(loader, present, summed=summed)
+                return self._predict_batches(loader, self.present_genes(shell, match), summed=summed)
         finally:
             self._forget(shell)
 
@@ -146,14 +145,25 @@ class PredictMixin(ShellMixin):
             return age[codes]
         return sample_means(age[codes], of_sample)  # over cells, so that a group weighs by its cells
 
-    @abstractmethod
+    @torch.inference_mode()
     def _predict_batches(
-        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
+        self, loader: Any, present: torch.Tensor | None, *, summed: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Ages and latent means of the rows in ``loader``.
+        """Ages, (n,), and latent representation, (n, n_latent), of the rows in ``loader``, which are cells or sums."""
+        ages, latents = [], []
+        self.module.eval()
+        for tensors in loader:
+            if summed:
+                n = len(tensors[REGISTRY_KEYS.X_KEY])
+                tensors[SUMMED] = torch.ones(n, dtype=torch.bool, device=self.device)
+            age, latent = self.module.predict(tensors, present)
+            ages.append(age.cpu())
+            latents += [] if latent is None else [latent.cpu()]
+        return torch.cat(ages).numpy(), torch.cat(latents).numpy() if latents else None
 
-        ``present`` masks the genes that the data have; ``summed`` says that rows are sums of a sample's cells.
-        """
+    def present_genes(self, shell: AnnData, match: GeneMatch) -> torch.Tensor | None:
+        """What the network is told of genes that the data lack: a mask of those that they have, (n_genes,)."""
+        return None if match.present.all() else torch.from_numpy(match.present).to(self.device)
 
     def _check_trained(self, verb: str) -> None:
         if not self.is_trained_:

@@ -63,7 +63,7 @@ class RoleMixin(Host):
 
     @property
     def _age_scale_args(self) -> dict[str, Any]:
-        """Arguments of a module for its :class:`agevi.nn.heads.AgeScale`."""
+        """Arguments of a module for its :class:`agevi.nn.heads.TargetScale`."""
         setup = self.setup_args
         year = YEAR.get(setup["age_unit"], 1.0)
         return {"age_transform": self.age_transform, "min_age": setup["min_age"], "year": year}

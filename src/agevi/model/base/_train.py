@@ -44,6 +44,22 @@ class SubjectTrainingMixin(RoleMixin):
         "pseudocell": {"optimizer": "AdamW", "lr": 2e-3, "weight_decay": 1e-2, "lr_schedule": "one_cycle"},
     }
 
+    # Urban et al. (2023) varied the penalty, dropout, batch size, widths and optimizer; Su and Mukundan, who train on
+    # single cells, the epochs. Early stopping ends most of the long trainings.
+    search_space: ClassVar[dict[str, Any]] = {
+        "dropout_rate": {"low": 0.0, "high": 0.5, "step": 0.1},
+        "age_loss": ["huber", "mse", "mae"],
+        "batch_size": [None, 64, 128, 256, 512, 1024],
+        "plan_kwargs.lr": {"low": 1e-4, "high": 1e-2, "log": True},
+        "plan_kwargs.weight_decay": {"low": 1e-6, "high": 1e-1, "log": True},
+        "plan_kwargs.optimizer": ["Adam", "AdamW"],
+        "train_unit": [
+            {"train_unit": "pseudocell"},
+            {"train_unit": "cell"},
+            *({"train_unit": "cell", "max_epochs": n} for n in (100, 200, 500, 1000)),
+        ],
+    }
+
     @classmethod
     def chooses_epochs(cls, init: dict[str, Any] | None = None) -> bool:
         """Whether a clock made with the arguments ``init`` chooses its epoch on validation subjects."""

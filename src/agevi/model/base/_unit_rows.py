@@ -11,11 +11,10 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._compat import REGISTRY_KEYS
-from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._sums import sum_rows
 from agevi.model.base._predict import blocks, columns_of_units
-from agevi.model.base._reading import Reading, reading_of
+from agevi.nn.attribution import Reading
 
 
 class UnitRows:
@@ -47,12 +46,8 @@ class UnitRows:
         else:
             self.shell, self.match = _summed(clock, adata, cells, codes, min_gene_coverage)
             self.rows = np.arange(self.shell.n_obs)
-        present = self.match.present
-        mask = None if present.all() else torch.from_numpy(present).to(self.device)
-        masks = None
-        if has_sets(self.shell):
-            masks = torch.from_numpy(feature_sets(self.shell).masks.copy()).to(self.device)
-        self.reading: Reading = reading_of(clock, present=mask, summed=codes is not None, masks=masks)
+        module, present = clock.module.eval(), clock.present_genes(self.shell, self.match)
+        self.reading: Reading = module.reading(summed=codes is not None, present=present)
         self._fields = self._conditions() if self.reading.covariates is not None else {}
 
     @property

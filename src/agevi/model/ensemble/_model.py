@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from agevi.model.base._query import DataMixin
 from agevi.model.ensemble import _members
 from agevi.model.ensemble._average import SCALES, average, check_weights, weights_from_errors
 from agevi.model.ensemble._module import EnsembleModule
+from agevi.nn.attribution import Reading, Tensors
 
 
 class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
@@ -76,7 +77,6 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
     setup_anndata = Absent("its members are set up and trained before they are joined.")
     train = Absent("train its members, and join them again: EnsembleClock([...]).")
     history = Absent("each of its members has one, for example clock.clocks[0].history.")
-    _predict_batches = Absent("its members predict.")
 
     def __init__(self, clocks: Sequence[Any], *, weights: str | Sequence[float] = "equal", scale: str = "log") -> None:
         clocks = _members.check_members(clocks)
@@ -108,6 +108,27 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
     def genes(self) -> np.ndarray:
         """Genes of all members, each once, (n_genes,)."""
         return _members.joined_genes(self.clocks)
+
+    def members(self) -> list[Any]:
+        """All clocks in it, ensembles taken apart."""
+        return [clock for member in self.clocks for clock in member.members()]
+
+    def _joined(self, readings: Iterator[Reading]) -> Callable[[Tensors], torch.Tensor]:
+        """Mean of the ages of the clocks, each from the units of its own members."""
+        sizes = [len(clock.members()) for clock in self.clocks]
+        ages_of = [clock._joined(readings) for clock in self.clocks]
+        starts = np.cumsum([0, *sizes[:-1]])
+
+        def average(units: Tensors) -> torch.Tensor:
+            parts = zip(ages_of, starts, sizes, strict=True)
+            ages = torch.stack([f(units[start : start + n]).double() for f, start, n in parts], dim=-1)
+            weights = torch.as_tensor(self.weights_, dtype=ages.dtype, device=ages.device)
+            if self.scale == "age":
+                return (ages @ weights).float()
+            lowest = self.setup_args["min_age"]
+            return (torch.expm1(torch.log1p((ages - lowest).clamp_min(0)) @ weights) + lowest).float()
+
+        return average
 
     # --- prediction ------------------------------------------------------------------------------------------
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from agevi._compat import BaseModuleClass
+from agevi.model.base._module import ClockModule
 
 
-class EnsembleModule(BaseModuleClass):
+class EnsembleModule(ClockModule):
     """Modules of the members side by side.
 
     Parameters

@@ -31,16 +31,8 @@ class LinearMixin(ClockMixin):
     """How every linear clock predicts."""
 
     has_latent: ClassVar[bool] = False
+    linear: ClassVar[bool] = True
     module: LinearModule
-
-    def _predict_batches(
-        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
-    ) -> tuple[np.ndarray, None]:
-        """Ages of the rows in ``loader``; there is no latent space."""
-        self.module.eval()
-        with torch.inference_mode():
-            ages = [self.module.age(t[REGISTRY_KEYS.X_KEY], present, summed=summed).cpu() for t in loader]
-        return torch.cat(ages).numpy(), None
 
 
 class FittedLinearClock(LinearMixin, BaseModelClass):
@@ -204,7 +196,7 @@ def _fit_offset(module: LinearModule, cells: TrainingCells) -> None:
     scores = rows.project(module.coefficients.numpy()) + float(module.intercept)
 
     def to_age(score: np.ndarray) -> np.ndarray:
-        return module.age_scale.to_age(torch.from_numpy(score)).double().numpy()
+        return module.age_scale.to_target(torch.from_numpy(score)).double().numpy()
 
     module.cell_offset.fill_(cell_offset(to_age, scores, cells.sample, sample_scores(module, cells)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -82,6 +82,17 @@ class ElasticNetClock(FittedLinearClock):
     >>> "agevi_predicted_sample" in adata.obs
     True
     """
+
+    search_space: ClassVar[dict[str, Any]] = {
+        "train_unit": ["sample", "pseudocell"],
+        "l1_ratios": [[0.05, 0.2, 0.5, 1.0], [0.01, 0.05, 0.1], [1.0]],
+        "subject_weight": ["equal", "cells"],
+    }
+
+    @classmethod
+    def test_params(cls) -> dict[str, dict[str, Any]]:
+        """Arguments that make a small clock for tests."""
+        return super().test_params() | {"init": {"alphas": 20, "l1_ratios": 0.2}}
 
     @classmethod
     def _init_as_stored(cls, init: dict[str, Any]) -> dict[str, Any]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from agevi._compat import BaseModuleClass, auto_move_data
-from agevi.nn.heads import AgeScale
+from agevi._compat import REGISTRY_KEYS, auto_move_data
+from agevi.dataloaders._fields import SUMMED
+from agevi.model.base._module import ClockModule
+from agevi.nn.attribution import Reading, normalized
+from agevi.nn.heads import TargetScale
 from agevi.nn.inputs import GeneInput
 from agevi.nn.rows import as_dense
 
 
-class LinearModule(BaseModuleClass):
+class LinearModule(ClockModule):
     """A linear map of standardised genes to the standardised age; every value is set by a fit, none by gradient.
 
     Parameters
@@ -23,7 +27,7 @@ class LinearModule(BaseModuleClass):
     normalize
         See :class:`agevi.nn.inputs.GeneInput`.
     age_transform, min_age, year, bounded
-        See :class:`agevi.nn.heads.AgeScale`.
+        See :class:`agevi.nn.heads.TargetScale`.
     """
 
     intercept: torch.Tensor
@@ -41,7 +45,7 @@ class LinearModule(BaseModuleClass):
     ) -> None:
         super().__init__()
         self.input = GeneInput(n_input, normalize=normalize, standardize=True)
-        self.age_scale = AgeScale(age_transform, min_age, year=year, bounded=bounded)
+        self.age_scale = TargetScale(age_transform, min_age, year=year, bounded=bounded)
         # A parameter, because scvi-tools asks the parameters for their device.
         self.coefficients = nn.Parameter(torch.zeros(n_input, dtype=torch.float64), requires_grad=False)
         self.register_buffer("intercept", torch.zeros((), dtype=torch.float64))
@@ -67,7 +71,25 @@ class LinearModule(BaseModuleClass):
 
     def age(self, x: torch.Tensor, present: torch.Tensor | None = None, *, summed: bool = False) -> torch.Tensor:
         """Predicted age in the user's unit, (n,)."""
-        return self.age_scale.to_age(self.score(x, present, summed=summed))
+        return self.age_scale.to_target(self.score(x, present, summed=summed))
+
+    def predict(
+        self, tensors: dict[str, torch.Tensor], present: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, None]:
+        """Ages of a batch, all of whose rows are sums, or none; there is no latent space."""
+        return self.age(tensors[REGISTRY_KEYS.X_KEY], present, summed=SUMMED in tensors), None
+
+    def reading(self, *, summed: bool, present: torch.Tensor | None = None) -> Reading:
+        """One unit: the score, in which values are centred and scaled."""
+        genes = self.input
+        weight = (self.coefficients.detach() / genes.sd.double())[None]
+        offset = self.intercept + (0.0 if summed else self.cell_offset)
+        shift = offset - weight @ genes.mean.double()
+        values = partial(normalized, genes=genes, present=present, absent=genes.mean)
+        logarithmic = genes.normalize != "none"
+        return Reading(
+            weight.float(), shift.float(), lambda score: score[:, 0], self.age_scale.to_target, values, logarithmic
+        )
 
     def set_map(self, coefficients: torch.Tensor, intercept: float) -> None:
         """Set the linear map.
@@ -85,7 +107,7 @@ class LinearModule(BaseModuleClass):
     def age_slope(self) -> float:
         """Change of the age, in the user's unit, per unit of the standardised age, where that is 0."""
         at = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        slope = torch.autograd.grad(self.age_scale.to_age(at.to(self.age_scale.mean.device)), at)[0]
+        slope = torch.autograd.grad(self.age_scale.to_target(at.to(self.age_scale.mean.device)), at)[0]
         return float(slope)
 
 

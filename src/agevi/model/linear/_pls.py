@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -78,6 +78,12 @@ class PLSClock(FittedLinearClock):
     """
 
     predicts_sums = True
+
+    search_space: ClassVar[dict[str, Any]] = {
+        "method": ["pls", "ridge"],
+        "weights": ["reliability", "zscore"],
+        "age_transform": ["auto", "none"],
+    }
 
     def __init__(
         self,

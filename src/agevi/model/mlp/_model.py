@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from anndata import AnnData
@@ -66,6 +66,11 @@ class MLPClock(RegressorClock):
 
     expects = "any"
 
+    search_space: ClassVar[dict[str, Any]] = {
+        **RegressorClock.search_space,
+        "n_hidden": [[128, 128], [500, 500], [1000, 1000], [128, 2048, 128], [5000, 5000, 5000]],
+    }
+
     def __init__(
         self,
         adata: AnnData,
@@ -95,6 +100,11 @@ class MLPClock(RegressorClock):
         self._model_summary_string = (
             f"MLPClock: {len(self.genes):,} genes, n_hidden: {n_hidden}, dropout_rate: {dropout_rate}"
         )
+
+    @classmethod
+    def test_params(cls) -> dict[str, dict[str, Any]]:
+        """Arguments that make a small clock for tests."""
+        return super().test_params() | {"init": {"n_hidden": [16]}}
 
     def _make_module(self) -> MLPModule:
         """A module with fresh weights that depend on the seed alone."""

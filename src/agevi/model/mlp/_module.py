@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
-from agevi.model.base._regressor import RegressorModule
+from agevi.model.base._module import Layers, RegressorModule
+from agevi.nn.attribution import Reading, dense_reading
 from agevi.nn.inputs import GeneInput
 
 
@@ -49,3 +51,13 @@ class MLPModule(RegressorModule):
         """Standardised age, (n,)."""
         age: torch.Tensor = self.head.output(latent).squeeze(-1)
         return age
+
+    def layers(self) -> tuple[Layers, Layers]:
+        """The blocks, and the last unit."""
+        return list(self.head.stack.blocks), [self.head.output]
+
+    def reading(self, *, summed: bool, present: torch.Tensor | None = None) -> Reading:
+        """The first block's linear layer on z-scored genes, and the rest."""
+        blocks: Any = self.head.stack.blocks
+        rest = nn.Sequential(*blocks[0][1:], *blocks[1:])
+        return dense_reading(self.input, blocks[0][0], rest, self.age, summed=summed, present=present)

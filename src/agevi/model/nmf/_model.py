@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from agevi._progress import progress
 from agevi.dataloaders._fields import SUBJECT
 from agevi.dataloaders._pseudocells import ROWS
 from agevi.dataloaders._stats import gene_stats
+from agevi.model.base._clock import Moments
 from agevi.model.base._regressor import RegressorClock
 from agevi.model.base._seed import as_seed, seeded
 from agevi.model.nmf._fit import balanced_sample, fit_components, gene_weights
@@ -92,6 +93,13 @@ class NMFClock(RegressorClock):
     """
 
     expects = "counts"
+    solves_rows: ClassVar[bool] = True
+    program_kind: ClassVar[str | None] = "component"
+    search_space: ClassVar[dict[str, Any]] = {
+        **RegressorClock.search_space,
+        "n_components": {"low": 20, "high": 150, "log": True},
+        "n_hidden": [[20, 20], [64], [128, 128]],
+    }
 
     def __init__(
         self,
@@ -133,6 +141,11 @@ class NMFClock(RegressorClock):
             f"NMFClock: {len(self.genes):,} genes, n_components: {n_components}, n_hidden: {n_hidden}, "
             f"gene_weight: {gene_weight}"
         )
+
+    @classmethod
+    def test_params(cls) -> dict[str, dict[str, Any]]:
+        """Arguments that make a small clock for tests."""
+        return super().test_params() | {"init": {"n_components": 4, "n_hidden": [8]}}
 
     def _make_module(self) -> NMFModule:
         """A module with fresh weights that depend on the seed alone."""
@@ -209,6 +222,11 @@ class NMFClock(RegressorClock):
         return torch.cat(parts)
 
     # --- what it found ---------------------------------------------------------------------------------------
+
+    def programs(self, moments: Moments) -> np.ndarray:
+        """The components times the roots of the weights of the genes in the fit, (n_components, n_genes)."""
+        weighted: np.ndarray = (self.module.components * self.module.gene_weight.sqrt()).cpu().numpy()
+        return weighted
 
     def get_components(self) -> pd.DataFrame:
         """Components on the scale of counts: genes x components, each column with sum 1.

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from agevi._compat import auto_move_data
-from agevi.model.base._regressor import RegressorModule
+from agevi.model.base._module import RegressorModule
+from agevi.nn.attribution import Reading
 from agevi.nn.inputs import CP10K, GeneInput
 from agevi.nn.nnls import nnls
 from agevi.nn.rows import as_dense
@@ -78,6 +79,21 @@ class NMFModule(RegressorModule):
         sd, mean = torch.std_mean(_stable(loadings.double()), dim=0, correction=0)
         self.loading_mean[int(summed)] = mean.float()
         self.loading_sd[int(summed)] = torch.where(sd > 1e-6 * mean, sd, 1.0).float()
+
+    def reading(self, *, summed: bool, present: torch.Tensor | None = None) -> Reading:
+        """Products with the weighted components, and least squares behind them."""
+        weight = self.components * (self.gene_weight if present is None else self.gene_weight * present)
+        gram = weight.double() @ self.components.T.double()
+
+        def values(x: torch.Tensor) -> torch.Tensor:
+            # A projection is proportional to what is projected, so that counts may be normalised before it.
+            return x if self.input.normalize == "none" else x * (CP10K / self.input.library_size(x, present))
+
+        def age(loadings: torch.Tensor) -> torch.Tensor:
+            return self.age(loadings, torch.full((len(loadings),), summed, device=loadings.device))
+
+        shift = torch.zeros(len(weight), device=weight.device)
+        return Reading(weight, shift, lambda target: nnls(gram, target), age, values, logarithmic=False)
 
     # --- loadings that were computed before -------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from agevi._progress import steps
 from agevi.model.transfer._draws import Draws
-from agevi.model.transfer._network import log_odds, set_modes
+from agevi.model.transfer._network import set_modes
 
 
 @dataclass
@@ -35,7 +35,7 @@ def fit(
     lr: float,
     weight_decay: float,
     whole: bool,
-    known: dict[str, torch.Tensor],
+    present: torch.Tensor | None,
 ) -> Fit:
     """Minimise the weighted log-loss over the parameters of ``trained``, with the learning rate in one cycle.
 
@@ -60,7 +60,7 @@ def fit(
         Of AdamW.
     whole
         Whether nothing is frozen.
-    known
+    present
         What the network is told of genes that the data lack.
     """
     parameters = [p for layer in trained for p in layer.parameters()]
@@ -73,7 +73,7 @@ def fit(
         set_modes(module, trained, whole=whole)
         total = torch.zeros((), device=device)
         for batch in train:
-            loss = _loss(module, train, batch, known, device)
+            loss = _loss(module, train, batch, present, device)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -83,7 +83,7 @@ def fit(
         out.history["log_loss_train"].append(_checked(float(total) / len(train), epoch))
         if validation is None:
             continue
-        value = judged(module, validation, known, device)
+        value = judged(module, validation, present, device)
         out.history.setdefault("log_loss_validation", []).append(value)
         if patience is None:
             continue
@@ -98,20 +98,20 @@ def fit(
 
 
 @torch.no_grad()
-def judged(module: Any, draws: Draws, known: dict[str, torch.Tensor], device: torch.device) -> float:
+def judged(module: Any, draws: Draws, present: torch.Tensor | None, device: torch.device) -> float:
     """Weighted log-loss of whole samples in evaluation mode."""
     total, n = 0.0, 0
     for batch in draws.whole():
         size = len(batch[2])
-        total += size * float(_loss(module, draws, batch, known, device))
+        total += size * float(_loss(module, draws, batch, present, device))
         n += size
     return total / n
 
 
-def _loss(module: Any, draws: Draws, batch: Any, known: dict[str, torch.Tensor], device: torch.device) -> torch.Tensor:
+def _loss(module: Any, draws: Draws, batch: Any, present: torch.Tensor | None, device: torch.device) -> torch.Tensor:
     """Weighted mean of the log-loss over units, in nats; log-odds of single cells are averaged before."""
     tensors, owner, chosen = batch
-    of_rows = log_odds(module, {k: v.to(device) for k, v in tensors.items()}, known)
+    of_rows, _ = module.predict({k: v.to(device) for k, v in tensors.items()}, present)
     owner = owner.to(device)
     n_rows = torch.zeros(len(chosen), device=device).index_add_(0, owner, torch.ones_like(of_rows))
     of_units = torch.zeros(len(chosen), device=device).index_add_(0, owner, of_rows) / n_rows

@@ -16,7 +16,7 @@ from agevi.dataloaders._sums import sample_means
 from agevi.io import _format
 from agevi.io._card import classifier_card
 from agevi.model.base import _save
-from agevi.model.base._clock import ClockMixin
+from agevi.model.base._clock import ClockMixin, Moments
 from agevi.model.base._predict import Prediction
 from agevi.model.base._query import DataMixin
 from agevi.model.base._seed import as_seed
@@ -76,7 +76,6 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
 
     setup_anndata = Absent("it reads data as its clock does; make it with from_clock(clock, adata, ...).")
     predict_age = Absent("it gives probabilities: predict_proba(adata). The ages are those of its clock.")
-    _predict_batches = Absent("its network predicts.")
 
     def __init__(
         self,
@@ -104,7 +103,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         self.class_weight = _checks.choice(class_weight, CLASS_WEIGHTS, "class_weight")
         self.seed = as_seed(rng)
         self.clock = _save.copy_of(clock)
-        _network.give_log_odds(self.clock.module)
+        self.clock.module.age_scale.target = "condition"
         self.module = self.clock.module.eval()
         self.expects, self.predicts_sums = clock.expects, clock.predicts_sums
         self._adata: AnnData | None = None
@@ -195,6 +194,21 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
     def setup_args(self) -> dict[str, Any]:
         """Arguments of the clock's ``setup_anndata``, with the unit of what is predicted."""
         return {**self.clock.setup_args, "age_unit": self.predicts, "age_transform": "none"}
+
+    @property
+    def program_kind(self) -> str | None:  # type: ignore[override]
+        """That of its clock."""
+        kind: str | None = self.clock.program_kind
+        return kind
+
+    def members(self) -> list[Any]:
+        """Its network, as a clock."""
+        return [self.clock]
+
+    def programs(self, moments: Moments) -> np.ndarray:
+        """Those of its clock."""
+        found: np.ndarray = self.clock.programs(moments)
+        return found
 
     # --- prediction ------------------------------------------------------------------------------------------
 

@@ -112,8 +112,8 @@ class TransferTrainingMixin(RoleMixin):
                     for role, chosen in of_role.items()
                     if role == _keys.TRAIN or (role == _keys.VALIDATION and validates)
                 }
-                known = _network.known_genes(self.module, shell, match.present)
-                self._fit(draws, known, max_epochs, early_stopping, lr, weight_decay)
+                present = clock.present_genes(shell, match)
+                self._fit(draws, present, max_epochs, early_stopping, lr, weight_decay)
         finally:
             clock._forget(shell)
             clock._adata, clock._adata_manager = None, template
@@ -152,7 +152,7 @@ class TransferTrainingMixin(RoleMixin):
     def _fit(
         self,
         draws: dict[str, Draws],
-        known: dict[str, torch.Tensor],
+        present: torch.Tensor | None,
         max_epochs: int,
         early_stopping: bool,
         lr: float,
@@ -172,7 +172,7 @@ class TransferTrainingMixin(RoleMixin):
             lr=lr,
             weight_decay=weight_decay,
             whole=self.freeze == "none",
-            known=known,
+            present=present,
         )
         self.module.requires_grad_(True).eval()
         self.best_epoch_ = found.best_epoch
@@ -222,7 +222,7 @@ class TransferTrainingMixin(RoleMixin):
         clock, device = self.clock, self.device
         clock.init_params_["non_kwargs"]["rng"] = self.seed
         clock.module = clock._make_module()
-        _network.give_log_odds(clock.module)
+        clock.module.age_scale.target = "condition"
         clock._fit_buffers(train)
         self.module = clock.module.to(device)
 

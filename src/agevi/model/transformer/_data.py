@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names
@@ -119,6 +120,10 @@ class SampleClock(RegressorClock):
         shell, match = super()._shell(adata, min_gene_coverage=min_gene_coverage, conditioned=conditioned)
         write_sets(shell, aligned(feature_sets(adata), match))
         return shell, match
+
+    def present_genes(self, shell: AnnData, match: GeneMatch) -> torch.Tensor:
+        """Features that each feature set of the data measures, (n_sets, n_features)."""
+        return feature_sets(shell).tensor.to(self.device)
 
     def _conditions(self, adata: AnnData, required: bool, *, conditioned: bool = False) -> pd.DataFrame:
         """Columns of the categories; a modality must be known, another value may be new."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -110,6 +110,21 @@ class TransformerClock(SampleClock):
     (30,)
     """
 
+    search_space: ClassVar[dict[str, Any]] = {
+        "architecture": ["ft", "tab"],
+        "n_hidden": [None, [64], [128, 128], [128, 2048, 128]],
+        "skip": ["auto", "none", "ridge"],
+        "l1": [0.0, 1e-7, 1e-6, 1e-5],
+        "l2": [0.0, 1e-6, 1e-5, 1e-4],
+        "activation": ["elu", "relu", "gelu", "silu"],
+        **{name: SampleClock.search_space[name] for name in ("dropout_rate", "age_loss")},
+        "batch_size": [None, 32, 96, 256],
+        "n_token": [16, 32, 64],
+        "n_layers": {"low": 1, "high": 4},
+        "plan_kwargs.lr": {"low": 1e-5, "high": 1e-2, "log": True},
+        "plan_kwargs.weight_decay": {"low": 1e-6, "high": 1e-1, "log": True},
+        "plan_kwargs.optimizer": ["Adam", "AdamW"],
+    }
     default_batch_size = 96
     default_steps = {"cell": 1200}
     plan_kwargs_of_unit: ClassVar[dict[str, dict[str, Any]]] = {
@@ -185,9 +200,13 @@ class TransformerClock(SampleClock):
     @property
     def _has_line(self) -> bool:
         """Whether a linear path runs around the network."""
-        return bool(
-            self._init["skip"] == "ridge" or (self._init["skip"] == "auto" and self._init["architecture"] == "ft")
-        )
+        skip = self._init["skip"]
+        return bool(skip == "ridge" or (skip == "auto" and self._init["architecture"] == "ft"))
+
+    @classmethod
+    def test_params(cls) -> dict[str, dict[str, Any]]:
+        """Arguments that make a small clock for tests."""
+        return super().test_params() | {"init": {"n_tokens": 6, "n_token": 8, "n_layers": 1}}
 
     def _make_module(self) -> TransformerModule:
         """A module with fresh weights that depend on the seed alone."""
@@ -367,31 +386,14 @@ class TransformerClock(SampleClock):
         data = self._data(adata)
         _checks.in_memory(data, "model.get_attention reads")
         rows = _checks.positions(indices, data.n_obs)
-        shell, _ = self._shell(data, min_gene_coverage=0.8, conditioned=False)
+        shell, match = self._shell(data, min_gene_coverage=0.8, conditioned=False)
+        module, masks, found = self.module.eval(), self.present_genes(shell, match), []
         self._remember(shell)
         try:
-            loader = cell_loader(self.get_anndata_manager(shell), rows, batch_size=batch_size or _ATTENTION_BATCH)
-            found = [(out["weights"].cpu(), out["tokens"].cpu()) for out in self._outputs(loader, weights=True)]
+            for batch in cell_loader(self.get_anndata_manager(shell), rows, batch_size=batch_size or _ATTENTION_BATCH):
+                out = module.inference(**module._get_inference_input(batch), masks=masks, weights=True)
+                found.append((out["weights"].cpu(), out["tokens"].cpu()))
         finally:
             self._forget(shell)
         weights, tokens = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
         return Attention(weights, tokens, self._token_names())
-
-    @torch.inference_mode()
-    def _predict_batches(
-        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Ages and latent representation of the rows in ``loader``."""
-        ages, latents = [], []
-        for out in self._outputs(loader):
-            ages.append(self.module.age(out["latent"], out["line"]).cpu())
-            latents.append(out["latent"].cpu())
-        return torch.cat(ages).numpy(), torch.cat(latents).numpy()
-
-    def _outputs(self, loader: Any, *, weights: bool = False) -> Iterator[dict[str, Any]]:
-        """What the module makes of every batch."""
-        self.module.eval()
-        masks = feature_sets(loader.dataset.manager.adata).tensor.to(self.device)
-        for tensors in loader:
-            inputs = self.module._get_inference_input(tensors)
-            yield self.module.inference(**inputs, masks=masks, weights=weights)

@@ -10,7 +10,8 @@ from torch import nn
 from agevi import _keys
 from agevi._compat import REGISTRY_KEYS, auto_move_data
 from agevi.dataloaders._fields import CATEGORY, ROW, UNKNOWN
-from agevi.model.base._regressor import AgeModule
+from agevi.model.base._module import AgeModule, Layers
+from agevi.nn.attribution import Reading
 from agevi.nn.rows import as_dense
 
 LIMIT = 8.0
@@ -80,7 +81,6 @@ class TransformerModule(AgeModule):
         self.register_buffer("measured", torch.ones(n_sets, n_features, dtype=torch.bool))
         self.register_buffer("held_out", None, persistent=False)
         self.output = nn.Linear(net.n_latent, 1)
-        self.adds_line = True  # not in classifiers, whose output is no age; their network only reads the line
         if zero_start:
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)
@@ -202,9 +202,52 @@ class TransformerModule(AgeModule):
     def standardized_age(self, latent: torch.Tensor, line: torch.Tensor) -> torch.Tensor:
         """Standardised age from the latent representation and the linear path, (n,)."""
         out: torch.Tensor = self.output(latent).squeeze(-1)
-        return out + line if self.adds_line else out
+        return out + line if self.age_scale.target == "age" else out  # log-odds do not contain it: the network reads it
 
     def age(self, latent: torch.Tensor, line: torch.Tensor) -> torch.Tensor:
         """Predicted age in the user's unit, (n,)."""
-        out: torch.Tensor = self.age_scale.to_age(self.standardized_age(latent, line))
+        out: torch.Tensor = self.age_scale.to_target(self.standardized_age(latent, line))
         return out
+
+    def predict(
+        self, tensors: dict[str, torch.Tensor], present: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ages and latent representation of a batch."""
+        found = self.inference(**self._get_inference_input(tensors), masks=present)
+        return self.age(found["latent"], found["line"]), found["latent"]
+
+    def layers(self) -> tuple[Layers, Layers]:
+        """The layers of the network, and the last unit."""
+        return self.net.layers(), [self.output]
+
+    def reading(self, *, summed: bool, present: torch.Tensor | None = None) -> Reading:
+        """Units of the network, then the lines of all groups; behind them, what a row is told beside its values."""
+        masks = self.measured if present is None else present
+        net, n = self.net, len(self.net.weight())
+        codes = torch.zeros(self.n_columns + net.n_tokens, masks.shape[1], device=masks.device)
+        weight = torch.cat([net.weight().detach(), self.coef, codes])
+        sizes = [n, self.n_groups, self.n_columns, net.n_tokens]
+
+        def place(fields: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.levels(fields), fields[_keys.FEATURE_SET].squeeze(-1).long()
+
+        def values(x: torch.Tensor, fields: dict[str, torch.Tensor]) -> torch.Tensor:
+            levels, sets = place(fields)
+            return self.standardized(x, self.group(levels), masks[sets])
+
+        def told(fields: dict[str, torch.Tensor]) -> torch.Tensor:
+            levels, sets = place(fields)
+            lines = self.intercept.expand(len(levels), -1)
+            return torch.cat([lines.new_zeros(len(levels), n), lines, levels.to(lines), net.shares(masks)[sets]], dim=1)
+
+        def latent(units: torch.Tensor) -> torch.Tensor:
+            own, lines, levels, shares = units.split(sizes, dim=1)
+            codes = levels.round().long()
+            line = lines.gather(1, self.group(codes)[:, None])
+            return torch.cat([net(own, codes, shares, line.squeeze(1)).latent, line], dim=1)
+
+        def age(found: torch.Tensor) -> torch.Tensor:
+            return self.age(found[:, :-1], found[:, -1])
+
+        shift = torch.zeros(len(weight), device=weight.device)
+        return Reading(weight, shift, latent, age, values, False, told, by_field=True)

@@ -15,7 +15,7 @@ from anndata import AnnData
 from agevi import _checks, _names
 from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, RNASeqMixin, VAEMixin
 from agevi.dataloaders._stats import gene_stats
-from agevi.model.base._clock import ClockMixin
+from agevi.model.base._clock import ClockMixin, Moments
 from agevi.model.base._seed import seeded
 from agevi.model.base._train import SubjectTrainingMixin
 from agevi.model.vae._module import ClockVAEModule
@@ -79,11 +79,20 @@ def _values_of(given: Any, column: pd.Series, argument: str) -> Any:
 class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseModelClass):
     """A clock whose module is a :class:`ClockVAEModule`; classes differ in what they hand to it."""
 
+    program_kind: ClassVar[str | None] = "latent"
     _module_cls = ClockVAEModule
     _training_plan_cls = ClockTrainingPlan
     plan_kwargs_of_unit: ClassVar[dict[str, dict[str, Any]]] = {
         "cell": SubjectTrainingMixin.plan_kwargs_of_unit["cell"],
         "pseudocell": SubjectTrainingMixin.plan_kwargs_of_unit["pseudocell"] | {"kl_schedule": "constant"},
+    }
+    # Latent dimensions, encoders and heads of Su and Mukundan, and what decides how much the age shapes the latent space.
+    search_space: ClassVar[dict[str, Any]] = {
+        **SubjectTrainingMixin.search_space,
+        "n_latent": {"low": 20, "high": 150, "log": True},
+        "n_hidden": [[128, 128], [300, 100], [300, 150], [512, 256], [600, 150, 75]],
+        "n_head": [[], [20, 20], [30, 20]],
+        "age_weight": {"low": 0.01, "high": 10.0, "log": True},
     }
     fixed: dict[str, Any] = {}
     """Arguments of the module that the class sets."""
@@ -97,6 +106,11 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
     get_importance_weights = Absent("scvi-tools computes them for models with a latent library size.")
     get_aggregated_posterior = Absent("scvi-tools 1.4 takes variances for standard deviations in it.")
     differential_abundance = Absent("it rests on get_aggregated_posterior, which is wrong in scvi-tools 1.4.")
+
+    @classmethod
+    def test_params(cls) -> dict[str, dict[str, Any]]:
+        """Arguments that make a small clock for tests."""
+        return super().test_params() | {"init": {"n_hidden": [16], "n_latent": 4, "n_head": [8]}}
 
     def _build(self, init_params: dict[str, Any]) -> None:
         """The module and the summary, once all arguments are known."""
@@ -145,21 +159,16 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
         """Batches of some cells for a verb of scvi-tools."""
         return super()._make_data_loader(adata=adata, indices=_checks.positions(indices, adata.n_obs), **kwargs)
 
-    @torch.inference_mode()
-    def _predict_batches(
-        self, loader: Any, present: torch.Tensor | None, *, summed: bool = False
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Ages and latent means of the cells in ``loader``."""
-        self.module.eval()
-        ages, latents = [], []
-        for tensors in loader:
-            inputs = self.module._get_inference_input(tensors)
-            if summed:
-                inputs["summed"] = torch.ones(len(inputs["x"]), dtype=torch.bool, device=self.device)
-            mean = self.module.latent_mean(**inputs, present=present)
-            ages.append(self.module.age(mean).cpu())
-            latents.append(mean.cpu())
-        return torch.cat(ages).numpy(), torch.cat(latents).numpy()
+    @torch.no_grad()
+    def programs(self, moments: Moments) -> np.ndarray:
+        """Change of the decoder's log expected counts (values, for normal ones) per standard deviation of each dimension."""
+        mean, sd = moments()
+        steps, n = torch.diag(sd), len(mean)
+        places = torch.cat([mean + steps, mean - steps]).float().to(self.device)
+        batches = range(max(1, self.module.n_batch))
+        decoded = torch.stack([self.module.decoded(places, batch) for batch in batches]).mean(0)
+        moved: np.ndarray = ((decoded[:n] - decoded[n:]) / 2).cpu().numpy()
+        return moved
 
     @torch.inference_mode()
     def get_likelihood_parameters(

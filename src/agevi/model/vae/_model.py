@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from anndata import AnnData
@@ -80,6 +81,11 @@ class PoissonVAE(VAEClock):
     """
 
     expects = "counts"
+    search_space: ClassVar[dict[str, Any]] = {
+        **VAEClock.search_space,
+        "gene_likelihood": ["poisson", "nb", "zip", "zinb"],
+        "rate": ["softmax", "softplus"],
+    }
 
     def __init__(
         self,
@@ -174,6 +180,7 @@ class GaussianVAE(VAEClock):
     """
 
     fixed = {"gene_likelihood": "normal"}
+    search_space: ClassVar[dict[str, Any]] = {**VAEClock.search_space, "standardize": [True, False]}
 
     def __init__(
         self,
@@ -274,6 +281,25 @@ class DenoisingVAE(VAEClock):
     >>> model.predict_age().shape == (adata.n_obs,)
     True
     """
+
+    search_space: ClassVar[dict[str, Any]] = {
+        **VAEClock.search_space,
+        "gene_likelihood": ["poisson", "nb", "normal"],
+        "noise": [
+            {"noise": "gaussian", "noise_level": 0.5, "noise_relative_to": "input_sd"},
+            {"noise": "gaussian", "noise_level": 5.0, "noise_relative_to": "input_sd"},
+            {"noise": "gaussian", "noise_level": 0.5, "noise_relative_to": "max"},
+            {"noise": "binomial", "noise_level": 0.1},
+            {"noise": "binomial", "noise_level": 0.3},
+            {"noise": "binomial", "noise_level": 0.5},
+            {"noise": "poisson", "noise_level": 0.5},
+        ],
+    }
+
+    @classmethod
+    def test_params(cls) -> dict[str, dict[str, Any]]:
+        """Arguments that make a small clock for tests, and those that let it read continuous values."""
+        return super().test_params() | {"continuous": {"gene_likelihood": "normal", "noise": "gaussian"}}
 
     def __init__(
         self,

@@ -10,20 +10,22 @@ from torch import nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from agevi._compat import REGISTRY_KEYS, BaseModuleClass, LossOutput, auto_move_data
+from agevi._compat import REGISTRY_KEYS, LossOutput, auto_move_data
 from agevi.dataloaders._fields import AGE, SUBJECT, SUMMED
 from agevi.dataloaders._stats import GeneStats
+from agevi.model.base._module import ClockModule, Layers
 from agevi.model.vae._observation import Continuous, Counts
+from agevi.nn.attribution import Reading, dense_reading
 from agevi.nn.blocks import GaussianEncoder, Stack
 from agevi.nn.decoding import decoded_nll
-from agevi.nn.heads import AgeHead, AgeScale, masked_age_loss
+from agevi.nn.heads import AgeHead, TargetScale, masked_age_loss
 from agevi.nn.inputs import CP10K, GeneInput
 from agevi.nn.likelihoods import MIN_RATE, CountLikelihood, NormalLikelihood
 from agevi.nn.noise import InputNoise
 from agevi.nn.rows import as_dense
 
 
-class ClockVAEModule(BaseModuleClass):
+class ClockVAEModule(ClockModule):
     """Encoder, decoder and age head.
 
     Parameters
@@ -50,7 +52,7 @@ class ClockVAEModule(BaseModuleClass):
     noise, noise_level
         Noise on the encoder's input while training, see :class:`agevi.nn.noise.InputNoise`.
     age_transform, min_age, year
-        See :class:`agevi.nn.heads.AgeScale`.
+        See :class:`agevi.nn.heads.TargetScale`.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class ClockVAEModule(BaseModuleClass):
         self.decoder = Stack(n_latent, n_hidden[::-1], dropout_rate=0.0, n_covariates=n_covariates)
         self.logits = nn.Linear(self.decoder.n_output, n_input)
         self.head = AgeHead(n_latent, list(n_head), dropout_rate=dropout_rate)
-        self.age_scale = AgeScale(age_transform, min_age, year=year)
+        self.age_scale = TargetScale(age_transform, min_age, year=year)
         self.input = GeneInput(n_input, normalize=normalize, standardize=standardize, sums=sums)
         self.noise = InputNoise(n_input, kind=noise, level=noise_level) if noise else None
         self.observation = Continuous(n_input) if gene_likelihood == "normal" else Counts(gene_likelihood, n_input)
@@ -182,7 +184,33 @@ class ClockVAEModule(BaseModuleClass):
 
     def age(self, latent_mean: torch.Tensor) -> torch.Tensor:
         """Predicted age in the user's unit, (n,)."""
-        return self.age_scale.to_age(self.head(latent_mean))
+        return self.age_scale.to_target(self.head(latent_mean))
+
+    def predict(
+        self, tensors: dict[str, torch.Tensor], present: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ages and latent means of a batch."""
+        mean = self.latent_mean(**self._get_inference_input(tensors), present=present)
+        return self.age(mean), mean
+
+    def layers(self) -> tuple[Layers, Layers]:
+        """The encoder up to the latent mean, and the head."""
+        return [*self.encoder.stack.blocks, self.encoder.mean], self.head.layers()
+
+    def reading(self, *, summed: bool, present: torch.Tensor | None = None) -> Reading:
+        """The encoder's first layer, and the rest up to the age."""
+        blocks: Any = self.encoder.stack.blocks
+        layer: Any = self.encoder.mean
+        rest: nn.Module = nn.Identity()
+        if len(blocks):
+            layer, rest = blocks[0][0], nn.Sequential(*blocks[0][1:], *blocks[1:], self.encoder.mean)
+
+        def covariates(fields: dict[str, torch.Tensor]) -> Any:
+            batch, *others = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY)
+            return self.covariates(fields[batch], *map(fields.get, others))
+
+        sees = covariates if self.encoder.stack.n_covariates else None
+        return dense_reading(self.input, layer, rest, self.age, summed=summed, present=present, covariates=sees)
 
     # --- scvi-tools' contract --------------------------------------------------------------------------------
 
@@ -263,6 +291,20 @@ class ClockVAEModule(BaseModuleClass):
             scale = rate / rate.sum(-1, keepdim=True)
         return self.observation.distribution(rate, scale)
 
+    def decoded(self, z: torch.Tensor, batch: int) -> torch.Tensor:
+        """Log expected counts, or expected values, of points of the latent space in one batch, (n, n_genes)."""
+        n = len(z)
+        continuous = self.decoder.n_covariates - sum(self.category_sizes)
+        px = self.generative(
+            z,
+            self.input.mean_library.log().expand(n, 1),
+            torch.full((n, 1), float(batch), device=z.device),
+            cat_covs=torch.zeros(n, len(self.n_cats_per_cov), device=z.device) if self.n_cats_per_cov else None,
+            cont_covs=torch.zeros(n, continuous, device=z.device) if continuous else None,
+        )["px"]
+        mean: torch.Tensor = px.mean
+        return mean if self.gene_likelihood == "normal" else mean.clamp_min(1e-12).log()
+
     def _continuous(self, standardized: torch.Tensor, observation: Continuous) -> Any:
         """Distribution of normalised values from the decoder's output."""
         mean, sd = standardized, observation.sd
@@ -326,7 +368,7 @@ class ClockVAEModule(BaseModuleClass):
             loss=loss,
             reconstruction_loss=reconstruction,
             kl_local={"kl_divergence_z": kl},
-            extra_metrics={"predicted_age": self.age_scale.to_age(predicted.detach())},
+            extra_metrics={"predicted_age": self.age_scale.to_target(predicted.detach())},
         )
 
     @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,6 @@ from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi.metrics._ranks import mean_and_error
 from agevi.model.base._seed import in_float32
-from agevi.model.nmf._module import NMFModule
-from agevi.model.vae._module import ClockVAEModule
 from agevi.nn.attribution import Reader
 from agevi.tl.genes._attribute_genes import check_clock
 from agevi.tl.genes._methods import settings_of
@@ -110,7 +109,7 @@ def age_programs(
         totals = Totals.empty(units, len(latent.genes), latent.device)
         add_rows(totals, units, rows, latent, settings)
         absolute, signed = totals.means(0, np.flatnonzero(totals.weight[0]))
-        loadings = _loadings(model, latent, np.arange(len(rows.subject)))  # n_programs x n_genes
+        loadings = model.programs(partial(latent.moments, np.arange(len(rows.subject))))  # n_programs x n_genes
     table = _table(latent.genes, absolute, signed.mean(axis=0), loadings, np.asarray(model.genes), n_genes)
     position = pd.Index(model.genes).get_indexer(adata.var_names)
     aligned = np.where((position >= 0)[:, None], loadings.T[position], np.nan).astype(np.float32)
@@ -132,7 +131,7 @@ def age_programs(
 
 def _readable(model: Any) -> None:
     """Refuse clocks whose representation does not lead back to genes."""
-    if not isinstance(model.module, ClockVAEModule | NMFModule):
+    if model.program_kind is None:
         advice = (
             "of each of model.clocks that has one" if hasattr(model, "clocks") else "of a PoissonVAE or an NMFClock"
         )
@@ -150,8 +149,7 @@ class _Latent(Function):
         self.part, self.first = self.parts[0], self.reader
         with torch.no_grad():
             n_latent = self.values(np.arange(1))[0].shape[1]
-        kind = "component" if isinstance(model.module, NMFModule) else "latent"
-        self.genes = np.asarray([f"{kind}_{k}" for k in range(n_latent)], dtype=object)
+        self.genes = np.asarray([f"{model.program_kind}_{k}" for k in range(n_latent)], dtype=object)
         age = self.part.reading.age
         self.reader = Reader((torch.eye(n_latent, device=self.device),), lambda units: age(units[0]))
 
@@ -165,41 +163,14 @@ class _Latent(Function):
         """Nothing is added."""
         return [torch.zeros(len(self.genes), device=self.device)]
 
-
-@torch.no_grad()
-def _loadings(model: Any, latent: _Latent, rows: np.ndarray) -> np.ndarray:
-    """What every program moves, (n_programs, n_genes)."""
-    module = model.module
-    if isinstance(module, NMFModule):
-        weighted: np.ndarray = (module.components * module.gene_weight.sqrt()).cpu().numpy()
-        return weighted
-    total, squares = torch.zeros(len(latent.genes)).double(), torch.zeros(len(latent.genes)).double()
-    for block in latent.blocks(rows):
-        values = latent.values(block)[0].double().cpu()
-        total, squares = total + values.sum(0), squares + values.square().sum(0)
-    mean = total / len(rows)
-    sd = (squares / len(rows) - mean.square()).clamp_min(0).sqrt()
-    steps = torch.diag(sd)
-    places = torch.cat([mean + steps, mean - steps]).float().to(latent.device)
-    decoded = torch.stack([_decoded(module, places, batch) for batch in range(max(1, module.n_batch))]).mean(0)
-    n = len(mean)
-    moved: np.ndarray = ((decoded[:n] - decoded[n:]) / 2).cpu().numpy()
-    return moved
-
-
-def _decoded(module: ClockVAEModule, z: torch.Tensor, batch: int) -> torch.Tensor:
-    """Log expected counts, or expected values, of points of the latent space in one batch, (n, n_genes)."""
-    n = len(z)
-    continuous = module.decoder.n_covariates - sum(module.category_sizes)
-    px = module.generative(
-        z,
-        module.input.mean_library.log().expand(n, 1),
-        torch.full((n, 1), float(batch), device=z.device),
-        cat_covs=torch.zeros(n, len(module.n_cats_per_cov), device=z.device) if module.n_cats_per_cov else None,
-        cont_covs=torch.zeros(n, continuous, device=z.device) if continuous else None,
-    )["px"]
-    mean: torch.Tensor = px.mean
-    return mean if module.gene_likelihood == "normal" else mean.clamp_min(1e-12).log()
+    def moments(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of every program over some rows, (n_programs,) each, float64 on the CPU."""
+        total, squares = torch.zeros(len(self.genes)).double(), torch.zeros(len(self.genes)).double()
+        for block in self.blocks(rows):
+            values = self.values(block)[0].double().cpu()
+            total, squares = total + values.sum(0), squares + values.square().sum(0)
+        mean = total / len(rows)
+        return mean, (squares / len(rows) - mean.square()).clamp_min(0).sqrt()
 
 
 def _table(

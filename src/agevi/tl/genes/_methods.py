@@ -9,9 +9,6 @@ import numpy as np
 import torch
 
 from agevi import _checks
-from agevi.model.base._reading import clocks_of
-from agevi.model.linear._module import LinearModule
-from agevi.model.nmf._module import NMFModule
 from agevi.nn.attribution import Attributions, Reader, linear_attributions, path_attributions
 from agevi.tl.genes._passes import Explain, Settings
 
@@ -27,7 +24,7 @@ _SHAP_ROWS = 200
 
 def is_linear(model: Any) -> bool:
     """Whether the age is a function of one weighted sum of genes."""
-    return len(clocks_of(model)) == 1 and isinstance(clocks_of(model)[0].module, LinearModule)
+    return all(clock.linear for clock in model.members()) and len(model.members()) == 1
 
 
 def settings_of(
@@ -58,7 +55,7 @@ def settings_of(
             f"method='linear' with a {type(model).__name__}, whose age is no function of one weighted sum of genes; pass "
             "method='expected_gradients'."
         )
-    projects = any(isinstance(clock.module, NMFModule) for clock in clocks_of(model))
+    projects = any(clock.solves_rows for clock in model.members())
     default = _N_PROJECTED if projects else N_SAMPLES[summed]
     n = default if n_samples is None else _checks.count(n_samples, "n_samples")
     if method == "expected_gradients":

@@ -11,7 +11,6 @@ import torch
 from anndata import AnnData
 
 from agevi._progress import Bar
-from agevi.model.base._reading import clocks_of, reader_of
 from agevi.model.base._unit_rows import UnitRows
 from agevi.nn.attribution import Attributions, Reader
 from agevi.tl.genes._units import RowSet, Units, evenly
@@ -36,8 +35,8 @@ class Function:
     """
 
     def __init__(self, model: Any, adata: AnnData, cells: np.ndarray, codes: np.ndarray | None) -> None:
-        self.parts = [UnitRows(clock, adata, cells, codes) for clock in clocks_of(model)]
-        self.reader = reader_of(model, [part.reading for part in self.parts])
+        self.parts = [UnitRows(clock, adata, cells, codes) for clock in model.members()]
+        self.reader = model.reader([part.reading for part in self.parts])
         self.genes: np.ndarray = np.asarray(model.genes)
         position = {gene: i for i, gene in enumerate(self.genes)}
         device = self.parts[0].device

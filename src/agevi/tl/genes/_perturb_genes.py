@@ -255,7 +255,7 @@ def _exact(
                     for part, v, m, w in zip(function.parts, values, members, function.reader.weights, strict=True)
                 ]
                 change[i] = (function.reader.tail([u + d for u, d in zip(at, steps, strict=True)]) - age).cpu()
-                linear[i] = sum((d * s).sum(-1) for d, s in zip(steps, slopes, strict=True)).cpu()  # type: ignore[union-attr]
+                linear[i] = sum((d * s).sum(-1) for d, s in zip(steps, slopes, strict=True)).cpu()
                 bar.step()
             for group, of_row in rows.targets:
                 used = np.flatnonzero(group[block] >= 0)

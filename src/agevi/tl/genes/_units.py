@@ -10,7 +10,6 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names
-from agevi.model.base._reading import clocks_of
 
 ALL = "all"
 UNITS = ("auto", "sample", "cell")
@@ -101,7 +100,7 @@ def make_units(adata: AnnData, model: Any, *, groupby: str | None, unit: str, ce
 def _unit(model: Any, unit: str) -> tuple[bool, str | None]:
     """Whether rows are sums, and the column of the groups that are summed apart."""
     _checks.choice(unit, UNITS, "unit")
-    members = clocks_of(model)
+    members = model.members()
     if unit == "cell" or (unit == "auto" and not any(clock.predicts_sums for clock in members)):
         return False, next((clock.compared_within for clock in members if clock.compared_within), None)
     of_cells = [type(clock).__name__ for clock in members if not clock.predicts_sums]

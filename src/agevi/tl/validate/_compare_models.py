@@ -175,7 +175,7 @@ def compare_models(  # noqa: PLR0913
     ]
     fits = []
     for name, recipe in recipes.items():
-        of_model = shuffled[: n_linear if is_linear(recipe.model_cls) else n_network]
+        of_model = shuffled[: n_linear if recipe.model_cls.linear else n_network]
         fits.append(_fits(adata, name, recipe, cohort, of_model, null_folds, seed))
         if checkpoint_dir is not None and not fits[-1].error:
             fits[-1].store = open_checkpoint(
@@ -242,11 +242,6 @@ def _is_pair(given: Any) -> bool:
     return isinstance(given, tuple) and len(given) == 2 and not isinstance(given[1], type | str)
 
 
-def is_linear(model_cls: type) -> bool:
-    """Whether a class is one of ``agevi.model.linear``, or derived from one."""
-    return any(cls.__module__.startswith("agevi.model.linear") for cls in model_cls.__mro__)
-
-
 def _folder(name: str) -> str:
     """Name of the directory of a model's folds: readable, and different for different models."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -268,7 +263,7 @@ class _Fits:
 
     def entry(self, results: Sequence[FoldResult], units: Units) -> Entry:
         """What the results say of the model."""
-        entry = Entry(self.name, linear=is_linear(self.recipe.model_cls), error=self.error)
+        entry = Entry(self.name, linear=self.recipe.model_cls.linear, error=self.error)
         if not self.jobs:
             return entry
         n = len(self.folds)

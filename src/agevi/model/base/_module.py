@@ -1,0 +1,131 @@
+"""What a clock asks of its network, and what networks without a decoder share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from agevi._compat import REGISTRY_KEYS, BaseModuleClass, LossOutput, auto_move_data
+from agevi.dataloaders._fields import AGE, SUBJECT, SUMMED
+from agevi.nn.attribution import Reading
+from agevi.nn.heads import AgeHead, TargetScale, masked_age_loss
+
+Layers = list[nn.Module]
+
+
+class ClockModule(BaseModuleClass):
+    """The tensors of a clock; ``age_scale`` turns the output of the last unit into ages.
+
+    ``present`` masks the genes that the data have, (n_genes,), None for all; where a clock reads feature sets, it is
+    (n_sets, n_genes).
+    """
+
+    age_scale: TargetScale
+
+    def predict(
+        self, tensors: dict[str, torch.Tensor], present: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Ages of a batch, (n,), and its latent representation, (n, n_latent); ``tensors[SUMMED]`` masks rows that are sums."""
+        raise NotImplementedError(f"{type(self).__name__} defines no predict(tensors).")
+
+    def reading(self, *, summed: bool, present: torch.Tensor | None = None) -> Reading:
+        """The network as a function of values of cells, or of sums of cells, for attributions."""
+        raise TypeError(f"{type(self).__name__} defines no reading(), without which its genes cannot be attributed.")
+
+    def layers(self) -> tuple[Layers, Layers]:
+        """Layers from genes to the latent representation and those of the head behind it, in order, for transfer."""
+        return [], []
+
+
+class AgeModule(ClockModule):
+    """The scale of ages and the loss on it; ``generative`` gives ``predicted``, the standardised age, (n,)."""
+
+    def __init__(
+        self, *, age_loss: str = "huber", age_transform: str = "none", min_age: float = -1.0, year: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.age_loss = age_loss
+        self.age_scale = TargetScale(age_transform, min_age, year=year)
+
+    def penalty(self) -> torch.Tensor | float:
+        """What is added to the loss."""
+        return 0.0
+
+    def loss(
+        self,
+        tensors: dict[str, torch.Tensor],
+        inference_outputs: dict[str, torch.Tensor],
+        generative_outputs: dict[str, torch.Tensor],
+        subject_weights: torch.Tensor | None = None,
+    ) -> LossOutput:
+        """Loss of the standardised age over the rows that have one; weights are by the code of a subject, (n_subjects,)."""
+        predicted = generative_outputs["predicted"]
+        target = self.age_scale.to_scale(tensors[AGE].squeeze(-1))
+        weight = None if subject_weights is None else subject_weights[tensors[SUBJECT].squeeze(-1).long()]
+        return LossOutput(
+            loss=masked_age_loss(predicted, target, weight, kind=self.age_loss) + self.penalty(),
+            n_obs_minibatch=len(predicted),
+            extra_metrics={"predicted_age": self.age_scale.to_target(predicted.detach())},
+        )
+
+
+class RegressorModule(AgeModule):
+    """Blocks and one linear unit that give the standardised age from ``n_features``."""
+
+    def __init__(self, n_features: int, *, n_hidden: Sequence[int], dropout_rate: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.head = AgeHead(n_features, list(n_hidden), dropout_rate=dropout_rate)
+
+    @abstractmethod
+    def latent(
+        self, x: torch.Tensor, present: torch.Tensor | None = None, summed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Latent representation, (n, n_latent), of values, (n, n_genes).
+
+        ``present`` masks the genes that the data have, (n_genes,), and ``summed`` the rows that are sums, (n,).
+        """
+
+    @abstractmethod
+    def standardized_age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
+        """Standardised age from the latent representation, (n,)."""
+
+    def age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
+        """Predicted age in the user's unit, (n,)."""
+        return self.age_scale.to_target(self.standardized_age(latent, summed))
+
+    def predict(
+        self, tensors: dict[str, torch.Tensor], present: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ages and latent representation of a batch."""
+        latent = self.inference(**self._get_inference_input(tensors), present=present)["latent"]
+        return self.age(latent, tensors.get(SUMMED)), latent
+
+    def layers(self) -> tuple[Layers, Layers]:
+        """No layer that is trained before the head, and the head."""
+        return [], self.head.layers()
+
+    # --- scvi-tools' contract --------------------------------------------------------------------------------
+
+    def _get_inference_input(self, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+        return {"x": tensors[REGISTRY_KEYS.X_KEY], "summed": tensors.get(SUMMED)}
+
+    @auto_move_data
+    def inference(
+        self, x: torch.Tensor, present: torch.Tensor | None = None, summed: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Latent representation of a batch."""
+        return {"latent": self.latent(x, present, summed)}
+
+    def _get_generative_input(
+        self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor]
+    ) -> dict[str, Any]:
+        return {"latent": inference_outputs["latent"], "summed": tensors.get(SUMMED)}
+
+    @auto_move_data
+    def generative(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Standardised ages, (n,)."""
+        return {"predicted": self.standardized_age(latent, summed)}
