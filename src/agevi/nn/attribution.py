@@ -23,8 +23,8 @@ SMALL_STEP = 1e-2
 class Reader:
     """A function of one or several tables of values, each read through one linear map.
 
-    The output is ``tail([values @ weight.T + shift, ...])``: a network's first layer and the rest of it. Splitting it here
-    makes a path between two rows cheap, since it is a straight line behind the first layer too.
+    The output is ``tail([values @ weight.T + shift, ...])``: a network's first layer and the rest of it. Splitting it
+    here makes a path between two rows cheap, since it is a straight line behind the first layer too.
     """
 
     weights: tuple[torch.Tensor, ...]  # each (n_units, n_genes)
@@ -41,7 +41,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Reading:
-    """A trained network as a function of its values: its first layer, which is linear, and the rest of it up to the age."""
+    """A trained network as a function of its values: its linear first layer, and the rest up to the age."""
 
     weight: torch.Tensor  # (n_units, n_genes)
     shift: torch.Tensor  # (n_units,)
@@ -79,7 +79,7 @@ def dense_reading(
     present: torch.Tensor | None = None,
     covariates: Covariates | None = None,
 ) -> Reading:
-    """A network whose first layer is ``layer``, on normalised genes and behind them the covariates, (n, n_covariates)."""
+    """A network with the first layer ``layer`` on normalised genes and, behind them, covariates."""
     mean, factor, absent = genes.mean, 1 / genes.sd, genes.mean
     if summed and genes.sums:
         mean, factor, absent = genes.sum_mean, genes.sum_scale, genes.sum_mean
@@ -112,8 +112,8 @@ class Attributions:
 def points(n: int, m: int) -> np.ndarray:
     """``n`` evenly spaced points between 0 and 1 for each of ``m`` paths, (m, n).
 
-    Their offset turns by the golden ratio from path to path, so that errors of the paths cancel; that of one path alone is
-    the midpoint.
+    Their offset turns by the golden ratio from path to path, so that errors of the paths cancel; that of one path alone
+    is the midpoint.
     """
     offset = (0.5 + np.arange(m) * (np.sqrt(5) - 1) / 2) % 1
     out: np.ndarray = (np.arange(n) + offset[:, None]) / n
@@ -125,30 +125,18 @@ def path_attributions(
 ) -> Attributions:
     r"""Expected gradients: path integrals from every background row to every row, averaged over the background.
 
-    For a row :math:`x`, background rows :math:`b_1 \dots b_m` and the output :math:`f`, gene :math:`j` is given (Sundararajan
-    et al. 2017; Erion et al. 2021)
+    For a row :math:`x`, background rows :math:`b_1 \dots b_m` and the output :math:`f`, gene :math:`j` is given
+    (Sundararajan et al. 2017; Erion et al. 2021)
 
     .. math::
 
         \frac1m \sum_k (x_j - b_{kj}) \int_0^1 \frac{\partial f}{\partial x_j}(b_k + \alpha (x - b_k)) \, d\alpha
 
-    with the integral as a mean over evenly spaced points, the same background for every row, and nothing drawn at random:
-    what is given adds up to the output minus its mean over the background, except for the error of that mean. With one
-    background row these are integrated gradients. The shift of a row, which holds its covariates, is the same along the
-    whole path.
-
-    Parameters
-    ----------
-    reader
-        The function.
-    values
-        Values of the rows, each (n, n_genes).
-    background
-        Values of the background, each (m, n_genes).
-    shifts
-        What is added behind the first layer, each (n, n_units) or (n_units,).
-    n_points
-        Points on each path.
+    with the integral as a mean over evenly spaced points, the same background for every row, and nothing drawn at
+    random: what is given adds up to the output minus its mean over the background, except for the error of that mean.
+    With one background row these are integrated gradients. The shift of a row, which holds its covariates, is the same
+    along the whole path. Values are (n, n_genes) and the background's (m, n_genes) for each table; shifts are added
+    behind the first layer, (n, n_units) or (n_units,).
     """
     ends, starts = reader.units(values), reader.units(background)
     n, m = len(values[0]), len(background[0])
@@ -194,15 +182,8 @@ def _mean_output(reader: Reader, starts: Tensors, shifts: Tensors, n: int) -> to
 def linear_attributions(reader: Reader, values: Tensors, background: Tensors, shifts: Tensors) -> Attributions:
     r"""The same, in closed form, for an output that is a function :math:`g` of one linear score :math:`s = w^\top x`.
 
-    The integral is then :math:`w_j (g(s(x)) - g(s(b))) / (s(x) - s(b))`: for :math:`g` the identity, the coefficient times the
-    value minus the mean of the background.
-
-    Parameters
-    ----------
-    reader
-        The function; its first layer has one unit.
-    values, background, shifts
-        As in :func:`path_attributions`.
+    The integral is then :math:`w_j (g(s(x)) - g(s(b))) / (s(x) - s(b))`: for :math:`g` the identity, the coefficient
+    times the value minus the mean of the background. The first layer of the reader has one unit.
     """
     weight, v, b = reader.weights[0][0].double(), values[0].double(), background[0].double()
     shift = shifts[0].double()

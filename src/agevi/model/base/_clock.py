@@ -111,15 +111,15 @@ class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
             Unit of the ages, for axis labels and the card of a saved clock.
         age_transform
             Scale on which ages are trained: ``"none"``, ``"log"`` (log(age - min_age + 1)), ``"horvath"``
-            (log((age + 1) / 21) up to 20 years and (age - 20) / 21 above, Horvath 2013; ages above -1 year in years, months,
-            weeks or days) or ``"auto"``, the default of the model.
+            (log((age + 1) / 21) up to 20 years and (age - 20) / 21 above, Horvath 2013; ages above -1 year in years,
+            months, weeks or days) or ``"auto"``, the default of the model.
         min_age
             Lowest age that is believed; prenatal ages are negative.
         features
-            Genes that train the clock, such as drug targets; those that the data lack are left out, and all genes train by
-            default. A copy of their values is registered. They alone are the clock's genes: it predicts from data with
-            any further ones, its coverage is that of these genes, and ``normalize="log1p_cp10k"`` takes counts per 10,000 of
-            these genes.
+            Genes that train the clock, such as drug targets; those that the data lack are left out, and all genes train
+            by default. A copy of their values is registered. They alone are the clock's genes: it predicts from data
+            with any further ones, its coverage is that of these genes, and ``normalize="log1p_cp10k"`` takes counts per
+            10,000 of these genes.
         **kwargs
             Passed on by scvi-tools when a saved registration is used again.
 
@@ -199,9 +199,9 @@ class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
         """Predicted age of every cell, in the unit of the age column.
 
         The true age is never read. To write predictions with their roles into AnnData use
-        :func:`agevi.tl.predict_age`. A clock that was trained on sums of cells (``predicts_sums``) gives ages of samples:
-        take ``level="sample"``. What it gives for a single cell follows the type of the cell far more than its age, so
-        such values must not be compared between types.
+        :func:`agevi.tl.predict_age`. A clock that was trained on sums of cells (``predicts_sums``) gives ages of
+        samples: take ``level="sample"``. What it gives for a single cell follows the type of the cell far more than its
+        age, so such values must not be compared between types.
 
         Parameters
         ----------
@@ -211,9 +211,9 @@ class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
             Positions of the cells to predict, as numpy takes them (negative ones count from the end), or a mask of all
             cells; default all.
         level
-            ``"cell"``, or ``"sample"``: from the summed counts of those of each sample's cells that are in ``indices``, the
-            same value for all of them, which needs a clock that was trained on sums. Values that are not normalised inside
-            (``normalize="none"``) are averaged instead.
+            ``"cell"``, or ``"sample"``: from the summed counts of those of each sample's cells that are in ``indices``,
+            the same value for all of them, which needs a clock that was trained on sums. Values that are not normalised
+            inside (``normalize="none"``) are averaged instead.
         batch_size
             Cells per step. Default: 512 to 4,096, fewer for more genes.
         precision
@@ -238,7 +238,8 @@ class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
         _checks.choice(level, ("cell", "sample"), "level")
         if level == "sample" and not self.predicts_sums:
             raise ValueError(
-                f"level='sample' needs a clock that was trained on sums of cells; this {type(self).__name__} was trained "
+                f"level='sample' needs a clock that was trained on sums of cells; this {type(self).__name__} was "
+                "trained "
                 "on single cells. Predict cells and average them with agevi.tl.aggregate_subjects."
             )
         rows, place = (None, slice(None)) if indices is None else _checks.rows(indices, self._data(adata).n_obs)

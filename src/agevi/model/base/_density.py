@@ -13,18 +13,7 @@ def density_weights(age: np.ndarray, trains: np.ndarray) -> np.ndarray:
 
     The density is that of a Gaussian kernel with Scott's bandwidth (1992), the standard deviation of the n training
     ages times n to the power of -1/5. Weights are bounded by :data:`BOUNDS` relative to their mean before they are
-    brought to a mean of 1.
-
-    Parameters
-    ----------
-    age
-        Mean age of every subject, (n_subjects,), NaN where unlabelled.
-    trains
-        Which subjects train, (n_subjects,); two of them at least have different ages.
-
-    Returns
-    -------
-    float64; 1 where unlabelled.
+    brought to a mean of 1, and are 1 where the age is NaN. Two of the subjects that train have different ages at least.
     """
     known = age[trains]
     bandwidth = known.std(ddof=1) * len(known) ** -0.2

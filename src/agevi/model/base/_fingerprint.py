@@ -24,19 +24,7 @@ _LENGTH = 16
 
 
 def of_parts(cls: Any, setup: Mapping[str, Any], init: Mapping[str, Any], genes: Iterable[Any]) -> dict[str, str]:
-    """Digests of a clock by how it is made.
-
-    Parameters
-    ----------
-    cls
-        Its class.
-    setup
-        Arguments of ``setup_anndata``.
-    init
-        Arguments of its constructor.
-    genes
-        Its genes, in any order.
-    """
+    """Digests of a clock by how it is made."""
     return {
         "class": cls.__name__,
         "genes": _digest(sorted({str(gene) for gene in genes})),
@@ -46,19 +34,7 @@ def of_parts(cls: Any, setup: Mapping[str, Any], init: Mapping[str, Any], genes:
 
 
 def of_recipe(cls: Any, setup: Mapping[str, Any], init: Mapping[str, Any], genes: Iterable[Any]) -> dict[str, str]:
-    """Digests of the clocks that a class, arguments and the genes of the data make.
-
-    Parameters
-    ----------
-    cls
-        The class.
-    setup
-        All arguments of ``setup_anndata``, with ``features``.
-    init
-        Arguments of the constructor that are not left at their defaults.
-    genes
-        Genes of the data.
-    """
+    """Digests of the clocks that a class, its arguments (``init`` without defaults) and the genes of the data make."""
     parameters = inspect.signature(cls).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     if setup.get("features") is not None:
@@ -67,17 +43,7 @@ def of_recipe(cls: Any, setup: Mapping[str, Any], init: Mapping[str, Any], genes
 
 
 def of_members(name: str, members: Sequence[Mapping[str, str]], scale: str) -> dict[str, str]:
-    """Digests of clocks that are averaged, whatever their order.
-
-    Parameters
-    ----------
-    name
-        Class of the ensemble.
-    members
-        Digests of each member.
-    scale
-        Scale of the mean.
-    """
+    """Digests of clocks that are averaged, whatever their order."""
     own = {key: _digest(sorted([m["class"], m[key]] for m in members)) for key in KEYS[1:]}
     return {"class": name, **own, "init": _digest([own["init"], scale])}
 

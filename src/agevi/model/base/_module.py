@@ -29,7 +29,7 @@ class ClockModule(BaseModuleClass):
     def predict(
         self, tensors: dict[str, torch.Tensor], present: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Ages of a batch, (n,), and its latent representation, (n, n_latent); ``tensors[SUMMED]`` masks rows that are sums."""
+        """Ages, (n,), and latent representation, (n, n_latent), of a batch; ``tensors[SUMMED]`` masks sums of cells."""
         raise NotImplementedError(f"{type(self).__name__} defines no predict(tensors).")
 
     def reading(self, *, summed: bool, present: torch.Tensor | None = None) -> Reading:
@@ -62,7 +62,7 @@ class AgeModule(ClockModule):
         generative_outputs: dict[str, torch.Tensor],
         subject_weights: torch.Tensor | None = None,
     ) -> LossOutput:
-        """Loss of the standardised age over the rows that have one; weights are by the code of a subject, (n_subjects,)."""
+        """Loss of the standardised age over labelled rows, weighted by the code of their subject, (n_subjects,)."""
         predicted = generative_outputs["predicted"]
         target = self.age_scale.to_scale(tensors[AGE].squeeze(-1))
         weight = None if subject_weights is None else subject_weights[tensors[SUBJECT].squeeze(-1).long()]

@@ -1,4 +1,4 @@
-"""What a clock says about itself: intervals of the ages that it predicts, and how well it predicted held-out subjects."""
+"""What a clock says about itself: intervals of its predictions, and its errors on held-out subjects."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class NumbersMixin(Host):
     def set_calibration(self, adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> None:
         """Let the clock give intervals of age, in its unit, with the calibration of :func:`agevi.tl.calibrate`.
 
-        It is saved with the clock, and :func:`agevi.tl.aggregate_subjects` gives every sample that it predicts ``lower`` and
-        ``upper``. The recommended way: calibrate the out-of-fold predictions of :func:`agevi.tl.cross_validate`, and train the
-        same class with the same arguments on all subjects. A calibration on test subjects fits the very clock that predicted
-        them alone. Training again removes it.
+        It is saved with the clock, and :func:`agevi.tl.aggregate_subjects` gives every sample that it predicts
+        ``lower`` and ``upper``. The recommended way: calibrate the out-of-fold predictions of
+        :func:`agevi.tl.cross_validate`, and train the same class with the same arguments on all subjects. A calibration
+        on test subjects fits the very clock that predicted them alone. Training again removes it.
 
         Parameters
         ----------
@@ -114,8 +114,8 @@ class NumbersMixin(Host):
         adata
             Annotated data after :func:`agevi.tl.aggregate_subjects`.
         gene_symbols
-            Column of ``adata.var`` with symbols or other names of the genes, which the card shows and ``evaluation`` holds in
-            the order of ``genes``, so that others can match their own names.
+            Column of ``adata.var`` with symbols or other names of the genes, which the card shows and ``evaluation``
+            holds in the order of ``genes``, so that others can match their own names.
         key_added
             Prefix of the slots.
 
@@ -173,14 +173,16 @@ class NumbersMixin(Host):
         """Refuse numbers that are of another clock."""
         if not stored:
             raise ValueError(
-                f"the {what} does not say which clock its predictions are of, since they were not made by this version of agevi; "
+                f"the {what} does not say which clock its predictions are of, since they were not made by this version "
+                "of agevi; "
                 "run agevi.tl.cross_validate or agevi.tl.predict_age again, and then agevi.tl.aggregate_subjects."
             )
         differs = _fingerprint.difference(stored, self)
         if differs:
             kind = "predictions of one" if stored.get("weights") else "out-of-fold predictions of a"
             raise ValueError(
-                f"the {what} is of another clock: it is of {kind} {stored.get('class')}, and this {type(self).__name__} differs "
+                f"the {what} is of another clock: it is of {kind} {stored.get('class')}, and this "
+                f"{type(self).__name__} differs "
                 f"in {differs}. Cross-validate this class with the same setup_kwargs and model_kwargs, or predict test "
                 "subjects with this clock."
             )
@@ -206,7 +208,8 @@ def _evaluated(table: pd.DataFrame, record: Mapping[str, Any], where: str) -> di
     if len(used) < 2:
         raise ValueError(
             f"{len(used)} samples of {where} are held out and have an age (roles there: "
-            f"{_checks.listed(sorted(set(table['role'])))}); predict with agevi.tl.cross_validate, or test subjects with ages."
+            f"{_checks.listed(sorted(set(table['role'])))}); predict with agevi.tl.cross_validate, or test subjects "
+            "with ages."
         )
     age, role = used["age"].to_numpy(dtype=np.float64), used["role"].to_numpy()
     reference = table_references(used, record)

@@ -51,25 +51,13 @@ class _EpochSums:
 
 
 class AgeTrainingPlan(TrainingPlan):
-    """scvi-tools' plan with subject-level metrics.
+    """scvi-tools' plan with errors over samples.
 
-    Parameters
-    ----------
-    module
-        The module; its loss gives ``extra_metrics["predicted_age"]``, (n,), in the user's unit.
-    sample_ages
-        Age of every sample by code in the user's unit, (n_samples,), NaN where unlabelled.
-    subject_weights
-        Weight of a cell in the age term by the code of its subject, (n_subjects,).
-    lr_schedule
-        Name in :mod:`agevi.nn.schedules`, a function of the epoch, or ``"one_cycle"`` (Smith & Topin 2019): up to
-        ``lr`` and down again over the whole training.
-    lr_kwargs
-        Arguments of the named schedule.
-    optimizer, lr, weight_decay, eps
-        As in scvi-tools; ``eps`` is torch's default here, since scvi-tools' 0.01 damps the age head.
-    precision
-        Of the factors of wide matrix products in training steps, see :func:`agevi.nn.products.factors_for`.
+    The module's loss gives ``extra_metrics["predicted_age"]``, (n,). ``sample_ages``, (n_samples,), are NaN where
+    unlabelled; ``subject_weights``, (n_subjects,), weigh a row by the code of its subject. ``lr_schedule`` is a name in
+    :mod:`agevi.nn.schedules`, a function of the epoch, or ``"one_cycle"`` (Smith & Topin 2019): up to ``lr`` and down
+    again over the whole training. ``eps`` is torch's default, since scvi-tools' 0.01 damps the age head. ``precision``
+    is that of the factors of wide matrix products in training steps, see :func:`agevi.nn.products.factors_for`.
     """
 
     terms: ClassVar[tuple[str, ...]] = ()

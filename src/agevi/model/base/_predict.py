@@ -114,7 +114,7 @@ class PredictMixin(ShellMixin):
         min_gene_coverage: float = 0.8,
         sample_key: str | None = None,
     ) -> np.ndarray:
-        """Ages from the sum of each sample's cells, one value per cell, (n_cells,); samples by default as in training."""
+        """Ages from the sum of each sample's cells, one value per cell, (n_cells,); by default training's samples."""
         self._check_trained("tl.predict_age")
         data, setup = self._data(adata), self.setup_args
         rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
@@ -176,18 +176,7 @@ def columns_of_units(
 ) -> AnnData:
     """Columns of units without their values: the most common category of their cells, and the mean of numbers.
 
-    Parameters
-    ----------
-    adata
-        Data, in memory or on disk.
-    rows
-        Cells, positions.
-    codes
-        Unit of each of them, from 0.
-    setup
-        Arguments of ``setup_anndata`` by name.
-    read
-        Whether the clock reads batch and covariates.
+    ``codes`` gives the unit of each of ``rows``, from 0; batch and covariates are left out unless the clock reads them.
     """
     first, n_units = np.unique(codes, return_index=True)[1], int(codes.max()) + 1
     obs = adata.obs.iloc[rows[first]]

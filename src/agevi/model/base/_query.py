@@ -106,7 +106,7 @@ class ShellMixin(Host):
         return self.expects == "counts" or self.setup_args["normalize"] != "none"
 
     def _knows(self, x: Any) -> bool:
-        """Whether values are certain to be of the kind that the clock was trained on: nobody can tell from normalised ones."""
+        """Whether values are surely of the kind that the clock was trained on; normalised ones do not show it."""
         return self._of_counts and _checks.holds_counts(x)
 
     def _match(self, adata: AnnData, min_coverage: float) -> GeneMatch:

@@ -48,17 +48,7 @@ def _hide(stack: contextlib.ExitStack) -> None:
 
 @contextlib.contextmanager
 def epochs_bar(name: str, max_epochs: int, kwargs: dict[str, Any]) -> Iterator[None]:
-    """A bar over the epochs of a training in place of that of scvi-tools; changes the arguments of its trainer.
-
-    Parameters
-    ----------
-    name
-        What is trained.
-    max_epochs
-        Epochs at most.
-    kwargs
-        Arguments of the trainer.
-    """
+    """A bar over the epochs of a training in place of that of scvi-tools; changes the arguments of its trainer."""
     callbacks = [*(kwargs.get("callbacks") or ())]
     if any(isinstance(callback, ProgressBar) for callback in callbacks):
         yield  # the user brings one
@@ -92,7 +82,7 @@ class _Epochs(Callback):
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C interrupt a training as any other call: Lightning ends the process, and ignores the key from then on."""
+    """Let Ctrl-C interrupt a training as it does any call; Lightning would end the process and ignore the key."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield

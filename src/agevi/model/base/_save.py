@@ -143,7 +143,8 @@ def build(
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _format.BundleError(
-            f"{bundle.path} does not describe a {held} that this version of agevi can make ({type(error).__name__}: {error}); "
+            f"{bundle.path} does not describe a {held} that this version of agevi can make ({type(error).__name__}: "
+            f"{error}); "
             "it was made by another version or was edited. Save the clock again."
         ) from error
     model.to_device(parse_device(accelerator, device))
@@ -178,7 +179,7 @@ def restore(cls: Any, bundle: _format.Bundle) -> Any:
 
 
 def split_of(meta: dict[str, Any]) -> dict[str, str]:
-    """Role of every subject by name; earlier versions may have one subject under two, of which the one that trained counts."""
+    """Role of every subject by name; where an earlier version stored two spellings, the one that trained counts."""
     out: dict[str, str] = {}
     for subject, role in meta["split"].items():
         own = _names.name(subject)
@@ -193,7 +194,8 @@ def load_weights(model: Any, bundle: _format.Bundle) -> None:
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
     if wrong:
         raise _format.BundleError(
-            f"{bundle.path}: {len(wrong)} tensors do not fit a {type(model).__name__} (e.g. {_checks.listed(wrong, 3)}); "
+            f"{bundle.path}: {len(wrong)} tensors do not fit a {type(model).__name__} (e.g. "
+            f"{_checks.listed(wrong, 3)}); "
             "the bundle was made by another version or was edited. Save the clock again."
         )
     model.module.load_state_dict(bundle.tensors)

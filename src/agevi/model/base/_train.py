@@ -91,7 +91,8 @@ class SubjectTrainingMixin(RoleMixin):
         if key is not None:
             if not self.predicts_sums:
                 raise ValueError(
-                    f"pseudocell_groupby={key!r} with train_unit='cell'; single cells are not grouped. Leave it out, or "
+                    f"pseudocell_groupby={key!r} with train_unit='cell'; single cells are not grouped. Leave it out, "
+                    "or "
                     "train on pseudocells with train_unit='pseudocell'."
                 )
             _checks.labels(adata, key, "pseudocell_groupby")
@@ -117,9 +118,9 @@ class SubjectTrainingMixin(RoleMixin):
         ``history`` holds, per epoch, the ELBO and ``age_mae_train`` and ``age_mae_validation``: mean absolute
         error over samples, each the mean over its cells. The training figure is taken while weights move and
         dropout is on. With ``early_stopping`` the weights of the best epoch on validation subjects are kept
-        (``best_epoch_``, counted from 1 through all of ``history``; where none is chosen it is the last). A second call goes on from the current
-        weights if every subject keeps its role; if any role differs, training starts anew from the initial
-        weights, so that no subject that once trained the clock can later count as held out.
+        (``best_epoch_``, counted from 1 through all of ``history``; where none is chosen it is the last). A second call
+        goes on from the current weights if every subject keeps its role; if any role differs, training starts anew from
+        the initial weights, so that no subject that once trained the clock can later count as held out.
 
         With ``train_unit="pseudocell"`` a step takes two pseudocells or more of each of 64 samples, drawn anew, for the
         age, and as many single cells for the reconstruction. The learning rate goes through one cycle, so training

@@ -18,21 +18,7 @@ from agevi.nn.attribution import Reading
 
 
 class UnitRows:
-    """What one clock reads of cells or of sums of cells; a few rows at a time are dense.
-
-    Parameters
-    ----------
-    clock
-        A trained clock that is no ensemble.
-    adata
-        Cells with the clock's genes; only read.
-    cells
-        Positions of the cells that are used, (n_used,).
-    codes
-        Row that each of them is summed into, from 0, (n_used,); None: every cell is a row.
-    min_gene_coverage
-        Share of the clock's genes that must be present.
-    """
+    """What one clock reads of cells, or of their sums by ``codes``, (n_used,); a few rows at a time are dense."""
 
     def __init__(
         self, clock: Any, adata: AnnData, cells: np.ndarray, codes: np.ndarray | None, min_gene_coverage: float = 0.8

@@ -15,19 +15,10 @@ _SMALLEST_ERROR = 1e-6  # a perfect clock takes all the weight, and nothing is d
 
 
 def average(ages: np.ndarray, weights: np.ndarray, *, scale: str, min_age: float) -> np.ndarray:
-    """Weighted mean of the ages of several clocks, (n,) float32.
+    """Weighted mean of the ages of several clocks, (n_clocks, n) to (n,) float32; weights sum to 1.
 
-    Parameters
-    ----------
-    ages
-        One row per clock, (n_clocks, n).
-    weights
-        One per clock, with sum 1.
-    scale
-        ``"age"``, or ``"log"``: the mean of log(age - min_age + 1), and back. Ages below ``min_age``, where the logarithm
-        is 0, count as ``min_age`` there.
-    min_age
-        Lowest age that is believed.
+    With ``scale="log"`` that of log(age - min_age + 1), and back; lower ages, where the logarithm is 0, count as
+    ``min_age``.
     """
     ages = np.asarray(ages, dtype=np.float64)
     if scale == "age":
@@ -53,7 +44,8 @@ def check_weights(weights: Any, n_clocks: int) -> str | np.ndarray:
         out = np.full(1, np.nan)
     if out.shape != (n_clocks,) or not np.isfinite(out).all() or (out < 0).any() or not out.sum() > 0:
         raise ValueError(
-            f"weights={weights!r} is neither 'equal' nor 'inner' nor one number from 0 for each of the {n_clocks} clocks; "
+            f"weights={weights!r} is neither 'equal' nor 'inner' nor one number from 0 for each of the {n_clocks} "
+            "clocks; "
             "pass one of them."
         )
     total = float(out.sum())

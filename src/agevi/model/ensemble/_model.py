@@ -30,11 +30,11 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
 
     Each member looks for its genes and normalises values by itself, and the ages are averaged, by default on the
     logarithmic scale. Clocks of different kinds, such as :class:`agevi.model.PLSClock` and
-    :class:`agevi.model.PoissonVAE`, err in part differently, so their mean can err less than either, if not by much; members
-    that are alike add little. There is nothing to train: the members are trained first. They are copied, so that training one of
-    them again leaves the ensemble as it is. A subject has the role ``train`` if any member trained on it, else
-    ``validation`` if any chose by it, else ``test`` if any knows it. There is no latent space and no history.
-    The averaging of predictors is described by Bates & Granger (1969).
+    :class:`agevi.model.PoissonVAE`, err in part differently, so their mean can err less than either, if not by much;
+    members that are alike add little. There is nothing to train: the members are trained first. They are copied, so
+    that training one of them again leaves the ensemble as it is. A subject has the role ``train`` if any member trained
+    on it, else ``validation`` if any chose by it, else ``test`` if any knows it. There is no latent space and no
+    history. The averaging of predictors is described by Bates & Granger (1969).
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
         Trained clocks with the same ``age_unit``, ``subject_key`` and ``sample_key``; their genes may differ. Ensembles
         can be members.
     weights
-        ``"equal"``; ``"inner"``: in proportion to 1 / the mean absolute error over the samples of the validation subjects,
-        which must be the same for all members (``history["age_mae_validation"]`` at the epoch that was kept; test subjects
-        are never used); or one number from 0 per clock.
+        ``"equal"``; ``"inner"``: in proportion to 1 / the mean absolute error over the samples of the validation
+        subjects, which must be the same for all members (``history["age_mae_validation"]`` at the epoch that was kept;
+        test subjects are never used); or one number from 0 per clock.
     scale
-        ``"log"``: the mean of log(age - ``min_age`` + 1), turned back into an age, with ages below ``min_age`` (the lowest
-        of the members') counted as ``min_age``; ``"age"``: the mean of the ages.
+        ``"log"``: the mean of log(age - ``min_age`` + 1), turned back into an age, with ages below ``min_age`` (the
+        lowest of the members') counted as ``min_age``; ``"age"``: the mean of the ages.
 
     Examples
     --------
@@ -162,7 +162,7 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
         min_gene_coverage: float = 0.8,
         sample_key: str | None = None,
     ) -> np.ndarray:
-        """Mean of the members' ages of every sample, from its sum or, for members of single cells, the mean of its cells."""
+        """Mean of the members' ages of every sample, from its sum or (members of single cells) its cells' mean."""
         data = self._data(adata)
         options = {"indices": indices, "batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
         code = self._sample_codes(data, indices, sample_key)

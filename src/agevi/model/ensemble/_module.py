@@ -10,13 +10,7 @@ from agevi.model.base._module import ClockModule
 
 
 class EnsembleModule(ClockModule):
-    """Modules of the members side by side.
-
-    Parameters
-    ----------
-    clocks
-        Module of every member.
-    """
+    """Modules of the members side by side."""
 
     def __init__(self, clocks: Sequence[nn.Module]) -> None:
         super().__init__()

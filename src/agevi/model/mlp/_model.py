@@ -20,8 +20,8 @@ class MLPClock(RegressorClock):
 
     Values are normalised and z-scored with mean and standard deviation of the training cells (of the sums of training
     samples, for sums); blocks of Linear, BatchNorm, ReLU and Dropout and one linear unit give the standardised age. It
-    has no decoder, so cells without an age teach it nothing, and neither batch nor covariates are read. A donor's age is
-    that of the sum of its cells, or with ``train_unit="cell"`` the mean over them
+    has no decoder, so cells without an age teach it nothing, and neither batch nor covariates are read. A donor's age
+    is that of the sum of its cells, or with ``train_unit="cell"`` the mean over them
     (:func:`agevi.tl.aggregate_subjects`). The latent representation is the output of the last block. Do not trust
     predictions on another tissue, assay or species than the training data's. After the MLP of Su & Mukundan, *A single
     cell RNA-Seq based aging clock for human neurons*.
@@ -47,8 +47,8 @@ class MLPClock(RegressorClock):
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
     pseudocell_groupby
-        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
-        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group
+        of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     rng
         Seed of the initial weights and of training. The same seed gives the same clock bit for bit on a CPU with the
         same number of threads.

@@ -14,19 +14,7 @@ from agevi.nn.inputs import GeneInput
 
 
 class MLPModule(RegressorModule):
-    """Blocks on z-scored genes, then one linear unit.
-
-    Parameters
-    ----------
-    n_input
-        Genes.
-    n_hidden
-        Widths of the blocks.
-    normalize, sums
-        See :class:`agevi.nn.inputs.GeneInput`.
-    **kwargs
-        See :class:`agevi.model.base._regressor.RegressorModule`.
-    """
+    """Blocks on z-scored genes, then one linear unit."""
 
     def __init__(
         self,

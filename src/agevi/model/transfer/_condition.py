@@ -14,17 +14,7 @@ _TRUTH = {"0": "False", "1": "True", "False": "0", "True": "1"}
 
 
 def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
-    """Names of the controls and of the cases in a column that has these two.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    condition_key
-        Column of ``adata.obs``; missing values are unlabelled.
-    control
-        Its value in controls.
-    """
+    """Names of the controls and of the cases in a column that has these two; missing values are unlabelled."""
     text = _names.names(_checks.column(adata, condition_key, "condition_key"), f"adata.obs[{condition_key!r}]")
     found = sorted(text.dropna().unique())
     if len(found) != 2:
@@ -33,7 +23,8 @@ def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
         raise ValueError(
             f"adata.obs[{condition_key!r}] has {len(found)} level{'s' * (len(found) != 1)} "
             f"({_checks.listed(found) or 'none'}){alike}; "
-            "a classifier tells two apart. Pass a subset of adata with two, or set others to missing, which means unlabelled."
+            "a classifier tells two apart. Pass a subset of adata with two, or set others to missing, which means "
+            "unlabelled."
         )
     name = _names.name(control)
     if name not in found:
@@ -47,18 +38,9 @@ def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
 
 
 def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], subject: pd.Series) -> pd.Series:
-    """1.0 for cases, 0.0 for controls and NaN where unlabelled, indexed by subject in the order of their names.
+    """1.0 for cases, 0.0 for controls and NaN for others, indexed by subject in the order of their names.
 
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    condition_key
-        Column of ``adata.obs``.
-    names
-        Values of controls and of cases; others count as unlabelled.
-    subject
-        Subject of every cell.
+    ``names`` are the values of controls and of cases, and ``subject`` holds that of every cell.
     """
     values = _checks.column(adata, condition_key, "condition_key")
     text = _names.names(values, f"adata.obs[{condition_key!r}]")
@@ -68,7 +50,8 @@ def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], 
     if len(found.several):
         others = f", as are {len(found.several) - 1} others" if len(found.several) > 1 else ""
         raise ValueError(
-            f"subject {found.several[0]!r} is both {names[1]!r} and {names[0]!r} in adata.obs[{condition_key!r}]{others}; a "
+            f"subject {found.several[0]!r} is both {names[1]!r} and {names[0]!r} in "
+            f"adata.obs[{condition_key!r}]{others}; a "
             "subject is held out as a whole and has one condition. Correct it, or drop the subject."
         )
     if len(found.part):
@@ -81,22 +64,11 @@ def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], 
 
 
 def check_both(case: pd.Series, what: str, names: tuple[str, str], least: int = 1) -> None:
-    """Refuse subjects among whom there are too few cases or controls.
-
-    Parameters
-    ----------
-    case
-        1.0 for cases and 0.0 for controls.
-    what
-        Who they are, for the message.
-    names
-        Of controls and cases.
-    least
-        How many of each are needed.
-    """
+    """Refuse subjects among whom there are too few cases or controls."""
     n = [int((case == code).sum()) for code in (0.0, 1.0)]
     if min(n) < least:
         raise ValueError(
-            f"{what}: {n[1]} of {names[1]!r} and {n[0]} of {names[0]!r}; {least} or more of each are needed. Label more "
+            f"{what}: {n[1]} of {names[1]!r} and {n[0]} of {names[0]!r}; {least} or more of each are needed. Label "
+            "more "
             "subjects, or hold fewer out."
         )

@@ -29,19 +29,7 @@ class Units:
 
 
 class Draws:
-    """Steps of training: sums of cells drawn anew, or single cells whose log-odds are averaged.
-
-    Parameters
-    ----------
-    rows
-        Source of values.
-    units
-        What is drawn from.
-    size
-        Cells of a sum, a share of those of the unit or a number; None: single cells.
-    rng
-        Generator.
-    """
+    """Steps of training: sums of ``size`` cells drawn anew, or (None) single cells whose log-odds are averaged."""
 
     def __init__(self, rows: Rows, units: Units, *, size: float | None, rng: np.random.Generator) -> None:
         self.rows, self.units, self.size, self.rng = rows, units, size, rng
@@ -67,15 +55,7 @@ class Draws:
             yield self.batch(part, [members[i] for i in part])
 
     def batch(self, chosen: np.ndarray, members: Sequence[np.ndarray]) -> tuple[Batch, torch.Tensor, torch.Tensor]:
-        """Rows, the position in ``chosen`` that each belongs to, and ``chosen`` as a tensor.
-
-        Parameters
-        ----------
-        chosen
-            Units.
-        members
-            Cells of each.
-        """
+        """Rows, the position in ``chosen`` that each belongs to, and ``chosen`` as a tensor."""
         units = torch.from_numpy(chosen)
         if self.size is not None:
             return self.rows.batch(list(members), np.empty(0, dtype=np.int64)), torch.arange(len(chosen)), units

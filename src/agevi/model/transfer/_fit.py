@@ -39,29 +39,9 @@ def fit(
 ) -> Fit:
     """Minimise the weighted log-loss over the parameters of ``trained``, with the learning rate in one cycle.
 
-    Parameters
-    ----------
-    module
-        The network, whose parameters get gradients where they are trained.
-    trained
-        Layers that are trained.
-    train
-        Training samples.
-    validation
-        Samples on which the log-loss is taken after every epoch.
-    max_epochs
-        Epochs at most, and of the cycle of the learning rate.
-    last_epoch
-        Epoch of the cycle after which training ends; None: the last.
-    patience
-        Epochs without a lower log-loss on ``validation`` after which training ends with the best weights; None: all
-        epochs are run, and the last weights are kept.
-    lr, weight_decay
-        Of AdamW.
-    whole
-        Whether nothing is frozen.
-    present
-        What the network is told of genes that the data lack.
+    The cycle has ``max_epochs``, and training ends after ``last_epoch`` of them. With ``patience`` it ends once that
+    many epochs brought no lower log-loss on ``validation``, and the best weights are kept. ``whole`` says that nothing
+    is frozen.
     """
     parameters = [p for layer in trained for p in layer.parameters()]
     device = parameters[0].device
@@ -122,7 +102,8 @@ def _loss(module: Any, draws: Draws, batch: Any, present: torch.Tensor | None, d
 def _checked(loss: float, epoch: int) -> float:
     if not torch.isfinite(torch.tensor(loss)):
         raise RuntimeError(
-            f"the training loss became {loss} in epoch {epoch}; lower the learning rate with train(lr=1e-4), or look for "
+            f"the training loss became {loss} in epoch {epoch}; lower the learning rate with train(lr=1e-4), or look "
+            "for "
             "extreme values in the data."
         )
     return loss

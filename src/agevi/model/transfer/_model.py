@@ -32,10 +32,10 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
 
     Make it with :meth:`from_clock`. What a clock has learnt from ages may tell a disease of age from health with fewer
     cases than a network that starts from nothing; whether it does has to be measured, see
-    :func:`agevi.tl.compare_transfer`. A sample is classified in the way in which its clock predicts a sample: clocks of sums
-    (``train_unit="pseudocell"``) from the sum of its cells, and clocks of single cells from the mean of their log-odds,
-    which is taken before the loss. A probability above 0.5 says that a sample resembles the cases of the training data,
-    whatever set these apart, batches too. After the transfer of Precious1GPT (Urban et al. 2023).
+    :func:`agevi.tl.compare_transfer`. A sample is classified in the way in which its clock predicts a sample: clocks of
+    sums (``train_unit="pseudocell"``) from the sum of its cells, and clocks of single cells from the mean of their
+    log-odds, which is taken before the loss. A probability above 0.5 says that a sample resembles the cases of the
+    training data, whatever set these apart, batches too. After the transfer of Precious1GPT (Urban et al. 2023).
 
     Parameters
     ----------
@@ -110,7 +110,8 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         self._initial: dict[str, torch.Tensor] | None = None
         self._model_summary_string = (
             f"{type(self).__name__}: {self.case} or {self.control} by {self.condition_key}, "
-            f"{'new weights in the network' if from_scratch else 'network'} of a {type(clock).__name__}, freeze: {freeze}"
+            f"{'new weights in the network' if from_scratch else 'network'} of a {type(clock).__name__}, freeze: "
+            f"{freeze}"
         )
 
     @classmethod
@@ -128,8 +129,8 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
     ) -> CaseControlClassifier:
         """A classifier that is ready to be trained; the clock stays as it is.
 
-        The case is the other of the two values of the column. Subject and sample are read from the columns that the clock
-        was set up with; no age is needed.
+        The case is the other of the two values of the column. Subject and sample are read from the columns that the
+        clock was set up with; no age is needed.
 
         Parameters
         ----------
@@ -148,15 +149,15 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
             What stays bit for bit as it is in the clock, with BatchNorm and dropout as in predictions.
             ``"all_but_last"``: all but the last linear unit. ``"encoder"``: all but the head, and where the head is one
             unit, as in :class:`~agevi.model.MLPClock`, :class:`~agevi.model.TransformerClock` and autoencoders with
-            ``n_head=[]``, but for the layer before it too. ``"none"``: nothing but the scales of genes, the components of
-            :class:`~agevi.model.NMFClock` and the linear path of :class:`~agevi.model.TransformerClock`, which log-odds do
-            not contain: the network reads it.
+            ``n_head=[]``, but for the layer before it too. ``"none"``: nothing but the scales of genes, the components
+            of :class:`~agevi.model.NMFClock` and the linear path of :class:`~agevi.model.TransformerClock`, which
+            log-odds do not contain: the network reads it.
         from_scratch
             The same network with new weights, and scales, components and linear path (of the condition) of the training
             subjects, to compare with. It needs ``freeze="none"``.
         class_weight
-            ``"balanced"``: cases and controls weigh the same in sum, so that probabilities are those of a population half of
-            which are cases; ``"none"``: every subject weighs the same.
+            ``"balanced"``: cases and controls weigh the same in sum, so that probabilities are those of a population
+            half of which are cases; ``"none"``: every subject weighs the same.
         rng
             Seed of new weights and of training.
 
@@ -222,8 +223,8 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
     ) -> np.ndarray:
         """Probability of being a case, one number for every cell, between 0 and 1.
 
-        Unlike in scikit-learn there is no second column: that of the control is one minus it. Neither condition nor age is
-        read. Probabilities of samples are what the classifier was trained on.
+        Unlike in scikit-learn there is no second column: that of the control is one minus it. Neither condition nor age
+        is read. Probabilities of samples are what the classifier was trained on.
 
         Parameters
         ----------

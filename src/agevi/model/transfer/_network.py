@@ -26,23 +26,15 @@ def check_network(clock: Any) -> None:
     if not clock.module.layers()[1]:
         raise TypeError(
             f"clock is a {type(clock).__name__}, which has no network of layers to freeze and train on; pass a trained "
-            "PoissonVAE, GaussianVAE, DenoisingVAE, MLPClock, NMFClock or TransformerClock. agevi.tl.compare_transfer has a "
+            "PoissonVAE, GaussianVAE, DenoisingVAE, MLPClock, NMFClock or TransformerClock. agevi.tl.compare_transfer "
+            "has a "
             "row for a linear model of the features."
         )
     clock._check_trained("CaseControlClassifier.from_clock")
 
 
 def trained_layers(module: Any, freeze: str) -> list[nn.Module]:
-    """Layers that are trained.
-
-    Parameters
-    ----------
-    module
-        A clock's module.
-    freeze
-        ``"all_but_last"``: the last linear unit; ``"encoder"``: the head, and where it is one unit alone the last layer
-        before it too, but never the first of several; ``"none"``: all.
-    """
+    """Layers that are trained: the last unit, the head (two layers at least, but not the first), or all."""
     _checks.choice(freeze, FREEZE, "freeze")
     encoder, head = module.layers()
     layers = [*encoder, *head]
@@ -55,15 +47,7 @@ def trained_layers(module: Any, freeze: str) -> list[nn.Module]:
 
 
 def set_trainable(module: Any, trained: list[nn.Module]) -> list[nn.Parameter]:
-    """Parameters of the ``trained`` layers, which alone get gradients.
-
-    Parameters
-    ----------
-    module
-        A clock's module.
-    trained
-        From :func:`trained_layers`.
-    """
+    """Parameters of the ``trained`` layers, which alone get gradients."""
     module.requires_grad_(False)
     for layer in trained:
         layer.requires_grad_(True)
@@ -73,14 +57,7 @@ def set_trainable(module: Any, trained: list[nn.Module]) -> list[nn.Parameter]:
 def set_modes(module: Any, trained: list[nn.Module], *, whole: bool) -> None:
     """Training mode for the ``trained`` layers alone: BatchNorm and dropout of frozen ones stay as in predictions.
 
-    Parameters
-    ----------
-    module
-        A clock's module.
-    trained
-        From :func:`trained_layers`.
-    whole
-        Whether nothing is frozen; then noise on the input is on too.
+    Where nothing is frozen (``whole``), noise on the input is on too.
     """
     module.train(whole)
     for layer in trained:

@@ -18,21 +18,7 @@ logger = logging.getLogger(__name__)
 def roles_of(
     adata: AnnData, case: pd.Series, subject: pd.Series, *, split_key: str, train_roles: tuple[str, ...], rng: int
 ) -> pd.Series:
-    """Role of every subject, indexed by subject in the order of their names.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    case
-        1.0 for cases, 0.0 for controls, NaN where unlabelled, indexed by subject.
-    subject
-        Subject of every cell.
-    split_key, train_roles
-        As in :meth:`agevi.model.CaseControlClassifier.train`.
-    rng
-        Seed of a split where there is none.
-    """
+    """Role of every subject, indexed by subject in the order of their names, as is ``case`` (NaN where unlabelled)."""
     wanted = (train_roles,) if isinstance(train_roles, str) else tuple(train_roles)
     if not wanted:
         raise ValueError("train_roles is empty; pass the roles that train, such as ('train',).")

@@ -55,22 +55,24 @@ class TransferTrainingMixin(RoleMixin):
     ) -> None:
         """Train on the subjects of the training roles that have a condition; every call starts from the clock anew.
 
-        A step takes 64 samples: two to four sums of cells of each, drawn anew, for a clock of sums, and 32 cells of each
-        for a clock of single cells, whose log-odds are averaged before the loss. The loss is the log-loss, in which
-        subjects of a class weigh the same. ``history`` holds ``log_loss_train`` and ``log_loss_validation`` by epoch.
+        A step takes 64 samples: two to four sums of cells of each, drawn anew, for a clock of sums, and 32 cells of
+        each for a clock of single cells, whose log-odds are averaged before the loss. The loss is the log-loss, in
+        which subjects of a class weigh the same. ``history`` holds ``log_loss_train`` and ``log_loss_validation`` by
+        epoch.
 
         Parameters
         ----------
         max_epochs
             Epochs of 10 steps, or of one pass over the samples if these are more; 40 by default.
         split_key
-            Column of ``adata.obs`` with the roles of :func:`agevi.pp.split_subjects`. Where the default column is absent,
-            subjects are split 70/15/15 within cases and controls, which is logged and kept in ``split_``.
+            Column of ``adata.obs`` with the roles of :func:`agevi.pp.split_subjects`. Where the default column is
+            absent, subjects are split 70/15/15 within cases and controls, which is logged and kept in ``split_``.
         train_roles
             Roles that train.
         early_stopping
-            Keep the weights of the epoch with the lowest log-loss on validation subjects, and stop a quarter of the epochs
-            after it (10 at least). By default, and without validation subjects of both classes, all epochs are run.
+            Keep the weights of the epoch with the lowest log-loss on validation subjects, and stop a quarter of the
+            epochs after it (10 at least). By default, and without validation subjects of both classes, all epochs are
+            run.
         lr, weight_decay
             Of AdamW, the learning rate at its peak in one cycle.
         accelerator
@@ -245,6 +247,7 @@ class TransferTrainingMixin(RoleMixin):
         known = sum(self.clock.split_.get(name) in _keys.FITTED_ROLES for name in held_out)
         if known and not self.from_scratch:
             logger.info(
-                "%d of %d test subjects trained the clock or chose its epochs: it knows their ages and values, but not their "
+                "%d of %d test subjects trained the clock or chose its epochs: it knows their ages and values, but not "
+                "their "
                 "condition (model.clock.split_).", known, len(held_out),
             )  # fmt: skip

@@ -75,8 +75,8 @@ class SampleClock(RegressorClock):
         continuous_covariate_keys
             Not read.
         modality_key
-            Column with the kind of measurement, such as expression and methylation. Moments are taken per modality, and a
-            modality that the clock never saw is refused.
+            Column with the kind of measurement, such as expression and methylation. Moments are taken per modality, and
+            a modality that the clock never saw is refused.
         tissue_key
             Column with the tissue. One that the clock never saw is read as unknown, with a warning.
         normalize
@@ -100,13 +100,14 @@ class SampleClock(RegressorClock):
         TypeError
             If ages are no numbers, or ``features`` no list of names.
         ValueError
-            If ages, units, values or the mask cannot be trained on, a modality has one sample, or the data have none of the
-            ``features``.
+            If ages, units, values or the mask cannot be trained on, a modality has one sample, or the data have none of
+            the ``features``.
         """
         method_args = cls._get_setup_method_args(**locals())
         if normalize != "none":
             raise ValueError(
-                f"normalize={normalize!r} with {cls.__name__}, which reads values that are normalised already; leave it out."
+                f"normalize={normalize!r} with {cls.__name__}, which reads values that are normalised already; leave "
+                "it out."
             )
         cls._register(adata, method_args, kwargs)
 
@@ -137,14 +138,17 @@ class SampleClock(RegressorClock):
             if new and argument == "modality_key":
                 raise ValueError(
                     f"adata.obs[{key!r}] holds the modality {_checks.listed(new)}, which the clock never saw; it knows "
-                    f"{_checks.listed(known[key])}{_names.difference(new, known[key])}. Map the column to known values, or train with "
+                    f"{_checks.listed(known[key])}{_names.difference(new, known[key])}. Map the column to known "
+                    "values, or train with "
                     "these samples."
                 )
             if new:
                 n_rows = int(obs[key].isin(new).sum())
                 warnings.warn(
-                    f"adata.obs[{key!r}] holds {_checks.listed(new)} in {n_rows:,} samples, which the clock never saw (it "
-                    f"knows {_checks.listed(known[key])}){_names.difference(new, known[key])}; they are read as unknown, and their "
+                    f"adata.obs[{key!r}] holds {_checks.listed(new)} in {n_rows:,} samples, which the clock never saw "
+                    "(it "
+                    f"knows {_checks.listed(known[key])}){_names.difference(new, known[key])}; they are read as "
+                    "unknown, and their "
                     "ages are less certain.",
                     UserWarning,
                     stacklevel=_checks.stack_depth(),

@@ -27,23 +27,12 @@ def dense(x: Any, rows: np.ndarray) -> np.ndarray:
 def group_moments(
     x: Any, rows: np.ndarray, group: np.ndarray, sets: np.ndarray, masks: np.ndarray, *, n_groups: int, n_tissues: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and inverse standard deviation of every feature in every group, (n_groups, n_features) float32.
+    """Mean and inverse standard deviation of every feature in every group, (n_groups, n_features) float32 each.
 
-    Only measured values count. Where fewer than ten were measured in a group, the values are those of the modality; where
-    a feature does not vary or was never measured, the inverse is 0.
-
-    Parameters
-    ----------
-    x
-        Values, (n_obs, n_features).
-    rows
-        Positions of the training rows, (n,).
-    group, sets
-        Group and feature set of each of them, (n,).
-    masks
-        Features of every set, (n_sets, n_features).
-    n_groups, n_tissues
-        Groups are modality * (n_tissues + 1) + tissue, with tissue 0 for the modality as a whole.
+    Only measured values of the training ``rows`` count, whose groups and feature sets, (n,), are given. Where fewer
+    than ten were measured in a group, the values are those of the modality; where a feature does not vary or was never
+    measured, the inverse is 0. Groups are modality * (n_tissues + 1) + tissue, with tissue 0 for the modality as a
+    whole.
     """
     shape = (n_groups, masks.shape[1])
     number, total, square = np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape)
@@ -77,17 +66,6 @@ def learn_modules(
 
     Features that the same sets measure are a block and share tokens with no others. Within a block, k-means on the
     leading loadings of the training rows orders features by cluster, and the order is cut into tokens of equal size.
-
-    Parameters
-    ----------
-    z
-        Standardised values of training rows, (n, n_features).
-    masks
-        Features of every set, (n_sets, n_features).
-    n_tokens
-        Tokens.
-    rng
-        Generator.
     """
     n_features = masks.shape[1]
     block = np.unique(masks, axis=1, return_inverse=True)[1].ravel()
@@ -129,15 +107,7 @@ def _by_cluster(z: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.
 
 
 def given_modules(genes: Sequence[str], modules: Mapping[str, Sequence[str]]) -> tuple[list[str], np.ndarray]:
-    """Names of the tokens, and token of every feature, (n_features,); features of no module share the last.
-
-    Parameters
-    ----------
-    genes
-        Features.
-    modules
-        Features by module; a feature of several belongs to the first.
-    """
+    """Names of the tokens, and token of every feature, (n_features,); features of no module share the last."""
     token: dict[str, int] = {}
     for i, members in enumerate(modules.values()):
         for gene in members:

@@ -45,16 +45,16 @@ class Attention(NamedTuple):
 class TransformerClock(SampleClock):
     r"""Ageing clock: attention over categories and groups of features, for samples of any tissue and modality.
 
-    ``architecture="tab"`` is the clock of Urban et al., *Precious1GPT* (Aging 2023): categories such as tissue and modality
-    go through self-attention, and the features join behind it, in a perceptron
+    ``architecture="tab"`` is the clock of Urban et al., *Precious1GPT* (Aging 2023): categories such as tissue and
+    modality go through self-attention, and the features join behind it, in a perceptron
     (:data:`agevi.model.presets.PRECIOUS1GPT` has its settings). No feature is ever seen by the attention.
-    ``architecture="ft"`` gives features to the attention too: groups of features that go together become tokens by a linear
-    map each, and a token of its own reads the age from them. What was not measured (``varm["agevi_measured"]``) adds
-    nothing: a token without a measured feature is not seen, and each token is told the share that was. Around the network
-    runs a linear path, one ridge regression per tissue and modality, so that the network learns what these leave over.
-    Values enter in standard deviations of the training samples of the same tissue and modality. Each row is a sample; values
-    must be normalised already. Batch and continuous covariates are not read. Do not trust predictions on other platforms
-    or normalisations than the training data's.
+    ``architecture="ft"`` gives features to the attention too: groups of features that go together become tokens by a
+    linear map each, and a token of its own reads the age from them. What was not measured (``varm["agevi_measured"]``)
+    adds nothing: a token without a measured feature is not seen, and each token is told the share that was. Around the
+    network runs a linear path, one ridge regression per tissue and modality, so that the network learns what these
+    leave over. Values enter in standard deviations of the training samples of the same tissue and modality. Each row is
+    a sample; values must be normalised already. Batch and continuous covariates are not read. Do not trust predictions
+    on other platforms or normalisations than the training data's.
 
     Parameters
     ----------
@@ -81,21 +81,21 @@ class TransformerClock(SampleClock):
         ``"ridge"``: the linear path, whose penalties are chosen on whole training subjects; ``"none"``: no such path;
         ``"auto"``: ridge with ``"ft"``, none with ``"tab"``.
     standardize_by
-        ``"tissue"``: mean and standard deviation per tissue and modality (of the modality, for tissues with fewer than ten
-        training samples); ``"modality"``: per modality.
+        ``"tissue"``: mean and standard deviation per tissue and modality (of the modality, for tissues with fewer than
+        ten training samples); ``"modality"``: per modality.
     category_dropout
         Share of training rows in which each category but the modality is replaced by the unknown one, which stands for
         values that were never seen.
     modality_dropout
-        Share of training rows in which the network is not told the modality and, where a row has several blocks of features
-        that are measured together, does not see one of them.
+        Share of training rows in which the network is not told the modality and, where a row has several blocks of
+        features that are measured together, does not see one of them.
     l1, l2
         Penalties of absolute and squared weights of the network, on top of ``plan_kwargs={"weight_decay": ...}``.
     age_loss
         ``"huber"``, ``"mse"`` or ``"mae"`` on the standardised age.
     subject_weight
-        ``"equal"``: every subject weighs the same in the loss; ``"cells"``: every row does; ``"density"``: a subject weighs
-        inversely to how common its age is among the training subjects.
+        ``"equal"``: every subject weighs the same in the loss; ``"cells"``: every row does; ``"density"``: a subject
+        weighs inversely to how common its age is among the training subjects.
     rng
         Seed of the initial weights and of training.
 
@@ -360,8 +360,8 @@ class TransformerClock(SampleClock):
     ) -> Attention:
         """Shares of attention between tokens, and contextual embeddings, of every sample.
 
-        Weights say what was looked at, not what the age rests on: for that see :func:`agevi.tl.attribute_genes`. They take
-        n_layers x n_heads x n_tokens squared numbers a sample; choose samples by ``indices``.
+        Weights say what was looked at, not what the age rests on: for that see :func:`agevi.tl.attribute_genes`. They
+        take n_layers x n_heads x n_tokens squared numbers a sample; choose samples by ``indices``.
 
         Parameters
         ----------
@@ -374,8 +374,8 @@ class TransformerClock(SampleClock):
 
         Returns
         -------
-        Named tuple of ``weights``, float32 (n, n_layers, n_heads, n_tokens, n_tokens), which sum to 1 over the last axis;
-        ``embeddings``, float32 (n, n_tokens, n_token), behind the last layer; and ``tokens``, their names.
+        Named tuple of ``weights``, float32 (n, n_layers, n_heads, n_tokens, n_tokens), which sum to 1 over the last
+        axis; ``embeddings``, float32 (n, n_tokens, n_token), behind the last layer; and ``tokens``, their names.
 
         Raises
         ------

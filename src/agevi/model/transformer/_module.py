@@ -15,36 +15,17 @@ from agevi.nn.attribution import Reading
 from agevi.nn.rows import as_dense
 
 LIMIT = 8.0
-"""Standardised values are kept between minus this and this, since features that hardly vary can be far out in new data."""
+"""Largest absolute standardised value: features that hardly vary can be far out in new data."""
 
 
 class TransformerModule(AgeModule):
     r"""A transformer on standardised values, and a linear path around it.
 
-    A feature of a sample of group :math:`g`, its tissue and modality, enters as :math:`z = (x - m_g) s_g`, 0 where it was not
-    measured; the standardised age is :math:`w_g^\top z + b_g + f(z)` with the network :math:`f`.
-
-    Parameters
-    ----------
-    net
-        A :class:`agevi.nn.transformer.FeatureTransformer` or :class:`agevi.nn.transformer.TabTransformer`.
-    n_features
-        Features.
-    n_levels
-        Known values of every categorical column.
-    modality, tissue
-        Positions of these columns, None where there is none.
-    n_sets
-        Feature sets of the training data.
-    category_dropout, modality_dropout
-        Shares of training rows in which a category is replaced by the unknown one, and in which the modality is and a block
-        of features is hidden.
-    l1, l2
-        Penalties of the sums of absolute and of squared weights of the network.
-    zero_start
-        Whether the network adds nothing before it is trained.
-    **kwargs
-        See :class:`agevi.model.base._regressor.AgeModule`.
+    A feature of a sample of group :math:`g`, its tissue and modality, enters as :math:`z = (x - m_g) s_g`, 0 where it
+    was not measured; the standardised age is :math:`w_g^\top z + b_g + f(z)` with the network :math:`f`. ``modality``
+    and ``tissue`` are positions among the categorical columns, None where absent. ``category_dropout`` and
+    ``modality_dropout`` are shares of training rows in which a category is replaced by the unknown one, and in which
+    the modality is and a block of features is hidden.
     """
 
     mean: torch.Tensor
@@ -138,20 +119,8 @@ class TransformerModule(AgeModule):
     ) -> dict[str, Any]:
         """Latent representation and linear path of a batch.
 
-        Parameters
-        ----------
-        x
-            Values, (n, n_features).
-        levels
-            Codes of the categories, (n, n_columns).
-        sets
-            Feature set of every row, (n,).
-        masks
-            Features of every set, (n_sets, n_features); default: those of the training data.
-        row
-            Positions in the training data, (n,), for the linear path while training.
-        weights
-            Whether to keep the attention weights.
+        ``masks`` are the features of every set, (n_sets, n_features), by default those of the training data; ``row``
+        holds positions in the training data, (n,), whose linear path is then that fitted to other subjects.
         """
         masks = self.measured if masks is None else masks
         levels, seen = self._dropped(levels) if self.training else (levels, levels)
@@ -167,7 +136,7 @@ class TransformerModule(AgeModule):
         return {"latent": encoded.latent, "line": line, "tokens": encoded.tokens, "weights": encoded.weights}
 
     def _dropped(self, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Categories, some of them replaced by the unknown one; and the same without some modalities, for the network."""
+        """Categories, some replaced by the unknown one; and for the network the same without some modalities."""
         drop = torch.rand(levels.shape, device=levels.device) < self.category_dropout
         if self.modality is None:
             known = levels.masked_fill(drop, UNKNOWN)

@@ -27,19 +27,10 @@ class Ridge:
 
 
 def fit_ridge(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> Ridge:
-    """Ridge with an unpenalised intercept; the penalty with the least squared error on held-out folds.
+    """Ridge of y, (n,), on z, (n, n_features), with the penalty of least squared error on held-out folds.
 
     Predictions of held-out folds are exact and come from one eigendecomposition: for a linear smoother with the matrix
     :math:`H`, the held-out residuals of the rows :math:`B` are :math:`(I - H_{BB})^{-1} (y - Hy)_B`.
-
-    Parameters
-    ----------
-    z
-        Standardised features, (n, n_features).
-    y
-        Target, (n,).
-    fold
-        Fold of every row, (n,).
     """
     n, mean, middle = len(y), z.mean(axis=0, dtype=np.float64), float(y.mean())
     kernel = (z @ z.T).astype(np.float64)
@@ -72,17 +63,7 @@ def fit_ridge(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> Ridge:
 
 
 def folds_of(subject: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Fold of every row, (n,): whole subjects, spread over the target.
-
-    Parameters
-    ----------
-    subject
-        Subject of every row, (n,).
-    y
-        Target, (n,).
-    rng
-        Generator.
-    """
+    """Fold of every row, (n,): whole subjects, spread over the target."""
     names, code = np.unique(subject, return_inverse=True)
     level = np.bincount(code, y) / np.bincount(code)
     order = np.argsort(level, kind="stable")

@@ -49,22 +49,9 @@ def fit_skip(
 ) -> Skip:
     """Regressions of the standardised age.
 
-    A group with enough subjects has a regression of its own. With ``share``, a regression on all groups comes first, and
-    groups whose held-out error is lower that way get it plus a regression of what is left. Groups with fewer subjects
-    have the regression of their modality.
-
-    Parameters
-    ----------
-    values
-        Standardised values of rows by their positions, as members of the groups that are given.
-    rows
-        The rows.
-    n_groups, n_tissues, n_features
-        Sizes; the groups of a modality are its own and one per tissue behind it.
-    share
-        Whether groups have features in common.
-    rng
-        Generator.
+    A group with enough subjects has a regression of its own. With ``share``, a regression on all groups comes first,
+    and groups whose held-out error is lower that way get it plus a regression of what is left. Groups with fewer
+    subjects have the regression of their modality.
     """
     coef, intercept = np.zeros((n_groups, n_features), np.float32), np.zeros(n_groups)
     held_out = np.zeros((len(rows.target), 2))

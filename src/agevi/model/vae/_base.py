@@ -36,7 +36,7 @@ _BATCHES = ("transform_batch", "batchid1", "batchid2")
 
 
 def _with_batch_names(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """A verb of scvi-tools that takes batches in any type, since it looks for them among the names of :class:`BatchField`."""
+    """A verb of scvi-tools that takes batches of any type, and looks for them by name, as :class:`BatchField` does."""
     signature = inspect.signature(verb)
 
     @wraps(verb)
@@ -69,7 +69,8 @@ def _values_of(given: Any, column: pd.Series, argument: str) -> Any:
     absent = [name for name in names if name not in values]
     if absent:
         raise ValueError(
-            f"{argument}={absent[0]!r} is not in adata.obs[{column.name!r}]{_checks.closest(absent[0], list(values))}. Available: "
+            f"{argument}={absent[0]!r} is not in adata.obs[{column.name!r}]{_checks.closest(absent[0], list(values))}. "
+            "Available: "
             f"{_checks.listed(_names.in_order(values))}."
         )
     found = [values[name] for name in names]
@@ -86,7 +87,7 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
         "cell": SubjectTrainingMixin.plan_kwargs_of_unit["cell"],
         "pseudocell": SubjectTrainingMixin.plan_kwargs_of_unit["pseudocell"] | {"kl_schedule": "constant"},
     }
-    # Latent dimensions, encoders and heads of Su and Mukundan, and what decides how much the age shapes the latent space.
+    # Latent dimensions, encoders and heads of Su and Mukundan, and how much the age shapes the latent space.
     search_space: ClassVar[dict[str, Any]] = {
         **SubjectTrainingMixin.search_space,
         "n_latent": {"low": 20, "high": 150, "log": True},
@@ -161,7 +162,7 @@ class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseMode
 
     @torch.no_grad()
     def programs(self, moments: Moments) -> np.ndarray:
-        """Change of the decoder's log expected counts (values, for normal ones) per standard deviation of each dimension."""
+        """Change of the decoder's log expected counts (normal: values) per standard deviation of each dimension."""
         mean, sd = moments()
         steps, n = torch.diag(sd), len(mean)
         places = torch.cat([mean + steps, mean - steps]).float().to(self.device)

@@ -60,8 +60,8 @@ class PoissonVAE(VAEClock):
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
     pseudocell_groupby
-        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
-        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group
+        of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -161,8 +161,8 @@ class GaussianVAE(VAEClock):
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
     pseudocell_groupby
-        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
-        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group
+        of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng
@@ -264,8 +264,8 @@ class DenoisingVAE(VAEClock):
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
     pseudocell_groupby
-        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
-        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group
+        of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     encode_covariates
         Whether the encoder sees batch and covariates too; then new cells need known values of them.
     rng

@@ -28,31 +28,10 @@ from agevi.nn.rows import as_dense
 class ClockVAEModule(ClockModule):
     """Encoder, decoder and age head.
 
-    Parameters
-    ----------
-    n_input
-        Genes.
-    n_batch, n_cats_per_cov, n_continuous_cov
-        Categories of the batch, of each categorical covariate, and number of continuous covariates. The decoder
-        sees them; the encoder does only with ``encode_covariates``.
-    n_latent, n_hidden, n_head, dropout_rate
-        Latent dimensions, widths of the encoder (the decoder mirrors them) and of the age head, dropout of all.
-    gene_likelihood
-        ``"poisson"``, ``"zip"``, ``"nb"``, ``"zinb"`` for counts, ``"normal"`` for normalised values.
-    rate
-        ``"softmax"``: library size times a softmax over genes; ``"softplus"``: softplus of the decoder's output.
-    age_loss, age_weight
-        Loss on the standardised age, and its weight relative to the counts of an average training cell (for
-        ``"normal"``: relative to the number of genes).
-    normalize, standardize
-        Input of the encoder, see :class:`agevi.nn.inputs.GeneInput`; ``"normal"`` models the normalised values.
-    sums
-        Whether ages are learnt from sums of cells: rows that :data:`agevi.dataloaders._fields.SUMMED` marks have an age
-        term and are not reconstructed, the others the reverse.
-    noise, noise_level
-        Noise on the encoder's input while training, see :class:`agevi.nn.noise.InputNoise`.
-    age_transform, min_age, year
-        See :class:`agevi.nn.heads.TargetScale`.
+    The decoder sees batch and covariates, the encoder only with ``encode_covariates``; the decoder mirrors the
+    encoder's widths. ``gene_likelihood="normal"`` models the normalised values, others the counts. ``age_weight`` is
+    relative to the counts of an average training cell (``"normal"``: to the number of genes). With ``sums``, rows that
+    :data:`agevi.dataloaders._fields.SUMMED` marks have an age term and are not reconstructed, the others the reverse.
     """
 
     def __init__(
@@ -270,7 +249,8 @@ class ClockVAEModule(ClockModule):
     ) -> dict[str, Any]:
         """Distribution of the values, ``px``, (..., n, n_genes), the prior, and what the loss reads.
 
-        Without ``decode`` there is no ``px``: the loss needs the last hidden layer only, and no tensor of cells x genes.
+        Without ``decode`` there is no ``px``: the loss needs the last hidden layer only, and no tensor of cells x
+        genes.
         """
         if transform_batch is not None:
             batch_index = torch.full_like(batch_index, transform_batch)
@@ -337,19 +317,7 @@ class ClockVAEModule(ClockModule):
         kl_weight: float = 1.0,
         subject_weights: torch.Tensor | None = None,
     ) -> LossOutput:
-        """Negative ELBO plus the age term.
-
-        Parameters
-        ----------
-        tensors
-            A batch.
-        inference_outputs, generative_outputs
-            From :meth:`inference` and :meth:`generative`.
-        kl_weight
-            Weight of the KL divergence.
-        subject_weights
-            Weight of a cell in the age term by the code of its subject, (n_subjects,).
-        """
+        """Negative ELBO plus the age term; ``subject_weights`` are by the code of a subject, (n_subjects,)."""
         x, qz, summed = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"], tensors.get(SUMMED)
         cells, aged = _single(summed), slice(None) if summed is None else summed
         mean, reconstruction = self.reconstruction(x if cells is None else as_dense(x)[cells], generative_outputs)

@@ -19,15 +19,7 @@ _GAIN = 10.0
 
 
 class Counts(nn.Module):
-    """Poisson or negative binomial counts, of which a share may be lost.
-
-    Parameters
-    ----------
-    kind
-        ``"poisson"``, ``"zip"``, ``"nb"`` or ``"zinb"``.
-    n_genes
-        Genes, each with one inverse dispersion and one probability of loss.
-    """
+    """Poisson or negative binomial counts, zero-inflated or not, with one dispersion and one dropout rate per gene."""
 
     def __init__(self, kind: str, n_genes: int) -> None:
         super().__init__()
@@ -52,7 +44,7 @@ class Counts(nn.Module):
         return (-self.zero_logit).sigmoid() if self.kind in ("zip", "zinb") else 1.0
 
     def log_kept(self, scale: torch.Tensor) -> torch.Tensor | float:
-        """Logarithm of the share of a cell's counts that is not lost, (..., 1): the library size counts what is left."""
+        """Logarithm of the share of a cell's counts that is kept, (..., 1), since the library size counts these."""
         return (scale * self.kept()).sum(-1, keepdim=True).log() if self.kind in ("zip", "zinb") else 0.0
 
     @torch.no_grad()
@@ -115,13 +107,7 @@ def _lost_by_moments(mean: np.ndarray, excess: np.ndarray, zero_share: np.ndarra
 
 
 class Continuous(nn.Module):
-    """Normal values with one standard deviation per gene.
-
-    Parameters
-    ----------
-    n_genes
-        Genes.
-    """
+    """Normal values with one standard deviation per gene."""
 
     kind = "normal"
 

@@ -13,19 +13,7 @@ from agevi.nn.schedules import KL_SCHEDULES
 
 
 class ClockTrainingPlan(AgeTrainingPlan):
-    """The plan of every network clock, with the KL weight of the neuron clock.
-
-    Parameters
-    ----------
-    module
-        The module.
-    kl_schedule
-        Name in :mod:`agevi.nn.schedules` or a function of the epoch.
-    kl_kwargs
-        Arguments of the named schedule.
-    **kwargs
-        See :class:`agevi.model.base._plan.AgeTrainingPlan`.
-    """
+    """The plan of every network clock, with the KL weight of the neuron clock."""
 
     terms: ClassVar[tuple[str, ...]] = ("reconstruction_loss", "kl_local")
 

@@ -35,13 +35,13 @@ def age_programs(
     rng: int | np.random.Generator | None = 0,
     copy: bool = False,
 ) -> AnnData | None:
-    """Years that every latent dimension, or component, adds to or takes from predicted ages, and the genes that it moves.
+    """Years that each latent dimension or component adds to or takes from predicted ages, and the genes it moves.
 
-    The part of a program is its attribution as :func:`agevi.tl.attribute_genes` computes those of genes, with the latent
-    representation in the place of the genes. Its genes are found the other way round, from the representation to the
-    genes: by the decoder for autoencoders, in the components themselves for :class:`agevi.model.NMFClock`. Latent
-    dimensions of an autoencoder are not unique: another seed gives others, with the same genes spread differently. Trust
-    a program whose genes come back.
+    The part of a program is its attribution as :func:`agevi.tl.attribute_genes` computes those of genes, with the
+    latent representation in the place of the genes. Its genes are found the other way round, from the representation to
+    the genes: by the decoder for autoencoders, in the components themselves for :class:`agevi.model.NMFClock`. Latent
+    dimensions of an autoencoder are not unique: another seed gives others, with the same genes spread differently.
+    Trust a program whose genes come back.
 
     Parameters
     ----------
@@ -66,13 +66,14 @@ def age_programs(
 
     ``adata.uns[f"{key_added}_programs"]``
         DataFrame with one row per program, the largest part first: ``position`` (column of the loadings and of
-        ``obsm["X_agevi"]``), ``attribution`` (mean over subjects of the mean absolute attribution, in the unit of the age),
-        ``signed``, ``se``, ``share`` of the sum of ``attribution``, and ``genes_up`` and ``genes_down``: those that rise and
-        fall most as the program moves towards older ages, joined by ";".
+        ``obsm["X_agevi"]``), ``attribution`` (mean over subjects of the mean absolute attribution, in the unit of the
+        age), ``signed``, ``se``, ``share`` of the sum of ``attribution``, and ``genes_up`` and ``genes_down``: those
+        that rise and fall most as the program moves towards older ages, joined by ";".
     ``adata.varm[f"{key_added}_programs"]``
-        Loadings, float32 (n_genes, n_programs): for autoencoders the change of the decoder's log expected counts (of values,
-        for normal ones) per standard deviation of the dimension around the mean of the rows, for components their share of
-        counts times the root of the weight of the gene in the fit. NaN for genes that the clock does not know.
+        Loadings, float32 (n_genes, n_programs): for autoencoders the change of the decoder's log expected counts (of
+        values, for normal ones) per standard deviation of the dimension around the mean of the rows, for components
+        their share of counts times the root of the weight of the gene in the fit. NaN for genes that the clock does not
+        know.
     ``adata.uns[f"{key_added}_programs_params"]``
         Arguments, and the unit of the age.
 
@@ -136,7 +137,8 @@ def _readable(model: Any) -> None:
             "of each of model.clocks that has one" if hasattr(model, "clocks") else "of a PoissonVAE or an NMFClock"
         )
         raise ValueError(
-            f"a {type(model).__name__} has no decoder and no components that lead from programs back to genes; take the "
+            f"a {type(model).__name__} has no decoder and no components that lead from programs back to genes; take "
+            "the "
             f"programs {advice}, or tl.attribute_genes."
         )
 

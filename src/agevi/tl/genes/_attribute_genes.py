@@ -45,30 +45,31 @@ def attribute_genes(  # noqa: PLR0913
     """Years that every gene adds to, or takes from, predicted ages, as a mean over subjects.
 
     Each predicted age is divided among the genes: what they are given adds up to the age minus the mean age of a
-    background of training subjects. A high value says that the clock uses a gene, not that the gene causes ageing, and not
-    that genes without value do not change with age: of genes that go together a clock may use one. Rows are those in which
-    the clock predicts: the sum of a sample's cells (of its cells of each group, with ``groupby`` or for a clock with
-    ``pseudocell_groupby``), or single cells for clocks that were trained on them. They are averaged within subjects first,
-    so that many cells or samples do not weigh more. Expected gradients: Erion et al. (2021); integrated gradients:
-    Sundararajan et al. (2017).
+    background of training subjects. A high value says that the clock uses a gene, not that the gene causes ageing, and
+    not that genes without value do not change with age: of genes that go together a clock may use one. Rows are those
+    in which the clock predicts: the sum of a sample's cells (of its cells of each group, with ``groupby`` or for a
+    clock with ``pseudocell_groupby``), or single cells for clocks that were trained on them. They are averaged within
+    subjects first, so that many cells or samples do not weigh more. Expected gradients: Erion et al. (2021); integrated
+    gradients: Sundararajan et al. (2017).
 
     Parameters
     ----------
     adata
         Cells with the clock's genes.
     model
-        A trained clock, or a list of clocks with the same genes, for example one per fold: attributions are then the mean
-        over the clocks, and ranks are taken when clocks are drawn anew too.
+        A trained clock, or a list of clocks with the same genes, for example one per fold: attributions are then the
+        mean over the clocks, and ranks are taken when clocks are drawn anew too.
     method
         ``"expected_gradients"``: path integrals from many background rows, the default of networks and ensembles;
-        ``"integrated_gradients"``: from the mean of the background alone; ``"linear"``: expected gradients in closed form,
-        the default of linear clocks; ``"shap"``: the explainers of the shap package, on 200 rows at most, as a reference.
+        ``"integrated_gradients"``: from the mean of the background alone; ``"linear"``: expected gradients in closed
+        form, the default of linear clocks; ``"shap"``: the explainers of the shap package, on 200 rows at most, as a
+        reference.
     groupby
         Column of ``adata.obs``, such as the cell type or an age bin, whose groups are attributed too. Where it divides
         samples, rows are compared with background rows of their own group.
     background
-        ``"subjects"``: rows of the training subjects, as equally many of each as there are (of all subjects where the data
-        hold none of them); or an AnnData whose rows are taken, for example of young controls.
+        ``"subjects"``: rows of the training subjects, as equally many of each as there are (of all subjects where the
+        data hold none of them); or an AnnData whose rows are taken, for example of young controls.
     n_samples
         Gradients for each row: with expected gradients 8 points on the path from each background row for sums, 4 for
         cells. Default: 400 for sums, 100 for cells and for :class:`agevi.model.NMFClock`, which takes long for each.
@@ -96,9 +97,9 @@ def attribute_genes(  # noqa: PLR0913
     ``adata.varm[f"{key_added}_attribution"]``
         Mean over subjects of the mean absolute attribution of their rows, in the unit of the age.
     ``adata.varm[f"{key_added}_attribution_signed"]``
-        The same mean with a sign: that of the attribution where a row expresses the gene above the mean of the background,
-        and the opposite where it expresses it below. Positive: more of the gene looks older. Near 0 beside a large mean
-        absolute value: the direction differs between rows.
+        The same mean with a sign: that of the attribution where a row expresses the gene above the mean of the
+        background, and the opposite where it expresses it below. Positive: more of the gene looks older. Near 0 beside
+        a large mean absolute value: the direction differs between rows.
     ``adata.varm[f"{key_added}_attribution_se"]``
         Standard error of the mean absolute attribution across subjects.
     ``adata.varm[f"{key_added}_attribution_rank_low"]``, ``..._rank_high``, ``..._selected``
@@ -124,10 +125,10 @@ def attribute_genes(  # noqa: PLR0913
 
     Notes
     -----
-    What is differentiated is the predicted age as a function of the values that the clock reads: log(1 + counts per 10,000),
-    for :class:`agevi.model.NMFClock` counts per 10,000, with ``normalize="none"`` the values themselves. Paths are straight
-    in these values. The library size is divided out before and takes no part, and batch and covariates of a row stay as
-    they are along the whole path, so that nothing of them is given to genes.
+    What is differentiated is the predicted age as a function of the values that the clock reads: log(1 + counts per
+    10,000), for :class:`agevi.model.NMFClock` counts per 10,000, with ``normalize="none"`` the values themselves. Paths
+    are straight in these values. The library size is divided out before and takes no part, and batch and covariates of
+    a row stay as they are along the whole path, so that nothing of them is given to genes.
 
     Examples
     --------
@@ -193,19 +194,7 @@ def check_clock(adata: AnnData, model: Any, verb: str) -> None:
 
 
 def with_background(settings: Settings, model: Any, background: str | AnnData, *, summed: bool) -> Settings:
-    """Settings with the background that was asked for.
-
-    Parameters
-    ----------
-    settings
-        What else was asked for.
-    model
-        A trained clock.
-    background
-        As in :func:`attribute_genes`.
-    summed
-        Whether rows are sums.
-    """
+    """Settings with the background that was asked for."""
     if isinstance(background, str):
         _checks.choice(background, ("subjects",), "background")
         return settings
@@ -216,21 +205,7 @@ def with_background(settings: Settings, model: Any, background: str | AnnData, *
 
 
 def run(adata: AnnData, model: Any, units: Units, settings: Settings, bar: Bar) -> Totals:
-    """Attribute all rows.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    model
-        A trained clock.
-    units
-        The rows.
-    settings
-        How.
-    bar
-        What counts rows.
-    """
+    """Attribute all rows."""
     totals = None
     for rows in units.sets:
         function = Function(model, adata, rows.cells, rows.codes)
@@ -254,7 +229,8 @@ def _clocks(adata: AnnData, model: Any, unit: str) -> list[Any]:
             clock.setup_args[key] != models[0].setup_args[key] for key in ("subject_key", "sample_key", "age_unit")
         ):
             raise ValueError(
-                "the clocks in model differ in their genes, subject_key, sample_key or age_unit; attribute each under its "
+                "the clocks in model differ in their genes, subject_key, sample_key or age_unit; attribute each under "
+                "its "
                 "own key_added, or join them to an agevi.model.EnsembleClock."
             )
         if unit != "cell" and clock.predicts_sums != models[0].predicts_sums:

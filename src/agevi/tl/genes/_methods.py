@@ -14,7 +14,7 @@ from agevi.tl.genes._passes import Explain, Settings
 
 METHODS = ("auto", "expected_gradients", "integrated_gradients", "linear", "shap")
 N_POINTS = {True: 8, False: 4}
-"""Points on each path of expected gradients, for sums and for cells; on sums they leave errors below 1 % of the range."""
+"""Points on each path of expected gradients, for sums (where errors stay below 1 % of the range) and for cells."""
 N_SAMPLES = {True: 400, False: 100}
 """Gradients of a row by default, for sums, of which there are few, and for cells."""
 _N_PROJECTED = 100  # of clocks that solve least squares at every point
@@ -30,29 +30,14 @@ def is_linear(model: Any) -> bool:
 def settings_of(
     model: Any, method: str, n_samples: int | None, *, summed: bool, rng: np.random.Generator, row_seed: int = 0
 ) -> tuple[str, int, Settings]:
-    """The method that is used, its number of gradients for each row, and what it does.
-
-    Parameters
-    ----------
-    model
-        A trained clock.
-    method
-        One of :data:`METHODS`.
-    n_samples
-        Gradients of a row.
-    summed
-        Whether rows are sums.
-    rng
-        Generator that draws the background.
-    row_seed
-        Seed that draws the rows of methods that take some of them.
-    """
+    """The method, its number of gradients for each row, and what it does; ``row_seed`` draws rows if it takes some."""
     _checks.choice(method, METHODS, "method")
     if method == "auto":
         method = "linear" if is_linear(model) else "expected_gradients"
     if method == "linear" and not is_linear(model):
         raise ValueError(
-            f"method='linear' with a {type(model).__name__}, whose age is no function of one weighted sum of genes; pass "
+            f"method='linear' with a {type(model).__name__}, whose age is no function of one weighted sum of genes; "
+            "pass "
             "method='expected_gradients'."
         )
     projects = any(clock.solves_rows for clock in model.members())

@@ -22,17 +22,7 @@ Explain = Callable[[Reader, list[torch.Tensor], list[torch.Tensor], list[torch.T
 
 
 class Function:
-    """A clock as a function of rows, and the genes that it reads.
-
-    Parameters
-    ----------
-    model
-        A trained clock, an ensemble too.
-    adata
-        Cells.
-    cells, codes
-        As in :class:`agevi.model.base._unit_rows.UnitRows`.
-    """
+    """A clock, or an ensemble, as a function of rows, and the genes that it reads; arguments as in ``UnitRows``."""
 
     def __init__(self, model: Any, adata: AnnData, cells: np.ndarray, codes: np.ndarray | None) -> None:
         self.parts = [UnitRows(clock, adata, cells, codes) for clock in model.members()]
@@ -116,19 +106,7 @@ class Totals:
 
 
 def add_rows(totals: Totals, units: Units, rows: RowSet, function: Function, settings: Settings) -> None:
-    """Attribute all rows of a set, each kind against background rows of its kind.
-
-    Parameters
-    ----------
-    totals
-        Sums that are added to.
-    units, rows
-        What is attributed.
-    function
-        The clock on these rows.
-    settings
-        How.
-    """
+    """Attribute all rows of a set, each kind against background rows of its kind."""
     for kind in range(int(rows.kind.max()) + 1):
         of_kind = np.flatnonzero(rows.kind == kind)
         background, middle = background_of(units, rows, function, of_kind, settings)
@@ -150,15 +128,7 @@ def add_rows(totals: Totals, units: Units, rows: RowSet, function: Function, set
 def background_of(
     units: Units, rows: RowSet, function: Function, of_kind: np.ndarray, settings: Settings
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Background values, and their mean, of each part.
-
-    Parameters
-    ----------
-    units, rows, function, settings
-        As in :func:`add_rows`.
-    of_kind
-        Positions of the rows of one kind.
-    """
+    """Background values, and their mean, of each part."""
     if settings.background is not None and settings.background_rows is not None:
         function, rows = settings.background, settings.background_rows
         candidates = np.arange(len(rows.subject))

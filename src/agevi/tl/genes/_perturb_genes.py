@@ -38,11 +38,11 @@ def perturb_genes(  # noqa: PLR0913
 ) -> AnnData | None:
     """Change of predicted ages, in the unit of the age, when the counts of genes are multiplied by a factor.
 
-    This is the answer of a model, not of an experiment: the clock sees the same cells with fewer or more counts of a gene,
-    and nothing else changes. What a cell would do without the gene is not known to it, genes that go together are not
-    moved together, and few cells it was trained on look like the perturbed ones. Use it to read a clock, and to choose what
-    to test. Every change comes from the clock's own prediction of the perturbed rows; with ``genes=None`` all genes are
-    screened by the slope of the age, and those with the largest changes are predicted.
+    This is the answer of a model, not of an experiment: the clock sees the same cells with fewer or more counts of a
+    gene, and nothing else changes. What a cell would do without the gene is not known to it, genes that go together are
+    not moved together, and few cells it was trained on look like the perturbed ones. Use it to read a clock, and to
+    choose what to test. Every change comes from the clock's own prediction of the perturbed rows; with ``genes=None``
+    all genes are screened by the slope of the age, and those with the largest changes are predicted.
 
     Parameters
     ----------
@@ -51,8 +51,9 @@ def perturb_genes(  # noqa: PLR0913
     model
         A trained clock.
     genes
-        A gene, several genes, each on its own, or a dictionary of gene sets, each perturbed as a whole, without those of
-        its genes that the clock does not read (``n_genes`` counts the others). Default: all genes of the clock are screened.
+        A gene, several genes, each on its own, or a dictionary of gene sets, each perturbed as a whole, without those
+        of its genes that the clock does not read (``n_genes`` counts the others). Default: all genes of the clock are
+        screened.
     factor
         What expression is multiplied by: 0 knocks a gene out, 0.5 halves it, 2 doubles it. A gene without counts stays
         without.
@@ -76,10 +77,10 @@ def perturb_genes(  # noqa: PLR0913
     None, or the copy. Sets:
 
     ``adata.uns[f"{key_added}_perturbation"]``
-        DataFrame with one row per gene or set and group: ``group`` (``"all"`` first), ``gene``, ``n_genes``, ``change`` (mean
-        over subjects of the predicted age minus that without perturbation; negative looks younger), ``low`` and ``high``
-        (95 % bootstrap interval over subjects), ``n_subjects`` and ``first_order`` (what the slope of the age alone says).
-        The largest changes of a group come first.
+        DataFrame with one row per gene or set and group: ``group`` (``"all"`` first), ``gene``, ``n_genes``, ``change``
+        (mean over subjects of the predicted age minus that without perturbation; negative looks younger), ``low`` and
+        ``high`` (95 % bootstrap interval over subjects), ``n_subjects`` and ``first_order`` (what the slope of the age
+        alone says). The largest changes of a group come first.
     ``adata.uns[f"{key_added}_perturbation_params"]``
         Arguments, and the unit of the age.
 
@@ -172,8 +173,10 @@ def _sets(genes: Any, adata: AnnData, there: pd.Index) -> Sets:
         kept = [str(gene) for gene in dict.fromkeys(members) if gene in there]
         if not kept:
             raise ValueError(
-                f"gene set {str(name)!r} has {len(members)} genes ({_checks.listed(members, 3)}), and none of them is among "
-                f"the {len(there):,} that both the clock and adata.var_names have (e.g. {_checks.listed(there, 3)}). Symbols "
+                f"gene set {str(name)!r} has {len(members)} genes ({_checks.listed(members, 3)}), and none of them is "
+                "among "
+                f"the {len(there):,} that both the clock and adata.var_names have (e.g. {_checks.listed(there, 3)}). "
+                "Symbols "
                 "against Ensembl ids: rename them."
             )
         out[str(name)] = kept
@@ -230,7 +233,8 @@ def _moved(reading: Any, values: torch.Tensor, factor: float) -> torch.Tensor:
     """Values under the perturbation."""
     if not reading.logarithmic and bool((values < 0).any()):
         raise ValueError(
-            f"values are negative (lowest: {float(values.min()):g}), so that they cannot be multiplied by factor={factor:g}; a "
+            f"values are negative (lowest: {float(values.min()):g}), so that they cannot be multiplied by "
+            f"factor={factor:g}; a "
             "perturbation needs a clock of counts or of values from 0 upwards."
         )
     out: torch.Tensor = reading.scaled(values, factor)
@@ -241,7 +245,7 @@ def _moved(reading: Any, values: torch.Tensor, factor: float) -> torch.Tensor:
 def _exact(
     units: Units, functions: list[Function], sets: Sets, factor: float, bar: Bar
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean change of every subject by each set, predicted and by slope, (n_sets, n_groups, n_subjects), NaN without rows."""
+    """Mean change by set, group and subject, predicted and by slope, NaN without rows."""
     shape = (len(sets), len(units.groups), len(units.subjects))
     total, slope, weight = np.zeros(shape), np.zeros(shape), np.zeros(shape[1:])
     for rows, function in zip(units.sets, functions, strict=True):

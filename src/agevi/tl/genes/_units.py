@@ -38,19 +38,7 @@ class Units:
 
 
 def draw_cells(adata: AnnData, model: Any, n_cells_per_subject: int | None, rng: np.random.Generator) -> np.ndarray:
-    """Positions of the cells that are used, at most ``n_cells_per_subject`` of each subject, drawn at random.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    model
-        A clock, whose set-up names the subject.
-    n_cells_per_subject
-        Cells of a subject at most; None for all.
-    rng
-        Generator that draws them.
-    """
+    """Positions of the cells that are used: all, or ``n_cells_per_subject`` of each subject at most, at random."""
     if n_cells_per_subject is None:
         return np.arange(adata.n_obs)
     n, setup = _checks.count(n_cells_per_subject, "n_cells_per_subject"), model.setup_args
@@ -58,21 +46,7 @@ def draw_cells(adata: AnnData, model: Any, n_cells_per_subject: int | None, rng:
 
 
 def make_units(adata: AnnData, model: Any, *, groupby: str | None, unit: str, cells: np.ndarray | None = None) -> Units:
-    """The rows in which ``model`` predicts the samples of ``adata``.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    model
-        A trained clock.
-    groupby
-        Column of ``adata.obs``.
-    unit
-        One of :data:`UNITS`.
-    cells
-        Positions of the cells that are used, from :func:`draw_cells`; None for all.
-    """
+    """The rows in which ``model`` predicts the samples of ``adata``, of all cells or the positions ``cells``."""
     setup = model.setup_args
     summed, kind_key = _unit(model, unit)
     subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
@@ -107,13 +81,15 @@ def _unit(model: Any, unit: str) -> tuple[bool, str | None]:
     if of_cells:
         what = f"this {type(model).__name__}" if len(members) == 1 else f"its member {of_cells[0]}"
         raise ValueError(
-            f"unit={unit!r} needs a clock that was trained on sums of cells, and {what} was trained on single cells. Pass "
+            f"unit={unit!r} needs a clock that was trained on sums of cells, and {what} was trained on single cells. "
+            "Pass "
             "unit='cell'."
         )
     keys = sorted({str(clock.pseudocell_groupby) for clock in members})
     if len(keys) > 1:
         raise ValueError(
-            f"the members of this {type(model).__name__} sum different cells (pseudocell_groupby: {_checks.listed(keys)}); "
+            f"the members of this {type(model).__name__} sum different cells (pseudocell_groupby: "
+            f"{_checks.listed(keys)}); "
             "attribute each of model.clocks under its own key_added."
         )
     return True, members[0].pseudocell_groupby
@@ -184,19 +160,7 @@ def some_of_each(unit: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarr
 
 
 def evenly(subject: np.ndarray, rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """``n`` of ``rows`` at most, as equally many of every subject as there are.
-
-    Parameters
-    ----------
-    subject
-        Code of every row's subject.
-    rows
-        Positions to draw from.
-    n
-        Number of rows.
-    rng
-        Generator.
-    """
+    """``n`` of the positions ``rows`` at most, as equally many of every subject (its code by row) as there are."""
     rank = _rank(subject[rows], rng)
     first = np.lexsort((rng.random(len(rank)), rank))[:n]  # one of every subject before a second of any
     chosen: np.ndarray = np.sort(rows[first])
