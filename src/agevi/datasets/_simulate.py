@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -173,31 +174,10 @@ def simulate_cohort(  # noqa: PLR0913
     >>> float((adata.obs["biological_age"] - adata.obs["age"])[cases].mean())
     8.0
     """
-    settings = Settings(
-        n_subjects=n_subjects,
-        n_cells=n_cells,
-        n_genes=n_genes,
-        n_age_genes=_parameters.count(n_genes, "n_genes", low=2) // 5 if n_age_genes is None else n_age_genes,
-        effect_range=effect_range,
-        age_range=age_range,
-        n_cell_types=n_cell_types,
-        composition_shift=composition_shift,
-        composition_sd=composition_sd,
-        ageing_rates=ageing_rates,
-        n_modules=n_modules,
-        subject_sd=subject_sd,
-        n_batches=n_batches,
-        batch_sd=batch_sd,
-        batch_age_correlation=batch_age_correlation,
-        case_fraction=case_fraction,
-        acceleration=acceleration,
-        missing_age=missing_age,
-        n_visits=n_visits,
-        library_size=library_size,
-        library_sd=library_sd,
-        dispersion=dispersion,
-        dropout=dropout,
-    )
+    given = locals()  # the arguments, before any other name is bound
+    if n_age_genes is None:
+        given["n_age_genes"] = _parameters.count(n_genes, "n_genes", low=2) // 5
+    settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
     if n_jobs is not None:
         n_jobs = _parameters.count(n_jobs, "n_jobs")
     entropy = _parameters.generator(rng).integers(0, 2**32, size=4, dtype=np.uint32)

@@ -9,6 +9,7 @@ import scipy.stats
 
 from agevi.tl import age_correlation
 from agevi.tl.trends import _age_correlation as module
+from agevi.tl.trends._permute import permuted
 from tests.test_gates import check_style
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
@@ -90,7 +91,7 @@ def test_permutations_equal_a_loop_over_expanded_cells(level, n_visits):
     arguments = VISITS if n_visits > 1 else KEYS
     _, params = run(adata, level=level, rng=3, **arguments)
     units = module.labelled_units(adata, arguments["age_key"], "donor", arguments.get("sample_key"))
-    ages = module.permuted_ages(units, 20, np.random.default_rng(3))
+    ages = permuted(units.age, units.subject, 20, np.random.default_rng(3))
     names = adata.obs["visit" if n_visits > 1 else "donor"][units.labelled].to_numpy()
     of_unit = dict(zip(names, units.of_cell, strict=True))
     best = []
@@ -128,11 +129,10 @@ def test_band_equals_that_of_ages_shuffled_between_donors():
         assert params[f"band_{name}"] == pytest.approx(np.quantile(best, q), abs=0.012)
 
 
-def test_permuted_ages_keep_means_between_and_deviations_within_subjects():
+def test_permuted_values_keep_means_between_and_deviations_within_subjects():
     age = np.array([30.0, 50, 54, 61, 40, 43, 80])
     subject = np.array([0, 1, 1, 1, 2, 2, 3])
-    units = module.Units(age=age, subject=subject, of_cell=np.arange(7), labelled=np.ones(7, dtype=bool))
-    drawn = module.permuted_ages(units, 5000, np.random.default_rng(0))
+    drawn = permuted(age, subject, 5000, np.random.default_rng(0))
     mean = np.stack([drawn[:, subject == s].mean(axis=1) for s in range(4)], axis=1)
     np.testing.assert_allclose(np.sort(mean, axis=1), np.tile([30.0, 41.5, 55, 80], (5000, 1)))
     for s in range(4):

@@ -42,7 +42,6 @@ class _Units(NamedTuple):
     subject_of: np.ndarray  # (n_samples,) position of the subject, labelled samples only
     sample: np.ndarray  # (n_cells,) position of the labelled sample, -1 for others
     age: np.ndarray  # (n_samples,)
-    names: np.ndarray  # (n_samples,) subject of every labelled sample
 
 
 def audit_leakage(
@@ -159,13 +158,11 @@ def audit_leakage(
 def _labelled(subject: pd.Series, sample: pd.Series, by_sample: pd.Series, owner: pd.Series) -> _Units:
     """Positions of the samples that have an age and of their subjects."""
     known = by_sample.dropna()
-    names = owner.loc[known.index].to_numpy()
     return _Units(
         subject=subject.to_numpy(),
-        subject_of=np.unique(names, return_inverse=True)[1],
+        subject_of=np.unique(owner.loc[known.index].to_numpy(), return_inverse=True)[1],
         sample=known.index.get_indexer(pd.Index(sample)),
         age=known.to_numpy(dtype=np.float64),
-        names=names,
     )
 
 
@@ -263,17 +260,17 @@ def _columns_that_tell(
     for column, feature in tested:
         shown = repr(column.removeprefix(OBS)) if column.startswith(OBS) else column
         bar.doing(f"audit, age from {shown}")
-        guess = _audit_columns.guess_age(samples, feature.values, N_PERMUTATIONS, rng)
+        found = _audit_columns.age_error(samples, feature.values, N_PERMUTATIONS, rng)
         bar.step()
-        if guess.p * len(tested) > _LIKELY or guess.mae > (1 - _NO_GAIN) * guess.mae_median:
+        if found.p * len(tested) > _LIKELY or found.mae > (1 - _NO_GAIN) * found.mae_median:
             silent.append(shown)
             continue
         finding = (
-            f"{shown} alone predicts the age of new subjects with an error of {guess.mae:.2f}, the median age with "
-            f"{guess.mae_median:.2f} (p = {guess.p:.2g})"
+            f"{shown} alone predicts the age of new subjects with an error of {found.mae:.2f}, the median age with "
+            f"{found.mae_median:.2f} (p = {found.p:.2g})"
         )
-        severity, advice = _judge(feature, guess, units, is_depth=not column.startswith(OBS))
-        out.append(Finding(f"age from {shown}", finding, guess.mae, severity, advice))
+        severity, advice = _judge(feature, found, units, is_depth=not column.startswith(OBS))
+        out.append(Finding(f"age from {shown}", finding, found.mae, severity, advice))
     bar.step(table.shape[1] - len(tested))
     if silent:
         listed = ", ".join(silent[:8]) + (", ..." if len(silent) > 8 else "")
@@ -282,11 +279,11 @@ def _columns_that_tell(
 
 
 def _judge(
-    feature: _audit_columns.Feature, guess: _audit_columns.Guess, units: _Units, *, is_depth: bool
+    feature: _audit_columns.Feature, found: _audit_columns.AgeError, units: _Units, *, is_depth: bool
 ) -> tuple[str, str]:
     """Severity and advice for a column that tells the age."""
     beat = "A clock must beat this error, not that of the median."
-    gain = 1 - guess.mae / guess.mae_median
+    gain = 1 - found.mae / found.mae_median
     if feature.order is not None and abs(spearmanr(feature.order, units.age, nan_policy="omit")[0]) > _SAME_AS_AGE:
         return HIGH, "It is the age in another form: never give it to a model."
     if is_depth:

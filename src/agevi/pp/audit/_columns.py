@@ -1,4 +1,4 @@
-"""How well ages are guessed from columns that describe samples, without a look at any gene."""
+"""How well columns that describe samples predict age, without a look at any gene."""
 
 from __future__ import annotations
 
@@ -28,11 +28,6 @@ class Samples:
     subject: np.ndarray  # (n,) position of the subject
     fold: np.ndarray  # (n,) fold of the subject
 
-    @property
-    def n_subjects(self) -> int:
-        """Number of subjects."""
-        return int(self.subject.max()) + 1
-
 
 def make_samples(age: np.ndarray, subject: np.ndarray, rng: np.random.Generator) -> Samples:
     """Samples with random folds of whole subjects, drawn regardless of age, so that ages (n,) can be permuted."""
@@ -41,7 +36,7 @@ def make_samples(age: np.ndarray, subject: np.ndarray, rng: np.random.Generator)
 
 
 @dataclass(frozen=True)
-class Guess:
+class AgeError:
     """How well a column alone predicts age in subjects that were held out."""
 
     mae: float
@@ -111,7 +106,7 @@ def _labels(values: pd.Series, sample: np.ndarray, n: int) -> Feature | None:
     return Feature(counts[:, np.flatnonzero(shared)].toarray() / total[:, None], is_design, None)
 
 
-def guess_age(samples: Samples, values: np.ndarray, n_permutations: int, rng: np.random.Generator) -> Guess:
+def age_error(samples: Samples, values: np.ndarray, n_permutations: int, rng: np.random.Generator) -> AgeError:
     """Out-of-fold error of a ridge regression of age on ``values`` (n, n_features) and of the median age, with p value.
 
     Subjects are held out whole. The p value is the share of permutations of ages between subjects in which the column
@@ -126,7 +121,7 @@ def guess_age(samples: Samples, values: np.ndarray, n_permutations: int, rng: np
         shuffled = np.stack([rng.permutation(mean)[samples.subject] + own for _ in range(n)], axis=1)
         as_good += int((_errors(samples, values, shuffled)[0] <= found[0] + 1e-9).sum())
         done += n
-    return Guess(float(found[0]), float(median[0]), (1 + as_good) / (1 + done))
+    return AgeError(float(found[0]), float(median[0]), (1 + as_good) / (1 + done))
 
 
 def _errors(samples: Samples, values: np.ndarray, age: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -47,11 +47,11 @@ def compare_splits(
     ages = np.column_stack([age, *shuffled])  # n_samples x k
     of_cells = _errors(z, sample, ages, rng.permutation(np.arange(len(z)) % _N_FOLDS))
     of_subjects = _errors(z, sample, ages, fold[sample])
-    guess = np.concatenate([age[fold == k] - np.median(age[fold != k]) for k in np.unique(fold)])
+    baseline = np.concatenate([age[fold == k] - np.median(age[fold != k]) for k in np.unique(fold)])
     return RandomSplit(
         mae_cells=float(of_cells[0]),
         mae_subjects=float(of_subjects[0]),
-        mae_median=float(np.abs(guess).mean()),
+        mae_median=float(np.abs(baseline).mean()),
         shuffled_cells=float(of_cells[1:].mean()),
         shuffled_subjects=float(of_subjects[1:].mean()),
         recognises=bool((of_cells[1:] < of_subjects[1:]).all()),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -122,18 +123,13 @@ def concat_modalities(
     return out
 
 
-class _in_set:
-    """Names the data set in front of the error of a check."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if kind in (KeyError, TypeError, ValueError) and error is not None:
-            raise kind(f"data set {self.name!r}: {error.args[0]}") from None
+@contextmanager
+def _in_set(name: str) -> Iterator[None]:
+    """Name the data set in front of the error of a check."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise type(error)(f"data set {name!r}: {error.args[0]}") from None
 
 
 def _named(adatas: Any) -> dict[str, AnnData]:

@@ -176,7 +176,11 @@ class BulkNormalizer:
         batch, covariates = self._of_samples(adata, reference_batch)
         values = np.empty(adata.shape, dtype=np.float32)
         for rows in _values.row_blocks(*adata.shape):
-            block = self._normalized(_values.dense(x[rows], np.float64)[:, order], batch[rows], covariates[rows])
+            block = _values.dense(x[rows], np.float64)[:, order]
+            if self.combat_ is not None:
+                block = self.combat_.apply(block, batch[rows], covariates[rows])
+            if self.quantiles_ is not None:
+                block = qnorm.quantile_normalize(block, axis=0, target=self.quantiles_)
             values[rows.start : rows.stop, order] = block
         out = written_to(adata, copy=copy)
         out.layers[key_added] = values
@@ -208,12 +212,8 @@ class BulkNormalizer:
         }
         steps = [f"the effects of {len(self.batches_)} batches (ComBat)"] if self.batches_ else []
         steps += ["their mean distribution (quantile normalisation)"] if self.quantile else []
-        card = _CARD.format(
-            n_samples=self.n_samples_,
-            n_genes=len(self.genes_),
-            steps=" and ".join(steps),
-            version=meta["versions"]["agevi"],
-        )
+        shown = {"n_samples": self.n_samples_, "n_genes": len(self.genes_), "version": meta["versions"]["agevi"]}
+        card = _CARD.format(steps=" and ".join(steps), **shown)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         _format.write_bundle(path, meta, tensors, card, overwrite=overwrite)
 
@@ -256,11 +256,8 @@ class BulkNormalizer:
         combat = {name.removeprefix("combat."): a for name, a in arrays.items() if name != "quantiles"}
         out.combat_ = Combat(**combat) if combat else None
         out.quantiles_ = arrays.get("quantiles")
-        out.genes_, out.batches_, out.n_samples_ = (
-            pd.Index(meta["genes"]),
-            _names.several(meta["batches"]),
-            meta["n_samples"],
-        )
+        out.genes_, out.batches_ = pd.Index(meta["genes"]), _names.several(meta["batches"])
+        out.n_samples_ = meta["n_samples"]
         out._design = [_covariates.Covariate(**covariate) for covariate in meta["design"]]
         return out
 
@@ -279,7 +276,10 @@ class BulkNormalizer:
             batches = index.tolist()
             if self.age_key is not None:
                 _checks.ages(adata[rows], self.age_key, min_age=-np.inf)
-            design = [_covariates.learn(adata, k, rows) for k in self._design_keys()]
+            # Age last, since its column is set to zero below.
+            design = [
+                _covariates.learn(adata, key, rows) for key in (*self.covariates, self.age_key) if key is not None
+            ]
             parts = {c.key: c.columns(adata, rows) for c in design}
             _covariates.check_identifiable(code, parts, self.batch_key)
             _covariates.warn_of_confounding(code, design, adata, rows)
@@ -297,10 +297,6 @@ class BulkNormalizer:
         self.combat_, self.quantiles_, self.batches_, self._design = combat, quantiles, batches, design
         self.genes_, self.n_samples_ = adata.var_names.copy(), len(rows)
         return self
-
-    def _design_keys(self) -> list[str]:
-        """Columns of the design beside batches, age last."""
-        return [*self.covariates, *([] if self.age_key is None else [self.age_key])]
 
     def _matrix(self, adata: AnnData) -> Any:
         """The finite values to read, CSR where they are sparse."""
@@ -348,14 +344,6 @@ class BulkNormalizer:
         every = np.arange(n)
         parts = [np.zeros((n, 1)) if c.key == self.age_key else c.columns(adata, every) for c in self._design]
         return code, np.hstack([np.zeros((n, 0)), *parts])
-
-    def _normalized(self, x: np.ndarray, batch: np.ndarray, covariates: np.ndarray) -> np.ndarray:
-        """Some rows in the order of the fit, normalised."""
-        if self.combat_ is not None:
-            x = self.combat_.apply(x, batch, covariates)
-        if self.quantiles_ is not None:
-            x = qnorm.quantile_normalize(x, axis=0, target=self.quantiles_)
-        return x
 
 
 def _blocks(x: Any, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -117,9 +117,7 @@ def beta_to_m(adata: AnnData, *, layer: str | None = None, key_added: str = "m",
     >>> adata.layers["m"].tolist()
     [[0.0, 2.0]]
     """
-    x = _values(adata, layer, key_added)
-    betas(x, where(layer), advice="they need no conversion")
-    return _converted(adata, x, as_m, key_added, copy)
+    return _converted(adata, layer, key_added, copy, betas, as_m)
 
 
 def m_to_beta(
@@ -159,22 +157,24 @@ def m_to_beta(
     >>> adata.layers["beta"].round(3).astype(str).tolist()
     [['0.5', '0.8']]
     """
-    x = _values(adata, layer, key_added)
-    m_values(x, where(layer), advice="they need no conversion")
-    return _converted(adata, x, as_beta, key_added, copy)
+    return _converted(adata, layer, key_added, copy, m_values, as_beta)
 
 
-def _values(adata: AnnData, layer: str | None, key_added: str) -> Any:
-    """The matrix to convert."""
+def _converted(
+    adata: AnnData,
+    layer: str | None,
+    key_added: str,
+    copy: bool,
+    check: Callable[..., None],
+    convert: Callable[[np.ndarray], np.ndarray],
+) -> AnnData | None:
+    """Write ``convert`` of the checked values to a layer."""
     _checks.anndata(adata)
     _checks.in_memory(adata, "pp reads")
     if key_added == layer:
         raise ValueError(f"key_added={key_added!r} is the layer that is read; choose another name.")
-    return _checks.matrix(adata, layer)
-
-
-def _converted(adata: AnnData, x: Any, convert: Any, key_added: str, copy: bool) -> AnnData | None:
-    """Write ``convert(x)`` to a layer."""
+    x = _checks.matrix(adata, layer)
+    check(x, where(layer), advice="they need no conversion")
     values = np.empty(adata.shape, dtype=np.float32)
     for rows in row_blocks(*adata.shape):
         values[rows] = convert(dense(x[rows], np.float64))

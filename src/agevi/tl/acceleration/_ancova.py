@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from agevi.tl.trends._age_correlation import Units, permuted_ages
+from agevi.tl.trends._permute import EQUAL, p_value
 
-EQUAL = 1e-9  # relative difference below which statistics are equal but for rounding
 FULL = 1e-8
 """How far a leverage stays below 1 in a sample, or subject, that is not fitted exactly."""
-_VALUES = 1 << 21  # permuted values held at once
 
 
 @dataclass(frozen=True)
@@ -185,12 +183,7 @@ def permutation_p(
     if n_permutations == 0 or not np.isfinite(found) or np.ptp(y) <= EQUAL * np.abs(y).max():
         return np.nan
     codes = np.arange(n) if cluster is None else cluster
-    units = Units(age=reduced, subject=codes, of_cell=np.arange(n), labelled=np.ones(n, dtype=bool))
-    reached, step = 0, max(1, _VALUES // n)
-    for start in range(0, n_permutations, step):
-        drawn = statistic(permuted_ages(units, min(step, n_permutations - start), rng))
-        reached += int((drawn >= found * (1 - EQUAL)).sum())
-    return (1 + reached) / (1 + n_permutations)
+    return p_value(statistic, reduced, codes, found, n_permutations, rng)
 
 
 def fieller(numerator: Any, denominator: Any, var_n: Any, var_d: Any, cov: Any, quantile: float) -> tuple[Any, Any]:

@@ -14,13 +14,13 @@ from scipy.stats import rankdata
 
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi.tl.trends._permute import EQUAL, permuted
 
 NOUN = "correlation"
 LEVELS = ("cell", "sample")
 BAND = (0.05, 0.5, 0.95)
 """Quantiles of the best permuted correlation that make the band."""
 _VALUES = 1 << 22  # values held at once for permutations
-_EQUAL = 1e-9  # relative difference below which numbers are equal but for rounding
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def age_correlation(
     age_rank[of_row] = rankdata(units.age[of_row])
     r = correlations(units.age[None], values)[0]
     null = permuted_best(units, values, n_permutations, generator)
-    reached = (null[:, None] >= np.abs(r) * (1 - _EQUAL)).sum(axis=0)
+    reached = (null[:, None] >= np.abs(r) * (1 - EQUAL)).sum(axis=0)
     table = pd.DataFrame(
         {
             "r": r,
@@ -206,15 +206,13 @@ def component_sums(matrix: Any, units: Units, level: str) -> tuple[Sums, Sums]:
     """Sums of every component and of its ranks per sample; at the level of samples each mean is one row."""
     n_units = len(units.age)
     n_cells = np.bincount(units.of_cell, minlength=n_units)
-    of_row, n_rows = units.of_cell, n_cells
-    if level == "sample":
-        of_row, n_rows = np.arange(n_units), np.ones(n_units, dtype=np.int64)
-    out = np.zeros((2, n_units, matrix.shape[1]))
-    squares = np.zeros((2, matrix.shape[1]))
+    is_cell = level == "cell"
+    of_row, n_rows = (units.of_cell, n_cells) if is_cell else (np.arange(n_units), np.ones(n_units, dtype=np.int64))
+    out, squares = np.zeros((2, n_units, matrix.shape[1])), np.zeros((2, matrix.shape[1]))
     for j, column in enumerate(_columns(matrix)):
-        if level == "sample":
+        if not is_cell:
             column = np.bincount(units.of_cell, weights=column, minlength=n_units) / n_cells
-        if np.ptp(column) <= _EQUAL * np.abs(column).max():
+        if np.ptp(column) <= EQUAL * np.abs(column).max():
             continue
         for k, row in enumerate((column, rankdata(column))):
             centred = row - row.mean()
@@ -237,7 +235,7 @@ def correlations(age: np.ndarray, sums: Sums) -> np.ndarray:
     centred = age - age.mean()  # keeps the squares below small, so that their difference is exact
     total = sums.n_rows.sum()
     spread = np.square(centred) @ sums.n_rows - np.square(centred @ sums.n_rows) / total  # n_draws
-    spread = np.where(spread > _EQUAL * total * np.square(centred).max(), spread, np.nan)
+    spread = np.where(spread > EQUAL * total * np.square(centred).max(), spread, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         r: np.ndarray = centred @ sums.values / np.sqrt(spread[:, None] * sums.squares)
     return r.clip(-1, 1)
@@ -249,18 +247,6 @@ def permuted_best(units: Units, sums: Sums, n_permutations: int, rng: np.random.
     step = max(1, _VALUES // max(varying.values.shape))
     best = []
     for start in range(0, n_permutations, step):
-        age = permuted_ages(units, min(step, n_permutations - start), rng)
+        age = permuted(units.age, units.subject, min(step, n_permutations - start), rng)
         best.append(np.abs(correlations(age, varying)).max(axis=1))
     return np.nan_to_num(np.concatenate(best))  # a permutation that leaves no variance of age finds nothing
-
-
-def permuted_ages(units: Units, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Ages after subjects exchanged their means, and the samples of a subject their deviations, (n, n_samples)."""
-    means = np.bincount(units.subject, weights=units.age) / np.bincount(units.subject)
-    age = rng.permuted(np.tile(means, (n, 1)), axis=1)[:, units.subject]
-    deviation = units.age - means[units.subject]
-    if deviation.any():
-        # Subjects rise, so sorting by subject plus a random fraction shuffles within subjects.
-        order = np.argsort(units.subject + rng.random((n, len(units.age))), axis=1)
-        age += deviation[order]
-    return age

@@ -14,7 +14,7 @@ from agevi import _checks, _keys, _names, _subjects, metrics
 from agevi._compat import written_to
 from agevi.metrics import _kernels
 from agevi.tl.predict._evaluate_by import OVERALL, sample_values
-from agevi.tl.trends._age_correlation import Units, permuted_ages
+from agevi.tl.trends._permute import p_value
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +22,6 @@ NOUN = "trend"
 MIN_SAMPLES = 3
 COLUMNS = ["groupby", "group", "n", "n_subjects", "n_levels", "spearman", "spearman_low", "spearman_high"]
 COLUMNS += ["slope", "slope_low", "slope_high", "p"]
-_EQUAL = 1e-9  # relative difference below which correlations are equal but for rounding
-_VALUES = 1 << 21  # permuted values held at once
 
 
 def trend_test(
@@ -214,8 +212,7 @@ def _numbers(values: pd.Series, order_key: str, where: str) -> np.ndarray:
     dtype = values.dtype
     if isinstance(dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(dtype.categories):
         if dtype.ordered:
-            codes: np.ndarray = values.cat.codes.to_numpy(dtype=np.float64)
-            return np.where(codes < 0, np.nan, codes)
+            return values.cat.codes.where(values.notna()).to_numpy(dtype=np.float64)
     elif isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_numeric_dtype(dtype):
         out: np.ndarray = values.astype(np.float64).to_numpy(na_value=np.nan)
         if np.isinf(out).any():
@@ -276,14 +273,11 @@ def permutation_p(samples: pd.DataFrame, n_permutations: int, rng: np.random.Gen
     """Two-sided p value of Spearman's correlation, NaN where predictions are constant."""
     codes = pd.factorize(samples["subject"].astype(str), sort=True)[0]
     rows = np.argsort(codes, kind="stable")
-    n, predicted = len(rows), rankdata(samples["predicted"].to_numpy(dtype=np.float64)[rows])
+    predicted = rankdata(samples["predicted"].to_numpy(dtype=np.float64)[rows])
     rank = rankdata(samples["order"].to_numpy()[rows])
-    found = abs(float(_kernels.pearson(rank, predicted)))
-    if np.isnan(found):
-        return np.nan
-    units = Units(age=rank, subject=codes[rows], of_cell=np.arange(n), labelled=np.ones(n, dtype=bool))
-    reached, step = 0, max(1, _VALUES // n)
-    for start in range(0, n_permutations, step):
-        orders = permuted_ages(units, min(step, n_permutations - start), rng)
-        reached += int((np.abs(_kernels.pearson(orders, predicted)) >= found * (1 - _EQUAL)).sum())
-    return (1 + reached) / (1 + n_permutations)
+
+    def statistic(order: np.ndarray) -> np.ndarray:
+        return np.abs(_kernels.pearson(order, predicted))
+
+    found = float(statistic(rank))
+    return np.nan if np.isnan(found) else p_value(statistic, rank, codes[rows], found, n_permutations, rng)
