@@ -63,7 +63,7 @@ def sample_cells(
     Raises
     ------
     TypeError
-        When ``profiles`` is no AnnData, or a parameter is no number.
+        When ``profiles`` is not an AnnData, or a parameter is not numeric.
     ValueError
         When ``X`` is not log1p(CPM) (negative, missing, or more than a million in a row) or a parameter is out of
         range.

@@ -64,8 +64,8 @@ def simulate_cohort(  # noqa: PLR0913
     Every count is negative binomial (gamma-Poisson) with mean ``baseline_mean * size_factor * exp(effects)`` and
     variance ``mean + dispersion * mean**2``. The effects, all on the log scale, add up: age (linear, saturating, or in
     one cell type), cell type, module, sex, batch and subject. So whatever a clock or an attribution claims on these
-    cells can be compared with what was planted. It is no replacement for real data: effects are additive on the log
-    scale, genes outside a module are independent given the cell's columns, and ages are uniform.
+    cells can be compared with what was planted. It does not replace real data: effects are additive on the log scale,
+    genes outside a module are independent given the cell's columns, and ages are uniform.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def simulate_cohort(  # noqa: PLR0913
     dispersion
         Variance of the gamma factor of each count; 0 gives Poisson counts.
     dropout
-        Probability with which a count is lost (set to zero), whatever its size.
+        Probability with which a count is set to zero, whatever its size (zero inflation).
     rng
         Seed or generator.
     n_jobs

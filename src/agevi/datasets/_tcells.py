@@ -25,8 +25,8 @@ def tcells(n_subjects: int = 300, n_cells: int = 30, rng: int | np.random.Genera
     Perez et al. 2022 (99 donors). The cells are not: each is simulated independently from its donor's one profile by
     :func:`sample_cells`, so there are no cell states, the sum over a donor's cells is nearly sufficient, and nothing
     can be learned from differences between cells of one donor. The source chose the genes as associated with age in
-    other cohorts: ages do not leak, but the genes are no unbiased background for enrichment. Sources, licenses and how
-    the table was made are told in ``agevi/datasets/data/README.md``.
+    other cohorts: ages do not leak, but the genes are a biased background for enrichment. Sources, licenses and how the
+    table was made are told in ``agevi/datasets/data/README.md``.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def tcells(n_subjects: int = 300, n_cells: int = 30, rng: int | np.random.Genera
     Raises
     ------
     TypeError
-        When a parameter is no whole number.
+        When a parameter is not an integer.
     ValueError
         When ``n_subjects`` is not between 1 and 722, or ``n_cells`` is below 1.
 

@@ -47,7 +47,7 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
     KeyError
         If ``mapping`` names no column of ``adata.var``.
     TypeError
-        If X or a layer is no matrix of numbers.
+        If X or a layer is not a numeric matrix.
     ValueError
         If no gene is found under any naming.
 

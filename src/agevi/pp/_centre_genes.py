@@ -78,7 +78,7 @@ def centre_genes(
     TypeError
         ``reference`` is something else.
     ValueError
-        Values are no counts, the column has one cohort without a ``reference``, or the reference shares no gene.
+        Values are not counts, the column has one cohort without a ``reference``, or the reference shares no gene.
 
     Examples
     --------

@@ -37,8 +37,8 @@ def pseudocells(
 
     A sum has less noise than a cell, and several sums of one sample still show how much it varies (Buckley et al.,
     Nature Aging 2023, trained clocks on sums of 15 cells). They are for other tools: agevi's own clocks draw them while
-    they train. Pseudocells of one sample share cells, so they are no independent observations: hold out whole subjects,
-    and let a test count samples. For one sum of all cells of each sample take :func:`scanpy.get.aggregate`.
+    they train. Pseudocells of one sample share cells, so they are not independent observations: hold out whole
+    subjects, and let a test count samples. For one sum of all cells of each sample take :func:`scanpy.get.aggregate`.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def pseudocells(
     layer
         Layer with the values; default X.
     statistic
-        ``"sum"`` for raw counts, or ``"mean"`` for values that are no counts, such as logarithms. The clocks take means
+        ``"sum"`` for raw counts, or ``"mean"`` for values other than counts, such as logarithms. The clocks take means
         of such values too, with ``normalize="none"``.
     rng
         Seed or generator.

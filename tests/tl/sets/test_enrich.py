@@ -350,7 +350,7 @@ CASES = {
     "empty sets": (None, {"a": [], "b": [""]}, {}, ValueError, "hold no genes"),
     "genes as text": (None, {"a": "TP53"}, {}, TypeError, "pass the genes as a list of names"),
     "columns called otherwise": (None, FRAME.rename(columns={"source": "geneset"}), {}, KeyError, "'geneset', 'target'"),
-    "weights as text": (None, FRAME.assign(weight="high"), {}, ValueError, "weights that are no numbers"),
+    "weights as text": (None, FRAME.assign(weight="high"), {}, ValueError, "weights that are not numeric"),
     "no overlap": (None, {"a": ["TP53"]}, {}, ValueError, "Pass sets with the gene names of adata.var_names"),
     "Ensembl ids, symbols in var": (
         ensembl, None, {}, ValueError,

@@ -117,10 +117,10 @@ def test_files_as_people_have_them(tmp_path, content):
     ("content", "reason"),
     [
         pytest.param(
-            b"PK\x03\x04\x14\x00\x00\x00", "is no text in UTF-8, UTF-16 or the code page of Windows", id="zip"
+            b"PK\x03\x04\x14\x00\x00\x00", "is not text in UTF-8, UTF-16 or the code page of Windows", id="zip"
         ),
         pytest.param(gzip.compress(PLAIN.encode())[:30], "is a damaged gzip file", id="gzip"),
-        pytest.param(PLAIN.replace("\t", "  ").encode("utf-16"), "is no text in UTF-8", id="utf-16-without-tabs"),
+        pytest.param(PLAIN.replace("\t", "  ").encode("utf-16"), "is not text in UTF-8", id="utf-16-without-tabs"),
     ],
 )
 def test_other_files_are_refused_with_the_reason(tmp_path, content, reason):

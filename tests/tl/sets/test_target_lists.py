@@ -50,10 +50,10 @@ def test_files_are_read_whatever_their_ending_and_separator(tmp_path, file, cont
     ("file", "content", "words"),
     [
         pytest.param("a.csv", b"\n  \n", "druggable holds no genes", id="empty"),
-        pytest.param("a.xlsx", b"PK\x03\x04\x14\0\0", "a.xlsx' is no text, or damaged; lists with a gene", id="a spreadsheet"),
+        pytest.param("a.xlsx", b"PK\x03\x04\x14\0\0", "a.xlsx' is not text, or damaged; lists with a gene", id="a spreadsheet"),
         pytest.param("a.txt.gz", gzip.compress(b"EGFR\n" * 99)[:-9], "Export a spreadsheet as CSV first", id="gzip cut off"),
         pytest.param("a.txt", b"target\tdrug\nEGFR\tx\n", "has a line with tabs ('target\\tdrug')", id="a table called a list"),
-        pytest.param("a.csv", b"gene,drug\nA,x\nB,x,y\n", "is no table of columns between ',' (", id="a ragged table"),
+        pytest.param("a.csv", b"gene,drug\nA,x\nB,x,y\n", "is not a table of columns between ',' (", id="a ragged table"),
     ],
 )  # fmt: skip
 def test_refuses_files(tmp_path, file, content, words):

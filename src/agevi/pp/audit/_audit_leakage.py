@@ -83,7 +83,7 @@ def audit_leakage(
         Layer that holds the values; default X.
     random_split
         Also fit one linear model twice, with folds of random cells and with folds of subjects: how much would a random
-        split of cells flatter it?
+        split of cells overstate its accuracy?
     key_added
         Column of ``adata.obs`` to write: name of the cell of another subject that a cell is a copy of, "" for others.
         Not written by default.
@@ -92,7 +92,7 @@ def audit_leakage(
 
     Returns
     -------
-    DataFrame with one row per finding, the gravest first, which is also logged
+    DataFrame with one row per finding, the most severe first, which is also logged
 
         - ``check``: what was looked at.
         - ``finding``: what was seen.
@@ -314,7 +314,7 @@ def _random_split(z: np.ndarray, units: _Units, samples: _audit_columns.Samples,
 
 
 def _report(found: Sequence[Finding]) -> pd.DataFrame:
-    """The findings as a table, the gravest first, and in the log."""
+    """The findings as a table, the most severe first, and in the log."""
     table = pd.DataFrame([row._asdict() for row in found]).astype({"value": np.float64})
     rank = table["severity"].map(SEVERITIES.index)
     table = table.iloc[np.argsort(rank.to_numpy(), kind="stable")].reset_index(drop=True)

@@ -70,7 +70,7 @@ def aggregate_probes(
     TypeError
         ``mapping`` is neither table nor path.
     ValueError
-        Values are no betas (or no M values), the region is unknown, or the table has no probe of the data.
+        Values are not betas (or not M values), the region is unknown, or the table has no probe of the data.
 
     Examples
     --------

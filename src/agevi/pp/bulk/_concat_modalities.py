@@ -80,9 +80,9 @@ def concat_modalities(
     KeyError
         A column or layer is absent from a data set.
     TypeError
-        Something is no AnnData.
+        A data set is not an AnnData.
     ValueError
-        Values are missing or no betas, a data set has several modalities or a modality too few samples, or names of
+        Values are missing or not betas, a data set has several modalities or a modality too few samples, or names of
         samples are repeated.
 
     Examples
@@ -155,7 +155,7 @@ def _of_sets(values: Mapping[str, str], sets: Mapping[str, AnnData], argument: s
     unknown = [k for k in values if k not in sets]
     if unknown:
         raise ValueError(
-            f"{argument} names {unknown[0]!r}, which is no data set of adatas ({_checks.listed(sets)}); correct the "
+            f"{argument} names {unknown[0]!r}, which is not a data set of adatas ({_checks.listed(sets)}); correct the "
             "name."
         )
     return {str(k): v for k, v in values.items()}

@@ -104,7 +104,7 @@ def enrich(  # noqa: PLR0913
     FileNotFoundError
         The file is absent, or Reactome is neither there nor can be downloaded.
     TypeError
-        ``sets`` is of no known kind, or the genes of a set are no list.
+        ``sets`` is of an unknown kind, or the genes of a set are not a list.
     ValueError
         The sets are empty, share no gene with the background or are all too small or too large, ``n_top`` is larger
         than the number of genes, ``"gsea"`` or ``"ulm"`` meet a clock of few genes, or an argument is out of range.

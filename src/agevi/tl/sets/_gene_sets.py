@@ -63,8 +63,8 @@ def read_gmt(path: Path) -> dict[str, list[str]]:
         name, *rest = map(_unquoted, (line[1:-1] if whole else line).split("\t"))
         if not rest:
             raise ValueError(
-                f"{str(path)!r} is no GMT file: line {number} ({line[:40]!r}) has no tabs; a line holds the name of a "
-                "set, a description and the genes, between tabs."
+                f"{str(path)!r} is not a GMT file: line {number} ({line[:40]!r}) has no tabs; a line holds the name of "
+                "a set, a description and the genes, between tabs."
             )
         name = name.strip()
         if name in out:
@@ -94,8 +94,8 @@ def _text_of(path: Path) -> str:
         if "\0" not in text and ("\t" in text or not encoding.startswith("utf-16")):
             return text
     raise ValueError(
-        f"{str(path)!r} is no text in UTF-8, UTF-16 or the code page of Windows (it starts with {content[:8]!r}); save "
-        "it as a GMT file in UTF-8, unpacked or compressed by gzip."
+        f"{str(path)!r} is not text in UTF-8, UTF-16 or the code page of Windows (it starts with {content[:8]!r}); "
+        "save it as a GMT file in UTF-8, unpacked or compressed by gzip."
     )
 
 
@@ -131,7 +131,7 @@ def _from_frame(table: pd.DataFrame) -> pd.DataFrame:
     weight = pd.to_numeric(net["weight"], errors="coerce").to_numpy(np.float64) if "weight" in net else 1.0
     out["weight"] = weight
     if not np.isfinite(out["weight"]).all():
-        raise ValueError("sets has weights that are no numbers; correct them, or drop the column 'weight'.")
+        raise ValueError("sets has weights that are not numeric; correct them, or drop the column 'weight'.")
     return out[out["weight"] != 0].drop_duplicates(["source", "target"], ignore_index=True)
 
 

@@ -127,7 +127,7 @@ def rank_targets(
     FileNotFoundError
         A file is absent.
     TypeError
-        ``tables``, one of them, ``druggable`` or ``sets`` is of no known kind, or attributions are text.
+        ``tables``, one of them, ``druggable`` or ``sets`` is of an unknown kind, or attributions are text.
     ValueError
         No gene is druggable (with what may be wrong with the names), the diseases share fewer genes than are compared,
         a gene or disease is named twice or has no name, a file cannot be read, or an argument is out of range.

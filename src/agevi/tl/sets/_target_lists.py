@@ -161,7 +161,7 @@ def _read(path: Path) -> pd.DataFrame | list[str]:
             return pd.read_csv(io.StringIO(text), sep=separator, dtype=str)
         except pd.errors.ParserError as error:
             raise ValueError(
-                f"druggable={str(path)!r} is no table of columns between {separator!r} "
+                f"druggable={str(path)!r} is not a table of columns between {separator!r} "
                 f"({' '.join(str(error).split())}); mend the file, or pass the names in a list."
             ) from None
     tabs = next((line for line in lines if "\t" in line.strip()), None)
@@ -182,7 +182,7 @@ def _text(path: Path) -> str:
         pass  # cut off, and refused as it is
     if _BINARY.search(data):
         raise ValueError(
-            f"druggable={str(path)!r} is no text, or damaged; lists with a gene in each line and tables (.csv, .tsv) "
+            f"druggable={str(path)!r} is not text, or damaged; lists with a gene in each line and tables (.csv, .tsv) "
             "are read, plain or compressed by gzip. Export a spreadsheet as CSV first."
         )
     try:

@@ -52,8 +52,8 @@ def trend_test(
     order_key
         Column of :func:`agevi.get.subjects_df` or ``adata.obs`` with one value per sample: numbers, or an ordered
         category, whose levels are counted 0, 1, 2, ... in their order (levels that are numbers stay numbers). A level
-        that no cell of ``adata`` has is no step; one whose samples are all left out, such as those that trained the
-        clock, still is. Samples without a value are left out.
+        that no cell of ``adata`` has does not count as a step; one whose samples are all left out, such as those that
+        trained the clock, still is. Samples without a value are left out.
     groupby
         Column that makes a row for each of its values, such as the cell line or the treatment, below the row of all
         samples.
