@@ -81,10 +81,10 @@ def sample_cells(
     ['0', '0', '0', '1', '1', '1']
     """
     _checks.anndata(profiles, "profiles")
-    n_cells = _parameters.count(n_cells, "n_cells")
+    n_cells = _checks.count(n_cells, "n_cells")
     library_size = _parameters.number(library_size, "library_size", open_low=True)
     dispersion = _parameters.number(dispersion, "dispersion")
-    generator = _parameters.generator(rng)
+    generator = _checks.generator(rng)
 
     x = profiles.to_memory().X if profiles.isbacked else profiles.X
     if x is None:
@@ -134,14 +134,14 @@ def benchmark_folds(
     >>> sorted(set(folds.tolist()))
     [0, 1, 2]
     """
-    n_folds = _parameters.count(n_folds, "n_folds", low=2)
+    n_folds = _checks.count(n_folds, "n_folds", low=2)
     names, inverse = np.unique(np.asarray(list(subjects)).astype(str), return_inverse=True)
     if len(names) < n_folds:
         raise ValueError(
             f"n_folds={n_folds} but there are only {len(names)} subjects ({_checks.listed(names)}); pass "
             f"n_folds={len(names)} or lower."
         )
-    return (_parameters.generator(rng).permutation(len(names)) % n_folds)[inverse]
+    return (_checks.generator(rng).permutation(len(names)) % n_folds)[inverse]
 
 
 def _row(x: Any, i: int) -> np.ndarray:

@@ -7,10 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from agevi._checks import count, generator
-
-__all__ = ["count", "generator", "interval", "number"]
-
 
 def number(value: Any, argument: str, *, low: float = 0.0, high: float = np.inf, open_low: bool = False) -> float:
     """``value`` as a finite float between ``low`` and ``high`` (``open_low``: ``low`` itself is refused)."""

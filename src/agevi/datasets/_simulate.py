@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi.datasets import _counts, _parameters
+from agevi import _checks
+from agevi.datasets import _counts
 from agevi.datasets._truth import (
     EFFECT_YEARS,
     SUBJECT_SHARE,
@@ -176,11 +177,11 @@ def simulate_cohort(  # noqa: PLR0913
     """
     given = locals()  # the arguments, before any other name is bound
     if n_age_genes is None:
-        given["n_age_genes"] = _parameters.count(n_genes, "n_genes", low=2) // 5
+        given["n_age_genes"] = _checks.count(n_genes, "n_genes", low=2) // 5
     settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
     if n_jobs is not None:
-        n_jobs = _parameters.count(n_jobs, "n_jobs")
-    entropy = _parameters.generator(rng).integers(0, 2**32, size=4, dtype=np.uint32)
+        n_jobs = _checks.count(n_jobs, "n_jobs")
+    entropy = _checks.generator(rng).integers(0, 2**32, size=4, dtype=np.uint32)
     seeds = np.random.SeedSequence(entropy.tolist()).spawn(6)
     genes = draw_genes(settings, np.random.default_rng(seeds[0]))
     samples = draw_samples(settings, np.random.default_rng(seeds[1]))

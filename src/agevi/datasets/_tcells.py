@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi.datasets import _parameters
+from agevi import _checks
 from agevi.datasets._cells import sample_cells
 
 _TABLE = "cd4_tcells.npz"
@@ -64,9 +64,9 @@ def tcells(n_subjects: int = 300, n_cells: int = 30, rng: int | np.random.Genera
     5
     """
     profiles = _profiles()
-    n_subjects = _parameters.count(n_subjects, "n_subjects", high=profiles.n_obs)
-    n_cells = _parameters.count(n_cells, "n_cells")
-    generator = _parameters.generator(rng)
+    n_subjects = _checks.count(n_subjects, "n_subjects", high=profiles.n_obs)
+    n_cells = _checks.count(n_cells, "n_cells")
+    generator = _checks.generator(rng)
     chosen = np.sort(generator.choice(profiles.n_obs, n_subjects, replace=False))
     adata = sample_cells(profiles[chosen].copy(), n_cells, rng=generator)
     for key in ("donor", "dataset"):

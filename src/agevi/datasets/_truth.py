@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from agevi import _checks
 from agevi.datasets import _parameters
 
 EFFECT_YEARS = 20.0  # effects are log fold changes over this many years
@@ -49,7 +50,7 @@ class Settings:
     dropout: float
 
     def __post_init__(self) -> None:
-        count, number = _parameters.count, _parameters.number
+        count, number = _checks.count, _parameters.number
         count(self.n_subjects, "n_subjects", low=2)
         count(self.n_genes, "n_genes", low=2)
         count(self.n_age_genes, "n_age_genes", low=0, high=self.n_genes)
@@ -100,12 +101,12 @@ class Genes:
 def cells_per_subject(n_cells: int | Sequence[int], n_subjects: int) -> np.ndarray:
     """Cells of every subject's visit, shape (n_subjects,)."""
     if not isinstance(n_cells, Sequence | np.ndarray) or np.ndim(n_cells) == 0:
-        return np.full(n_subjects, _parameters.count(n_cells, "n_cells"))
+        return np.full(n_subjects, _checks.count(n_cells, "n_cells"))
     if len(n_cells) != n_subjects:
         raise ValueError(
             f"n_cells has {len(n_cells)} numbers for {n_subjects} subjects; pass one number, or one per subject."
         )
-    return np.array([_parameters.count(n, f"n_cells[{i}]") for i, n in enumerate(n_cells)])
+    return np.array([_checks.count(n, f"n_cells[{i}]") for i, n in enumerate(n_cells)])
 
 
 def rates_of_types(ageing_rates: Sequence[float] | None, n_cell_types: int) -> np.ndarray:

@@ -15,9 +15,7 @@ from scipy.stats import spearmanr
 from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi._progress import Bar, progress
-from agevi.pp.audit import _columns as _audit_columns
-from agevi.pp.audit import _copies as _audit_copies
-from agevi.pp.audit import _split
+from agevi.pp.audit import _columns, _copies, _split
 from agevi.pp.audit._design import design_findings
 from agevi.pp.audit._finding import HIGH, LOW, MEDIUM, NONE, SEVERITIES, Finding
 
@@ -129,25 +127,25 @@ def audit_leakage(
     if batch_key is not None:
         _checks.column(adata, batch_key, "batch_key")
     own = {subject_key, age_key, sample_key, key_added}
-    names = _columns(adata, columns, own, batch_key)
+    names = _examined(adata, columns, own, batch_key)
     x = _checks.matrix(adata, layer)
     _checks.finite(x, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
     generator = np.random.default_rng(rng)
-    rows = _audit_copies.read_rows(x)
+    rows = _copies.read_rows(x)
     table = _table(adata, names, rows, units)
-    n_steps = _audit_copies.n_parts(rows) + len(table.columns) + random_split
+    n_steps = _copies.n_parts(rows) + len(table.columns) + random_split
     with progress(n_steps, "audit, copies of cells", "steps") as bar:
-        exact, near = _audit_copies.exact_copies(rows), _audit_copies.near_copies(rows, generator, bar)
-        found = [*_copies(exact, near, units.subject, is_sparse=_is_sparse(rows))]
+        exact, near = _copies.exact_copies(rows), _copies.near_copies(rows, generator, bar)
+        found = [*_copy_findings(exact, near, units.subject, is_sparse=_is_sparse(rows))]
         batch = None if batch_key is None else adata.obs[batch_key]
         split = adata.obs[_keys.SPLIT] if _keys.SPLIT in adata.obs else None
         found += design_findings(subject, by_sample, owner, rows.n_genes, batch, split)
-        samples = _audit_columns.make_samples(units.age, units.subject_of, generator)
+        samples = _columns.make_samples(units.age, units.subject_of, generator)
         found += _columns_that_tell(table, units, samples, generator, bar)
         if random_split:
             bar.doing("audit, random split")
             n_components = next(n for cells, n in _SPLIT_COMPONENTS.items() if adata.n_obs <= cells)
-            z = _audit_copies.project(rows, min(n_components, adata.n_vars), generator)
+            z = _copies.project(rows, min(n_components, adata.n_vars), generator)
             found.append(_random_split(z, units, samples, generator))
             bar.step()
     if key_added is not None:
@@ -166,7 +164,7 @@ def _labelled(subject: pd.Series, sample: pd.Series, by_sample: pd.Series, owner
     )
 
 
-def _columns(
+def _examined(
     adata: AnnData, columns: str | Sequence[str] | None, own: set[str | None], batch_key: str | None
 ) -> list[str]:
     """Columns to examine, the batch first."""
@@ -181,7 +179,7 @@ def _columns(
     return [*first, *(name for name in named if name != batch_key)]
 
 
-def _table(adata: AnnData, names: list[str], rows: _audit_copies.Rows, units: _Units) -> pd.DataFrame:
+def _table(adata: AnnData, names: list[str], rows: _copies.Rows, units: _Units) -> pd.DataFrame:
     """The columns to examine, and what the values themselves say about depth."""
     out = adata.obs[names].copy()
     out.columns = [f"{OBS}{name}" for name in names]
@@ -192,13 +190,13 @@ def _table(adata: AnnData, names: list[str], rows: _audit_copies.Rows, units: _U
     return out
 
 
-def _is_sparse(rows: _audit_copies.Rows) -> bool:
+def _is_sparse(rows: _copies.Rows) -> bool:
     """Whether rows are cells, to judge by their zeros, and not averages or arrays."""
     return rows.non_negative and bool(rows.detected.mean() < _DENSE)
 
 
-def _copies(
-    exact: _audit_copies.Pairs, near: _audit_copies.Pairs, subject: np.ndarray, *, is_sparse: bool
+def _copy_findings(
+    exact: _copies.Pairs, near: _copies.Pairs, subject: np.ndarray, *, is_sparse: bool
 ) -> Iterator[Finding]:
     """Cells that occur twice, across and within subjects."""
     kin = np.arange(len(subject))
@@ -227,7 +225,7 @@ def _copies(
         yield Finding("copies in a subject", finding, len(within), LOW, "Drop them: they count twice.")
 
 
-def _shared(pairs: _audit_copies.Pairs, subject: np.ndarray) -> str:
+def _shared(pairs: _copies.Pairs, subject: np.ndarray) -> str:
     """The pairs of subjects that share most cells."""
     names = np.sort(np.column_stack([subject[pairs.first], subject[pairs.second]]).astype(str), axis=1)
     both, counts = np.unique(names, axis=0, return_counts=True)
@@ -236,7 +234,7 @@ def _shared(pairs: _audit_copies.Pairs, subject: np.ndarray) -> str:
     return ", ".join(shown) + (", ..." if len(most) > len(shown) else "")
 
 
-def _twins(adata: AnnData, subject: np.ndarray, exact: _audit_copies.Pairs, near: _audit_copies.Pairs) -> np.ndarray:
+def _twins(adata: AnnData, subject: np.ndarray, exact: _copies.Pairs, near: _copies.Pairs) -> np.ndarray:
     """Name of a cell of another subject that each cell is a copy of, (n_cells,) of text."""
     out = np.full(adata.n_obs, "", dtype=object)
     names = adata.obs_names.to_numpy(dtype=object)
@@ -249,18 +247,18 @@ def _twins(adata: AnnData, subject: np.ndarray, exact: _audit_copies.Pairs, near
 def _columns_that_tell(
     table: pd.DataFrame,
     units: _Units,
-    samples: _audit_columns.Samples,
+    samples: _columns.Samples,
     rng: np.random.Generator,
     bar: Bar,
 ) -> list[Finding]:
     """Columns that predict the age of subjects who were held out, better than chance."""
-    tested = list(_audit_columns.features(table, units.sample, table.columns, len(units.age)))
+    tested = list(_columns.features(table, units.sample, table.columns, len(units.age)))
     out: list[Finding] = []
     silent = []
     for column, feature in tested:
         shown = repr(column.removeprefix(OBS)) if column.startswith(OBS) else column
         bar.doing(f"audit, age from {shown}")
-        found = _audit_columns.age_error(samples, feature.values, N_PERMUTATIONS, rng)
+        found = _columns.age_error(samples, feature.values, N_PERMUTATIONS, rng)
         bar.step()
         if found.p * len(tested) > _LIKELY or found.mae > (1 - _NO_GAIN) * found.mae_median:
             silent.append(shown)
@@ -278,9 +276,7 @@ def _columns_that_tell(
     return out
 
 
-def _judge(
-    feature: _audit_columns.Feature, found: _audit_columns.AgeError, units: _Units, *, is_depth: bool
-) -> tuple[str, str]:
+def _judge(feature: _columns.Feature, found: _columns.AgeError, units: _Units, *, is_depth: bool) -> tuple[str, str]:
     """Severity and advice for a column that tells the age."""
     beat = "A clock must beat this error, not that of the median."
     gain = 1 - found.mae / found.mae_median
@@ -295,7 +291,7 @@ def _judge(
     return HIGH if gain >= _LARGE_GAIN else MEDIUM, f"{beat} Hold out whole levels of it to see what is left."
 
 
-def _random_split(z: np.ndarray, units: _Units, samples: _audit_columns.Samples, rng: np.random.Generator) -> Finding:
+def _random_split(z: np.ndarray, units: _Units, samples: _columns.Samples, rng: np.random.Generator) -> Finding:
     """What a random split of cells would claim."""
     if np.bincount(units.sample[units.sample >= 0]).max() < 2:
         return Finding("random split", "every sample is one row, so there are no cells to split", 0, NONE, "")

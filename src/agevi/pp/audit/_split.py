@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 N_SHUFFLES = 10
 _N_FOLDS = 5
@@ -65,7 +66,8 @@ def _errors(z: np.ndarray, sample: np.ndarray, ages: np.ndarray, fold: np.ndarra
     sums = np.zeros((len(_PENALTIES), *ages.shape))
     for test, slopes, intercept in _fits(z, ages[sample], fold):
         # The sum of a sample's predictions is the prediction from the sum of its cells.
-        total = _sums(z[test], sample[test], n)
+        indicator = sp.csr_matrix((np.ones(len(test)), (sample[test], np.arange(len(test)))), shape=(n, len(test)))
+        total = indicator @ z[test]  # n_samples x d, float64
         sums += np.einsum("sd,pdk->psk", total, slopes)
         sums += np.bincount(sample[test], minlength=n)[:, None] * intercept[:, None, :]
     error = np.abs(sums / np.maximum(size, 1)[:, None] - ages)[:, size > 0].mean(axis=1)
@@ -86,12 +88,3 @@ def _fits(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> Iterator[tuple[np.n
         shrunk = 1 / (np.maximum(values, 0) + penalty[:, None])  # n_penalties x d
         slopes = np.einsum("de,pe,ek->pdk", vectors, shrunk, vectors.T @ cross.astype(np.float64))
         yield test, slopes, level - np.einsum("d,pdk->pk", centre, slopes)
-
-
-def _sums(z: np.ndarray, sample: np.ndarray, n: int) -> np.ndarray:
-    """Sum of the cells of every sample, (n, d)."""
-    order = np.argsort(sample, kind="stable")
-    present, first = np.unique(sample[order], return_index=True)
-    out = np.zeros((n, z.shape[1]))
-    out[present] = np.add.reduceat(z[order], first, axis=0, dtype=np.float64)
-    return out
