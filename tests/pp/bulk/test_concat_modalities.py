@@ -158,7 +158,7 @@ CASES = {
     "one sample": (lambda s: s.update(muscle=s["muscle"][[0]]), {}, ValueError, "modality 'expression' has 1 sample, and at least 2"),
     "no modality": (lambda s: s["brain"].obs.pop("modality"), {}, KeyError, "data set 'brain': modality_key='modality' is not a column"),
     "two modalities": (several, {}, ValueError, "holds 2 modalities ('methylation', 'expression')"),
-    "unknown set": (None, {"modalities": {"heart": "rna"}}, ValueError, "modalities names 'heart', which is no data set"),
+    "unknown set": (None, {"modalities": {"heart": "rna"}}, ValueError, "modalities names 'heart', which is not a data set"),
     "unknown layer": (None, {"layer": "beta"}, KeyError, "data set 'blood': layer='beta' is not in adata.layers"),
     "missing column": (lambda s: s["muscle"].obs.pop("age"), {"obs_keys": ["age"]}, KeyError, "data set 'muscle': obs_keys='age' is not a column"),
     "missing subject column": (lambda s: s["muscle"].obs.pop("donor"), {"subject_key": "donor"}, KeyError, "data set 'muscle': subject_key='donor'"),
