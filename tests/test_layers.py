@@ -12,7 +12,7 @@ import agevi
 SRC = Path(agevi.__file__).parent
 LAYERS = [
     {"_keys", "_names", "_checks", "_compat", "_settings", "_progress", "_threads", "_subjects", "_units", "_docs"},
-    {"nn", "metrics", "io._format"},
+    {"nn", "metrics", "io._bundle"},
     {"dataloaders"},
     {"model"},
     {"pp", "datasets", "tl"},
@@ -27,7 +27,7 @@ def layer_of(module: str) -> str | None:
     """``"model"`` for ``agevi.model.vae._module``; None for ``agevi`` itself and what stands outside the layers."""
     parts = module.split(".")[1:]
     if parts[:1] == ["io"]:
-        return "io._format" if len(parts) > 1 and parts[1].startswith(("_format", "_card")) else None
+        return "io._bundle" if parts[1:] and parts[1] != "_load" else None
     return parts[0] if parts and parts[0] in RANK else None
 
 

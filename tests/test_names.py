@@ -284,7 +284,7 @@ def test_a_batch_that_differs_in_spelling_is_named(plain, _cohort):
 
 def test_a_bundle_of_raw_labels_is_read(plain, _cohort, tmp_path):
     """Earlier versions saved labels as they stood in the table."""
-    from agevi.io import _format
+    from agevi.io import _bundle
     from agevi.model.base import _save
 
     meta = plain._meta()
@@ -293,7 +293,7 @@ def test_a_bundle_of_raw_labels_is_read(plain, _cohort, tmp_path):
         "split": raw,
         "categories": meta["categories"] | {"batch": [float(v) for v in meta["categories"]["batch"]]},
     }
-    _format.write_bundle(tmp_path / "old", meta, plain.module.state_dict(), "", overwrite=False)
+    _bundle.write_bundle(tmp_path / "old", meta, plain.module.state_dict(), "", overwrite=False)
     clock = agevi.io.load_clock(tmp_path / "old")
     assert clock.split_ == {name: "train" if name == "1" else role for name, role in plain.split_.items()}
     adata = with_ids(_cohort, "object-text")
@@ -303,11 +303,11 @@ def test_a_bundle_of_raw_labels_is_read(plain, _cohort, tmp_path):
 
 def test_saved_categories_keep_their_order(plain, _cohort, tmp_path):
     """The codes of a bundle follow its own order, whatever order names have today."""
-    from agevi.io import _format
+    from agevi.io import _bundle
 
     meta = plain._meta()
     turned = meta | {"categories": meta["categories"] | {"batch": meta["categories"]["batch"][::-1]}}
-    _format.write_bundle(tmp_path / "turned", turned, plain.module.state_dict(), "", overwrite=False)
+    _bundle.write_bundle(tmp_path / "turned", turned, plain.module.state_dict(), "", overwrite=False)
     clock = agevi.io.load_clock(tmp_path / "turned")
     adata = with_ids(_cohort, "int64")
     swapped = adata.copy()

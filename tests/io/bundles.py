@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from agevi.io import _format
+from agevi.io import _bundle, _files
 
 FILES = ("clock.json", "weights.safetensors", "README.md")
 
 
 def save(path, number=0, **kwargs) -> Path:
     """A bundle in which every part says ``number``."""
-    _format.write_bundle(path, {"number": number}, {"w": torch.full((3,), float(number))}, f"# {number}", **kwargs)
+    _bundle.write_bundle(path, {"number": number}, {"w": torch.full((3,), float(number))}, f"# {number}", **kwargs)
     return Path(path)
 
 
 def number_in(path) -> int:
-    bundle = _format.read_bundle(path)
+    bundle = _bundle.read_bundle(path)
     assert bundle.tensors["w"].tolist() == [float(bundle.meta["number"])] * 3
     assert bundle.card == f"# {bundle.meta['number']}"
     return bundle.meta["number"]
@@ -48,9 +48,9 @@ def sign(directory: Path, **changes) -> None:
     (directory / "clock.json").write_text(json.dumps(document), "utf-8")
 
 
-def refused(directory: Path, message: str, error: type[Exception] = _format.BundleError) -> str:
+def refused(directory: Path, message: str, error: type[Exception] = _files.BundleError) -> str:
     with pytest.raises(error, match=message) as caught:
-        _format.read_bundle(directory)
+        _bundle.read_bundle(directory)
     text = str(caught.value)
     assert "\n" not in text
     assert str(directory) in text

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import agevi
-from agevi.io._format import BundleError
+from agevi.io._bundle import BundleError
 from agevi.model import PoissonVAE
 from tests.conftest import QUIET
 from tests.io.bundles import sign

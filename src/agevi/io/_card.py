@@ -4,56 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from agevi.io._card_numbers import gene_examples, how_well
-
 _MIN_SUBJECTS = 5
-
-
-def clock_card(meta: dict[str, Any]) -> str:
-    """README.md of a bundle: what it predicts, on whom it was trained, how well, how to use it."""
-    age, setup, roles = meta["age"], meta["setup"], list(meta["split"].values())
-    error = how_well(meta) or _validation_error(meta)
-    return f"""# Ageing clock: {meta["class"]}
-
-**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}){_scale(meta)}.
-
-**Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged \
-{round(age["min"], 1):g} to {round(age["max"], 1):g} {age["unit"]}. Held out as whole subjects: {roles.count("validation")} for validation, \
-{roles.count("test")} for testing.
-
-**How well**: {error}
-
-**Use it**
+_USE = """**Use it**
 
 ```python
 import agevi
 
 clock = agevi.io.load_clock("path/to/this/directory")
 agevi.tl.predict_age(adata, clock)  # obs["agevi_predicted"]; needs no ages
-agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per sample
+agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per %s
 ```
-{_unit(setup)}
-Values are read from {"adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"}; genes are found by \
-name ({gene_examples(meta)}).{_groups(meta)} **Limits**: predictions hold for the tissue, assay, species and age range of the \
-training data. A difference between predicted and chronological age is a model's statement, not a diagnosis.
-
-Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
-{meta["versions"]["torch"]}. Weights are safetensors, everything else is JSON; loading runs no code.
 """
+_NO_DIAGNOSIS = "A difference between predicted and chronological age is a model's statement, not a diagnosis."
+_LIMITS = "**Limits**: predictions hold for the tissue, assay, species and age range of the"
+
+
+def clock_card(meta: dict[str, Any]) -> str:
+    """README.md of a bundle: what it predicts, on whom it was trained, how well, how to use it."""
+    age, setup, roles = meta["age"], meta["setup"], list(meta["split"].values())
+    return f"""# Ageing clock: {meta["class"]}
+
+**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}){_scale(meta)}.
+
+**Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged {_range(age)}. \
+Held out as whole subjects: {roles.count("validation")} for validation, {roles.count("test")} for testing.
+
+**How well**: {_how_well(meta) or _validation_error(meta)}
+
+{_USE % "sample"}{_unit(setup)}
+Values are read from {_where(setup)}; genes are found by name ({_gene_examples(meta)}).{_groups(meta)} {_LIMITS} training \
+data. {_NO_DIAGNOSIS}
+
+{_made(meta)}"""
 
 
 def ensemble_card(meta: dict[str, Any], roles: list[str], n_genes: int) -> str:
-    """README.md of an ensemble's bundle: its members, on whom they were trained, how to use it.
-
-    Parameters
-    ----------
-    meta
-        Values of the bundle.
-    roles
-        Role of every subject that a member knows.
-    n_genes
-        Genes of all members.
-    """
+    """README.md of an ensemble of ``n_genes`` in all: its members, and the ``roles`` of every subject that one knows."""
     age, members = meta["age"], meta["members"]
     rows = "\n".join(
         f"| {member['class']} | {weight:.3f} | {_trained_on(member)} |"
@@ -64,30 +50,17 @@ def ensemble_card(meta: dict[str, Any], roles: list[str], n_genes: int) -> str:
 
 **Predicts** chronological age in {age["unit"]} from {n_genes:,} genes: the weighted mean {how} over its members.
 
-**Trained on** subjects aged {_range(age)}. Held out from every member as whole subjects: \
-{roles.count("test")} for testing. {roles.count("train")} subjects trained a member or more, and {roles.count("validation")} \
-validated.
+**Trained on** subjects aged {_range(age)}. Held out from every member as whole subjects: {roles.count("test")} for testing. \
+{roles.count("train")} subjects trained a member or more, and {roles.count("validation")} validated.
 
 | member | weight | trained on |
 | --- | --- | --- |
 {rows}
 {_paragraph(meta)}
-**Use it**
+{_USE % "sample"}{_unit(_setup_of(members))}
+{_LIMITS} training data. {_NO_DIAGNOSIS}
 
-```python
-import agevi
-
-clock = agevi.io.load_clock("path/to/this/directory")
-agevi.tl.predict_age(adata, clock)  # obs["agevi_predicted"]; needs no ages
-agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per sample
-```
-{_unit(_setup_of(members))}
-**Limits**: predictions hold for the tissue, assay, species and age range of the training data. A difference between \
-predicted and chronological age is a model's statement, not a diagnosis.
-
-Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
-{meta["versions"]["torch"]}. Weights are safetensors, everything else is JSON; loading runs no code.
-"""
+{_made(meta)}"""
 
 
 def classifier_card(meta: dict[str, Any]) -> str:
@@ -95,8 +68,7 @@ def classifier_card(meta: dict[str, Any]) -> str:
     init, clock, roles, n = meta["init"], meta["clock"], list(meta["split"].values()), meta["trained_on"]
     start = "new weights" if init["from_scratch"] else f"the weights of the clock (freeze: {init['freeze']})"
     balanced = (
-        " Cases and controls weighed the same in sum, so probabilities are those of a population half of which are \
-cases."
+        " Cases and controls weighed the same in sum, so probabilities are those of a population half of which are cases."
         if init["class_weight"] == "balanced"
         else ""
     )
@@ -121,14 +93,11 @@ probability = model.predict_proba(adata)  # needs neither ages nor conditions
 **Limits**: predictions hold for the tissue, assay, species and patients of the training data. Whatever sets cases apart from \
 controls there is used, batches too. This is research software and no diagnosis.
 
-Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
-{meta["versions"]["torch"]}. Weights are safetensors, everything else is JSON; loading runs no code.
-"""
+{_made(meta)}"""
 
 
 def published_card(meta: dict[str, Any]) -> str:
     """README.md of the bundle of a published clock: what it reads and gives, how to use it."""
-    setup = meta["setup"]
     kind = "beta values" if meta["init"]["values"] == "beta" else "values as they are"
     return f"""# Ageing clock: {meta["class"]}
 
@@ -136,24 +105,25 @@ def published_card(meta: dict[str, Any]) -> str:
 {meta["age"]["transform"]}). The coefficients are published ones and were not trained here; cite the publication, whose \
 licence holds.
 {_paragraph(meta)}
-**Use it**
+{_USE % "subject"}
+Values are read from {_where(meta["setup"])}, normalised as the publication says; features are found by name \
+("{meta["genes"][0]}", ...). {_LIMITS} publication. {_NO_DIAGNOSIS}
 
-```python
-import agevi
+{_made(meta)}"""
 
-clock = agevi.io.load_clock("path/to/this/directory")
-agevi.tl.predict_age(adata, clock)  # obs["agevi_predicted"]; needs no ages
-agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per subject
-```
 
-Values are read from {"adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"}, normalised as the \
-publication says; features are found by name ("{meta["genes"][0]}", ...). **Limits**: predictions hold for the tissue, assay, \
-species and age range of the publication. A difference between predicted and chronological age is a model's statement, \
-not a diagnosis.
+def _made(meta: dict[str, Any]) -> str:
+    """With what a clock was made, and what its files are."""
+    versions = meta["versions"]
+    return (
+        f"Made with agevi {versions['agevi']}, scvi-tools {versions['scvi-tools']}, torch {versions['torch']}. Weights are "
+        "safetensors, everything else is JSON; loading runs no code.\n"
+    )
 
-Made with agevi {meta["versions"]["agevi"]}, scvi-tools {meta["versions"]["scvi-tools"]}, torch \
-{meta["versions"]["torch"]}. Weights are safetensors, everything else is JSON; loading runs no code.
-"""
+
+def _where(setup: dict[str, Any]) -> str:
+    """Where values are read from."""
+    return "adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"
 
 
 def _unit(setup: dict[str, Any]) -> str:
@@ -178,7 +148,7 @@ def _setup_of(members: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _paragraph(meta: dict[str, Any]) -> str:
     """How well the clock predicts, between empty lines; one empty line where it does not tell."""
-    text = how_well(meta)
+    text = _how_well(meta)
     return f"\n**How well**: {text}\n" if text else ""
 
 
@@ -188,7 +158,7 @@ def _trained_on(meta: dict[str, Any]) -> str:
     if "members" in meta:
         return f"{len(meta['members'])} members of its own"
     setup = meta["setup"]
-    where = "adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"
+    where = _where(setup)
     if "n_subjects" not in age:
         return f"elsewhere, published coefficients; {len(meta['genes']):,} features in {where} ({_input(meta)})"
     return f"{age['n_subjects']:,} subjects, {age['n_samples']:,} samples; {len(meta['genes']):,} genes in {where} ({_input(meta)})"
@@ -235,3 +205,79 @@ def _validation_error(meta: dict[str, Any]) -> str:
     if not chose:
         return f"{error}, which did not shape it."
     return f"{error}, which chose the epoch ({meta['best_epoch']}), so expect somewhat more on new ones."
+
+
+def _how_well(meta: dict[str, Any]) -> str:
+    """Error, slope and intervals of held-out subjects; empty where the clock does not tell."""
+    parts = []
+    evaluation, calibration = meta.get("evaluation"), meta.get("calibration")
+    if evaluation is not None:
+        parts += [_error(evaluation), _line(evaluation)]
+        if "intervals" in evaluation:
+            parts.append(_intervals(evaluation["intervals"], evaluation["age_unit"]))
+    if calibration is not None:
+        parts.append(_calibrated(calibration))
+    return " ".join(part for part in parts if part)
+
+
+def _error(found: dict[str, Any]) -> str:
+    """Who was held out, and the error beside that of the median age."""
+    unit = found["age_unit"]
+    low, high = found["mae_low"], found["mae_high"]
+    interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    who = f"{found['n_subjects']:,} subjects aged {round(found['age_min'], 1):g} to {round(found['age_max'], 1):g}"
+    more = f" ({found['n_samples']:,} samples)" if found["n_samples"] > found["n_subjects"] else ""
+    return (
+        f"mean absolute error {found['mae']:.2f} {unit}{interval} over {who}{more}, {_held_out(found)}; predicting the median "
+        f"age for everyone gives {found['mae_median']:.2f}."
+    )
+
+
+def _held_out(found: dict[str, Any]) -> str:
+    """How these subjects were kept from the clock."""
+    if "out_of_fold" not in found["roles"]:
+        return "which this clock never saw in training"
+    by = f" by {found['fold_key']!r} ({_some(found['cohorts'])})" if found["fold_key"] else ""
+    by += f", trained on {found['train_on']!r}" if found["train_on"] else ""
+    return (
+        f"each predicted by a clock of the same recipe that never saw it ({found['n_folds']} folds{by}), before this one was "
+        "trained"
+    )
+
+
+def _line(found: dict[str, Any]) -> str:
+    """Slope and correlation."""
+    if found["slope"] is None or found["pearson"] is None:
+        return ""
+    return f"Slope of predicted on true age {found['slope']:.2f}, Pearson's r {found['pearson']:.2f}."
+
+
+def _intervals(found: dict[str, Any], unit: str) -> str:
+    """Coverage and width."""
+    return (
+        f"{100 * found['level']:.3g} % intervals are {found['width']:.1f} {unit} wide on average and held the age of "
+        f"{100 * found['coverage']:.1f} % [{100 * found['coverage_low']:.1f}, {100 * found['coverage_high']:.1f}] of these "
+        "subjects (cross-calibrated)."
+    )
+
+
+def _calibrated(found: dict[str, Any]) -> str:
+    """What new predictions get."""
+    cohorts = f" of {_some(found['cohorts'])}" if found["cohorts"] else ""
+    return (
+        f"Predictions come with {100 * found['level']:.3g} % intervals (`lower`, `upper`), calibrated on {found['n']:,} "
+        f"subjects{cohorts}; they hold for subjects like those, and for less than that share in another cohort."
+    )
+
+
+def _gene_examples(meta: dict[str, Any]) -> str:
+    """The first genes by name, with their symbols where the clock holds them."""
+    symbols = (meta.get("evaluation") or {}).get("gene_symbols")
+    if not symbols:
+        return f'"{meta["genes"][0]}", ...'
+    pairs = [f'"{gene}" ({symbol})' for gene, symbol in zip(meta["genes"], symbols, strict=False) if symbol][:3]
+    return ", ".join([*pairs, "..."]) + '; all symbols are in `clock.evaluation["gene_symbols"]`'
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

@@ -7,7 +7,7 @@ from typing import Any
 
 from anndata import AnnData
 
-from agevi.io import _format
+from agevi.io import _bundle
 
 
 def load_clock(path: str | Path, adata: AnnData | None = None) -> Any:
@@ -35,5 +35,5 @@ def load_clock(path: str | Path, adata: AnnData | None = None) -> Any:
     """
     from agevi.model.base import _save
 
-    bundle = _format.read_bundle(path)
+    bundle = _bundle.read_bundle(path)
     return _save.build(_save.class_of(bundle.meta, bundle.path), bundle, adata)

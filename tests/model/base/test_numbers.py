@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 import agevi
-from agevi.io import _format
-from agevi.io._format_document import sha256
-from agevi.io._format_json import canonical
-from agevi.io._format_numbers import check_calibration
+from agevi.io._bundle import canonical, sha256
+from agevi.io._files import BundleError
+from agevi.io._numbers import check_calibration
 from agevi.model.base import _fingerprint, _save
 from agevi.tl.intervals._conformal import Calibration
 from tests.conftest import QUIET
@@ -379,7 +378,7 @@ def edited(path, place, value):
 def test_hostile_numbers_are_refused(clock, tmp_path, place, value):
     clock.save(tmp_path / "c")
     edited(tmp_path / "c", place, value)
-    with pytest.raises(_format.BundleError, match=rf"does not describe a PLSClock .*{place[0]}"):
+    with pytest.raises(BundleError, match=rf"does not describe a PLSClock .*{place[0]}"):
         agevi.io.load_clock(tmp_path / "c")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import agevi
-from agevi.io._format import BundleError, read_bundle, write_bundle
+from agevi.io._bundle import BundleError, read_bundle, write_bundle
 from agevi.model import ElasticNetClock, EnsembleClock, GaussianVAE, MLPClock, PLSClock, PoissonVAE
 from tests.conftest import QUIET
 from tests.test_gates import check_message

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from scipy import stats
 
 from agevi import pp
-from agevi.io._format import read_bundle, write_bundle
+from agevi.io._bundle import read_bundle, write_bundle
 from agevi.pp.bulk import _covariates, _values
 from tests.test_gates import check_message, snapshot
 

@@ -14,7 +14,7 @@ from anndata import AnnData
 from agevi import _checks, _keys, _subjects
 from agevi import _symbols as gene_names
 from agevi._compat import Host
-from agevi.io._format_numbers import check_calibration, check_evaluation
+from agevi.io._numbers import check_calibration, check_evaluation
 from agevi.metrics._rows import metrics_row, table_references
 from agevi.model.base import _fingerprint
 

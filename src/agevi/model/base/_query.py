@@ -22,8 +22,8 @@ from agevi.dataloaders._register import (
     make_manager,
 )
 from agevi.dataloaders._registration import check_unchanged, check_values_kept, forget, recall, remember
+from agevi.io._bundle import Bundle
 from agevi.io._card import clock_card
-from agevi.io._format import Bundle
 from agevi.model.base import _save
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from anndata import AnnData
 from agevi import _checks, _keys, _names
 from agevi._compat import REGISTRY_KEYS, parse_device, version
 from agevi.dataloaders._fields import CATEGORY
-from agevi.io import _format
+from agevi.io import _bundle
 
 if TYPE_CHECKING:
     from agevi.model.base._clock import ClockMixin
@@ -62,7 +62,7 @@ def versions() -> dict[str, str]:
 def save(model: ClockMixin, path: str | Path, *, overwrite: bool) -> None:
     """Write a trained clock."""
     meta = full_meta(model)
-    _format.write_bundle(path, meta, model.module.state_dict(), model._card(meta), overwrite=overwrite)
+    _bundle.write_bundle(path, meta, model.module.state_dict(), model._card(meta), overwrite=overwrite)
 
 
 def full_meta(model: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def full_meta(model: Any) -> dict[str, Any]:
     return {**model._meta(), **model._numbers()}
 
 
-def remade(cls: Any, bundle: _format.Bundle) -> Any:
+def remade(cls: Any, bundle: _bundle.Bundle) -> Any:
     """A trained clock on the CPU, without data, with its numbers."""
     model = cls._restore(bundle)
     model._take_numbers(bundle.meta)
@@ -80,7 +80,7 @@ def remade(cls: Any, bundle: _format.Bundle) -> Any:
 def copy_of(model: Any) -> Any:
     """The same trained clock without its data."""
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.module.state_dict().items()}
-    copy = remade(type(model), _format.Bundle(copy_values(full_meta(model)), tensors, "", Path()))
+    copy = remade(type(model), _bundle.Bundle(copy_values(full_meta(model)), tensors, "", Path()))
     copy.to_device(model.device)
     return copy
 
@@ -125,24 +125,24 @@ def load(
     cls: Any, path: str | Path, adata: AnnData | None, *, accelerator: str = "auto", device: int | str = "auto"
 ) -> Any:
     """Read a bundle and build the model of class ``cls`` from it."""
-    return build(cls, _format.read_bundle(path), adata, accelerator=accelerator, device=device)
+    return build(cls, _bundle.read_bundle(path), adata, accelerator=accelerator, device=device)
 
 
 def build(
-    cls: Any, bundle: _format.Bundle, adata: AnnData | None, *, accelerator: str = "auto", device: int | str = "auto"
+    cls: Any, bundle: _bundle.Bundle, adata: AnnData | None, *, accelerator: str = "auto", device: int | str = "auto"
 ) -> Any:
     """The model in ``bundle``."""
     held = bundle.meta["class"]
     if held != cls.__name__:
-        raise _format.BundleError(
+        raise _bundle.BundleError(
             f"{bundle.path} holds a {held}, not a {cls.__name__}; use {held}.load or agevi.io.load_clock."
         )
     try:
         model = remade(cls, bundle)
-    except _format.BundleError:
+    except _bundle.BundleError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _format.BundleError(
+        raise _bundle.BundleError(
             f"{bundle.path} does not describe a {held} that this version of agevi can make ({type(error).__name__}: "
             f"{error}); "
             "it was made by another version or was edited. Save the clock again."
@@ -160,13 +160,13 @@ def class_of(meta: dict[str, Any], path: Path) -> Any:
     known = {cls.__name__: cls for cls in MODELS}
     name = meta.get("class")
     if name not in known:
-        raise _format.BundleError(
+        raise _bundle.BundleError(
             f"{path} holds a clock of class {name!r}; this version of agevi knows {', '.join(known)}. Upgrade agevi."
         )
     return known[name]
 
 
-def restore(cls: Any, bundle: _format.Bundle) -> Any:
+def restore(cls: Any, bundle: _bundle.Bundle) -> Any:
     """A trained clock of class ``cls`` on the CPU, without data."""
     meta = bundle.meta
     model = cls._from_template(cls._template(meta), meta["setup"], meta["init"])
@@ -187,13 +187,13 @@ def split_of(meta: dict[str, Any]) -> dict[str, str]:
     return out
 
 
-def load_weights(model: Any, bundle: _format.Bundle) -> None:
+def load_weights(model: Any, bundle: _bundle.Bundle) -> None:
     """Put the tensors of a bundle into a model that has just these."""
     expected = {k: tuple(v.shape) for k, v in model.module.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in bundle.tensors.items()}
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
     if wrong:
-        raise _format.BundleError(
+        raise _bundle.BundleError(
             f"{bundle.path}: {len(wrong)} tensors do not fit a {type(model).__name__} (e.g. "
             f"{_checks.listed(wrong, 3)}); "
             "the bundle was made by another version or was edited. Save the clock again."

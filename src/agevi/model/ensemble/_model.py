@@ -13,7 +13,7 @@ from anndata import AnnData
 from agevi import _checks
 from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._sums import sample_means
-from agevi.io import _format
+from agevi.io import _bundle
 from agevi.io._card import ensemble_card
 from agevi.model.base import _save
 from agevi.model.base._clock import ClockMixin
@@ -194,11 +194,11 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
         return ensemble_card(meta, list(self.split_.values()), len(self.genes))
 
     @classmethod
-    def _restore(cls, bundle: _format.Bundle) -> Any:
+    def _restore(cls, bundle: _bundle.Bundle) -> Any:
         """An ensemble from the bundle of one, its members each from its part of the tensors."""
         members, metas = [], bundle.meta.get("members")
         if not isinstance(metas, list) or not metas or not all(isinstance(meta, dict) for meta in metas):
-            raise _format.BundleError(f"{bundle.path} holds an ensemble without members; it was edited. Save it again.")
+            raise _bundle.BundleError(f"{bundle.path} holds an ensemble without members; it was edited. Save it again.")
         for i, meta in enumerate(metas):
             prefix = f"clocks.{i}."
             own = {k.removeprefix(prefix): v for k, v in bundle.tensors.items() if k.startswith(prefix)}

@@ -13,7 +13,7 @@ from anndata import AnnData
 from agevi import _checks, _names
 from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._sums import sample_means
-from agevi.io import _format
+from agevi.io import _bundle
 from agevi.io._card import classifier_card
 from agevi.model.base import _save
 from agevi.model.base._clock import ClockMixin, Moments
@@ -316,11 +316,11 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         return classifier_card(meta)
 
     @classmethod
-    def _restore(cls, bundle: _format.Bundle) -> Any:
+    def _restore(cls, bundle: _bundle.Bundle) -> Any:
         """A trained classifier on the CPU, without data, from a bundle of one."""
         meta, own = bundle.meta, bundle.meta.get("clock")
         if not isinstance(own, dict):
-            raise _format.BundleError(
+            raise _bundle.BundleError(
                 f"{bundle.path} holds a classifier without a clock; it was edited. Save it again."
             )
         clock = _save.class_of(own, bundle.path)._restore(dataclasses.replace(bundle, meta=own))

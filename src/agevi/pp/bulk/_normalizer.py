@@ -16,7 +16,7 @@ from anndata import AnnData
 from agevi import _checks, _compat, _names
 from agevi._compat import written_to
 from agevi.dataloaders._register import where
-from agevi.io import _format
+from agevi.io import _bundle
 from agevi.pp.bulk import _covariates, _values
 from agevi.pp.bulk._combat import Combat, fit_combat
 
@@ -215,7 +215,7 @@ class BulkNormalizer:
         shown = {"n_samples": self.n_samples_, "n_genes": len(self.genes_), "version": meta["versions"]["agevi"]}
         card = _CARD.format(steps=" and ".join(steps), **shown)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        _format.write_bundle(path, meta, tensors, card, overwrite=overwrite)
+        _bundle.write_bundle(path, meta, tensors, card, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -237,10 +237,10 @@ class BulkNormalizer:
         ValueError
             The folder was damaged or edited, or holds something else.
         """
-        bundle = _format.read_bundle(path)
+        bundle = _bundle.read_bundle(path)
         meta, arrays = bundle.meta, {name: tensor.numpy() for name, tensor in bundle.tensors.items()}
         if meta.get("class") != cls.__name__:
-            raise _format.BundleError(
+            raise _bundle.BundleError(
                 f"{bundle.path} holds a {meta.get('class')}, not a {cls.__name__}; load it with agevi.io.load_clock."
             )
         n_genes, n_batches = len(meta["genes"]), len(meta["batches"])
@@ -249,7 +249,7 @@ class BulkNormalizer:
         shapes |= dict.fromkeys(("combat.shift", "combat.weight"), (n_batches, n_genes))
         wanted = [name for name in shapes if (meta["init"]["quantile"] if name == "quantiles" else n_batches)]
         if {name: a.shape for name, a in arrays.items()} != {name: shapes[name] for name in wanted}:
-            raise _format.BundleError(
+            raise _bundle.BundleError(
                 f"{bundle.path} holds arrays that do not fit its features and batches; save it again."
             )
         out = cls(**meta["init"])

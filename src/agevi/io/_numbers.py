@@ -15,18 +15,7 @@ _TEXT = 200  # characters of a name
 
 
 def check_calibration(values: Any) -> dict[str, Any]:
-    """A calibration with the entries that are known, as new plain values.
-
-    Parameters
-    ----------
-    values
-        What ``adata.uns[f"{key_added}_calibration_params"]`` or a bundle holds.
-
-    Raises
-    ------
-    ValueError
-        An entry is missing, of another type or out of range; the message says which.
-    """
+    """A calibration with the entries that are known, as new plain values."""
     out = _entries(values, "calibration", _CALIBRATION)
     out |= _entries(values, "calibration", {k: v for k, v in _ERRORS.items() if values.get(k) is not None})
     scores, weights, strata = out["scores"], out["weights"], out["strata"]
@@ -60,25 +49,12 @@ def check_calibration(values: Any) -> dict[str, Any]:
 
 
 def check_evaluation(values: Any) -> dict[str, Any]:
-    """An evaluation with the entries that are known, as new plain values.
-
-    Parameters
-    ----------
-    values
-        What a clock or a bundle holds.
-
-    Raises
-    ------
-    ValueError
-        An entry is missing, of another type or out of range; the message says which.
-    """
+    """An evaluation with the entries that are known, as new plain values."""
     out = _entries(values, "evaluation", _EVALUATION)
-    for name, entries in (("intervals", _INTERVALS), ("gene_symbols", None)):
-        if values.get(name) is not None:
-            given = values[name]
-            out[name] = _names(given, 1 << 20) if entries is None else _entries(given, f"evaluation[{name!r}]", entries)
-            if out[name] is None:
-                raise ValueError(f"evaluation[{name!r}] is not a list of names")
+    if values.get("intervals") is not None:
+        out["intervals"] = _entries(values["intervals"], "evaluation['intervals']", _INTERVALS)
+    if values.get("gene_symbols") is not None:
+        out |= _entries(values, "evaluation", {"gene_symbols": _symbols})
     rules = {
         "roles": all(role in ROLES for role in out["roles"]),
         "n_subjects": 1 <= out["n_subjects"] <= out["n_samples"],
@@ -134,40 +110,34 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and len(value) <= _TEXT and value.isprintable() else None
 
 
-def _numbers(value: Any) -> list[float] | None:
-    out = [_number(v) for v in value] if isinstance(value, list) else [None]
-    return None if None in out else [v for v in out if v is not None]
-
-
-def _wholes(value: Any) -> list[int] | None:
-    out = [_whole(v) for v in value] if isinstance(value, list) else [None]
-    return None if None in out else [v for v in out if v is not None]
-
-
-def _names(value: Any, n_most: int = 10_000) -> list[str] | None:
-    out = [_text(v) for v in value] if isinstance(value, list) and len(value) <= n_most else [None]
-    return None if None in out else [v for v in out if v is not None]
-
-
 def _clock(value: Any) -> dict[str, str] | None:
-    ok = isinstance(value, dict) and len(value) <= 10 and all(map(_is_text, [*value, *value.values()]))
+    ok = isinstance(value, dict) and len(value) <= 10 and None not in map(_text, [*value, *value.values()])
     return dict(value) if ok else None
 
 
-def _is_text(value: Any) -> bool:
-    return _text(value) is not None
+def _list(read: Callable[[Any], Any], n_most: int | None = None) -> Callable[[Any], list[Any] | None]:
+    """A reader of lists of at most ``n_most``, whose items ``read`` takes all."""
+
+    def items(values: Any) -> list[Any] | None:
+        ok = isinstance(values, list) and (n_most is None or len(values) <= n_most)
+        out = [read(value) for value in values] if ok else [None]
+        return None if None in out else out
+
+    return items
 
 
+_names = _list(_text, 10_000)
+_symbols = _list(_text, 1 << 20)
 _CALIBRATION: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("scale", "guarantee", "age_unit", "groupby"), _text),
     **dict.fromkeys(("features", "roles", "cohorts"), _names),
-    **dict.fromkeys(("coefficients", "ranges", "scores", "weights", "cuts"), _numbers),
+    **dict.fromkeys(("coefficients", "ranges", "scores", "weights", "cuts"), _list(_number)),
     **dict.fromkeys(("h", "level", "origin", "min_age"), _number),
     **dict.fromkeys(("n", "n_samples"), _whole),
-    "strata": _wholes,
+    "strata": _list(_whole),
     "clock": _clock,
 }
-_ERRORS: dict[str, Callable[[Any], Any]] = {"residuals": _numbers, "shift_var": _number}
+_ERRORS: dict[str, Callable[[Any], Any]] = {"residuals": _list(_number), "shift_var": _number}
 """Of the clock on its scale of ages, which tl.recalibrate reads; calibrations of earlier versions lack them."""
 _EVALUATION: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("age_unit", "fold_key", "train_on"), _text),

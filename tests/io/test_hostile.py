@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from agevi.io import _format, _format_files
+from agevi.io import _bundle, _files
 from tests.io.bundles import FILES, refused, sign
 
 
@@ -56,7 +56,7 @@ PLANTS = {
 @pytest.fixture
 def clock(tmp_path) -> Path:
     meta = {"genes": ["CD3E", "LEF1"], "epochs": 12}
-    _format.write_bundle(tmp_path / "clock", meta, {"w": torch.ones(2, 3), "flag": torch.tensor([True])}, "# A clock\n")
+    _bundle.write_bundle(tmp_path / "clock", meta, {"w": torch.ones(2, 3), "flag": torch.tensor([True])}, "# A clock\n")
     return tmp_path / "clock"
 
 
@@ -91,7 +91,7 @@ def test_harmless_unlisted_files(clock):
         (clock / name).write_bytes(b"\x89PNG harmless")
     (clock / ".cache").mkdir()
     (clock / "figures").mkdir()
-    assert _format.read_bundle(clock).meta["epochs"] == 12
+    assert _bundle.read_bundle(clock).meta["epochs"] == 12
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -114,7 +114,7 @@ def test_every_cut_of_clock_json(clock):
     data = (clock / "clock.json").read_bytes()
     for length in range(0, len(data) - 2, 7):  # without the last brace
         (clock / "clock.json").write_bytes(data[:length])
-        refused(clock, "clock.json is not JSON .*it was edited or damaged")
+        refused(clock, "clock.json is not plain JSON .*it was edited or damaged")
 
 
 def test_edited_card(clock):
@@ -143,7 +143,7 @@ def test_missing_path(clock):
     with pytest.raises(
         FileNotFoundError, match=r"clok does not exist; in .*: 'clock', 'x0', 'x1', 'x2', 'x3', \.\.\.\."
     ):
-        _format.read_bundle(clock.parent / "clok")
+        _bundle.read_bundle(clock.parent / "clok")
 
 
 def test_missing_parent(clock):
@@ -196,14 +196,14 @@ def test_special_file(clock, name, make):
 
 
 def test_link_put_in_place_after_the_survey(clock, monkeypatch):
-    survey = _format.survey
+    survey = _files.survey
 
-    def late(directory, names):
-        survey(directory, names)
+    def late(directory):
+        survey(directory)
         (clock / "README.md").rename(clock.parent / "outside")
         (clock / "README.md").symlink_to(clock.parent / "outside")
 
-    monkeypatch.setattr(_format, "survey", late)
+    monkeypatch.setattr(_files, "survey", late)
     refused(clock, "README.md is not a regular file")
 
 
@@ -227,7 +227,7 @@ class Odd(io.FileIO):
     """A file that fails, or is longer than it said."""
 
     def read(self, size=-1):
-        if size <= _format_files.HEAD:
+        if size <= _files._HEAD:
             return super().read(size)
         if self.answer is MemoryError:
             raise MemoryError
@@ -243,13 +243,13 @@ class Odd(io.FileIO):
 )
 def test_file_that_fails_while_it_is_read(clock, monkeypatch, answer, message):
     monkeypatch.setattr(Odd, "answer", answer, raising=False)
-    monkeypatch.setattr(_format_files, "opened", Odd)
+    monkeypatch.setattr(_files, "_opened", Odd)
     refused(clock, message)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_file_that_is_too_large(clock, monkeypatch, name):
-    monkeypatch.setitem(_format_files.LIMITS, name, 5)
+    monkeypatch.setitem(_files.LIMITS, name, 5)
     refused(clock, rf"{name} has \d+ bytes, more than the 5 that agevi writes")
 
 
@@ -261,18 +261,18 @@ import sys, types
 for name, path in (("agevi", sys.argv[1] + "/.."), ("agevi.io", sys.argv[1])):  # the storage layer alone
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [path]
-from agevi.io import _format
+from agevi.io import _bundle, _files
 
 good, *planted = sys.argv[2:]
-_format.read_bundle(good)
+_bundle.read_bundle(good)
 ran = []
 watched = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen")
 sys.addaudithook(lambda event, args: ran.append(event) if event in watched else None)
 for path in planted:
     try:
-        _format.read_bundle(path)
+        _bundle.read_bundle(path)
         print("LOADED", path)
-    except _format.BundleError:
+    except _files.BundleError:
         print("REFUSED", path)
 print("RAN", *ran)
 import os
@@ -283,7 +283,7 @@ print("HOOK", *ran)
 
 def test_nothing_planted_is_executed(tmp_path):
     def bundle(name: str) -> Path:
-        _format.write_bundle(tmp_path / name, {"a": [1, 2]}, {"w": torch.ones(3)}, "# A clock\n")
+        _bundle.write_bundle(tmp_path / name, {"a": [1, 2]}, {"w": torch.ones(3)}, "# A clock\n")
         return tmp_path / name
 
     planted = []
@@ -296,7 +296,7 @@ def test_nothing_planted_is_executed(tmp_path):
                 (planted[-1] / name).write_bytes(data)
                 sign(planted[-1])
     assert len(planted) >= 30
-    command = [sys.executable, "-c", CHILD, str(Path(_format.__file__).parent), str(bundle("good")), *map(str, planted)]
+    command = [sys.executable, "-c", CHILD, str(Path(_bundle.__file__).parent), str(bundle("good")), *map(str, planted)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     lines = done.stdout.splitlines()
     assert lines == [*(f"REFUSED {path}" for path in planted), "RAN", "HOOK os.system"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agevi.io import _format
+from agevi.io import _bundle
 
 # One process imports torch once; the ones that die are its forks. Arguments: folder of agevi.io, bundle, what to do.
 START = """
@@ -18,7 +18,7 @@ for name, path in (("agevi", sys.argv[1] + "/.."), ("agevi.io", sys.argv[1])):  
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [path]
 import torch
-from agevi.io import _format
+from agevi.io import _bundle, _files
 
 torch.set_num_threads(1)
 path = sys.argv[2]
@@ -26,10 +26,13 @@ warnings.simplefilter("ignore")  # that the old one is read is what is tested
 
 def save(number):
     tensors = {"w": torch.full((20_000,), float(number))}
-    _format.write_bundle(path, {"number": number}, tensors, f"# {number}", overwrite=True)
+    _bundle.write_bundle(path, {"number": number}, tensors, f"# {number}", overwrite=True)
+
+def visible():  # hidden ones are swept after a day
+    return [name for name in os.listdir(os.path.dirname(path)) if not name.startswith(".")]
 
 def read():
-    bundle = _format.read_bundle(path)
+    bundle = _bundle.read_bundle(path)
     number = bundle.meta["number"]
     assert bundle.card == f"# {number}" and bool((bundle.tensors["w"] == number).all()), "mixed"
     return number, bundle.path.name
@@ -68,7 +71,7 @@ for clean in (True, False):
         steps += 1
         if clean:
             save(number)
-            assert os.listdir(os.path.dirname(path)) == ["clock"], os.listdir(os.path.dirname(path))
+            assert visible() == ["clock"], visible()
         old = number if clean else found
 """
 
@@ -100,7 +103,7 @@ for _ in range(20):
     print("whole" if finished <= found <= begun else f"{finished} <= {found} <= {begun}", finished - done, where)
     done = found
 save(done + 1)
-print(*os.listdir(os.path.dirname(path)))
+print(*visible())
 """
 
 
@@ -109,7 +112,7 @@ def run(program: str, tmp_path: Path) -> list[str]:
         sys.executable,
         "-c",
         START + program,
-        str(Path(_format.__file__).parent),
+        str(Path(_bundle.__file__).parent),
         str(tmp_path / "in" / "clock"),
     ]
     done = subprocess.run(command, capture_output=True, text=True)

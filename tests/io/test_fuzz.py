@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agevi.io import _format
+from agevi.io import _bundle, _files
 
 META = {"class": "PoissonVAE", "genes": ["CD3E", "LEF1"], "arguments": {"n_hidden": [20, 20], "rate": 0.5, "x": None}}
 TENSORS = {
@@ -35,7 +35,7 @@ def number_of(share: int) -> pytest.MarkDecorator:
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "clock"
-    _format.write_bundle(path, META, TENSORS, CARD)
+    _bundle.write_bundle(path, META, TENSORS, CARD)
     return path
 
 
@@ -190,8 +190,8 @@ def check(directory: Path, case: str, files: dict[str, bytes]) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            bundle = _format.read_bundle(directory)
-        except _format.BundleError as error:
+            bundle = _bundle.read_bundle(directory)
+        except _files.BundleError as error:
             assert "\n" not in str(error)
             return "refused"
     assert bundle.card == CARD
@@ -203,8 +203,8 @@ def check(directory: Path, case: str, files: dict[str, bytes]) -> str:
         assert {name: document[name] for name in bundle.meta} == bundle.meta
         assert all(torch.isfinite(tensor).all() for tensor in bundle.tensors.values())
         again = directory.with_name("again")
-        _format.write_bundle(again, bundle.meta, bundle.tensors, bundle.card, overwrite=True)
-        assert same(_format.read_bundle(again).tensors, bundle.tensors)
+        _bundle.write_bundle(again, bundle.meta, bundle.tensors, bundle.card, overwrite=True)
+        assert same(_bundle.read_bundle(again).tensors, bundle.tensors)
     return "read"
 
 

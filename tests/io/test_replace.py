@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from agevi.io import _format, _format_replace
+from agevi.io import _bundle, _files
 from tests.io.bundles import every_file, names, number_in, save
 
 # what is not replaced
@@ -27,7 +27,7 @@ def test_failed_save_keeps_the_old_bundle(tmp_path):
     save(tmp_path / "clock", 1)
     before = every_file(tmp_path / "clock")
     with pytest.raises(TypeError, match="is of type set"):
-        _format.write_bundle(tmp_path / "clock", {"a": {1}}, {}, "", overwrite=True)
+        _bundle.write_bundle(tmp_path / "clock", {"a": {1}}, {}, "", overwrite=True)
     assert every_file(tmp_path / "clock") == before
     assert names(tmp_path) == ["clock"]
 
@@ -44,7 +44,7 @@ def test_what_overwrite_replaces(tmp_path, content):
     (tmp_path / "clock").mkdir()
     for name, data in content.items():
         (tmp_path / "clock" / name).write_bytes(data)
-    with pytest.raises(_format.BundleExistsError, match="pass overwrite=True"):
+    with pytest.raises(_files.BundleExistsError, match="pass overwrite=True"):
         save(tmp_path / "clock", 1)
     save(tmp_path / "clock", 1, overwrite=True)
     assert number_in(tmp_path / "clock") == 1
@@ -65,16 +65,16 @@ def test_what_overwrite_refuses(tmp_path, content, message):
     (tmp_path / "clock").mkdir()
     for name in content:
         (tmp_path / "clock" / name).write_bytes(b"mine")
-    with pytest.raises(_format.BundleExistsError, match=message + ".*even with overwrite=True"):
+    with pytest.raises(_files.BundleExistsError, match=message + ".*even with overwrite=True"):
         save(tmp_path / "clock", 1, overwrite=True)
     assert names(tmp_path / "clock") == sorted(content)
 
 
 def test_file_in_the_way(tmp_path):
     (tmp_path / "clock").write_text("mine")
-    with pytest.raises(_format.BundleExistsError, match=r"is not a clock bundle \(it is a file\)"):
+    with pytest.raises(_files.BundleExistsError, match=r"is not a clock bundle \(it is a file\)"):
         save(tmp_path / "clock", 1, overwrite=True)
-    with pytest.raises(_format.BundleExistsError, match="cannot be made: a part of its path is a file"):
+    with pytest.raises(_files.BundleExistsError, match="cannot be made: a part of its path is a file"):
         save(tmp_path / "clock" / "inner", 1)
     assert (tmp_path / "clock").read_text() == "mine"
 
@@ -82,20 +82,20 @@ def test_file_in_the_way(tmp_path):
 def test_someone_elses_old(tmp_path):
     (tmp_path / "clock.old").mkdir()
     (tmp_path / "clock.old" / "mine").touch()
-    with pytest.raises(_format.BundleExistsError, match="clock.old is not a clock bundle, and agevi needs this name"):
+    with pytest.raises(_files.BundleExistsError, match="clock.old is not a clock bundle, and agevi needs this name"):
         save(tmp_path / "clock", 1, overwrite=True)
     assert names(tmp_path / "clock.old") == ["mine"]
 
 
 def test_bundle_that_appears_during_the_save_is_not_replaced(tmp_path, monkeypatch):
-    sync = _format_replace._sync
+    sync = _files._sync
 
     def late(directory):
-        monkeypatch.setattr(_format_replace, "_sync", sync)
+        monkeypatch.setattr(_files, "_sync", sync)
         save(tmp_path / "clock", 1)
 
-    monkeypatch.setattr(_format_replace, "_sync", late)
-    with pytest.raises(_format.BundleExistsError, match="already exists"):
+    monkeypatch.setattr(_files, "_sync", late)
+    with pytest.raises(_files.BundleExistsError, match="already exists"):
         save(tmp_path / "clock", 2)
     assert number_in(tmp_path / "clock") == 1
     assert names(tmp_path) == ["clock"]
@@ -116,7 +116,7 @@ def test_leftover_old_beside_a_whole_bundle(tmp_path):
 def test_old_alone_is_read_with_a_warning(tmp_path):
     save(tmp_path / "clock.old", 1)
     with pytest.warns(UserWarning, match=r"clock does not exist.*Read .*clock\.old instead.*interrupted") as caught:
-        assert _format.read_bundle(tmp_path / "clock").path.name == "clock.old"
+        assert _bundle.read_bundle(tmp_path / "clock").path.name == "clock.old"
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="interrupted"):
         assert number_in(tmp_path / "clock") == 1
@@ -124,7 +124,7 @@ def test_old_alone_is_read_with_a_warning(tmp_path):
 
 def test_old_alone_is_not_replaced_unasked(tmp_path):
     save(tmp_path / "clock.old", 1)
-    with pytest.raises(_format.BundleExistsError, match="an interrupted save.*pass overwrite=True"):
+    with pytest.raises(_files.BundleExistsError, match="an interrupted save.*pass overwrite=True"):
         save(tmp_path / "clock", 2)
     save(tmp_path / "clock", 2, overwrite=True)
     assert number_in(tmp_path / "clock") == 2
@@ -150,61 +150,28 @@ def test_old_does_not_stand_in_for_a_newer_schema(tmp_path):
     save(tmp_path / "clock.old", 1)
     path = save(tmp_path / "clock.new", 2).rename(tmp_path / "clock") / "clock.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(_format.BundleVersionError, match="upgrade agevi"):
-        _format.read_bundle(tmp_path / "clock")
+    with pytest.raises(_files.BundleVersionError, match="upgrade agevi"):
+        _bundle.read_bundle(tmp_path / "clock")
 
 
 def test_damaged_old_does_not_hide_the_first_problem(tmp_path):
     save(tmp_path / "clock.old", 1)
     (tmp_path / "clock.old" / "README.md").unlink()
     with pytest.raises(FileNotFoundError, match="clock does not exist"):
-        _format.read_bundle(tmp_path / "clock")
-
-
-def test_abandoned_temporary_directories_are_swept_and_nothing_else(tmp_path):
-    keep = [".clock.mine", ".clock.0123.agevi-tmp.txt", ".other.0123.agevi-tmp", "clock.0123.agevi-tmp"]
-    for name in [*keep, ".clock.0123.agevi-tmp", ".clock.4567.agevi-tmp"]:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "clock.json").touch()
-    (tmp_path / ".clock.4567.agevi-tmp" / "mine").touch()
-    save(tmp_path / "clock", 1)
-    assert names(tmp_path) == sorted([*keep, ".clock.4567.agevi-tmp", "clock"])
-    assert names(tmp_path / ".clock.4567.agevi-tmp") == ["mine"]
-
-
-def test_temporary_directory_of_a_living_process_is_left(tmp_path):
-    with _format_replace._temporary(tmp_path / "clock") as living:
-        (living / "clock.json").touch()
-        save(tmp_path / "clock", 1)
-        assert names(living) == ["clock.json"]
-    assert names(tmp_path) == ["clock"]
+        _bundle.read_bundle(tmp_path / "clock")
 
 
 @pytest.mark.parametrize(("age", "left"), [(0, True), (25 * 3600, False)], ids=["young", "old"])
-def test_without_locks_the_age_decides(tmp_path, monkeypatch, age, left):
-    monkeypatch.setattr(_format_replace, "_lock", lambda path, *, wait: None)
-    path = tmp_path / ".clock.0123.agevi-tmp"
-    path.mkdir()
-    os.utime(path, (time.time() - age, time.time() - age))
+def test_abandoned_temporary_directories_are_swept_and_nothing_else(tmp_path, age, left):
+    keep = [".clock.mine", ".clock.0123.agevi-tmp.txt", ".other.0123.agevi-tmp", "clock.0123.agevi-tmp"]
+    for name in [*keep, ".clock.0123.agevi-tmp"]:
+        (tmp_path / name / "new").mkdir(parents=True)
+        (tmp_path / name / "new" / "clock.json").touch()
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    (tmp_path / ".clock.link.agevi-tmp").symlink_to(tmp_path / ".clock.mine")
     save(tmp_path / "clock", 1)
-    assert path.exists() == left
-
-
-def test_temporary_directory_swept_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
-    lock = _format_replace._lock
-    made = []
-
-    def swept(path, *, wait):
-        made.append(path)
-        out = lock(path, wait=wait)
-        if len(made) == 1:
-            path.rmdir()
-        return out
-
-    monkeypatch.setattr(_format_replace, "_lock", swept)
-    save(tmp_path / "clock", 1)
-    assert number_in(tmp_path / "clock") == 1
-    assert len(made) == 2
+    assert names(tmp_path) == sorted([*keep, *[".clock.0123.agevi-tmp"] * left, ".clock.link.agevi-tmp", "clock"])
+    assert names(tmp_path / ".clock.mine" / "new") == ["clock.json"]
 
 
 def test_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -222,13 +189,13 @@ def test_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_bundle_replaced_while_it_is_read(tmp_path, monkeypatch):
     save(tmp_path / "clock", 1)
-    read = _format.read
+    read = _files.read
 
     def late(path, *args):
         if path.name == "weights.safetensors":  # clock.json was read from the old bundle
-            monkeypatch.setattr(_format, "read", read)
+            monkeypatch.setattr(_files, "read", read)
             save(tmp_path / "clock", 2, overwrite=True)
         return read(path, *args)
 
-    monkeypatch.setattr(_format, "read", late)
+    monkeypatch.setattr(_files, "read", late)
     assert number_in(tmp_path / "clock") == 2

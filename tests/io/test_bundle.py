@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from agevi.io import _format
+from agevi.io import _bundle, _files
 from tests.io.bundles import every_file, names, number_in, save
 
 META = {"class": "PoissonVAE", "genes": ["CD3E", "LEF1"], "arguments": {"n_hidden": [20, 20], "age": 61.25, "x": None}}
@@ -22,8 +22,8 @@ CARD = "# A clock\n\nFür Menschen.\n"
 
 
 def test_round_trip(tmp_path):
-    _format.write_bundle(tmp_path / "clock", META, TENSORS, CARD)
-    bundle = _format.read_bundle(tmp_path / "clock")
+    _bundle.write_bundle(tmp_path / "clock", META, TENSORS, CARD)
+    bundle = _bundle.read_bundle(tmp_path / "clock")
     assert bundle.meta == META
     assert bundle.card == CARD
     assert bundle.path == (tmp_path / "clock").resolve()
@@ -54,8 +54,8 @@ def test_round_trip(tmp_path):
     ],
 )
 def test_tensors_come_back_bit_for_bit(tmp_path, tensor):
-    _format.write_bundle(tmp_path / "clock", {}, {"before": torch.zeros(1), "t": tensor, "after": torch.zeros(1)}, "")
-    back = _format.read_bundle(tmp_path / "clock").tensors["t"]
+    _bundle.write_bundle(tmp_path / "clock", {}, {"before": torch.zeros(1), "t": tensor, "after": torch.zeros(1)}, "")
+    back = _bundle.read_bundle(tmp_path / "clock").tensors["t"]
     assert back.dtype == tensor.dtype
     assert back.shape == tensor.shape
     assert back.is_contiguous()
@@ -65,16 +65,16 @@ def test_tensors_come_back_bit_for_bit(tmp_path, tensor):
 
 def test_tensors_that_share_memory_come_back_apart(tmp_path):
     tied = torch.zeros(4)
-    _format.write_bundle(tmp_path / "clock", {}, {"a": tied, "b": tied, "part": tied[1:3]}, "")
-    back = _format.read_bundle(tmp_path / "clock").tensors
+    _bundle.write_bundle(tmp_path / "clock", {}, {"a": tied, "b": tied, "part": tied[1:3]}, "")
+    back = _bundle.read_bundle(tmp_path / "clock").tensors
     back["a"] += 1
     assert back["b"].sum() == 0
     assert back["part"].shape == (2,)
 
 
 def test_no_tensors_and_no_meta(tmp_path):
-    _format.write_bundle(tmp_path / "clock", {}, OrderedDict(), "")
-    bundle = _format.read_bundle(tmp_path / "clock")
+    _bundle.write_bundle(tmp_path / "clock", {}, OrderedDict(), "")
+    bundle = _bundle.read_bundle(tmp_path / "clock")
     assert (bundle.meta, bundle.tensors, bundle.card) == ({}, {}, "")
 
 
@@ -85,9 +85,9 @@ def test_header_whose_length_reads_like_a_pickle(tmp_path, length):
         return safetensors.torch.save({"x" * n: torch.zeros(1)})[:8]
 
     n = next(n for n in range(length - 80, length) if begin(n) == length.to_bytes(8, "little"))
-    _format.write_bundle(tmp_path / "clock", {}, {"x" * n: torch.zeros(1)}, "")
+    _bundle.write_bundle(tmp_path / "clock", {}, {"x" * n: torch.zeros(1)}, "")
     assert (tmp_path / "clock" / "weights.safetensors").read_bytes()[0] == 0x80
-    assert list(_format.read_bundle(tmp_path / "clock").tensors) == ["x" * n]
+    assert list(_bundle.read_bundle(tmp_path / "clock").tensors) == ["x" * n]
 
 
 @pytest.mark.parametrize(
@@ -105,20 +105,20 @@ def test_header_whose_length_reads_like_a_pickle(tmp_path, length):
     ],
 )
 def test_values_become_plain(tmp_path, value, expected):
-    _format.write_bundle(tmp_path / "clock", {"value": value}, {}, "")
-    back = _format.read_bundle(tmp_path / "clock").meta["value"]
+    _bundle.write_bundle(tmp_path / "clock", {"value": value}, {}, "")
+    back = _bundle.read_bundle(tmp_path / "clock").meta["value"]
     assert back == expected
     assert type(back) is type(expected)
 
 
 def test_equal_input_gives_equal_bytes(tmp_path):
     for name in ("a", "b"):
-        _format.write_bundle(tmp_path / name, META, {k: t.clone() for k, t in TENSORS.items()}, CARD)
+        _bundle.write_bundle(tmp_path / name, META, {k: t.clone() for k, t in TENSORS.items()}, CARD)
     assert every_file(tmp_path / "a") == every_file(tmp_path / "b")
 
 
 def test_clock_json_is_what_the_format_says(tmp_path):
-    _format.write_bundle(tmp_path / "clock", META, TENSORS, CARD)
+    _bundle.write_bundle(tmp_path / "clock", META, TENSORS, CARD)
     files = every_file(tmp_path / "clock")
     text = files.pop("clock.json").decode()
     document = json.loads(text)
@@ -137,10 +137,10 @@ def test_clock_json_is_what_the_format_says(tmp_path):
 
 
 def test_reformatted_json_is_the_same_clock(tmp_path):
-    _format.write_bundle(tmp_path / "clock", META, TENSORS, CARD)
+    _bundle.write_bundle(tmp_path / "clock", META, TENSORS, CARD)
     path = tmp_path / "clock" / "clock.json"
     path.write_bytes(json.dumps(json.loads(path.read_text("utf-8")), indent=4).replace("\n", "\r\n").encode())
-    assert _format.read_bundle(tmp_path / "clock").meta == META
+    assert _bundle.read_bundle(tmp_path / "clock").meta == META
 
 
 # paths
@@ -178,12 +178,12 @@ def test_a_link_to_the_directory_is_followed(tmp_path):
 @pytest.mark.parametrize("path", [b"clock", 3, None], ids=repr)
 def test_path_of_another_type(path):
     with pytest.raises(TypeError, match=r"path is a (bytes|int|NoneType); pass the bundle's directory as str"):
-        _format.read_bundle(path)
+        _bundle.read_bundle(path)
 
 
 def test_root_of_the_file_system():
-    with pytest.raises(_format.BundleError, match="is the root of the file system"):
-        _format.write_bundle("/", {}, {}, "", overwrite=True)
+    with pytest.raises(_files.BundleError, match="is the root of the file system"):
+        _bundle.write_bundle("/", {}, {}, "", overwrite=True)
 
 
 # what is not written
@@ -211,7 +211,7 @@ def test_root_of_the_file_system():
 )
 def test_meta_that_is_not_stored(tmp_path, meta, error, message):
     with pytest.raises(error, match=message):
-        _format.write_bundle(tmp_path / "clock", meta, {}, "")
+        _bundle.write_bundle(tmp_path / "clock", meta, {}, "")
     assert names(tmp_path) == []
 
 
@@ -219,7 +219,7 @@ def test_meta_that_holds_itself(tmp_path):
     meta: dict = {}
     meta["me"] = meta
     with pytest.raises(ValueError, match="is nested more than 32 deep"):
-        _format.write_bundle(tmp_path / "clock", meta, {}, "")
+        _bundle.write_bundle(tmp_path / "clock", meta, {}, "")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_meta_that_holds_itself(tmp_path):
 )
 def test_tensors_that_are_not_stored(tmp_path, tensors, error, message):
     with pytest.raises(error, match=message):
-        _format.write_bundle(tmp_path / "clock", {}, tensors, "")
+        _bundle.write_bundle(tmp_path / "clock", {}, tensors, "")
     assert names(tmp_path) == []
 
 
@@ -251,22 +251,22 @@ def test_tensors_that_are_not_stored(tmp_path, tensors, error, message):
     [
         pytest.param(b"# card", TypeError, "^card is a bytes; pass the text of README.md as str", id="bytes"),
         pytest.param("\ud800", ValueError, "^card is text with a lone surrogate", id="surrogate"),
-        pytest.param("cos\nsystem\n(", _format.BundleError, "README.md is a pickle", id="like a pickle"),
+        pytest.param("cos\nsystem\n(", _files.BundleError, "README.md is a pickle", id="like a pickle"),
     ],
 )
 def test_cards_that_are_not_stored(tmp_path, card, error, message):
     with pytest.raises(error, match=message):
-        _format.write_bundle(tmp_path / "clock", {}, {}, card)
+        _bundle.write_bundle(tmp_path / "clock", {}, {}, card)
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("error", "kinds"),
     [
-        (_format.BundleError, (ValueError,)),
-        (_format.BundleVersionError, (_format.BundleError,)),
-        (_format.BundleMissingError, (_format.BundleError, FileNotFoundError)),
-        (_format.BundleExistsError, (_format.BundleError, FileExistsError)),
+        (_files.BundleError, (ValueError,)),
+        (_files.BundleVersionError, (_files.BundleError,)),
+        (_files.BundleMissingError, (_files.BundleError, FileNotFoundError)),
+        (_files.BundleExistsError, (_files.BundleError, FileExistsError)),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
