@@ -164,6 +164,7 @@ def _pairs(table: pd.DataFrame, columns: tuple[str, str, str], region: str | Seq
                 f"{_checks.listed(sorted(set(out['region']) - {''}))}."
             )
         out = out[out["region"].isin(wanted)]
+    # Manifests name a gene once for each of its transcripts, which must not weigh a probe more.
     named = (out["gene"] != "") & (out["probe"] != "")
     return out.loc[named, ["probe", "gene"]].drop_duplicates()
 

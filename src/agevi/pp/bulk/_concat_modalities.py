@@ -235,6 +235,7 @@ def _joined_obs(
 def _joined_column(parts: list[pd.Series]) -> pd.Series:
     """Numbers where all data sets have numbers, else text as categories."""
     kinds = [pd.api.types.is_numeric_dtype(p) and not pd.api.types.is_bool_dtype(p) for p in parts]
+    # Nullable integers without a missing value are plain ones, which every file format holds.
     if all(pd.api.types.is_integer_dtype(p) and p.notna().all() for p in parts):
         return pd.Series(np.concatenate([p.to_numpy() for p in parts]).astype(np.int64))
     if all(kinds):
@@ -264,6 +265,7 @@ def _union(
         feature[position[k]] = adata.var_names.astype(str)
     order = list(dict.fromkeys(kinds.values()))
     has = np.stack([measured[:, [kinds[k] == kind for k in sets]].any(1) for kind in order], axis=1)
+    # Of hundreds of thousands of features few patterns differ, so that text is joined once for each pattern.
     patterns, code = np.unique(has, axis=0, return_inverse=True)
     joined = np.array([";".join(np.array(order)[row]) for row in patterns], dtype=object)[code.ravel()]
     var = pd.DataFrame({"feature": feature, "modality": pd.Categorical(joined)}, index=union)

@@ -118,6 +118,7 @@ def check_identifiable(batch: np.ndarray, parts: dict[str, np.ndarray], batch_ke
     design = np.eye(batch.max() + 1)[batch]
     for key, columns in parts.items():
         spread = columns.std(0)
+        # The tolerance of the rank is relative to the largest column, so units must not decide it.
         scaled = columns / np.where(spread > 0, spread, 1)
         design = np.hstack([design, scaled])
         rank = np.linalg.matrix_rank(design)

@@ -248,6 +248,7 @@ class BulkNormalizer:
         shapes = {"quantiles": (n_genes,), "combat.mean": (n_genes,), "combat.effects": (n_columns, n_genes)}
         shapes |= dict.fromkeys(("combat.shift", "combat.weight"), (n_batches, n_genes))
         wanted = [name for name in shapes if (meta["init"]["quantile"] if name == "quantiles" else n_batches)]
+        # Checksums find damage only; whoever rewrites both files can still leave arrays that do not fit.
         if {name: a.shape for name, a in arrays.items()} != {name: shapes[name] for name in wanted}:
             raise _bundle.BundleError(
                 f"{bundle.path} holds arrays that do not fit its features and batches; save it again."

@@ -41,6 +41,7 @@ def value_range(x: Any, place: str) -> tuple[float, float]:
         low, high = np.fmin(low, block_low), np.fmax(high, block_high)
     if not np.isfinite(low):
         raise ValueError(f"{place} holds no values: all are missing; check how the data were read.")
+    # The zeros of a sparse matrix are values too, and are not among those that it stores.
     return (min(low, 0.0), max(high, 0.0)) if sp.issparse(x) else (float(low), float(high))
 
 
@@ -61,6 +62,7 @@ def betas(x: Any, place: str, *, advice: str) -> None:
 def m_values(x: Any, place: str, *, advice: str) -> None:
     """Refuse values that cannot be M values, or that all are betas; ``advice`` is for betas."""
     low, high = value_range(x, place)
+    # M values of real data are negative somewhere, while betas that pass for M values would become 0.5 to 0.67.
     if low >= 0 and high <= 1:
         raise ValueError(f"{place} lies within [0, 1] (lowest {low:g}, highest {high:g}), as betas do; {advice}.")
     if max(-low, high) >= _WIDEST:

@@ -56,6 +56,7 @@ def read_gmt(path: Path) -> dict[str, list[str]]:
     if not path.is_file():
         raise FileNotFoundError(f"sets={str(path)!r} is not a file; {_ACCEPTED}.")
     out: dict[str, list[str]] = {}
+    # str.splitlines would also cut at form feeds and other separators that descriptions hold.
     for number, line in enumerate(re.split(r"\r\n|\r|\n", _text_of(path)), start=1):
         if not line.strip():
             continue
@@ -132,6 +133,7 @@ def _from_frame(table: pd.DataFrame) -> pd.DataFrame:
     out["weight"] = weight
     if not np.isfinite(out["weight"]).all():
         raise ValueError("sets has weights that are not numeric; correct them, or drop the column 'weight'.")
+    # A weight of 0 means that the gene is not a member.
     return out[out["weight"] != 0].drop_duplicates(["source", "target"], ignore_index=True)
 
 

@@ -207,6 +207,7 @@ def _common_ranks(tables: dict[str, pd.DataFrame], n_shared: int) -> pd.DataFram
             f"n_shared={n_shared}, but the tables have {len(genes):,} genes in common ({sizes}); pass a smaller "
             "n_shared, or attributions of clocks that were trained on the same genes."
         )
+    # Each table keeps its own order of ties; one common order would make diseases share genes by chance.
     shared = {name: table.loc[table.index.isin(genes), "attribution"] for name, table in tables.items()}
     out = pd.DataFrame({name: _ranks(values) for name, values in shared.items()}, index=genes.sort_values())
     few = out.max().fillna(0).astype(int)
@@ -262,7 +263,7 @@ def _shared(common: pd.DataFrame, lists: dict[str, set[str]], counts: pd.Series)
 
 def at_least(probability: Sequence[float]) -> np.ndarray:
     """Chance that k or more of independent events happen, for k from 0 (Poisson-binomial), (n_events + 1,)."""
-    exactly = np.ones(1)
+    exactly = np.ones(1)  # of no event, none happens
     for q in probability:
         exactly = np.append(exactly, 0.0) * (1 - q) + np.append(0.0, exactly) * q
     tails: np.ndarray = np.cumsum(exactly[::-1])[::-1].clip(0, 1)
@@ -308,6 +309,7 @@ def _enrichment(tables: dict[str, pd.DataFrame], sets: Any, n_top: int) -> pd.Da
         return pd.DataFrame(columns=ORA_COLUMNS)
     found = []
     for name, table in tables.items():
+        # enrich reads an AnnData; one per disease gives each the background of its own druggable genes.
         adata = AnnData(np.zeros((1, len(table)), dtype=np.float32), var=pd.DataFrame(index=table.index))
         keys = _keys.Keys()
         adata.varm[keys.attribution()] = table["attribution"].to_numpy()[:, None]

@@ -55,6 +55,7 @@ def rankings(
     slot = keys.table("attribution_signed" if signed else "attribution")
     values = np.asarray(_checks.slot(adata, slot, "varm", call), dtype=np.float64)
     known = _names.several(_checks.slot(adata, keys.table("attribution"), "uns", call).get("groups", []))
+    # Both slots are written together, but either can be overwritten or subset by hand.
     if values.ndim != 2 or values.shape[1] != len(known):
         raise ValueError(
             f"adata.varm[{slot!r}] has the shape {values.shape} and adata.uns[{keys.table('attribution')!r}]['groups'] "

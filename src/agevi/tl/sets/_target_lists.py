@@ -153,6 +153,7 @@ def _read(path: Path) -> pd.DataFrame | list[str]:
     if not text.strip():
         return []
     lines, suffixes = text.splitlines(), {suffix.lower() for suffix in path.suffixes}
+    # The first line decides, since a list of genes in a .txt file may hold commas further down.
     separators = list(dict.fromkeys(["\t" if ".tsv" in suffixes else ",", "\t", ";", ","]))
     with_genes = [s for s in separators if {c.strip(" \"'").lower() for c in lines[0].split(s)} & set(GENE_COLUMNS)]
     if with_genes or suffixes & {".csv", ".tsv"}:
