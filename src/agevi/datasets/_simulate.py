@@ -175,7 +175,7 @@ def simulate_cohort(  # noqa: PLR0913
     >>> float((adata.obs["biological_age"] - adata.obs["age"])[cases].mean())
     8.0
     """
-    given = locals()  # the arguments, before any other name is bound
+    given = dict(locals())  # the arguments, before any other name is bound; a copy, which a debugger leaves alone
     if n_age_genes is None:
         given["n_age_genes"] = _checks.count(n_genes, "n_genes", low=2) // 5
     settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
