@@ -158,10 +158,10 @@ def simulate_cohort(  # noqa: PLR0913
     Notes
     -----
     With biological age :math:`a`, reference age :math:`r`, and :math:`a_0` the lowest age of ``age_range``, an effect
-    :math:`\beta` adds :math:`\beta (a - r) / 20` (linear, and ``"cell_type"`` in its type) or :math:`\beta (s(a) -
-    s(r))`, :math:`s(a) = (1 - e^{-(a - a_0) / 20}) / (1 - e^{-1})` (saturating) to the log mean, times the rate of the
-    cell's type. A count is drawn in two steps: one uniform number decides whether it is zero, and only the others get a
-    value, so that time and memory follow the number of nonzero counts.
+    :math:`\beta` adds :math:`\beta (a - r) / 20` (linear, and ``"cell_type"`` in its type) or
+    :math:`\beta (s(a) - s(r))`, :math:`s(a) = (1 - e^{-(a - a_0) / 20}) / (1 - e^{-1})` (saturating) to the log mean,
+    times the rate of the cell's type. A count is drawn in two steps: one uniform number decides whether it is zero, and
+    only the others get a value, so that time and memory follow the number of nonzero counts.
 
     Examples
     --------
