@@ -26,8 +26,10 @@ EXCEPTIONS: tuple[str, ...] = ()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [path for path in PAGES if "developer" not in path.parts and "_build" not in path.parts]  # lists the terms
 SOURCES = sorted((ROOT / "src/agevi").rglob("*.py"))
-ROOMS = ("pp", "datasets", "tl/sets", "tl/trends")
-"""Where sentences are checked; a room is added when its sentences are clean."""
+PENDING = ("_settings.py", "io/", "metrics/", "model/base/", "model/linear/", "model/presets.py", "model/transfer/")
+PENDING += ("model/transformer/", "model/vae/", "nn/", "pl/", "tl/curves/", "tl/disease/", "tl/genes/", "tl/intervals/")
+PENDING += ("tl/predict/", "tl/tuning/", "tl/validate/")
+"""Rooms whose sentences are still to be written anew; take a room out when it passes."""
 
 
 def found(path: Path, pattern: str) -> list[str]:
@@ -57,7 +59,7 @@ def test_terms_of_the_field_are_used(pattern: str, plain: str) -> None:
     ],
 )
 def test_sentences_read_as_written_in_english(pattern: str, plain: str) -> None:
-    sources = [path for path in SOURCES if path.relative_to(ROOT / "src/agevi").as_posix().startswith(ROOMS)]
+    sources = [path for path in SOURCES if not path.relative_to(ROOT / "src/agevi").as_posix().startswith(PENDING)]
     lines = [line for path in (*PAGES, *sources) for line in found(path, pattern)]
     assert not lines, f"write {plain!r} in " + "\n".join(lines)
 
