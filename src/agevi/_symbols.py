@@ -42,7 +42,8 @@ def column(adata: AnnData, gene_symbols: str) -> pd.Series:
         columns = [str(name) for name in adata.var]
         there = f"Available: {_checks.listed(columns)}." if columns else "adata.var has no columns."
         raise KeyError(
-            f"gene_symbols={gene_symbols!r} is not a column of adata.var{_checks.closest(gene_symbols, columns)}. {there}"
+            f"gene_symbols={gene_symbols!r} is not a column of adata.var{_checks.closest(gene_symbols, columns)}. "
+            f"{there}"
         )
     return adata.var[gene_symbols]
 
@@ -85,10 +86,11 @@ def kind_of_name(name: str) -> str:
 
 
 def mismatch(wanted: pd.Index, names: pd.Index, wants: str, has: str, *, least: float = 0.0) -> tuple[str, str]:
-    """Why ``wanted`` are not among ``names``: ``"modality"``, ``"kind"``, ``"version"``, ``"case"`` or ``""``, and a message's words.
+    """Why ``wanted`` are not among ``names``, as a word and as the middle of a message.
 
-    ``wants`` ("the clock uses") and ``has`` ("the data use") start the two halves of these words. One spelling must bring
-    the share ``least`` of ``wanted`` together, and more than twice as many as there are now.
+    The word is ``"modality"``, ``"kind"``, ``"version"``, ``"case"`` or ``""``. ``wants`` ("the clock uses") and
+    ``has`` ("the data use") start the two halves of the message. One spelling must bring together the share ``least``
+    of ``wanted``, and more than twice as many as are found now.
     """
     if not len(wanted):
         return "", ""

@@ -1,4 +1,4 @@
-"""Values of cells by the unit (subject or sample) that the cells belong to, and where the cells of one unit disagree."""
+"""Values of cells by the unit (subject or sample) that they belong to, and where the cells of a unit disagree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 
 class PerUnit:
-    """The one value of every unit; ``several`` and ``part`` name units whose cells have two values, or a value in part."""
+    """The one value of every unit; cells of the units ``several`` differ, only some of those in ``part`` have one."""
 
     def __init__(self, values: Any, unit: pd.Series) -> None:
         self._values, self._unit = pd.Series(values), unit.to_numpy()

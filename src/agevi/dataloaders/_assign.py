@@ -17,30 +17,12 @@ MAX_MATCHED = 1500
 
 
 def subject_ages(age_by_sample: pd.Series, subject_of: pd.Series) -> pd.Series:
-    """Mean age of every subject's labelled samples, indexed by subject in the order of their names.
-
-    Parameters
-    ----------
-    age_by_sample
-        Age of every sample, indexed by sample, NaN where unlabelled.
-    subject_of
-        Subject of every sample, indexed by sample.
-    """
+    """Mean age of every subject's labelled samples, (n_subjects,), from ages and subjects indexed by sample."""
     return age_by_sample.groupby(subject_of.loc[age_by_sample.index].to_numpy(), sort=True).mean()
 
 
 def subject_strata(adata: AnnData, columns: Sequence[str], subject: pd.Series) -> pd.Series | None:
-    """Stratum of every subject, indexed by subject: its most common value in each column, joined; None without columns.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    columns
-        Columns of ``adata.obs``, as the argument ``stratify_by`` names them.
-    subject
-        Subject of every cell.
-    """
+    """Stratum of every subject: its most common value in each column, joined; None without columns."""
     if not columns:
         return None
     parts = [_most_common(_checks.column(adata, key, "stratify_by"), subject, key) for key in columns]
@@ -58,23 +40,7 @@ def _most_common(values: pd.Series, subject: pd.Series, key: str) -> pd.Series:
 
 
 def role_counts(n_labelled: int, test_size: float, validation_size: float) -> tuple[int, int]:
-    """Numbers of test and validation subjects out of ``n_labelled``.
-
-    Parameters
-    ----------
-    n_labelled
-        Subjects that have an age.
-    test_size, validation_size
-        A float is a share of the labelled subjects (rounded half up, at least one subject when above 0), an
-        integer their number.
-
-    Raises
-    ------
-    TypeError
-        A size is not a number.
-    ValueError
-        A size is out of range, or no subject would be left to train on.
-    """
+    """Numbers of test and validation subjects, from shares of the labelled ones (rounded half up, at least 1)."""
     n_test = _count(n_labelled, test_size, "test_size")
     n_validation = _count(n_labelled, validation_size, "validation_size")
     if n_test + n_validation >= n_labelled:
@@ -107,28 +73,13 @@ def assign_roles(
     n_validation: int,
     rng: int | np.random.Generator | None = 0,
 ) -> np.ndarray:
-    """Role of every subject: exactly ``n_test`` test and ``n_validation`` validation subjects, the rest train.
+    """Role of every subject, (n_subjects,): exactly ``n_test`` and ``n_validation`` are held out, the rest train.
 
     Labelled subjects in the order of age are cut into as many blocks as subjects are held out, and each block gives
     one, so that held-out ages span the range of all ages at any cohort size; the held-out subjects are divided into
     test and validation in the same way. Numbers per stratum are the proportional ones, rounded up or down at random.
-    Unlabelled subjects train.
-
-    Parameters
-    ----------
-    age
-        Age of every subject, (n_subjects,), NaN where unlabelled. Pass subjects in the order of their names, so that
-        the result does not depend on the order of cells.
-    strata
-        Label of every subject's stratum, (n_subjects,), or None.
-    n_test, n_validation
-        Numbers of subjects to hold out, from :func:`role_counts`.
-    rng
-        Seed or generator.
-
-    Returns
-    -------
-    Roles of :data:`agevi._keys.SPLIT_ROLES`, (n_subjects,), dtype object.
+    Unlabelled subjects (NaN) train. Pass subjects in the order of their names, so that the result does not depend on
+    the order of cells.
     """
     rng = np.random.default_rng(rng)
     age = np.asarray(age, dtype=np.float64)
@@ -151,19 +102,7 @@ def assign_roles(
 
 
 def _spread(order: np.ndarray, codes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """``k`` members of ``order``, one from each of ``k`` consecutive blocks, in proportion to the strata.
-
-    Parameters
-    ----------
-    order
-        Subjects in the order of age, (n,).
-    codes
-        Stratum of every subject, as integers.
-    k
-        Number to pick, at most n.
-    rng
-        Generator.
-    """
+    """``k`` of the subjects in ``order`` of age, one from each of ``k`` consecutive blocks, in proportion to strata."""
     if k == 0:
         return order[:0]
     edges = np.floor(np.arange(k + 1) * (len(order) / k) + rng.random()).astype(np.int64)

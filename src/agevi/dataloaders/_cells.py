@@ -62,17 +62,10 @@ def processes() -> tuple[int, int]:
 
 
 class CellDataset(Dataset[Batch]):
-    """Batches of cells by their positions, taken from the arrays of the registered AnnData without a copy of them.
+    """Batches of cells by position, taken from the arrays of the registered AnnData without copying these.
 
     A CSR matrix in memory gives CSR tensors. Other matrices are read row by row into dense tensors, which is slower
     and is logged.
-
-    Parameters
-    ----------
-    manager
-        Manager of the registered AnnData.
-    indices
-        Cells that positions count through; default all.
     """
 
     def __init__(self, manager: AnnDataManager, indices: np.ndarray | None = None) -> None:
@@ -122,7 +115,7 @@ def cell_loader(
     shared: bool = False,
     **kwargs: Any,
 ) -> DataLoader[Any]:
-    """Batches of nearly equal size of the cells ``indices``, none above ``batch_size``; see :class:`EvenBatchSampler`."""
+    """Batches of the cells ``indices``, nearly equal in size, none above ``batch_size``: :class:`EvenBatchSampler`."""
     cells = CellDataset(manager, indices)
     sampler = EvenBatchSampler(len(cells), batch_size, shuffle=shuffle, shared=shared)
     if not shuffle and not shared:  # torch's loader draws a seed for workers, which must not come from the global state

@@ -71,17 +71,9 @@ class UnitField(NumericalObsField):
 
 
 def coded(adata: AnnData, column: str, known: Sequence[Any] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Code of every cell's name in a column, -1 where it is unknown, and the names in the order of their codes.
+    """Code of every cell's name in a column, (n_cells,), -1 where unknown, and the names in the order of their codes.
 
-    Parameters
-    ----------
-    adata
-        The data.
-    column
-        Column of ``adata.obs``.
-    known
-        What is known, in the order of its codes, as another clock or an earlier version has it; None for the names of the
-        column in the order of letters, which is the same for numbers and for text.
+    Without ``known`` names, those of the column are in alphabetical order, which is the same for numbers and for text.
     """
     text = _names.names(adata.obs[column], f"adata.obs[{column!r}]")
     names = sorted(set(text)) if known is None else _names.names(np.asarray(known, dtype=object), f"known {column!r}")
@@ -101,8 +93,9 @@ def unknown_values(column: str, found: Iterable[str], known: Iterable[str]) -> s
     """The message for values that a clock never saw."""
     new, known = _names.in_order(found), list(known)
     return (
-        f"adata.obs[{column!r}] holds {_checks.listed(new)}, which the clock never saw; it knows {_checks.listed(known)}"
-        f"{_names.difference(new, known)}. Map the column to known values, or train with these cells."
+        f"adata.obs[{column!r}] holds {_checks.listed(new)}, which the clock never saw; it knows "
+        f"{_checks.listed(known)}{_names.difference(new, known)}. Map the column to known values, or train with these "
+        "cells."
     )
 
 

@@ -24,21 +24,8 @@ def assign_folds(
     Subjects in the order of age are cut into blocks of ``n_folds``, and each block gives one to every fold, so that all
     folds span the range of all ages. Within a block, a subject goes to the fold that has the fewest of its stratum.
     Subjects with an age that may train are dealt out first, then those that may not, then those without an age, each
-    kind on its own, so that every fold holds out its share of each.
-
-    Parameters
-    ----------
-    age
-        Age of every subject, (n_subjects,), NaN where unlabelled. Pass subjects in the order of their names, so that
-        the result does not depend on the order of cells.
-    trains
-        Whether a subject may train at all, (n_subjects,).
-    strata
-        Label of every subject's stratum, (n_subjects,), or None.
-    n_folds
-        Number of folds.
-    rng
-        Seed or generator.
+    kind on its own, so that every fold holds out its share of each. Pass subjects in the order of their names, so that
+    the result does not depend on the order of cells.
     """
     rng = np.random.default_rng(rng)
     codes = np.zeros(len(age), dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]

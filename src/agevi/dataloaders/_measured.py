@@ -49,8 +49,9 @@ def feature_sets(adata: AnnData) -> FeatureSets:
     masks = np.asarray(adata.varm[_keys.MEASURED])
     if masks.dtype != bool or masks.shape != (adata.n_vars, len(names)):
         raise ValueError(
-            f"adata.varm[{_keys.MEASURED!r}] is {masks.dtype} of shape {masks.shape}; the mask is bool, one row per feature "
-            f"({adata.n_vars:,}) and one column per feature set ({_checks.listed(names)}). Make it with {_MAKER}."
+            f"adata.varm[{_keys.MEASURED!r}] is {masks.dtype} of shape {masks.shape}; the mask is bool, one row per "
+            f"feature ({adata.n_vars:,}) and one column per feature set ({_checks.listed(names)}). Make it with "
+            f"{_MAKER}."
         )
     values = _checks.labels(adata, key, f"adata.uns[{_keys.MEASURED!r}]['key']")
     codes = pd.Index(names).get_indexer(pd.Index(values))
@@ -68,8 +69,8 @@ def _described(adata: AnnData) -> tuple[list[str], str]:
     entry: Any = adata.uns.get(_keys.MEASURED)
     if not hasattr(entry, "keys") or "sets" not in entry:
         raise KeyError(
-            f"adata.varm has {_keys.MEASURED!r}, and adata.uns[{_keys.MEASURED!r}]['sets'] with the names of its columns "
-            f"is absent; make both with {_MAKER}, or delete the mask where everything was measured."
+            f"adata.varm has {_keys.MEASURED!r}, and adata.uns[{_keys.MEASURED!r}]['sets'] with the names of its "
+            f"columns is absent; make both with {_MAKER}, or delete the mask where everything was measured."
         )
     return _names.several(np.atleast_1d(entry["sets"])), str(entry.get("key", _keys.FEATURE_SET))
 
@@ -93,7 +94,7 @@ def write_sets(adata: AnnData, sets: FeatureSets) -> None:
 
 
 def copy_sets(adata: AnnData, out: AnnData, chosen: Any = slice(None)) -> None:
-    """Give ``out``, which has the ``chosen`` features and the same rows, the mask of ``adata`` and the set of every row."""
+    """Give ``out``, which has the ``chosen`` features and the same rows, the mask of ``adata`` and every row's set."""
     if not has_sets(adata):
         return
     out.varm[_keys.MEASURED] = np.array(adata.varm[_keys.MEASURED][chosen])
@@ -113,19 +114,7 @@ def aligned(sets: FeatureSets, match: GeneMatch) -> FeatureSets:
 
 
 def match_sets(genes: np.ndarray, known: FeatureSets, adata: AnnData, *, min_coverage: float) -> GeneMatch:
-    """Find a clock's genes in ``adata``; every feature set with rows must cover one of the clock's.
-
-    Parameters
-    ----------
-    genes
-        The clock's genes.
-    known
-        The clock's feature sets, over its genes.
-    adata
-        The data.
-    min_coverage
-        Share of the features of one of the clock's sets that a set of the data must have.
-    """
+    """Find a clock's genes in ``adata``; each feature set with rows must cover ``min_coverage`` of one clock's set."""
     own = feature_sets(adata)
     if len(known.names) == 1 and len(own.names) == 1 and own.masks.all():
         return match_genes(genes, adata.var_names, min_coverage=min_coverage)
@@ -140,8 +129,9 @@ def match_sets(genes: np.ndarray, known: FeatureSets, adata: AnnData, *, min_cov
         absent = genes[known.masks[nearest] & ~found.masks[found.used[worst]]]
         whose = f"feature set {own.names[found.used[worst]]!r} of adata" if len(own.names) > 1 else "adata"
         raise ValueError(
-            f"{whose} has {best[worst]:.0%} of the {size[nearest]:,} features of {known.names[nearest]!r}, the nearest of "
-            f"the clock's feature sets ({_checks.listed(known.names)}); absent are e.g. {_checks.listed(absent, 2)}, and adata "
-            f"has {_checks.listed(adata.var_names, 2)}. A clock needs {min_coverage:.0%} of one of its sets."
+            f"{whose} has {best[worst]:.0%} of the {size[nearest]:,} features of {known.names[nearest]!r}, the "
+            f"nearest of the clock's feature sets ({_checks.listed(known.names)}); absent are e.g. "
+            f"{_checks.listed(absent, 2)}, and adata has {_checks.listed(adata.var_names, 2)}. A clock needs "
+            f"{min_coverage:.0%} of one of its sets."
         )
     return GeneMatch(match.columns, match.identical, covered=float(best[worst]))

@@ -18,17 +18,7 @@ _LOOKED_AT = 500  # rows
 
 
 def warn_of_cells(subject: pd.Series, x: Any, subject_key: str) -> None:
-    """Say where nearly every row is a subject of its own though rows look like single cells: many, shallow and sparse.
-
-    Parameters
-    ----------
-    subject
-        Subject of every row.
-    x
-        Raw counts, (n_rows, n_genes).
-    subject_key
-        Column of the subjects, for the message.
-    """
+    """Warn where nearly every row is its own subject though rows look like single cells: many, shallow and sparse."""
     n = len(subject)
     if n < MIN_ROWS or subject.nunique() < 0.95 * n:
         return
@@ -36,9 +26,9 @@ def warn_of_cells(subject: pd.Series, x: Any, subject_key: str) -> None:
     if np.median(rows.sum(axis=1)) > MAX_DEPTH or np.median((rows == 0).mean(axis=1)) < MIN_ZEROS:
         return
     warnings.warn(
-        f"nearly every row is a subject of its own in adata.obs[{subject_key!r}], and rows look like single cells; if that "
-        "column holds barcodes, cells of one person are on both sides of every split and errors look too small. Pass the "
-        "column with the donors or animals as subject_key.",
+        f"nearly every row is a subject of its own in adata.obs[{subject_key!r}], and rows look like single cells; if "
+        "that column holds barcodes, cells of one person are on both sides of every split and errors look too small. "
+        "Pass the column with the donors or animals as subject_key.",
         UserWarning,
         stacklevel=_checks.stack_depth(),
     )

@@ -30,15 +30,7 @@ _COVARIATES = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEY
 
 
 class Rows:
-    """Rows of every registered field, as batches of tensors.
-
-    Parameters
-    ----------
-    manager
-        Manager of the registered AnnData.
-    averaged
-        Whether values of a pseudocell are means of its cells and not their sums.
-    """
+    """Rows of every registered field as batches of tensors; pseudocells are sums of cells, means where ``averaged``."""
 
     def __init__(self, manager: AnnDataManager, *, averaged: bool) -> None:
         self.x, self.averaged = manager.get_from_registry(REGISTRY_KEYS.X_KEY), averaged
@@ -89,15 +81,7 @@ class Rows:
 
 
 class Turns:
-    """Positions in random order, each once before any comes twice.
-
-    Parameters
-    ----------
-    n
-        How many there are.
-    rng
-        Generator.
-    """
+    """Positions up to ``n`` in random order, each once before any comes twice."""
 
     def __init__(self, n: int, rng: np.random.Generator) -> None:
         self.n, self.rng = n, rng
@@ -119,24 +103,9 @@ def draw_cells(cells: np.ndarray, size: float, rng: np.random.Generator) -> np.n
 
 
 class PseudocellLoader:
-    """Steps of training: pseudocells drawn anew each time, beside single cells.
+    """Steps of training: ``n_rows`` pseudocells of samples with an age, drawn anew each time, and ``n_cells`` cells.
 
     Processes that train together (DDP) draw the same and each read their part.
-
-    Parameters
-    ----------
-    rows
-        Source of values.
-    samples
-        Cells of each sample that has an age, positions.
-    cells
-        Training cells, positions; none are drawn when ``n_cells`` is 0.
-    size
-        Cells of a pseudocell, as in :func:`agevi.dataloaders._sums.draw_pseudocells`.
-    n_rows
-        Pseudocells of a step.
-    n_cells
-        Single cells of a step.
     """
 
     def __init__(
@@ -171,22 +140,7 @@ class PseudocellLoader:
 class PseudocellSplitter(pl.LightningDataModule):
     """Loaders of pseudocells and single cells of the training subjects, and of those that validate.
 
-    Parameters
-    ----------
-    adata_manager
-        Manager of the registered AnnData.
-    roles
-        Role of every cell, (n_cells,), of :data:`agevi._keys.SPLIT_ROLES`.
-    units
-        Code of what the cells of a pseudocell have in common, (n_cells,): sample, or sample and group.
-    batch_size
-        Pseudocells of a step.
-    size
-        Cells of a pseudocell.
-    averaged
-        Whether pseudocells are means and not sums.
-    with_cells
-        Whether the model reads single cells too.
+    ``units`` holds the code of what the cells of a pseudocell have in common, (n_cells,): sample, or sample and group.
     """
 
     def __init__(

@@ -95,22 +95,9 @@ def _columns(x: Any, match: GeneMatch) -> Any:
 def query_shell(
     adata: ad.AnnData, match: GeneMatch, genes: np.ndarray, *, layer: str | None, read: str | None, obs: pd.DataFrame
 ) -> ad.AnnData:
-    """An AnnData of the clock's genes that holds no more than a model reads.
+    """An AnnData of the clock's genes that holds no more than a model reads; the user's data are never written to.
 
-    Parameters
-    ----------
-    adata
-        The user's data; never written to.
-    match
-        From :func:`match_genes`.
-    genes
-        The clock's genes.
-    layer
-        Layer that holds the values in the new AnnData, None for X.
-    read
-        Layer that holds them in ``adata``, None for X.
-    obs
-        The columns that the model reads, index as ``adata.obs_names``.
+    Values come from the layer ``read`` of ``adata`` and go to ``layer``, None being X; ``obs`` are the columns to read.
     """
     x = _columns(_checks.matrix(adata, read), match)
     var = pd.DataFrame(index=pd.Index(genes, dtype=object))

@@ -49,21 +49,7 @@ def where(layer: str | None) -> str:
 def check_setup(
     adata: AnnData, setup: dict[str, Any], *, counts: bool, model: str, require_ages: bool = True
 ) -> AnnData:
-    """Every gate of ``setup_anndata``; nothing is written.
-
-    Parameters
-    ----------
-    adata
-        The user's data.
-    setup
-        Arguments of ``setup_anndata`` by name.
-    counts
-        Whether the model is fitted to raw counts.
-    model
-        Class name, for messages.
-    require_ages
-        Whether the ages must be enough to train on.
-    """
+    """Every gate of ``setup_anndata``; nothing is written. ``require_ages``: the ages must be enough to train on."""
     _checks.anndata(adata)
     _checks.in_memory(adata)
     _checks.choice(setup["normalize"], NORMALIZE, "normalize")
@@ -98,24 +84,9 @@ def check_values(
     empty_ok: bool = False,
     source: AnnData | None = None,
 ) -> None:
-    """Refuse values that a clock cannot read.
+    """Refuse values that a clock cannot read; the message names where else in ``source`` there are counts.
 
-    Parameters
-    ----------
-    x
-        The matrix.
-    setup
-        Arguments of ``setup_anndata`` by name.
-    counts
-        Whether the model is fitted to raw counts.
-    model
-        Class name, for messages.
-    new
-        Whether a trained clock is given new data, which may be empty.
-    empty_ok
-        Whether only zeros may pass.
-    source
-        The data that the matrix is from; a message names where else in it counts are.
+    ``counts``: the model is fitted to raw counts. ``new``: a trained clock is given new data, which may be empty.
     """
     place = where(setup["layer"])
     if not counts and setup["normalize"] == "none":
@@ -182,9 +153,9 @@ def _check_horvath(adata: AnnData, setup: dict[str, Any], require_ages: bool) ->
     lowest = float(np.nanmin(_checks.ages(adata, key, min_age=-np.inf, unit=unit)))
     if lowest <= -YEAR[unit]:
         raise ValueError(
-            f"adata.obs[{key!r}] has an age of {lowest:g} {unit}; age_transform='horvath' takes the logarithm of age + 1 year, "
-            f"so ages are above -{YEAR[unit]:g} {unit}, prenatal ones too. Correct it, set it to NaN, or pass "
-            "age_transform='none'."
+            f"adata.obs[{key!r}] has an age of {lowest:g} {unit}; age_transform='horvath' takes the logarithm of age "
+            f"+ 1 year, so ages are above -{YEAR[unit]:g} {unit}, prenatal ones too. Correct it, set it to NaN, or "
+            "pass age_transform='none'."
         )
 
 
@@ -192,8 +163,8 @@ def check_horvath_unit(age_unit: str) -> None:
     """Refuse units of unknown length, since the transform of Horvath changes its form at an age in years."""
     if age_unit not in YEAR:
         raise ValueError(
-            f"the transform 'horvath' changes its form at {ADULT:g} years, and age_unit={age_unit!r} has no known length; pass "
-            f"one of {', '.join(map(repr, YEAR))}, or the transform 'log'."
+            f"the transform 'horvath' changes its form at {ADULT:g} years, and age_unit={age_unit!r} has no known "
+            f"length; pass one of {', '.join(map(repr, YEAR))}, or the transform 'log'."
         )
 
 
@@ -228,8 +199,8 @@ def check_modalities(adata: AnnData, modality_key: str | None, sample: pd.Series
     n_samples = sample.groupby(_checks.labels(adata, modality_key, "modality_key").to_numpy()).nunique()
     if n_samples.min() < MIN_OF_MODALITY:
         raise ValueError(
-            f"modality {n_samples.idxmin()!r} of adata.obs[{modality_key!r}] has {n_samples.min()} sample; a clock learns "
-            f"the scale of a modality from {MIN_OF_MODALITY} or more. Leave it out, or add samples."
+            f"modality {n_samples.idxmin()!r} of adata.obs[{modality_key!r}] has {n_samples.min()} sample; a clock "
+            f"learns the scale of a modality from {MIN_OF_MODALITY} or more. Leave it out, or add samples."
         )
 
 
@@ -259,14 +230,7 @@ def make_manager(
 ) -> AnnDataManager:
     """A manager with the fields of a clock; those whose set-up names modality and tissue read feature sets too.
 
-    Parameters
-    ----------
-    setup
-        Arguments of ``setup_anndata`` by name.
-    setup_method_args
-        The same as scvi-tools keeps them.
-    known
-        Categories by column in the order of their codes, of a clock that was saved.
+    ``known`` are the categories by column, in the order of their codes, of a clock that was saved.
     """
     known = known or {}
     if CATEGORY_KEYS[0] in setup:

@@ -55,8 +55,8 @@ def recall(cls: type, adata: AnnData) -> AnnDataManager:
     if cls not in managers:
         known = f" It is set up for {_checks.listed([c.__name__ for c in managers])}." if managers else ""
         raise ValueError(
-            f"adata is not set up for {cls.__name__}; call {cls.__name__}.setup_anndata(adata, age_key=..., subject_key=...) "
-            f"first.{known} Copies, slices and files that were read again are set up by themselves."
+            f"adata is not set up for {cls.__name__}; call {cls.__name__}.setup_anndata(adata, age_key=..., "
+            f"subject_key=...) first.{known} Copies, slices and files that were read again are set up by themselves."
         )
     manager: AnnDataManager = managers[cls]
     check_unchanged(adata, manager, cls.__name__)
@@ -74,14 +74,14 @@ def check_unchanged(adata: AnnData, manager: AnnDataManager, name: str) -> None:
         )
         if not same:
             raise ValueError(
-                f"adata has other {what} ({len(now):,}, e.g. {_checks.listed(now, 2)}) than when it was set up for {name} "
-                f"({len(then):,}, e.g. {_checks.listed(then, 2)}), or in another order; call {name}.setup_anndata again and "
-                "make the clock anew."
+                f"adata has other {what} ({len(now):,}, e.g. {_checks.listed(now, 2)}) than when it was set up for "
+                f"{name} ({len(then):,}, e.g. {_checks.listed(then, 2)}), or in another order; call "
+                f"{name}.setup_anndata again and make the clock anew."
             )
 
 
 def check_values_kept(adata: AnnData, own: AnnData, layer: str | None, name: str) -> None:
-    """Refuse data whose matrix was replaced after they were set up: they would be predicted, and the old one trained on."""
+    """Refuse data whose matrix was replaced after set-up: one would be predicted, and the other trained on."""
     if (adata.X is None) if layer is None else (layer not in adata.layers):
         return  # dropped, and not replaced
     then = _checks.matrix(own, layer)
@@ -94,8 +94,8 @@ def check_values_kept(adata: AnnData, own: AnnData, layer: str | None, name: str
         differ = now != then[rows]
         if differ.nnz if sp.issparse(differ) else np.any(differ):
             raise ValueError(
-                f"{'adata.X' if layer is None else f'adata.layers[{layer!r}]'} holds other values than when it was set up for "
-                f"{name}; call {name}.setup_anndata again and make the clock anew."
+                f"{'adata.X' if layer is None else f'adata.layers[{layer!r}]'} holds other values than when it was "
+                f"set up for {name}; call {name}.setup_anndata again and make the clock anew."
             )
 
 
@@ -113,14 +113,7 @@ def _of_values(values: Any, obs: pd.DataFrame, var: pd.DataFrame, layer: str | N
 def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
     """The values of some genes with all columns of cells, as a new AnnData; genes stay in the order of the data.
 
-    Parameters
-    ----------
-    adata
-        The user's data.
-    features
-        Names of genes; those that the data lack are left out, with a warning where few are named.
-    layer
-        Layer that holds the values.
+    Names that the data lack are left out, with a warning where few are named.
     """
     _checks.anndata(adata)
     _checks.in_memory(adata)
@@ -140,8 +133,9 @@ def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
         why, said = _symbols.mismatch(names, adata.var_names, "the features are", "the data use")
         said += f", which {_symbols.CUT} cuts off" if why == "version" else ""
         raise ValueError(
-            f"none of the {len(names):,} features{f' (e.g. {_checks.listed(names, 2)})' if len(names) else ''} is among "
-            f"adata.var_names (e.g. {_checks.listed(adata.var_names, 2)}){said}. Pass names as in adata.var_names."
+            f"none of the {len(names):,} features{f' (e.g. {_checks.listed(names, 2)})' if len(names) else ''} is "
+            f"among adata.var_names (e.g. {_checks.listed(adata.var_names, 2)}){said}. Pass names as in "
+            "adata.var_names."
         )
     absent = names[~names.isin(adata.var_names)]
     if len(absent) and len(names) <= _TYPED:

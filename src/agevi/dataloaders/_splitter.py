@@ -16,17 +16,7 @@ from agevi.dataloaders._cells import cell_loader
 
 
 class SubjectSplitter(pl.LightningDataModule):
-    """Loaders of the training and the validation cells.
-
-    Parameters
-    ----------
-    adata_manager
-        Manager of the registered AnnData.
-    roles
-        Role of every cell, (n_cells,), of :data:`agevi._keys.SPLIT_ROLES`.
-    batch_size
-        Largest number of cells in a step.
-    """
+    """Loaders of the training and the validation cells, by the role of every cell, (n_cells,)."""
 
     def __init__(self, adata_manager: AnnDataManager, roles: np.ndarray, *, batch_size: int, **loader_kwargs: Any):
         super().__init__()

@@ -56,17 +56,7 @@ def _log1p_cp10k(values: np.ndarray, library: np.ndarray, indptr: np.ndarray) ->
 
 
 def gene_stats(x: Any, rows: np.ndarray, *, normalize: str) -> GeneStats:
-    """Moments over the cells ``rows`` of ``x`` (n_cells, n_genes), read in blocks of rows.
-
-    Parameters
-    ----------
-    x
-        Values, dense or CSR.
-    rows
-        Positions of the cells.
-    normalize
-        As in :class:`agevi.nn.inputs.GeneInput`.
-    """
+    """Moments over the cells at ``rows`` of ``x``, (n_cells, n_genes), dense or CSR, read in blocks of rows."""
     n, n_genes = max(len(rows), 1), x.shape[1]
     sums = np.zeros((5, n_genes))  # values, squares, normalised values, their squares, non-zeros
     largest, library_square = -np.inf, 0.0

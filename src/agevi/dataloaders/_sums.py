@@ -20,17 +20,7 @@ _CONSTANT = 1e-6  # largest standard deviation that rounding explains
 
 
 def sum_rows(x: Any, codes: np.ndarray, n_units: int) -> Any:
-    """Sum of the rows of every unit, (n_units, n_genes), sparse where ``x`` is.
-
-    Parameters
-    ----------
-    x
-        Values, (n_cells, n_genes), CSR or dense.
-    codes
-        Unit of every cell, (n_cells,); -1 for cells that belong to none.
-    n_units
-        Number of units.
-    """
+    """Sum of the rows of every unit, (n_units, n_genes) float32, sparse where ``x`` is; the code -1 is of no unit."""
     out: Any = sp.csr_matrix((n_units, x.shape[1])) if sp.issparse(x) else np.zeros((n_units, x.shape[1]))
     for start in range(0, len(codes), _BLOCK):
         units = codes[start : start + _BLOCK]
@@ -53,8 +43,8 @@ class SumStats:
     def scale(self) -> np.ndarray:
         """Factor that values are multiplied by, (n_genes,); 0 for genes that do not differ between samples.
 
-        Where the drawing of cells explains the variance the factor is small but not 0: the estimate is noisy, and with 0 the clock would not see the
-        gene at all, so that its attribution would have no sign.
+        Where the drawing of cells explains the variance the factor is small but not 0: the estimate is noisy, and with
+        0 the clock would not see the gene at all, so that its attribution would have no sign.
         """
         weight = np.where(self.sd > _CONSTANT, np.maximum(self.reliability, _LEAST_RELIABILITY), 0.0)
         scale: np.ndarray = weight / (self.sd + _SD_OFFSET)
@@ -76,7 +66,7 @@ def unit_values(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> n
 
 
 def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> SumStats:
-    r"""Moments over the sums of samples, and how reliable each gene is.
+    r"""Moments over the sums of samples, and how reliable each gene is; cells of the code -1 are not used.
 
     The reliability :math:`r` is the correlation that two sums of the same samples would have if the cells of each were
     drawn twice: of the variance over samples :math:`s` of the normalised sums :math:`y`, the share that the sampling
@@ -93,18 +83,7 @@ def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> Sum
     that order, :math:`r` is the correlation between halves of the cells, over all ways to halve them, stepped up to the
     whole (Spearman 1910, Brown 1910). No cell is drawn, so it depends neither on the order of the cells nor on a seed.
     With ``normalize="none"`` the same holds with :math:`l_c = 1` and :math:`y = p`, which is exact for even :math:`n`.
-    Samples of one cell say nothing about :math:`v` and are left out of :math:`r`.
-
-    Parameters
-    ----------
-    x
-        Values, (n_cells, n_genes).
-    codes
-        Sample of every cell, (n_cells,); -1 for cells that are not to be used.
-    n_units
-        Number of samples.
-    normalize
-        As in :class:`agevi.nn.inputs.GeneInput`.
+    Samples of one cell carry no information about :math:`v` and are left out of :math:`r`.
     """
     n_cells = np.bincount(codes[codes >= 0], minlength=n_units)
     values = unit_values(x, codes, n_units, normalize=normalize)
@@ -153,32 +132,14 @@ def _library(x: Any) -> np.ndarray:
 
 
 def sample_means(ages: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """Mean over the cells of each cell's sample, (n_cells,).
-
-    Parameters
-    ----------
-    ages
-        Age of every cell, (n_cells,).
-    sample
-        Code of every cell's sample, from 0, (n_cells,).
-    """
+    """Mean over the cells of each cell's sample, (n_cells,) float32; samples are coded from 0."""
     n_cells = np.maximum(np.bincount(sample), 1)
     means = np.bincount(sample, weights=ages) / n_cells
     return means[sample].astype(np.float32)
 
 
 def most_common(values: np.ndarray, codes: np.ndarray, n_units: int) -> np.ndarray:
-    """Most common value of every unit, (n_units,); of equally common ones the lowest, whatever the order of rows.
-
-    Parameters
-    ----------
-    values
-        Values from 0, (n_rows,).
-    codes
-        Unit of every row, (n_rows,).
-    n_units
-        Number of units, each of which has rows.
-    """
+    """Most common value (from 0) of every unit, (n_units,); of ties the lowest, whatever the order of rows."""
     n = int(values.max(initial=0)) + 1
     counts = np.bincount(codes * n + values.astype(np.int64), minlength=n_units * n)
     found: np.ndarray = counts.reshape(n_units, n).argmax(axis=1)
@@ -194,23 +155,10 @@ def sample_groups(sample: np.ndarray, group: pd.Series) -> np.ndarray:
 def draw_pseudocells(
     codes: np.ndarray, size: float, n_draws: int, rng: np.random.Generator
 ) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Indicator of the cells that are summed into each pseudocell.
+    """Indicator of the cells summed into each pseudocell, (n_pseudocells, n_cells), and the unit of each pseudocell.
 
-    Parameters
-    ----------
-    codes
-        Unit of every cell, (n_cells,); -1 for cells that belong to none.
-    size
-        Cells of a pseudocell: a share of the unit's cells (below 1, rounded up) or a number (1 and above, all of
-        the unit's cells where it has fewer), drawn without replacement.
-    n_draws
-        Pseudocells of every unit.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    (n_pseudocells, n_cells) of ones, and the unit of every pseudocell, (n_pseudocells,).
+    ``size`` is a share of the unit's cells (below 1, rounded up) or a number of them (all where the unit has fewer),
+    drawn without replacement ``n_draws`` times; cells of the code -1 belong to no unit.
     """
     used = np.flatnonzero(codes >= 0)
     units, inverse, n_cells = np.unique(codes[used], return_inverse=True, return_counts=True)

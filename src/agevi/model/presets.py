@@ -7,24 +7,24 @@ Every preset names a class of :mod:`agevi.model` and holds the arguments of its 
     model = agevi.model.PoissonVAE(adata, **preset["init"])
     model.train(**preset["train"])
 
-They repeat the published studies and are no advice: the defaults of the classes are what measures best. Epochs are fixed,
-as published, so validation subjects choose nothing within a training.
+They repeat the published studies and are no advice: the defaults of the classes are what measures best. Epochs are
+fixed, as published, so validation subjects choose nothing within a training.
 
 What the paper leaves open is filled in like this. All read raw counts, which are z-scored except
 for the Poisson VAE and the NMF. The
 squared error of the age is added to the other losses: of standardised ages with weight 1, or, for the Poisson VAE, of
-ages in years, which makes its weight the variance of the ages. agevi's ``age_weight`` is relative to the number of genes
-or of counts, so it holds that weight divided by the 17,658 genes of the paper's data, or by about 10,000 counts per
-cell. Where a row of the paper does not name dropout there is none; its table of denoising autoencoders says that they
-have none. One rate of dropout serves encoder and head. The MLP runs for 30 epochs, and without a schedule of the
+ages in years, which makes its weight the variance of the ages. agevi's ``age_weight`` is relative to the number of
+genes or of counts, so it holds that weight divided by the 17,658 genes of the paper's data, or by about 10,000 counts
+per cell. Where a row of the paper does not name dropout there is none; its table of denoising autoencoders says that
+they have none. One rate of dropout serves encoder and head. The MLP runs for 30 epochs, and without a schedule of the
 learning rate. :func:`agevi.tl.neuron_clock_study` makes the paper's tables from an AnnData.
 
 The factorisation is fitted to all training cells as dense rows, which takes tens of gigabytes at the paper's size; a
 smaller ``n_fit`` makes it fit.
 
-:data:`PRECIOUS1GPT` also needs the columns: ``setup_anndata(..., modality_key=..., tissue_key=...)``. That paper names neither
-the attention's width, heads and layers, which are those of Huang et al. (2020) here, nor the number of epochs, so validation
-subjects choose it. It knows no unknown tissue, and none is trained.
+:data:`PRECIOUS1GPT` also needs the columns: ``setup_anndata(..., modality_key=..., tissue_key=...)``. That paper names
+neither the attention's width, heads and layers, which are those of Huang et al. (2020) here, nor the number of epochs,
+so validation subjects choose it. It knows no unknown tissue, and none is trained.
 """
 
 from __future__ import annotations

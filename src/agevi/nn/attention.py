@@ -13,19 +13,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "gelu
 
 
 class AttentionLayer(nn.Module):
-    """Self-attention and a perceptron at every token, each added to its normalised input (Vaswani et al. 2017).
-
-    Parameters
-    ----------
-    n_token
-        Width of a token.
-    n_heads
-        Heads; a divisor of ``n_token``.
-    activation
-        Name in :data:`ACTIVATIONS`.
-    dropout_rate
-        Dropout of what is added, while training.
-    """
+    """Self-attention and a perceptron at every token, each added to its normalised input (Vaswani et al. 2017)."""
 
     def __init__(self, n_token: int, n_heads: int, *, activation: str, dropout_rate: float) -> None:
         super().__init__()
@@ -44,16 +32,9 @@ class AttentionLayer(nn.Module):
     def forward(
         self, tokens: torch.Tensor, visible: torch.Tensor | None = None, kept: list[torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Tokens, (n, n_tokens, n_token), that have seen one another.
+        """Tokens, (n, n_tokens, n_token), that have seen the ``visible`` ones, (n, n_tokens).
 
-        Parameters
-        ----------
-        tokens
-            Tokens.
-        visible
-            Mask of the tokens that may be seen, (n, n_tokens).
-        kept
-            List to which the attention weights, (n, n_heads, n_tokens, n_tokens), are added.
+        The attention weights, (n, n_heads, n_tokens, n_tokens), are added to the list ``kept``.
         """
         n, t, width = tokens.shape
         qkv = self.qkv(self.norm(tokens)).view(n, t, 3, self.n_heads, width // self.n_heads)
@@ -86,15 +67,7 @@ class Perceptron(nn.Sequential):
 
 
 class Categories(nn.Module):
-    """One token for each categorical column; code 0 of every column stands for values that were never seen.
-
-    Parameters
-    ----------
-    n_levels
-        Known values of every column.
-    n_token
-        Width of a token.
-    """
+    """One token for each categorical column; code 0 of every column stands for values that were never seen."""
 
     offset: torch.Tensor
 
@@ -110,24 +83,15 @@ class Categories(nn.Module):
 
 
 def _arrange(tokens: FeatureTokens, keys: Any) -> None:
-    """What follows from the tokens of features that were loaded; no lambda, so that clocks can be pickled to workers."""
+    """What follows from loaded tokens of features; not a lambda, so that clocks can be pickled to workers."""
     tokens.arrange()
 
 
 class FeatureTokens(nn.Module):
     """Tokens that are linear maps of their features, and of the share of these that was measured.
 
-    Every feature belongs to one token. A feature that was not measured adds nothing, and a token without a measured feature
-    is not visible.
-
-    Parameters
-    ----------
-    n_features
-        Features.
-    n_tokens
-        Tokens.
-    n_token
-        Width of a token.
+    Every feature belongs to one token. A feature that was not measured adds nothing, and a token without a measured
+    feature is not visible.
     """
 
     token_of: torch.Tensor
@@ -167,7 +131,7 @@ class FeatureTokens(nn.Module):
         return out.index_add_(1, self.token_of, measured.float()) / size
 
     def units(self, z: torch.Tensor) -> torch.Tensor:
-        """The linear part, from standardised values, 0 where not measured: (n, n_features) to (n, n_tokens, n_token)."""
+        """The linear part of standardised values, 0 where not measured: (n, n_features) to (n, n_tokens, n_token)."""
         weight = self.weight[self.index] * self.filled[..., None]  # n_tokens x largest x n_token
         parts = z.index_select(1, self.index.reshape(-1)).view(len(z), *self.index.shape)
         return torch.bmm(parts.transpose(0, 1), weight).transpose(0, 1)

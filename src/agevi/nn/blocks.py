@@ -13,18 +13,9 @@ from agevi.nn.rows import is_csr
 
 
 class Stack(nn.Module):
-    """Blocks Linear - BatchNorm - ReLU - Dropout, one per width.
+    """Blocks Linear - BatchNorm - ReLU - Dropout, one per width; no widths make the identity.
 
-    Parameters
-    ----------
-    n_input
-        Features of the input.
-    widths
-        Units of each block; none makes the stack the identity.
-    dropout_rate
-        Share of units set to 0 while training.
-    n_covariates
-        Columns of covariates appended to the input of the first block.
+    ``n_covariates`` columns of covariates are appended to the input of the first block.
     """
 
     def __init__(self, n_input: int, widths: Sequence[int], *, dropout_rate: float, n_covariates: int = 0) -> None:
@@ -54,7 +45,7 @@ class Stack(nn.Module):
         return out.reshape(*x.shape[:-1], out.shape[-1])
 
     def _wide(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
-        """All blocks, with products as in :func:`~agevi.nn.products.linear`; ``covariates`` are columns that ``x`` lacks."""
+        """All blocks with products as in :func:`~agevi.nn.products.linear`; ``x`` may lack the ``covariates``."""
         block: Any
         for block in self.blocks:
             layer, *rest = block

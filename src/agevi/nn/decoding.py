@@ -20,31 +20,18 @@ def decoded_nll(
     *,
     scale: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    r"""Negative log-likelihood of values from the last hidden layer, constants included.
+    r"""Negative log-likelihood from the last hidden layer, 0-d, and of every cell in nats, (n,), constants included.
 
     .. math:: o_i = W h_i + b, \qquad L = c \sum_i -\log p(x_i \mid o_i)
 
-    Some cells are decoded at a time, and their part of the gradient :math:`G = \partial L / \partial o` is used at
-    once, so that no tensor of all cells x genes is made:
+    with ``hidden`` :math:`h`, (n, n_hidden), ``weight`` :math:`W`, (n_genes, n_hidden), and ``scale`` :math:`c`. Some
+    cells are decoded at a time, and their part of the gradient :math:`G = \partial L / \partial o` is used at once, so
+    that no tensor of all cells x genes is made:
 
     .. math:: \partial h_i = W^\top G_i, \qquad \partial W = \sum_i G_i h_i^\top, \qquad \partial b = \sum_i G_i
 
-    Parameters
-    ----------
-    hidden
-        :math:`h`, (n, n_hidden).
-    weight, bias
-        :math:`W`, (n_genes, n_hidden), and :math:`b`, (n_genes,).
-    x
-        Values, (n, n_genes), dense or CSR; no gradient.
-    likelihood
-        Their distribution, made for these rows and used once; its parameters get gradients.
-    scale
-        :math:`c`.
-
-    Returns
-    -------
-    :math:`L`, 0-d, which can be differentiated once, and the value of every cell in nats, (n,), which cannot.
+    :math:`L` can be differentiated once, also with respect to the parameters of the likelihood, which is made for
+    these rows and used once; the values of the cells cannot. ``x``, (n, n_genes), dense or CSR, gets no gradient.
     """
     inputs = (hidden, weight, bias, *likelihood.parameters)
     gradient = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)

@@ -8,16 +8,10 @@ from torch.nn import functional as F
 
 
 class ZeroInflatedPoisson(Distribution):
-    """Poisson counts of which a share is lost; the interface of scvi-tools' distributions.
+    """Zero-inflated Poisson counts, with the interface of scvi-tools' distributions.
 
-    Parameters
-    ----------
-    rate
-        Rate of the Poisson.
-    zi_logits
-        Logit of the probability that a count is lost, with a shape that expands to that of ``rate``.
-    scale
-        Normalised rate, only stored.
+    ``zi_logits`` are the logits of an excess zero, with a shape that expands to that of ``rate``; ``scale`` is the
+    normalised rate, only stored.
     """
 
     arg_constraints = {"rate": constraints.nonnegative, "zi_logits": constraints.real, "scale": constraints.nonnegative}
@@ -41,18 +35,18 @@ class ZeroInflatedPoisson(Distribution):
 
     @property
     def zi_probs(self) -> torch.Tensor:
-        """Probability that a count is lost."""
+        """Probability of an excess zero."""
         return torch.sigmoid(self.zi_logits)
 
     @property
     def mean(self) -> torch.Tensor:
-        """Mean of the counts that are seen."""
+        """Mean of the counts, excess zeros included."""
         mean: torch.Tensor = (1 - self.zi_probs) * self.rate
         return mean
 
     @property
     def variance(self) -> torch.Tensor:
-        """Variance of the counts that are seen."""
+        """Variance of the counts, excess zeros included."""
         variance: torch.Tensor = self.mean * (1 + self.rate * self.zi_probs)
         return variance
 

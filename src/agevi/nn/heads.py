@@ -20,27 +20,17 @@ class TargetScale(nn.Module):
     r"""What a head predicts, to and from its standardised scale: ages in the user's unit, or log-odds.
 
     With ``target="condition"`` it is the identity, for log-odds have no scale, and keeps the moments of the ages.
-    With :math:`T` the identity (``"none"``), :math:`T(a) = \log(a - a_{min} + 1)` (``"log"``) or the transform of Horvath
-    (2013, Genome Biology 14:R115; ``"horvath"``), for ages in years
+    With :math:`T` the identity (``"none"``), :math:`T(a) = \log(a - a_{min} + 1)` (``"log"``) or the transform of
+    Horvath (2013, Genome Biology 14:R115; ``"horvath"``), for ages in years
 
     .. math::
 
         T(a) = \log\frac{a + 1}{A + 1} \; (a \le A), \qquad T(a) = \frac{a - A}{A + 1} \; (a > A), \qquad A = 20,
 
     which is logarithmic in childhood and linear in adults, the scale is :math:`(T(a) - m) / s` with mean and standard
-    deviation over training samples, each sample once. What comes back is kept between ``min_age`` and the highest training
-    age plus the span of the training ages: one noisy cell on a log scale would otherwise be centuries old.
-
-    Parameters
-    ----------
-    transform
-        One of :data:`AGE_TRANSFORMS`.
-    min_age
-        Lowest age that is believed.
-    year
-        Length of a year in the unit of the ages, for ``"horvath"``.
-    bounded
-        Whether ages that come back are kept within bounds.
+    deviation over training samples, each sample once. Where ``bounded``, ages that come back are kept between
+    ``min_age`` and the highest training age plus the span of the training ages: one noisy cell on a log scale would
+    otherwise be centuries old. ``year`` is the length of a year in the unit of the ages, for ``"horvath"``.
     """
 
     mean: torch.Tensor
@@ -117,20 +107,9 @@ class AgeHead(nn.Module):
 def masked_age_loss(
     predicted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None, *, kind: str = "huber"
 ) -> torch.Tensor:
-    """Mean loss over the rows that have an age, on the standardised scale.
+    """Mean loss of standardised ages, (n,), over the rows that have one, 0-d; 0 with a gradient of 0 where none has.
 
-    Parameters
-    ----------
-    predicted, target
-        Standardised ages, (n,); rows with a NaN target count nothing.
-    weight
-        Weight of each row, (n,).
-    kind
-        ``"huber"`` (delta 1), ``"mse"`` or ``"mae"``.
-
-    Returns
-    -------
-    0-d tensor; 0 with a gradient of 0 when no row has an age.
+    ``kind`` is ``"huber"`` (delta 1), ``"mse"`` or ``"mae"``; a NaN target marks a row without an age.
     """
     labelled = torch.isfinite(target)
     target = torch.where(labelled, target, predicted.detach())  # before the difference: NaN * 0 is NaN in gradients

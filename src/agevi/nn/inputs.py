@@ -13,17 +13,9 @@ CP10K = 1e4
 class GeneInput(nn.Module):
     """Values of genes on the scale on which a clock reads them.
 
-    Parameters
-    ----------
-    n_genes
-        Genes.
-    normalize
-        ``"log1p_cp10k"``: log(1 + counts per 10,000); ``"none"``: the values as they are.
-    standardize
-        Subtract the mean and divide by the standard deviation of the training cells.
-    sums
-        Whether some rows are sums of cells. These are centred and scaled by moments of their own, because the
-        logarithm of a sum varies far less than that of a cell.
+    ``normalize`` is ``"log1p_cp10k"``, log(1 + counts per 10,000), or ``"none"``; ``standardize`` subtracts the mean
+    and divides by the standard deviation of the training cells. With ``sums``, some rows are sums of cells: these are
+    centred and scaled by moments of their own, because the logarithm of a sum varies far less than that of a cell.
     """
 
     mean: torch.Tensor
@@ -73,18 +65,8 @@ class GeneInput(nn.Module):
     ) -> torch.Tensor:
         """What the network sees, (n, n_genes); genes that the data lack enter at their training mean.
 
-        CSR tensors stay so where zeros stay zeros.
-
-        Parameters
-        ----------
-        x
-            Values as they are in the data, (n, n_genes).
-        library
-            Counts per cell, (n, 1); default: from ``x``.
-        present
-            Mask of the genes that the data have, (n_genes,).
-        summed
-            Mask of the rows that are sums of cells, (n,); default: none is.
+        ``library`` (n, 1) is by default that of ``x``, ``present`` (n_genes,) masks the genes that the data have, and
+        ``summed`` (n,) the rows that are sums of cells. CSR tensors stay so where zeros stay zeros.
         """
         if library is None:
             library = self.library_size(x, present)

@@ -62,24 +62,15 @@ def log1p_rest(r: torch.Tensor) -> torch.Tensor:
 
 
 def rising_factorial(x: torch.Tensor, theta: torch.Tensor, gene: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    r"""Two functions of counts and dispersions that stay precise where both differences are tiny.
+    r"""Two functions of counts, (n,), and the dispersions of their genes; precise where both differences are tiny.
 
     .. math::
 
         \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, \theta^x} = \sum_{k < x} \log(1 + k / \theta), \qquad
         x - \theta \bigl(\psi(x + \theta) - \psi(\theta)\bigr) = \sum_{k < x} \frac{k}{\theta + k}
 
-    The second is minus the derivative of the first with respect to :math:`\log\theta`. From :math:`\theta = 16` on they come
-    from Stirling's series, in which the large terms cancel before they are computed.
-
-    Parameters
-    ----------
-    x
-        Counts, (n,).
-    theta
-        Of every gene, (n_genes,).
-    gene
-        Gene of every count, (n,).
+    The second is minus the derivative of the first with respect to :math:`\log\theta`. From :math:`\theta = 16` on they
+    come from Stirling's series, in which the large terms cancel before they are computed.
     """
     large = theta >= _STIRLING
     if large.all():
@@ -124,9 +115,9 @@ def _stirling(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class CountLikelihood:
-    r"""Poisson or negative binomial counts, of which a share may be lost.
+    r"""Poisson or negative binomial counts, zero-inflated or not.
 
-    With :math:`q = -\log p(0)` of the counts before any is lost, and its correction :math:`e` at a count:
+    With :math:`q = -\log p(0)` of the counts without inflation, and its correction :math:`e` at a count:
 
     .. math::
 
@@ -134,7 +125,7 @@ class CountLikelihood:
         \text{negative binomial:} \quad & q = \theta \log(1 + \lambda / \theta), & e &= x (\log(1 + \lambda / \theta)
         - \eta) - \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, \theta^x} + \log x!
 
-    they are :math:`z = q, c = e`. Where a count is lost with the probability :math:`\pi` of logit :math:`\zeta`
+    they are :math:`z = q, c = e`. Where a zero is in excess with the probability :math:`\pi` of logit :math:`\zeta`
     (Lambert 1992), with :math:`s(\cdot)` the softplus,
 
     .. math:: z = s(\zeta) + q - s(\zeta + q), \qquad c = e + s(\zeta + q)
@@ -144,18 +135,8 @@ class CountLikelihood:
     .. math:: -\log p(x) = \ell - \sum_{x_g > 0} x_g \eta_g + \sum_{x_g > 0} \log x_g!, \qquad
         \frac{\partial}{\partial o_g} = \Bigl(\sum_j x_j\Bigr) \frac{\lambda_g}{\ell} - x_g
 
-    Parameters
-    ----------
-    kind
-        One of :data:`GENE_LIKELIHOODS`.
-    rate
-        ``"softmax"`` or ``"softplus"``.
-    log_library
-        :math:`\log\ell`, (n, 1).
-    log_theta
-        :math:`\log\theta`, (n_genes,), of negative binomials; the variance is :math:`\lambda + \lambda^2 / \theta`.
-    zero_logit
-        :math:`\zeta`, (n_genes,), where counts are lost.
+    ``log_library`` is :math:`\log\ell`, (n, 1); ``log_theta`` :math:`\log\theta`, (n_genes,), of a variance of
+    :math:`\lambda + \lambda^2 / \theta`; ``zero_logit`` :math:`\zeta`, (n_genes,).
     """
 
     def __init__(
@@ -321,12 +302,7 @@ class NormalLikelihood:
     .. math:: -\log p(x) = \sum_g \tfrac12 \Bigl(\frac{m_g + a_g o_g - x_g}{\sigma_g}\Bigr)^2 + \log\sigma_g
         + \tfrac12 \log 2\pi
 
-    Parameters
-    ----------
-    sd
-        :math:`\sigma`, (n_genes,).
-    mean, scale
-        :math:`m` and :math:`a` of the scaler, (n_genes,), or None for 0 and 1.
+    ``mean`` and ``scale`` are :math:`m` and :math:`a`, (n_genes,), or None for 0 and 1; ``sd`` is :math:`\sigma`.
     """
 
     def __init__(self, sd: torch.Tensor, mean: torch.Tensor | None = None, scale: torch.Tensor | None = None) -> None:

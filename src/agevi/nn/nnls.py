@@ -10,27 +10,12 @@ _PATIENCE = 3  # exchanges of all wrong components without progress, after which
 
 
 def nnls(gram: torch.Tensor, target: torch.Tensor, *, n_sweeps: int = 50, max_exchanges: int = 200) -> torch.Tensor:
-    r"""Solutions of :math:`\min_{w \ge 0} \lVert x - w H \rVert^2` from :math:`H H^\top` and :math:`x H^\top`.
+    r"""Solutions of :math:`\min_{w \ge 0} \lVert x - w H \rVert^2`, (n, k), from :math:`H H^\top` and :math:`x H^\top`.
 
     A few sweeps of coordinate descent find nearly all components that a solution uses; block principal pivoting (Kim &
     Park 2011) exchanges the others until the conditions of optimality hold, so that solutions are exact and none
-    depends on the rows beside it. The result can be differentiated with respect to ``target``: on the components that
-    it uses, a solution is linear in it.
-
-    Parameters
-    ----------
-    gram
-        :math:`H H^\top`, (k, k); components that are 0 get the weight 0.
-    target
-        :math:`x H^\top`, (n, k).
-    n_sweeps
-        Sweeps of coordinate descent.
-    max_exchanges
-        Exchanges at most; rows that need more keep the result of the descent.
-
-    Returns
-    -------
-    (n, k), at least 0, in the precision of ``target``.
+    depends on the rows beside it; rows that need more than ``max_exchanges`` keep the result of the descent. The result
+    can be differentiated with respect to ``target``: on the components that it uses, a solution is linear in it.
     """
     scale = gram.diagonal().detach().double().clamp_min(0).sqrt()
     scale = torch.where(scale > 0, scale, torch.inf)  # what is divided by it is 0

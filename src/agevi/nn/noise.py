@@ -24,16 +24,9 @@ def resample(x: torch.Tensor, level: float) -> torch.Tensor:
 class InputNoise(nn.Module):
     """Noise of one kind and level, in training mode only.
 
-    Parameters
-    ----------
-    n_genes
-        Genes.
-    kind
-        ``"gaussian"`` on the values that the encoder sees; ``"binomial"`` (:func:`thin`) or ``"poisson"``
-        (:func:`resample`) on the counts before they are normalised.
-    level
-        Standard deviation in units of ``scale`` (Gaussian), share of counts lost (binomial), variance as a multiple of
-        the count (Poisson). 0 is no noise.
+    ``"gaussian"`` noise, of a standard deviation in units of ``scale``, is on the values that the encoder sees;
+    ``"binomial"`` (:func:`thin`, a share of counts lost) and ``"poisson"`` (:func:`resample`, a variance as a multiple
+    of the count) are on the counts before they are normalised.
     """
 
     scale: torch.Tensor

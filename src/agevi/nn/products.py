@@ -62,24 +62,11 @@ def plus_product(out: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, dty
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    r"""Linear map of rows with many columns, which may be a CSR tensor.
+    r"""Linear map of rows with many columns, (n, n_out) in the type of ``weight``; ``x`` may be a CSR tensor.
 
     .. math:: y = x W^\top + b, \qquad \partial W = (\partial y)^\top x, \quad \partial b = \sum_i \partial y_i
 
     A CSR tensor is made dense some rows at a time, forward and backward, and gets no gradient.
-
-    Parameters
-    ----------
-    x
-        (n, n_genes), dense or CSR.
-    weight
-        :math:`W`, (n_out, n_genes).
-    bias
-        :math:`b`, (n_out,).
-
-    Returns
-    -------
-    (n, n_out) in the type of ``weight``.
     """
     if is_csr(x):
         y: torch.Tensor = _SparseLinear.apply(x, weight, factor_dtype(weight))  # type: ignore[no-untyped-call]

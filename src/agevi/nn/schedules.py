@@ -8,31 +8,12 @@ import math
 def cyclical_kl(
     epoch: int, *, n_off: int = 20, n_rise: int = 10, n_full: int = 10, steepness: float = 5.0, max_weight: float = 1.0
 ) -> float:
-    """KL weight of one epoch under cyclical annealing, in [0, max_weight].
+    """KL weight of one epoch (from 0) under cyclical annealing, in [0, max_weight].
 
     The weight is 0 for ``n_off`` epochs, rises exponentially over ``n_rise``, stays at ``max_weight`` for
     ``n_full`` and starts again. Su & Mukundan describe the cycle without a formula for the rise; here, with
-    :math:`t` the share of the rise that has passed, it is :math:`(e^{st} - 1) / (e^{s} - 1)`.
-
-    Parameters
-    ----------
-    epoch
-        Epoch, counted from 0.
-    n_off, n_rise, n_full
-        Epochs of each phase.
-    steepness
-        The constant :math:`s`.
-    max_weight
-        Weight in the last phase.
-
-    Returns
-    -------
-    The weight.
-
-    Examples
-    --------
-    >>> [round(cyclical_kl(e), 3) for e in (0, 19, 25, 30, 39, 40)]
-    [0.0, 0.0, 0.076, 1.0, 1.0, 0.0]
+    :math:`t` the share of the rise that has passed, it is :math:`(e^{st} - 1) / (e^{s} - 1)` with ``steepness``
+    :math:`s`.
     """
     t = (epoch % (n_off + n_rise + n_full) - n_off) / max(n_rise, 1)
     if t < 0:
@@ -53,25 +34,10 @@ def constant_kl(epoch: int, *, max_weight: float = 1.0) -> float:
 
 
 def cosine_restarts(epoch: int, *, t_0: int = 20, t_mult: int = 1, eta_min: float = 0.0) -> float:
-    """Learning rate of one epoch as a share of the first, cosine annealing with warm restarts (SGDR).
+    """Learning rate of one epoch (from 0) as a share of the first, cosine annealing with warm restarts (SGDR).
 
-    Equals :class:`torch.optim.lr_scheduler.CosineAnnealingWarmRestarts` at base rate 1: Loshchilov & Hutter
-    2017, equation 5.
-
-    Parameters
-    ----------
-    epoch
-        Epoch, counted from 0.
-    t_0
-        Epochs of the first cycle.
-    t_mult
-        Factor by which each cycle is longer than the last.
-    eta_min
-        Lowest share.
-
-    Returns
-    -------
-    The share, in [eta_min, 1].
+    Equals :class:`torch.optim.lr_scheduler.CosineAnnealingWarmRestarts` at base rate 1: Loshchilov & Hutter 2017,
+    equation 5. The first cycle has ``t_0`` epochs, and each is ``t_mult`` times as long as the last.
     """
     length = t_0
     while epoch >= length:

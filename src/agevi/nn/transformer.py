@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -23,8 +23,8 @@ class Attention(nn.Sequential):
     """Layers of self-attention."""
 
     def __init__(self, n_token: int, n_heads: int, n_layers: int, *, activation: str, dropout_rate: float) -> None:
-        kinds = {"activation": activation, "dropout_rate": dropout_rate}
-        super().__init__(*(AttentionLayer(n_token, n_heads, **kinds) for _ in range(n_layers)))  # type: ignore[arg-type]
+        kinds: dict[str, Any] = {"activation": activation, "dropout_rate": dropout_rate}
+        super().__init__(*(AttentionLayer(n_token, n_heads, **kinds) for _ in range(n_layers)))
 
     def forward(
         self, tokens: torch.Tensor, visible: torch.Tensor | None = None, *, weights: bool = False
@@ -39,18 +39,7 @@ class Attention(nn.Sequential):
 class TabTransformer(nn.Module):
     """Categories through self-attention; features join behind it, in a perceptron (Huang et al. 2020).
 
-    Parameters
-    ----------
-    n_features
-        Features.
-    n_levels
-        Known values of every categorical column.
-    n_token, n_heads, n_layers
-        Of the attention.
-    n_hidden
-        Widths of the perceptron, one at least.
-    activation, dropout_rate
-        Of attention and perceptron.
+    ``n_hidden``, the widths of the perceptron, has one at least.
     """
 
     n_tokens = 0
@@ -68,15 +57,15 @@ class TabTransformer(nn.Module):
         dropout_rate: float,
     ) -> None:
         super().__init__()
-        kinds = {"activation": activation, "dropout_rate": dropout_rate}
+        kinds: dict[str, Any] = {"activation": activation, "dropout_rate": dropout_rate}
         self.n_columns = len(n_levels)
         n_levels = n_levels or [0]  # without categories there is one token, of nothing
         self.categories = Categories(n_levels, n_token)
-        self.attention = Attention(n_token, n_heads, n_layers, **kinds)  # type: ignore[arg-type]
+        self.attention = Attention(n_token, n_heads, n_layers, **kinds)
         self.of_features = nn.Linear(n_features, n_hidden[0], bias=False)
         self.of_context = nn.Linear(len(n_levels) * n_token, n_hidden[0])
         self.first = nn.Sequential(ACTIVATIONS[activation](), nn.Dropout(dropout_rate))
-        self.stack = Perceptron(n_hidden[0], n_hidden[1:], **kinds)  # type: ignore[arg-type]
+        self.stack = Perceptron(n_hidden[0], n_hidden[1:], **kinds)
         self.n_latent = self.stack.n_output
 
     def layers(self) -> list[nn.Module]:
@@ -117,16 +106,7 @@ class TabTransformer(nn.Module):
 class FeatureTransformer(nn.Module):
     """Groups of features and categories as tokens of one self-attention, read by a token of its own.
 
-    Parameters
-    ----------
-    n_features
-        Features.
-    n_levels
-        Known values of every categorical column.
-    n_tokens
-        Tokens that are made of features.
-    n_token, n_heads, n_layers, n_hidden, activation, dropout_rate
-        As in :class:`TabTransformer`; ``n_hidden`` may be empty.
+    ``n_tokens`` are made of features; ``n_hidden`` may be empty.
     """
 
     block_of: torch.Tensor
@@ -145,15 +125,15 @@ class FeatureTransformer(nn.Module):
         dropout_rate: float,
     ) -> None:
         super().__init__()
-        kinds = {"activation": activation, "dropout_rate": dropout_rate}
+        kinds: dict[str, Any] = {"activation": activation, "dropout_rate": dropout_rate}
         self.n_tokens, self.n_token = n_tokens, n_token
         self.categories = Categories(n_levels, n_token)
         self.features = FeatureTokens(n_features, n_tokens, n_token)
         self.register_buffer("block_of", torch.zeros(n_tokens, dtype=torch.int64))
         self.readout = nn.Parameter(torch.randn(n_token) * n_token**-0.5)
         self.of_line = nn.Parameter(torch.randn(n_token) * n_token**-0.5)
-        self.attention = Attention(n_token, n_heads, n_layers, **kinds)  # type: ignore[arg-type]
-        self.stack = nn.Sequential(nn.LayerNorm(n_token), Perceptron(n_token, n_hidden, **kinds))  # type: ignore[arg-type]
+        self.attention = Attention(n_token, n_heads, n_layers, **kinds)
+        self.stack = nn.Sequential(nn.LayerNorm(n_token), Perceptron(n_token, n_hidden, **kinds))
         self.n_latent = n_hidden[-1] if n_hidden else n_token
 
     def layers(self) -> list[nn.Module]:

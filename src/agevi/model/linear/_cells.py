@@ -59,18 +59,9 @@ class TrainingCells:
 def cell_offset(
     to_age: Callable[[np.ndarray], np.ndarray], cells: np.ndarray, sample: np.ndarray, sums: np.ndarray
 ) -> float:
-    """What to add to the standardised ages of cells so that their means agree, on average, with those of sums.
+    """What to add to standardised ages of cells so that their means agree, on average, with those of sums of samples.
 
-    Parameters
-    ----------
-    to_age
-        Standardised ages to ages; rising.
-    cells
-        Standardised age of every cell, (n_cells,).
-    sample
-        Sample of every cell, (n_cells,).
-    sums
-        Standardised age from the sum of every sample's cells, (n_samples,).
+    ``to_age`` rises; ``cells`` and ``sample`` are (n_cells,), ``sums`` (n_samples,).
     """
     weight = 1 / np.bincount(sample)[sample]
     wanted = float(to_age(sums).mean())

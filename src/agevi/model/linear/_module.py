@@ -18,17 +18,7 @@ from agevi.nn.rows import as_dense
 
 
 class LinearModule(ClockModule):
-    """A linear map of standardised genes to the standardised age; every value is set by a fit, none by gradient.
-
-    Parameters
-    ----------
-    n_input
-        Genes.
-    normalize
-        See :class:`agevi.nn.inputs.GeneInput`.
-    age_transform, min_age, year, bounded
-        See :class:`agevi.nn.heads.TargetScale`.
-    """
+    """A linear map of standardised genes to the standardised age; every value is set by a fit, none by gradient."""
 
     intercept: torch.Tensor
     cell_offset: torch.Tensor
@@ -53,16 +43,9 @@ class LinearModule(ClockModule):
 
     @auto_move_data
     def score(self, x: torch.Tensor, present: torch.Tensor | None = None, *, summed: bool = False) -> torch.Tensor:
-        """Standardised age of every row, (n,).
+        """Standardised age of every row, (n,), from values as they are in the data, (n, n_genes).
 
-        Parameters
-        ----------
-        x
-            Values as they are in the data, (n, n_genes).
-        present
-            Mask of the genes that the data have, (n_genes,).
-        summed
-            Whether rows are sums of a sample's cells; then values are taken in float64, since there are few of them.
+        Sums of a sample's cells (``summed``) are taken in float64, since there are few of them.
         """
         x = as_dense(x)
         values = self.input(x.double() if summed else x, present=present).to(self.coefficients.dtype)
@@ -92,15 +75,7 @@ class LinearModule(ClockModule):
         )
 
     def set_map(self, coefficients: torch.Tensor, intercept: float) -> None:
-        """Set the linear map.
-
-        Parameters
-        ----------
-        coefficients
-            Change of the standardised age per standard deviation of each gene, (n_genes,).
-        intercept
-            Standardised age where all genes are at their means.
-        """
+        """Set the change of standardised age per standard deviation of a gene, (n_genes,), and the age at their means."""
         self.coefficients.data.copy_(coefficients)
         self.intercept.fill_(intercept)
 
@@ -112,15 +87,7 @@ class LinearModule(ClockModule):
 
 
 class PublishedModule(LinearModule):
-    """A linear map from a table, on values as they are; ages are what the formula gives, without bounds.
-
-    Parameters
-    ----------
-    n_input
-        Features.
-    **kwargs
-        As in :class:`LinearModule`.
-    """
+    """A linear map from a table, on values as they are; ages are what the formula gives, without bounds."""
 
     known: torch.Tensor
 

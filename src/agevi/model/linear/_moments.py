@@ -41,20 +41,8 @@ class Fit:
 class MomentProblem:
     """Elastic nets along falling penalties, outside each fold and on all samples, from rows that are read in blocks.
 
-    Parameters
-    ----------
-    rows
-        The rows; their ``unit`` is a position in ``samples``.
-    samples
-        What they belong to.
-    evaluated
-        Values from which the finished clock predicts each sample, (n_samples, n_genes); default: means of its rows.
-    max_iter, tol
-        As in :func:`agevi.model.linear._solver.elastic_net_gram`.
-    max_bytes
-        Memory for the moments.
-    genes_per_pass
-        Genes that are screened in at a time.
+    ``evaluated`` are the values from which the finished clock predicts each sample, (n_samples, n_genes), by default
+    the means of its rows.
     """
 
     def __init__(

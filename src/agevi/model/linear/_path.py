@@ -37,17 +37,7 @@ class Search:
 
 
 def alpha_grid(largest: float, l1_ratio: float, n_alphas: int) -> np.ndarray:
-    """Penalties from the one that removes all genes down to a thousandth of it, as scikit-learn spaces them.
-
-    Parameters
-    ----------
-    largest
-        Largest absolute covariance of a gene with the target.
-    l1_ratio
-        Share of the l1 penalty.
-    n_alphas
-        Length of the path.
-    """
+    """Penalties from the one that removes all genes to a thousandth of it, as scikit-learn spaces them, (n_alphas,)."""
     top = max(largest / l1_ratio, np.finfo(np.float64).resolution)
     return np.geomspace(top, top * EPS, n_alphas)
 
@@ -55,16 +45,8 @@ def alpha_grid(largest: float, l1_ratio: float, n_alphas: int) -> np.ndarray:
 def search(problem: MomentProblem, alphas: int | Sequence[float], l1_ratios: Sequence[float]) -> Search:
     """Errors of all pairs: for each, the mean over folds of the mean squared error of their samples.
 
-    An automatic path ends early once smaller penalties have stopped to help; given alphas are all tried.
-
-    Parameters
-    ----------
-    problem
-        The data.
-    alphas
-        Number of penalties on a path of its own for each ratio, or the penalties.
-    l1_ratios
-        Shares of the l1 penalty.
+    A number of ``alphas`` makes a path for each ratio, which ends early once smaller penalties have stopped to help;
+    given alphas are all tried.
     """
     tried: list[tuple[float, float, float]] = []
     grids = [_grid(problem.largest(), ratio, alphas) for ratio in l1_ratios]
@@ -74,8 +56,8 @@ def search(problem: MomentProblem, alphas: int | Sequence[float], l1_ratios: Seq
             tried += [(ratio, alpha, error) for alpha, error in zip(grid, errors, strict=False)]
     if not tried:
         raise ValueError(
-            f"alphas={alphas!r}: at the largest, {np.max(alphas):g}, more genes enter than fit into the memory of a fit "
-            "to cells. Pass larger ones, or their number to have them chosen."
+            f"alphas={alphas!r}: at the largest, {np.max(alphas):g}, more genes enter than fit into the memory of a "
+            "fit to cells. Pass larger ones, or their number to have them chosen."
         )
     return Search(*np.array(tried).T)
 
@@ -106,21 +88,10 @@ def search_samples(
     max_iter: int,
     tol: float,
 ) -> Search:
-    """Errors of all pairs by scikit-learn's ElasticNetCV, over whole paths and at its accuracy.
+    """Errors of all pairs on values of samples, (n_samples, n_genes), by scikit-learn's ElasticNetCV at its accuracy.
 
     Along a flat valley of the errors the accuracy decides which penalty is the best, so only its own solver finds the
     same.
-
-    Parameters
-    ----------
-    x
-        Standardised values, (n_samples, n_genes).
-    samples
-        What they belong to.
-    alphas, l1_ratios
-        As in :func:`search`.
-    max_iter, tol
-        As in scikit-learn.
     """
     weight = _uneven(samples.weight)
     share = samples.weight / samples.weight.sum()
@@ -140,19 +111,7 @@ def search_samples(
 
 
 def fit_samples(x: np.ndarray, samples: Samples, alpha: float, l1_ratio: float, *, max_iter: int, tol: float) -> Fit:
-    """The net on all samples by scikit-learn.
-
-    Parameters
-    ----------
-    x
-        Standardised values, (n_samples, n_genes).
-    samples
-        What they belong to.
-    alpha, l1_ratio
-        The penalty.
-    max_iter, tol
-        As in scikit-learn.
-    """
+    """The net on all samples, (n_samples, n_genes), by scikit-learn."""
     net = ElasticNet(alpha=alpha, l1_ratio=l1_ratio, max_iter=max_iter, tol=tol, random_state=0)
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always", ConvergenceWarning)

@@ -38,9 +38,9 @@ class PLSClock(FittedLinearClock):
     Normalised sums are centred, scaled and weighted by how reliable each gene is; partial least squares (or ridge
     regression) maps them to the logarithm of the age. Maps with every number of components, or every penalty, are
     averaged, weighted by their error in a cross-validation over whole subjects inside the training subjects: several of
-    them are often equally good, and which one is best depends on the folds. It trains in seconds and is the clock to try
-    first: a more complex one has to beat it. A sample is predicted from the sum of its cells, and a single cell by the
-    same weights plus one offset that brings the mean over cells to the level of their sum; the age of one cell is
+    them are often equally good, and which one is best depends on the folds. It trains in seconds and is the clock to
+    try first: a more complex one has to beat it. A sample is predicted from the sum of its cells, and a single cell by
+    the same weights plus one offset that brings the mean over cells to the level of their sum; the age of one cell is
     very uncertain. After Wold, Sjöström & Eriksson (2001); for the reliability see Spearman (1910) and Cochran (1977).
 
     Parameters
@@ -113,8 +113,9 @@ class PLSClock(FittedLinearClock):
         r"""The search: ``value`` (components or penalty), ``mse`` of held-out subjects, and ``weight`` in the clock.
 
         The error is that of standardised ages, mean over the draws of the folds. With :math:`n` subjects, weights are
-        proportional to :math:`\text{mse}^{-n/4}` and sum to 1: the likelihood of the held-out ages, :math:`\text{mse}^{-n/2}`
-        (Geisser & Eddy 1979), flattened by a square root, because the errors of neighbouring models are nearly the same.
+        proportional to :math:`\text{mse}^{-n/4}` and sum to 1: the likelihood of the held-out ages,
+        :math:`\text{mse}^{-n/2}` (Geisser & Eddy 1979), flattened by a square root, because the errors of neighbouring
+        models are nearly the same.
         """
         self._check_trained("model.cv_results_")
         return pd.DataFrame({key[3:]: self.history_[key].iloc[:, 0].to_numpy() for key in _SEARCH})
@@ -211,7 +212,7 @@ def _ridge(rows: np.ndarray, target: np.ndarray, alphas: np.ndarray) -> np.ndarr
 
 
 def _pls(rows: np.ndarray, target: np.ndarray, most: int) -> np.ndarray:
-    """Coefficients of partial least squares with 1 to ``most`` components, (most, n_genes); Wold's with one response."""
+    """Coefficients of partial least squares (Wold, one response) with 1 to ``most`` components, (most, n_genes)."""
     n, n_genes = rows.shape
     scores, loadings, rotations = np.zeros((most, n)), np.zeros((most, n_genes)), np.zeros((most, n_genes))
     steps, left, first = np.zeros((most, n_genes)), target.copy(), 0.0

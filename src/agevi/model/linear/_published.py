@@ -31,11 +31,11 @@ VALUES = ("any", "beta")
 class LinearClock(DataMixin, LinearMixin, BaseModelClass):
     """Ageing clock: a weighted sum of features with published weights.
 
-    Made by :meth:`from_coefficients`; there is nothing to train. Values are read as they are in the data, so they must be
-    what the clock was made for: beta values for most methylation clocks, and for expression the normalisation that the
-    publication names, computed on all genes. A sample is predicted from the mean of the values of its cells. Nobody in your
-    data is known to have trained it, so every subject has the role ``new``; a cohort of the publication is not new all the
-    same. Ages are what the formula gives, and are not kept within bounds.
+    Made by :meth:`from_coefficients`; there is nothing to train. Values are read as they are in the data, so they must
+    be what the clock was made for: beta values for most methylation clocks, and for expression the normalisation that
+    the publication names, computed on all genes. A sample is predicted from the mean of the values of its cells. Nobody
+    in your data is known to have trained it, so every subject has the role ``new``; a cohort of the publication is not
+    new all the same. Ages are what the formula gives, and are not kept within bounds.
 
     Parameters
     ----------
@@ -99,10 +99,11 @@ class LinearClock(DataMixin, LinearMixin, BaseModelClass):
     ) -> LinearClock:
         r"""A clock from a table of published coefficients.
 
-        The score is :math:`b + \sum_j w_j (x_j - m_j) / s_j`, and the age is the score, or what ``transform`` makes of it.
-        Features are in a column such as ``gene``, ``probe`` or ``feature_name`` (or in the index), coefficients in ``coef``,
-        ``coefficient`` or ``coef_scaled``. With columns ``mean`` and ``scale`` (or ``sd``) features are standardised by them.
-        Where rows have a ``fold``, the folds of a model are averaged, which averages their predictions.
+        The score is :math:`b + \sum_j w_j (x_j - m_j) / s_j`, and the age is the score, or what ``transform`` makes of
+        it. Features are in a column such as ``gene``, ``probe`` or ``feature_name`` (or in the index), coefficients in
+        ``coef``, ``coefficient`` or ``coef_scaled``. With columns ``mean`` and ``scale`` (or ``sd``) features are
+        standardised by them. Where rows have a ``fold``, the folds of a model are averaged, which averages their
+        predictions.
 
         Parameters
         ----------
@@ -110,20 +111,22 @@ class LinearClock(DataMixin, LinearMixin, BaseModelClass):
             DataFrame, Series (index feature), or a csv or tsv file, gzipped or not.
         intercept
             Constant of the score. Default: the row ``(Intercept)`` or ``intercept``, or else the file beside the table:
-            ``<name>_intercept.txt``, or the row of that name in ``intercepts.tsv``. A clock without any needs ``0`` here.
+            ``<name>_intercept.txt``, or the row of that name in ``intercepts.tsv``. A clock without any needs ``0``
+            here.
         transform
-            Scale on which the score gives the age: None, ``"horvath"`` (log((age + 1) / 21) up to 20 years, (age - 20) / 21
-            above; Horvath 2013), or ``"log"`` (log(age - ``min_age`` + 1), so that ``min_age=1`` is log(age)).
+            Scale on which the score gives the age: None, ``"horvath"`` (log((age + 1) / 21) up to 20 years, (age - 20)
+            / 21 above; Horvath 2013), or ``"log"`` (log(age - ``min_age`` + 1), so that ``min_age=1`` is log(age)).
         scale
             Table of features with ``mean`` and ``scale`` (or ``sd``), in place of columns of the coefficients' table.
         model
             Which model, where the table holds several in a column ``model`` or ``model_key``.
         fill
-            Value at which features that the data lack enter: one number, or one for each feature. Default: the table's column
-            ``mean``, ``ref_mean``, ``model_mean`` or ``medianByCpG``; where there is none they enter at 0, with a warning.
+            Value at which features that the data lack enter: one number, or one for each feature. Default: the table's
+            column ``mean``, ``ref_mean``, ``model_mean`` or ``medianByCpG``; where there is none they enter at 0, with
+            a warning.
         values
-            ``"beta"`` refuses values outside 0 to 1, ``"any"`` takes all finite ones. Default: ``"beta"`` where features are
-            CpG sites that are not standardised.
+            ``"beta"`` refuses values outside 0 to 1, ``"any"`` takes all finite ones. Default: ``"beta"`` where
+            features are CpG sites that are not standardised.
         layer
             Layer that holds the values; default X.
         age_key, subject_key, sample_key
@@ -213,15 +216,15 @@ class LinearClock(DataMixin, LinearMixin, BaseModelClass):
         if self.values == "beta":
             _checks.within(
                 _checks.matrix(shell, layer), where(layer), 0, 1,
-                "the clock reads beta values. Pass them (layer=... of from_coefficients names a layer; from M values beta = "
-                "2**M / (2**M + 1)), or values='any' if the clock reads something else, such as z-scores.",
+                "the clock reads beta values. Pass them (layer=... of from_coefficients names a layer; from M values "
+                "beta = 2**M / (2**M + 1)), or values='any' if the clock reads something else, such as z-scores.",
             )  # fmt: skip
         unknown = np.flatnonzero(~match.present & ~self.module.known.cpu().numpy())
         if len(unknown):
             warnings.warn(
                 f"{len(unknown):,} of the clock's {len(self.genes):,} features are absent (e.g. "
-                f"{_checks.listed(self.genes[unknown], 2)}) and their usual value is not known, so they enter at 0, which moves "
-                "all ages alike. Pass fill=... to from_coefficients.",
+                f"{_checks.listed(self.genes[unknown], 2)}) and their usual value is not known, so they enter at 0, "
+                "which moves all ages alike. Pass fill=... to from_coefficients.",
                 UserWarning,
                 stacklevel=_checks.stack_depth(),
             )

@@ -32,21 +32,9 @@ class Samples:
 def sample_weights(
     subject: np.ndarray, size: np.ndarray, n_cells: np.ndarray, subject_weight: str, *, subject_age: np.ndarray
 ) -> np.ndarray:
-    """Weight of every sample, (n_samples,), mean 1.
+    """Weight of every sample, (n_samples,), mean 1: by ``subject_weight`` as the clocks document it.
 
-    Parameters
-    ----------
-    subject
-        Code of every sample's subject, (n_samples,).
-    size
-        What a sample counts within its subject, (n_samples,): its cells where cells train, else 1.
-    n_cells
-        Cells of every sample, (n_samples,).
-    subject_weight
-        ``"equal"``: every subject weighs the same; ``"cells"``: every cell does; ``"density"``: see
-        :func:`agevi.model.base._density.density_weights`.
-    subject_age
-        Mean age of every subject, (n_subjects,).
+    ``size`` is what a sample counts within its subject, (n_samples,): its cells where cells train, else 1.
     """
     if subject_weight == "cells":
         weight = np.asarray(n_cells, dtype=np.float64)
@@ -58,21 +46,7 @@ def sample_weights(
 
 
 class Rows:
-    """Rows of a matrix on the scale of a linear clock; only one block of them is ever dense.
-
-    Parameters
-    ----------
-    x
-        Values, CSR or dense, (n_all, n_genes).
-    index
-        Positions of the rows in ``x``, (n_rows,).
-    unit
-        Code of every row's sample, (n_rows,).
-    normalize
-        As in :class:`agevi.nn.inputs.GeneInput`.
-    mean, sd
-        What is subtracted and what divides, (n_genes,).
-    """
+    """Rows ``index`` of ``x`` on the scale of a linear clock; only one block of them is ever dense."""
 
     def __init__(
         self, x: Any, index: np.ndarray, unit: np.ndarray, *, normalize: str, mean: np.ndarray, sd: np.ndarray

@@ -36,25 +36,11 @@ def elastic_net_gram(
 ) -> tuple[np.ndarray, bool]:
     """Coefficients of the elastic net, (n_genes,), and whether they are as near to the optimum as asked.
 
-    A step of the primal-dual active set method (a semismooth Newton method) guesses which coefficients are not zero and
-    their signs, and solves for them exactly; when the guess repeats itself, it is the solution. From a warm start this
-    takes a few steps. It may cycle, so between rounds come accelerated proximal gradient steps, which always converge.
-
-    Parameters
-    ----------
-    gram
-        G, (n_genes, n_genes), positive semidefinite.
-    xy
-        c, (n_genes,).
-    l1, l2
-        Weights of the penalties, 0 or more.
-    start
-        Coefficients to start from; default 0.
-    tol
-        Optimality that ends the search before the guess repeats: the largest violation of the conditions on the
-        gradient, relative to the largest entry of c.
-    max_iter
-        Steps at most, of both kinds; a round of them is always finished.
+    A step of the primal-dual active set method (a semismooth Newton method) assumes which coefficients are not zero and
+    their signs, and solves for them exactly; when the assumption repeats itself, it is the solution. From a warm start
+    this takes a few steps. It may cycle, so between rounds come accelerated proximal gradient steps, which always
+    converge. ``tol`` ends the search before that: the largest violation of the conditions on the gradient, relative to
+    the largest entry of c. ``max_iter`` steps of both kinds are taken at most, in whole rounds.
     """
     b = np.zeros(len(xy)) if start is None else np.array(start, dtype=np.float64)
     limit = tol * float(np.abs(xy).max(initial=0.0))
@@ -69,17 +55,7 @@ def elastic_net_gram(
 
 
 def violation(gradient: np.ndarray, coefficients: np.ndarray, l1: float) -> np.ndarray:
-    """By how much each coefficient misses the conditions of an optimum, (n_genes,).
-
-    Parameters
-    ----------
-    gradient
-        c - Gb - l2 b, (n_genes,).
-    coefficients
-        b, (n_genes,).
-    l1
-        Weight of the penalty.
-    """
+    """By how much each coefficient misses the conditions of an optimum, (n_genes,); ``gradient`` is c - Gb - l2 b."""
     at_zero = np.maximum(np.abs(gradient) - l1, 0.0)
     return np.where(coefficients == 0, at_zero, np.abs(gradient - l1 * np.sign(coefficients)))
 

@@ -60,15 +60,7 @@ class Coefficients:
 
 
 def read_coefficients(table: Any, *, intercept: float | None, scale: Any, fill: Any, model: str | None) -> Coefficients:
-    """The linear map in a table.
-
-    Parameters
-    ----------
-    table
-        Path, or DataFrame or Series with the features in a column or in the index.
-    intercept, scale, fill, model
-        As in :meth:`agevi.model.LinearClock.from_coefficients`.
-    """
+    """The linear map in a table: a path, or a DataFrame or Series with the features in a column or in the index."""
     path = Path(table).expanduser() if isinstance(table, str | Path) else None
     frame = _frame(table if path is None else path, "table_or_path")
     if path is not None:
@@ -200,7 +192,8 @@ def _one_model(frame: pd.DataFrame, model: str | None) -> pd.DataFrame:
     if model is not None and model not in there:
         hint = _checks.closest(model, there)
         raise ValueError(
-            f"model={model!r} is not in the table's column {str(column)!r}{hint}. Available: {_checks.listed(there, _SHOWN)}."
+            f"model={model!r} is not in the table's column {str(column)!r}{hint}. Available: "
+            f"{_checks.listed(there, _SHOWN)}."
         )
     return frame if model is None else frame[frame[column].astype(str) == model]
 
@@ -227,8 +220,8 @@ def _combined(names: pd.Index, weight: np.ndarray, n_folds: int) -> pd.Series:
     if n_folds == 1 and not names.is_unique:
         twice = names[names.duplicated()].unique()
         warnings.warn(
-            f"the table names {len(twice):,} features more than once (e.g. {_checks.listed(twice, 2)}); their coefficients are "
-            "added up.",
+            f"the table names {len(twice):,} features more than once (e.g. {_checks.listed(twice, 2)}); their "
+            "coefficients are added up.",
             UserWarning,
             stacklevel=_checks.stack_depth(),
         )
@@ -248,8 +241,8 @@ def _refuse_ranks(path: Path) -> None:
     meta = path.with_name(f"{_stem(path)}_meta.csv")
     if meta.is_file() and "scaling_factor" in pd.read_csv(meta, nrows=1):
         raise ValueError(
-            f"{path.name!r} has a scaling factor in {meta.name!r}: its score is one of the ranks of all genes in a sample, and "
-            "LinearClock adds up values as they are. Use the clock's own software."
+            f"{path.name!r} has a scaling factor in {meta.name!r}: its score is one of the ranks of all genes in a "
+            "sample, and LinearClock adds up values as they are. Use the clock's own software."
         )
 
 
@@ -269,8 +262,8 @@ def _beside(path: Path | None, names: pd.Index) -> float:
                     return _finite_number(rows[_plain(key)], f"the intercept in {file.name}")
     where = "" if path is None else f", nor a file {key + '_intercept.txt'!r} or 'intercepts.tsv' beside it"
     raise ValueError(
-        f"the table has no row {INTERCEPT[1]!r} or 'intercept' (it begins with {_checks.listed(names, 2)}){where}; pass "
-        "intercept=..., 0 if the clock has none."
+        f"the table has no row {INTERCEPT[1]!r} or 'intercept' (it begins with {_checks.listed(names, 2)}){where}; "
+        "pass intercept=..., 0 if the clock has none."
     )
 
 
@@ -292,8 +285,8 @@ def _standards(frame: pd.DataFrame, names: pd.Index, rows: np.ndarray, scale: An
         absent = own.index.difference(given.index)
         if len(absent):
             raise ValueError(
-                f"scale lacks {len(absent):,} of the {len(own):,} features of the table (e.g. {_checks.listed(absent, 2)}); give "
-                "every feature its mean and sd."
+                f"scale lacks {len(absent):,} of the {len(own):,} features of the table (e.g. "
+                f"{_checks.listed(absent, 2)}); give every feature its mean and sd."
             )
         given = given.loc[own.index]
         return {
@@ -304,8 +297,8 @@ def _standards(frame: pd.DataFrame, names: pd.Index, rows: np.ndarray, scale: An
     scaled = _known(own, SD)
     if scaled is None and str(_known(frame, COEFFICIENT)).lower() == "coef_scaled":
         raise ValueError(
-            "the column 'coef_scaled' refers to standardised features, and the table has no columns 'mean' and 'scale'; pass "
-            "scale=..., a table of them."
+            "the column 'coef_scaled' refers to standardised features, and the table has no columns 'mean' and "
+            "'scale'; pass scale=..., a table of them."
         )
     shift = _get(own, MEAN, 0.0) if scaled else pd.Series(0.0, index=own.index)
     return {"shift": shift, "scale": _get(own, SD, 1.0), "usual": usual}

@@ -22,17 +22,7 @@ class Factorization:
 
 
 def balanced_sample(units: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions of at most ``n`` cells, as equally many of every unit as there are, in rising order.
-
-    Parameters
-    ----------
-    units
-        Unit of every cell, (n_cells,).
-    n
-        Number of cells.
-    rng
-        Source of randomness.
-    """
+    """Positions of at most ``n`` cells, as equally many of every unit as there are, in rising order."""
     if n >= len(units):
         return np.arange(len(units))
     codes, sizes = np.unique(units, return_inverse=True, return_counts=True)[1:]
@@ -47,12 +37,7 @@ def balanced_sample(units: np.ndarray, n: int, rng: np.random.Generator) -> np.n
 def gene_weights(mean: np.ndarray, kind: str) -> np.ndarray:
     """Factor of every gene in the squared error, (n_genes,): its root weighs the counts.
 
-    Parameters
-    ----------
-    mean
-        Mean count of every gene, (n_genes,).
-    kind
-        ``"poisson"``: one over the mean, so that Poisson noise is the same in all genes; ``"none"``: 1.
+    ``"poisson"`` is one over the mean, so that Poisson noise is the same in all genes; ``"none"`` is 1.
     """
     return 1 / np.maximum(mean, _LOWEST_MEAN) if kind == "poisson" else np.ones_like(mean)
 
@@ -60,25 +45,12 @@ def gene_weights(mean: np.ndarray, kind: str) -> np.ndarray:
 def fit_components(
     values: np.ndarray, weights: np.ndarray, *, n_components: int, max_iter: int, seed: int
 ) -> Factorization:
-    """scikit-learn's NMF of some rows.
-
-    The rows are dense, which is faster than sparse products at the density of cells.
-
-    Parameters
-    ----------
-    values
-        Counts, (n_rows, n_genes), float32.
-    weights
-        From :func:`gene_weights`.
-    n_components, max_iter
-        As in scikit-learn.
-    seed
-        Seed of its initial values.
-    """
+    """scikit-learn's NMF of counts, (n_rows, n_genes) float32, dense: faster than sparse at the density of cells."""
     if n_components > min(values.shape):
         raise ValueError(
-            f"n_components={n_components}, but the factorisation is fitted to {values.shape[0]:,} rows (training cells, or "
-            f"pseudocells of them) of {values.shape[1]:,} genes; pass n_components={min(values.shape)} or fewer."
+            f"n_components={n_components}, but the factorisation is fitted to {values.shape[0]:,} rows (training "
+            f"cells, or pseudocells of them) of {values.shape[1]:,} genes; pass n_components={min(values.shape)} or "
+            "fewer."
         )
     root = np.sqrt(weights).astype(np.float32)
     model = NMF(n_components, max_iter=max_iter, random_state=seed)

@@ -28,15 +28,7 @@ class _Cells(Dataset[dict[str, torch.Tensor]]):
 
 
 class LoadingSplitter(SubjectSplitter):
-    """:class:`SubjectSplitter` of loadings in the place of counts.
-
-    Parameters
-    ----------
-    *args, **kwargs
-        See there.
-    loadings
-        Loadings of every cell, (n_cells, n_components); those of test cells are not read.
-    """
+    """:class:`SubjectSplitter` of loadings, (n_cells, n_components), instead of counts; test cells are not read."""
 
     def __init__(self, *args: Any, loadings: torch.Tensor, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -55,8 +55,9 @@ class NMFClock(RegressorClock):
     dropout_rate
         Dropout of every layer while training.
     gene_weight
-        ``"poisson"``: the squared error of a gene is divided by its mean count, so that Poisson noise is the same in all
-        genes; ``"none"``: the error of the counts themselves, as published, which few highly expressed genes decide.
+        ``"poisson"``: the squared error of a gene is divided by its mean count, so that Poisson noise is the same in
+        all genes; ``"none"``: the error of the counts themselves, as published, which few highly expressed genes
+        decide.
     n_fit
         Rows at most that components are fitted to: pseudocells of the training samples, as training draws them, or
         with ``train_unit="cell"`` training cells, drawn at random and as equally as can be from the training subjects.
@@ -75,8 +76,8 @@ class NMFClock(RegressorClock):
     pseudocell_size
         Cells of a pseudocell: a share of the sample's cells, or a number.
     pseudocell_groupby
-        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group of
-        a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
+        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group
+        of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
     rng
         Seed of the factorisation, of the initial weights and of training. The same seed gives the same clock bit for
         bit on a CPU with the same number of threads.
@@ -132,8 +133,8 @@ class NMFClock(RegressorClock):
         )
         if n_components > self.summary_stats.n_vars:
             raise ValueError(
-                f"n_components={n_components}, but adata has {self.summary_stats.n_vars:,} genes; pass a number from 1 to "
-                "that, and much smaller to summarise them."
+                f"n_components={n_components}, but adata has {self.summary_stats.n_vars:,} genes; pass a number from "
+                "1 to that, and much smaller to summarise them."
             )
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()

@@ -20,18 +20,8 @@ _ANSCOMBE = 3 / 8
 class NMFModule(RegressorModule):
     """Loadings on fixed components, their roots z-scored, then blocks and one linear unit.
 
-    Parameters
-    ----------
-    n_input
-        Genes.
-    n_components
-        Components.
-    normalize
-        ``"log1p_cp10k"``: loadings of the counts per 10,000; ``"none"``: of the counts.
-    sums
-        Whether some rows are sums of cells, whose loadings vary less and have moments of their own.
-    **kwargs
-        See :class:`agevi.model.base._regressor.RegressorModule`.
+    With ``normalize="log1p_cp10k"`` the loadings are those of the counts per 10,000. With ``sums``, some rows are sums
+    of cells, whose loadings vary less and have moments of their own.
     """
 
     components: torch.Tensor
