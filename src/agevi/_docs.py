@@ -15,6 +15,10 @@ ARGUMENTS = {
         key_added
             Prefix of the slots.
     """,
+    "key_read": """
+        key_added
+            Prefix of the slots that are read and written.
+    """,
     "copy": """
         copy
             Return a copy of ``adata`` with the slots instead of writing to ``adata``.

@@ -13,6 +13,7 @@ from scipy.stats import false_discovery_control
 
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi._docs import shared
 from agevi.metrics._regression import check_level
 from agevi.tl.acceleration._design import Unusable, check_age_df
 from agevi.tl.acceleration._rows import (
@@ -36,6 +37,7 @@ NOUN = "acceleration"
 COLUMNS = [*TEXT, *COUNTS, *NUMBERS, "flags", "sentence"]
 
 
+@shared
 def age_acceleration(  # noqa: PLR0913
     adata: AnnData,
     *,
@@ -52,34 +54,36 @@ def age_acceleration(  # noqa: PLR0913
     key_added: str = _keys.DEFAULT_KEY,
     copy: bool = False,
 ) -> AnnData | None:
-    """Difference in predicted age between each group and the reference at equal age, in the unit of age on the clock's scale.
+    """Difference in predicted age between a group and the reference at equal age, in units of age on the clock's scale.
 
     Predictions of held-out samples are regressed on group, age and covariates (ANCOVA); ``difference`` is the term of
-    the group. Positive means that the group looks older than reference subjects of the same age. A clock whose predictions
-    rise by 0.6 years per year of age shows 3.6 of 6 years; ``scaled`` undoes that at the price of a wider interval. Predictions
-    shrink towards the mean age, so that raw gaps (predicted minus actual age) differ wherever ages do: ``raw_gap`` is a column and
-    is never tested. A difference is an association: batch, composition of the sample and drugs make one, too. Trust no row
-    with the flag ``no_age_signal``.
+    the group. Positive means that the group looks older than reference subjects of the same age. A clock whose
+    predictions rise by 0.6 years per year of age shows 3.6 of 6 years; ``scaled`` undoes that at the price of a wider
+    interval. Predictions shrink towards the mean age, so that raw gaps (predicted minus actual age) differ wherever
+    ages do: ``raw_gap`` is a column and is never tested. A difference is an association: batch, composition of the
+    sample and drugs make one, too. Trust no row with the flag ``no_age_signal``.
 
     Parameters
     ----------
     adata
-        Annotated data after :func:`agevi.tl.cross_validate`, or :func:`agevi.tl.predict_age` with a clock of other subjects, and
-        :func:`agevi.tl.aggregate_subjects`.
+        Annotated data after :func:`agevi.tl.cross_validate`, or :func:`agevi.tl.predict_age` with a clock of other
+        subjects, and :func:`agevi.tl.aggregate_subjects`.
     groupby
         Column of :func:`agevi.get.subjects_df` or ``adata.obs`` with one group per sample, such as the diagnosis.
     reference
         The group that all others are compared with, each on its own.
     covariates
-        Columns with one value per sample to adjust for, such as sex or cohort. Numbers enter as one slope, all else as one term per
-        level. Samples that lack a value are left out.
+        Columns with one value per sample to adjust for, such as sex or cohort. Numbers enter as one slope, all else as
+        one term per level. Samples that lack a value are left out.
     composition_key
         Column of ``adata.obs`` with the type of each cell: centred log-ratios of the types are adjusted for.
     age_df
-        ``1``: predictions change linearly with age; ``3``: as a cubic; ``"auto"``: cubic where both groups have 25 subjects.
+        ``1``: predictions change linearly with age; ``3``: as a cubic; ``"auto"``: cubic where both groups have 25
+        subjects.
     by
-        The column of ``tl.cross_validate(groupby=...)``, for a row per type of cells from the predictions of its own clock,
-        or a column with one value per sample, such as the tissue, for a row per value. Both below the rows of all samples.
+        The column of ``tl.cross_validate(groupby=...)``, for a row per type of cells from the predictions of its own
+        clock, or a column with one value per sample, such as the tissue, for a row per value. Both below the rows of
+        all samples.
     paired
         Subjects have samples in both groups, such as before and after a treatment.
     level
@@ -88,58 +92,57 @@ def age_acceleration(  # noqa: PLR0913
         Permutations. The smallest ``p_permutation`` is ``1 / (n_permutations + 1)``. 0: none.
     rng
         Seed or generator of the permutations.
-    key_added
-        Prefix of the slots that are read and written.
-    copy
-        Return a copy instead of writing to ``adata``.
+    %(key_read)s
+    %(copy)s
 
     Returns
     -------
     None, or the copy. Sets ``adata.uns[f"{key_added}_acceleration"]`` with two DataFrames, which
-    :func:`agevi.get.acceleration_df` returns, and ``adata.uns[f"{key_added}_acceleration_params"]`` with the arguments.
+    :func:`agevi.get.acceleration_df` returns, and ``adata.uns[f"{key_added}_acceleration_params"]`` with the arguments
+    and ``degree``, that of the curve of age in each row of ``"groups"`` (0 where there is no comparison).
 
     ``"groups"``, one row per group, then per type and group:
 
     - ``type`` ("overall", or that of ``by``), ``group``, ``reference``, text.
     - ``n``, ``n_reference`` (samples), ``n_subjects`` (of both), int64.
     - ``difference``, ``se``, ``low``, ``high``, float64, unit of age.
-    - ``t``, ``df``, ``p`` (two-sided), ``p_permutation``, ``p_adjusted`` (Benjamini and Hochberg over the groups of the overall
-      rows, and over all rows of types).
+    - ``t``, ``df``, ``p`` (two-sided), ``p_permutation``, ``p_adjusted`` (Benjamini and Hochberg over the groups of the
+      overall rows, and over all rows of types).
     - ``cohens_d``: difference by residual standard deviation.
     - ``slope``: change of the prediction per unit of age at equal group and covariates, of a line; ``slope_t``.
-    - ``scaled``, ``scaled_low``, ``scaled_high``: difference by slope with Fieller's interval; NaN with ``slope_t`` below 4, no
-      interval below 2 or where it has no ends.
+    - ``scaled``, ``scaled_low``, ``scaled_high``: difference by slope with Fieller's interval; NaN with ``slope_t``
+      below 4, no interval below 2 or where it has no ends.
     - ``raw_gap``: difference in predicted minus actual age; ``age_reference`` and ``age_group``, mean ages.
     - ``detectable``: 2.8 standard errors, the true difference that would be found at p < .05 four times in five.
-    - ``flags``, joined by ";": ``no_age_signal`` (``slope_t`` below 2), ``weak_age_signal`` (below 4), ``ages_do_not_overlap``
-      (less than half of the group has an age within the range of the reference), ``confounded`` (covariates explain more than three
-      quarters of the group; or the groups were predicted by different clocks, by roles or by folds), ``trained_on_group`` (the
-      clocks were trained on both groups, whose mean ages are more than a quarter of a standard deviation apart), ``few_subjects`` (fewer
-      than 10 in a group).
+    - ``flags``, joined by ";": ``no_age_signal`` (``slope_t`` below 2), ``weak_age_signal`` (below 4),
+      ``ages_do_not_overlap`` (less than half of the group has an age within the range of the reference), ``confounded``
+      (covariates explain more than three quarters of the group; or the groups were predicted by different clocks, by
+      roles or by folds), ``trained_on_group`` (the clocks were trained on both groups, whose mean ages are more than a
+      quarter of a standard deviation apart), ``few_subjects`` (fewer than 10 in a group).
     - ``sentence``: the row in words.
 
-    ``"samples"``, one row per sample (and type): ``type``, ``sample``, ``subject``, ``group``, ``age``, ``predicted``; ``expected``,
-    the line of the reference at its age and covariates, fitted without the subject itself; ``acceleration``, predicted minus
-    expected; ``low`` and ``high``, between which a new reference sample would be predicted; ``z``, acceleration in standard
-    deviations of new reference samples; ``p``, two-sided by Student's t.
+    ``"samples"``, one row per sample (and type): ``type``, ``sample``, ``subject``, ``group``, ``age``, ``predicted``;
+    ``expected``, the line of the reference at its age and covariates, fitted without the subject itself;
+    ``acceleration``, predicted minus expected; ``low`` and ``high``, between which a new reference sample would be
+    predicted; ``z``, acceleration in standard deviations of new reference samples; ``p``, two-sided by Student's t.
 
     Raises
     ------
     KeyError
         The subject table or a column is absent.
     ValueError
-        Samples have the role train or validation, ``groupby`` or ``reference`` is not given or selects nobody or everybody, a
-        group has fewer than 3 subjects, a covariate is constant, missing or confounded with the group, a level of it has one
-        subject, a subject is in both groups without ``paired=True``, or an argument is out of range.
+        Samples have the role train or validation, ``groupby`` or ``reference`` is not given or selects nobody or
+        everybody, a group has fewer than 3 subjects, a covariate is constant, missing or confounded with the group, a
+        level of it has one subject, a subject is in both groups without ``paired=True``, or an argument is out of
+        range.
 
-    Notes
-    -----
-    Intervals and ``p`` are from Student's t with HC3 standard errors (MacKinnon and White, 1985), which hold where the groups
-    differ in spread; where subjects have several samples, from the jackknife over subjects (CR3). ``p_permutation`` permutes the
-    residuals of the model without the group (Freedman and Lane, 1983). Where groups differ in age, train on the
-    reference alone: ``tl.cross_validate(train_on="condition == 'control'")``. A clock that learnt from older cases takes genes of the
-    disease for genes of age (``trained_on_group``); one that did not is still moved by them, up or down by chance. One clock for all types and one for each are separate questions: the overall rows never use the
-    clocks of types unless the predictions do.
+    Notes ----- Intervals and ``p`` are from Student's t with HC3 standard errors (MacKinnon and White, 1985), which
+    hold where the groups differ in spread; where subjects have several samples, from the jackknife over subjects (CR3).
+    ``p_permutation`` permutes the residuals of the model without the group (Freedman and Lane, 1983). Where groups
+    differ in age, train on the reference alone: ``tl.cross_validate(train_on="condition == 'control'")``. A clock that
+    learnt from older cases takes genes of the disease for genes of age (``trained_on_group``); one that did not is
+    still moved by them, up or down by chance. One clock for all types and one for each are separate questions: the
+    overall rows never use the clocks of types unless the predictions do.
 
     Examples
     --------
@@ -197,6 +200,7 @@ def age_acceleration(  # noqa: PLR0913
         "covariates": [c.name for c in samples.covariates if c.kind != "composition"],
         "composition_key": composition_key,
         "age_df": str(age_df),
+        "degree": groups["degree"].to_numpy(dtype=np.int64),
         "by": by,
         "paired": bool(paired),
         "level": level,
@@ -224,7 +228,7 @@ def _rows(samples: Samples, settings: Settings) -> tuple[list[dict[str, Any]], l
                 found, reasons = compare(pair, group, samples.reference, samples.covariates, settings)
                 notes += [of + reason for reason in reasons]
             except Unusable as error:
-                found = {"flags": error.flag}
+                found = {"flags": error.flag, "degree": 0}
                 notes.append(f"{of}no difference for {group!r}: {error}")
                 errors.append(error)
             rows.append(row | found)

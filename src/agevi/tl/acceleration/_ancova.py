@@ -19,30 +19,14 @@ FULL = 1e-8
 
 @dataclass(frozen=True)
 class Fit:
-    """Coefficients and what their intervals and tests need.
+    """Coefficients of a regression, and what their intervals and tests need."""
 
-    Attributes
-    ----------
-    beta
-        Coefficients, (..., p).
-    cov
-        Their covariance, (..., p, p): HC3, or CR3 where subjects have several samples.
-    residual
-        Observed minus fitted, (..., n).
-    weight
-        Change of the coefficients per residual when a sample, or with it its subject, is left out, (..., n, p).
-    sd
-        Residual standard deviation, (...).
-    df
-        Degrees of freedom of Student's t.
-    """
-
-    beta: np.ndarray
-    cov: np.ndarray
-    residual: np.ndarray
-    weight: np.ndarray
-    sd: np.ndarray
-    df: int
+    beta: np.ndarray  # (..., p)
+    cov: np.ndarray  # (..., p, p): HC3, or CR3 where subjects have several samples
+    residual: np.ndarray  # (..., n), observed minus fitted
+    weight: np.ndarray  # (..., n, p): change of beta per residual when a sample, or with it its subject, is left out
+    sd: np.ndarray  # (...), of the residuals
+    df: int  # of Student's t
 
     def contrast(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A linear combination of coefficients, ``c`` (p,), and its standard error, (...)."""
@@ -58,20 +42,11 @@ class Fit:
 
 
 def fit(x: np.ndarray, y: np.ndarray, cluster: np.ndarray | None = None) -> Fit:
-    """Ordinary least squares with HC3 errors, or with the jackknife over clusters.
+    """Ordinary least squares of ``y`` (..., n) on ``x`` (..., n, p) of full rank, with HC3 errors or a jackknife.
 
-    HC3 of MacKinnon and White (1985): each residual is divided by one minus its leverage. With clusters: each subject is
-    left out in turn (CR3 of Bell and McCaffrey, 2002), centred on the mean of the coefficients, with as many degrees of
-    freedom as subjects less one.
-
-    Parameters
-    ----------
-    x
-        Design of full rank, (..., n, p).
-    y
-        Observations, (..., n).
-    cluster
-        Subject of every sample as a number from 0, (n,); None where each sample is one subject.
+    HC3 of MacKinnon and White (1985): each residual is divided by one minus its leverage. With ``cluster`` (n,), the
+    number of each sample's subject from 0: each subject is left out in turn (CR3 of Bell and McCaffrey, 2002), centred
+    on the mean of the coefficients, with as many degrees of freedom as subjects less one.
     """
     q, r = np.linalg.qr(x)
     rows = np.swapaxes(np.linalg.solve(r, np.swapaxes(q, -1, -2)), -1, -2)  # ..., n, p: rows of x (x'x)^-1
@@ -104,8 +79,7 @@ def members_by_size(cluster: np.ndarray) -> list[np.ndarray]:
 def blocks(q: np.ndarray, members: np.ndarray) -> np.ndarray:
     """Identity minus the part of the hat matrix of each cluster, (..., n_clusters, size, size); ``q`` (..., n, p)."""
     part = q[..., members, :]
-    out: np.ndarray = np.eye(members.shape[1]) - part @ np.swapaxes(part, -1, -2)
-    return out
+    return np.eye(members.shape[1]) - part @ np.swapaxes(part, -1, -2)
 
 
 def fitted_exactly(x: np.ndarray, cluster: np.ndarray | None = None) -> np.ndarray:
@@ -120,7 +94,7 @@ def fitted_exactly(x: np.ndarray, cluster: np.ndarray | None = None) -> np.ndarr
 
 
 def jackknifed(moved: np.ndarray, cluster: np.ndarray | None) -> np.ndarray:
-    """Changes of coefficients, (..., n), summed over clusters, (..., n_clusters), so that their squares sum to a variance."""
+    """Changes of coefficients, (..., n), summed by cluster, (..., n_clusters), so that squares sum to a variance."""
     if cluster is None:
         return moved
     order = np.argsort(cluster, kind="stable")
@@ -145,21 +119,9 @@ def permutation_p(
 ) -> float:
     """Two-sided p of one coefficient by permuting the residuals of the model without it (Freedman and Lane, 1983).
 
-    The statistic is the t with HC3 or CR3 errors, which keeps its size where variances differ (DiCiccio and Romano, 2017).
-    With clusters, subjects exchange the mean of their residuals, and the samples of a subject their deviations from it.
-
-    Parameters
-    ----------
-    x, y
-        Design (n, p) and observations (n,).
-    column
-        Position of the coefficient.
-    n_permutations
-        Permutations; 0 gives NaN.
-    rng
-        Generator.
-    cluster
-        As for :func:`fit`.
+    The statistic is the t with HC3 or CR3 errors, which keeps its size where variances differ (DiCiccio and Romano,
+    2017). With clusters, subjects exchange the mean of their residuals, and the samples of a subject their deviations
+    from it. ``x`` is (n, p), ``y`` (n,); no permutations give NaN.
     """
     n = len(y)
     order = np.arange(n) if cluster is None else np.argsort(cluster, kind="stable")
@@ -187,16 +149,9 @@ def permutation_p(
 
 
 def fieller(numerator: Any, denominator: Any, var_n: Any, var_d: Any, cov: Any, quantile: float) -> tuple[Any, Any]:
-    """Interval of a ratio of two estimates (Fieller, 1954), NaN where it has no ends.
+    """Interval of a ratio of two estimates (Fieller, 1954) with their (co)variances, NaN where it has no ends.
 
-    Parameters
-    ----------
-    numerator, denominator
-        Estimates.
-    var_n, var_d, cov
-        Their variances and covariance.
-    quantile
-        Standard errors on each side, such as 1.96.
+    ``quantile`` is the number of standard errors on each side, such as 1.96.
     """
     a = np.square(denominator) - quantile**2 * var_d
     b = numerator * denominator - quantile**2 * cov
@@ -220,16 +175,8 @@ class Deviations:
 def deviations(x: np.ndarray, y: np.ndarray, is_reference: np.ndarray, subject: np.ndarray) -> Deviations:
     """Expectation of every sample from the reference samples of other subjects.
 
-    Parameters
-    ----------
-    x
-        Design without the group, (n, p); columns that do not vary in the reference have the coefficient 0 there.
-    y
-        Observations, (n,).
-    is_reference
-        Who makes the line, (n,).
-    subject
-        Subject of every sample as a number from 0, (n,).
+    ``x`` (n, p) is the design without the group: columns that do not vary in the reference have the coefficient 0
+    there. ``y``, ``is_reference`` and ``subject`` (numbers from 0) are (n,).
     """
     centre = y[is_reference].mean()
     basis = _row_space(x[is_reference])  # p x rank

@@ -43,24 +43,13 @@ class Covariate:
 
 @dataclass(frozen=True)
 class Design:
-    """Columns of the model.
+    """Columns of the model of a comparison."""
 
-    Attributes
-    ----------
-    x
-        Intercept, group, powers of age, covariates: (n, p).
-    line
-        The same with age as a line, whose coefficient is behind that of the group.
-    scale
-        Units of age in one unit of that column.
-    explained
-        Share of the group that the covariates explain, 0 to 1.
-    """
-
-    x: np.ndarray
-    line: np.ndarray
-    scale: float
-    explained: float
+    x: np.ndarray  # (n, p): intercept, group, powers of age, covariates
+    line: np.ndarray  # the same with age as a line, whose coefficient is behind that of the group
+    degree: int  # of the curve of age in ``x``
+    scale: float  # units of age in one unit of the column of age
+    explained: float  # share of the group that the covariates explain, 0 to 1
 
 
 def make_design(
@@ -68,23 +57,14 @@ def make_design(
 ) -> Design:
     """Design of a comparison, or an :class:`Unusable` that says what to change.
 
-    Parameters
-    ----------
-    frame
-        Samples with the columns ``subject``, ``age``, ``group`` and ``is_group``, indexed by sample.
-    covariates
-        Adjustments, with values for these samples.
-    age_df
-        ``"auto"``, 1 or 3.
-    argument
-        How messages name the two groups.
-    cluster
-        Subject of every sample as a number, where subjects have several samples.
+    ``frame`` holds the samples with ``subject``, ``age``, ``group`` and ``is_group``; ``argument`` names the two groups
+    in messages; ``cluster`` (n,) numbers the subjects where these have several samples.
     """
     age = frame["age"].to_numpy(dtype=np.float64)
     if np.ptp(age) <= _RANK * np.abs(age).max():
         raise Unusable(f"all {len(frame)} samples of {argument} have the age {age[0]:g}; the comparison at equal age "
-                       "needs several ages. Compare their predictions with a t test instead.", "no_age_signal")  # fmt: skip
+                       "needs several ages. Compare their predictions with a t test instead.",
+                       "no_age_signal")  # fmt: skip
     is_group = frame["is_group"].to_numpy(dtype=np.float64)
     powers, scale = age_columns(frame, age_df, argument)
     blocks = [(c.name, columns_of(c, frame)) for c in covariates]
@@ -95,17 +75,18 @@ def make_design(
     n, p = x.shape
     df = n - p if cluster is None else int(cluster.max())
     if df < 1 or n <= p:
-        raise Unusable(f"{n} samples of {argument} are too few for {p} terms of group, age and covariates; leave covariates "
-                       "out, or merge their levels.", "few_subjects")  # fmt: skip
+        raise Unusable(f"{n} samples of {argument} are too few for {p} terms of group, age and covariates; leave "
+                       "covariates out, or merge their levels.", "few_subjects")  # fmt: skip
     _check_rank(powers, blocks, is_group, argument)
     alone = fitted_exactly(x, cluster)
     if alone.any():
         who = frame["subject"].iloc[int(alone.argmax())]
         names = _checks.listed([c.name for c in covariates]) if covariates else "no covariates"
         raise Unusable(f"subject {who!r} alone decides a term of the model of {argument} (covariates: {names}), so the "
-                       "difference has no standard error; leave the covariate or the subject out.", "confounded")  # fmt: skip
+                       "difference has no standard error; leave the covariate or the subject out.",
+                       "confounded")  # fmt: skip
     line = np.delete(x, np.arange(GROUP + 2, GROUP + 1 + powers.shape[1]), axis=1)
-    return Design(x, line, scale, _explained(is_group, [block for _, block in blocks]))
+    return Design(x, line, powers.shape[1], scale, _explained(is_group, [block for _, block in blocks]))
 
 
 def check_age_df(age_df: Any) -> None:
@@ -145,13 +126,7 @@ def columns_of(covariate: Covariate, frame: pd.DataFrame) -> np.ndarray:
 
 
 def log_ratios(cells: np.ndarray) -> np.ndarray:
-    """Centred log-ratios of numbers of cells (Aitchison, 1982), one type dropped, (n, n_types - 1), standardised.
-
-    Parameters
-    ----------
-    cells
-        Cells of each sample and type, (n, n_types).
-    """
+    """Centred log-ratios of cells (n, n_types) (Aitchison, 1982), one type dropped, (n, n_types - 1), standardised."""
     cells = cells[:, cells.sum(axis=0) > 0] + CELL
     ratios = np.log(cells) - np.log(cells).mean(axis=1, keepdims=True)
     ratios = ratios[:, :-1] - ratios[:, :-1].mean(axis=0)  # the last one is minus the sum of the others
@@ -168,9 +143,9 @@ def _refuse_single(covariate: Covariate, frame: pd.DataFrame, argument: str) -> 
     if len(n) > 1 and n.min() == 1:
         level = n.index[n == 1][0]
         who = frame["subject"][(levels == level).to_numpy()].iloc[0]
-        raise Unusable(f"covariates: {covariate.name}={level!r} has one subject, {who!r}, among the samples of {argument}, "
-                       "which gives the difference no standard error; merge the level with another, or leave the subject "
-                       "or the covariate out.", "few_subjects")  # fmt: skip
+        raise Unusable(f"covariates: {covariate.name}={level!r} has one subject, {who!r}, among the samples of "
+                       f"{argument}, which gives the difference no standard error; merge the level with another, or "
+                       "leave the subject or the covariate out.", "few_subjects")  # fmt: skip
 
 
 def _check_rank(powers: np.ndarray, blocks: list[tuple[str, np.ndarray]], is_group: np.ndarray, argument: str) -> None:
@@ -180,15 +155,15 @@ def _check_rank(powers: np.ndarray, blocks: list[tuple[str, np.ndarray]], is_gro
         before, centred = centred, np.concatenate([centred, block - block.mean(axis=0)], axis=1)
         if _rank(centred) < _rank(before) + block.shape[1]:
             others = _checks.listed(["age", *(other for other, _ in blocks[:i])])
-            raise Unusable(f"covariates: {name!r} adds nothing to {others} among the samples of {argument}; leave it out.",
-                           "confounded")  # fmt: skip
+            raise Unusable(f"covariates: {name!r} adds nothing to {others} among the samples of {argument}; leave it "
+                           "out.", "confounded")  # fmt: skip
     own = (is_group - is_group.mean())[:, None]
     for name, block in blocks:
         alone = block - block.mean(axis=0)
         if block.shape[1] and _rank(np.concatenate([alone, own], axis=1)) == _rank(alone):
-            raise Unusable(f"covariates: {name!r} tells the samples of {argument} apart (no value of it has both), so that "
-                           "their difference and that of the covariate are one; leave it out, or compare samples that "
-                           "share its values.", "confounded")  # fmt: skip
+            raise Unusable(f"covariates: {name!r} tells the samples of {argument} apart (no value of it has both), so "
+                           "that their difference and that of the covariate are one; leave it out, or compare samples "
+                           "that share its values.", "confounded")  # fmt: skip
     if _rank(np.concatenate([centred, own], axis=1)) == _rank(centred):
         names = _checks.listed(["age", *(name for name, _ in blocks)])
         together, way_out = (f"{names} together tell", "leave covariates out") if blocks else (

@@ -12,7 +12,8 @@ from anndata import AnnData
 from scipy.stats import linregress
 
 from agevi import _checks, _keys, _names, _subjects
-from agevi._compat import written_to
+from agevi._docs import shared
+from agevi.tl._store import store_table
 from agevi.tl.acceleration import _norms
 from agevi.tl.acceleration._design import MANY_SUBJECTS, check_age_df
 from agevi.tl.predict._evaluate_by import sample_values
@@ -27,6 +28,7 @@ COLUMNS = ["sample", "subject", "group", "age", "predicted", "expected", "sd", "
 COLUMNS += ["role", "reference", "outside"]
 
 
+@shared
 def normative_scores(
     adata: AnnData,
     *,
@@ -39,11 +41,11 @@ def normative_scores(
     """Centile of each held-out sample among reference samples of the same age, with its z score (without unit).
 
     In the reference, predictions are regressed on age, and their spread may change with age. ``z`` is the distance of a
-    prediction from what is expected at its age, in standard deviations of reference samples of that age; ``centile`` is the
-    percentage of them that would be predicted lower. In the reference neither goes with age, as predicted minus actual
-    age does. A high value says that the sample looks old for its age, to this clock and against this reference: a batch
-    that differs from the reference makes one, too. Compare groups with :func:`agevi.tl.age_acceleration` and not by a test
-    of ``z``, and do not trust samples with ``outside``, whose age the reference does not cover.
+    prediction from what is expected at its age, in standard deviations of reference samples of that age; ``centile`` is
+    the percentage of them that would be predicted lower. In the reference neither goes with age, as predicted minus
+    actual age does. A high value says that the sample looks old for its age, to this clock and against this reference:
+    a batch that differs from the reference makes one, too. Compare groups with :func:`agevi.tl.age_acceleration` and
+    not by a test of ``z``, and do not trust samples with ``outside``, whose age the reference does not cover.
 
     Parameters
     ----------
@@ -56,21 +58,19 @@ def normative_scores(
         Group, or list of groups, that makes the reference. Without ``groupby`` all held-out samples do.
     age_df
         ``1``: predictions change linearly with age; ``3``: as a cubic; ``"auto"``: cubic from 25 reference subjects.
-    key_added
-        Prefix of the slots that are read and written.
-    copy
-        Return a copy instead of writing to ``adata``.
+    %(key_read)s
+    %(copy)s
 
     Returns
     -------
     None, or the copy. Sets:
 
     ``adata.uns[f"{key_added}_normative"]``
-        DataFrame with one row per held-out sample with age and prediction: ``sample``, ``subject``, ``group`` (text, empty
-        where it has none), ``age``, ``predicted``, ``expected`` (mean prediction of the reference at this age), ``sd`` (of
-        a new reference sample around it; all in the unit of age), ``z``, ``centile`` (0 to 100), ``role``, ``reference``
-        (bool) and ``outside`` (bool: younger or older than all of the reference). Samples of the reference are scored
-        against the other subjects of it. :func:`agevi.get.normative_df` returns it.
+        DataFrame with one row per held-out sample with age and prediction: ``sample``, ``subject``, ``group`` (text,
+        empty where it has none), ``age``, ``predicted``, ``expected`` (mean prediction of the reference at this age),
+        ``sd`` (of a new reference sample around it; all in the unit of age), ``z``, ``centile`` (0 to 100), ``role``,
+        ``reference`` (bool) and ``outside`` (bool: younger or older than all of the reference). Samples of the
+        reference are scored against the other subjects of it. :func:`agevi.get.normative_df` returns it.
     ``adata.uns[f"{key_added}_normative_params"]``
         The arguments, ``n_subjects`` and ``n_samples`` of the reference, ``n_left_out``, and the fitted ``norms``.
 
@@ -79,19 +79,17 @@ def normative_scores(
     KeyError
         The subject table or a column is absent.
     ValueError
-        The reference has fewer than 20 subjects, too few ages or equal predictions, is not given or unknown, samples have
-        the role train or validation, or an argument is out of range.
+        The reference has fewer than 20 subjects, too few ages or equal predictions, is not given or unknown, samples
+        have the role train or validation, or an argument is out of range.
 
-    Notes
-    -----
-    The mean is a polynomial in age, fitted by least squares with weights of the inverse squared spread. The spread is
-    ``sigma * exp(c * age)``, constant beyond the ends of the reference, with the ``c`` that leaves the size of standardised
-    residuals uncorrelated with age, shrunk by ``1 - 1 / t**2`` (James and Stein, 1961). Centiles are ranks among the
-    standardised residuals of the reference, interpolated, and continued by the tails of Student's t: normal centiles are off
-    where predictions are skewed. With 20, 50 and 200 reference subjects 94 to 95, 95 to 96 and 95 % of new reference
-    samples lie between the centiles 2.5 and 97.5, whether errors are normal, skewed or heavy-tailed and whether or not their
-    spread changes with age. Several samples of a subject count as one where the number of them matters. Centiles against a
-    healthy reference are known as normative models (Marquand et al., 2016).
+    Notes ----- The mean is a polynomial in age, fitted by least squares with weights of the inverse squared spread. The
+    spread is ``sigma * exp(c * age)``, constant beyond the ends of the reference, with the ``c`` that leaves the size
+    of standardised residuals uncorrelated with age, shrunk by ``1 - 1 / t**2`` (James and Stein, 1961). Centiles are
+    ranks among the standardised residuals of the reference, interpolated, and continued by the tails of Student's t:
+    normal centiles are off where predictions are skewed. With 20, 50 and 200 reference subjects 94 to 95, 95 to 96 and
+    95 % of new reference samples lie between the centiles 2.5 and 97.5, whether errors are normal, skewed or
+    heavy-tailed and whether or not their spread changes with age. Several samples of a subject count as one where the
+    number of them matters. Centiles against a healthy reference are known as normative models (Marquand et al., 2016).
 
     The reference is not saved with a clock: to score new samples, join them to the reference by ``anndata.concat`` and
     predict both with one clock that saw neither.
@@ -138,17 +136,14 @@ def normative_scores(
         "age_unit": unit,
         "norms": norms.to_dict(),
     }
-    stored = _keys.to_uns(used.reset_index(drop=True)[COLUMNS]), _keys.to_uns(params)
     _say_signal(age[is_reference], predicted[is_reference], unit)
-    out = written_to(adata, copy=copy)
-    out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
-    return out if copy else None
+    return store_table(adata, keys, NOUN, used.reset_index(drop=True)[COLUMNS], params, copy=copy)
 
 
 def _samples(
     adata: AnnData, groupby: str | None, reference: Any, keys: _keys.Keys
 ) -> tuple[pd.DataFrame, list[str], int]:
-    """Held-out samples with ``group`` and ``reference``, the names of the reference groups, and how many are left out."""
+    """Held-out samples with ``group`` and ``reference``, the names of the reference groups, and the number left out."""
     table = _subjects.subject_table(adata, keys)
     group = pd.Series("", index=table.index, dtype=object)
     chosen: list[str] = []
@@ -182,14 +177,16 @@ def _reference(reference: Any, levels: Sequence[str], groupby: str) -> list[str]
     """Names of the reference groups."""
     if reference is None:
         raise ValueError(
-            f"reference=None with groupby={groupby!r}; pass the group to score against, one of {_checks.listed(levels, 9)}."
+            f"reference=None with groupby={groupby!r}; pass the group to score against, one of "
+            f"{_checks.listed(levels, 9)}."
         )
     names = _names.several(reference)
     unknown = [name for name in names if name not in levels]
     if unknown or not names:
         hint = _checks.closest(unknown[0], levels) if unknown else ""
         raise ValueError(
-            f"reference={reference!r} is not a group of groupby={groupby!r}{hint}. Available: {_checks.listed(levels, 9)}."
+            f"reference={reference!r} is not a group of groupby={groupby!r}{hint}. Available: "
+            f"{_checks.listed(levels, 9)}."
         )
     return names
 
@@ -204,8 +201,8 @@ def _degree(age: np.ndarray, predicted: np.ndarray, n_subjects: int, age_df: Any
         )
     if np.ptp(predicted) == 0:
         raise ValueError(
-            f"all {len(predicted)} samples of the reference have the prediction {predicted[0]:g}; a clock that predicts "
-            "one age for all has no centiles."
+            f"all {len(predicted)} samples of the reference have the prediction {predicted[0]:g}; a clock that "
+            "predicts one age for all has no centiles."
         )
     return degree
 
@@ -215,6 +212,7 @@ def _say_signal(age: np.ndarray, predicted: np.ndarray, unit: str) -> None:
     line = linregress(age, predicted)
     if line.slope < SIGNAL * line.stderr:
         logger.warning(
-            "In the reference, predictions change by %.2f %s per %s of age (t = %.1f): the clock has no age signal there, "
-            "and centiles say nothing about ageing.", line.slope, unit, unit.removesuffix("s"), line.slope / line.stderr,
+            "In the reference, predictions change by %.2f %s per %s of age (t = %.1f): the clock has no age signal "
+            "there, and centiles say nothing about ageing.",
+            line.slope, unit, unit.removesuffix("s"), line.slope / line.stderr,
         )  # fmt: skip

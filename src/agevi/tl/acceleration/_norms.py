@@ -17,9 +17,10 @@ _VALUES = 1 << 24  # values held at once while samples are left out
 class Norms:
     """Mean and spread of predictions by age, of one reference or of several along leading axes.
 
-    The mean is a polynomial in standardised age, the spread ``sigma * exp(spread * age)`` with the age held at the ends of
-    the reference. ``covariance`` (p, p), times ``sigma**2``, is that of the coefficients. ``order`` are the standardised
-    residuals of the reference from the lowest to the highest, NaN last, and ``place`` the centiles where these stand.
+    The mean is a polynomial in standardised age, the spread ``sigma * exp(spread * age)`` with the age held at the ends
+    of the reference. ``covariance`` (p, p), times ``sigma**2``, is that of the coefficients. ``order`` are the
+    standardised residuals of the reference from the lowest to the highest, NaN last, and ``place`` the centiles where
+    these stand.
     """
 
     centre: np.ndarray
@@ -92,22 +93,12 @@ def _centile(z: np.ndarray, order: np.ndarray, place: np.ndarray, df: float) -> 
 def fit(
     age: np.ndarray, predicted: np.ndarray, n_subjects: np.ndarray, *, degree: int, used: np.ndarray | None = None
 ) -> Norms:
-    """Norms of references: least squares weighed by a spread that changes with age.
+    """Norms of references: least squares weighted by a spread that changes with age.
 
-    The slope of the spread is the one that leaves the size of standardised residuals uncorrelated with age, shrunk by the
-    factor ``1 - 1 / t**2`` (James and Stein's), so that chance among few samples makes no trend. Samples weigh ``n_subjects / n_samples``: several of a subject
-    narrow the ranks, not what is known of the mean.
-
-    Parameters
-    ----------
-    age, predicted
-        Samples, (..., n).
-    n_subjects
-        Subjects behind them, (...).
-    degree
-        Degree of the polynomial.
-    used
-        1 for samples of the reference and 0 for others, (..., n); all by default.
+    ``age``, ``predicted`` and ``used`` (1 in the reference, else 0; by default all 1) are (..., n), ``n_subjects``
+    (...). The slope of the spread is the one that leaves the size of standardised residuals uncorrelated with age,
+    shrunk by the factor ``1 - 1 / t**2`` (James and Stein's), so that chance among few samples makes no trend. Samples
+    weigh ``n_subjects / n_samples``: several of a subject narrow the ranks, not what is known of the mean.
     """
     used = np.ones(np.broadcast_shapes(age.shape, predicted.shape)) if used is None else used.astype(np.float64)
     age, predicted = np.broadcast_to(age, used.shape), np.broadcast_to(predicted, used.shape)
@@ -145,17 +136,7 @@ def score(norms: Norms, age: np.ndarray, predicted: np.ndarray) -> dict[str, np.
 def score_left_out(
     age: np.ndarray, predicted: np.ndarray, subject: np.ndarray, *, degree: int
 ) -> dict[str, np.ndarray]:
-    """Scores of the samples of a reference, (n,), each against the norms of the other subjects.
-
-    Parameters
-    ----------
-    age, predicted
-        Samples, (n,).
-    subject
-        Number of the subject of each, (n,), from 0.
-    degree
-        Degree of the polynomial.
-    """
+    """Scores of the samples of a reference, (n,), each against the norms of the other subjects, numbered from 0."""
     n, n_subjects = len(age), int(subject.max()) + 1
     out = {name: np.full(n, np.nan) for name in ("expected", "sd", "z", "centile")}
     step = max(1, _VALUES // (n * (degree + 2) ** 2))
@@ -184,8 +165,7 @@ def _times(x: np.ndarray, beta: np.ndarray) -> np.ndarray:
 
 def _quadratic(x: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     """Quadratic form x' A x of each row, (..., m)."""
-    out: np.ndarray = ((x @ inverse) * x).sum(-1)
-    return out
+    return ((x @ inverse) * x).sum(-1)
 
 
 def _least_squares(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

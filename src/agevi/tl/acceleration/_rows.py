@@ -27,35 +27,11 @@ from agevi.tl.predict._verdict import FEW_SUBJECTS
 
 TEXT = ["type", "group", "reference"]
 COUNTS = ["n", "n_reference", "n_subjects"]
-NUMBERS = [
-    "difference",
-    "se",
-    "low",
-    "high",
-    "t",
-    "df",
-    "p",
-    "p_permutation",
-    "p_adjusted",
-    "cohens_d",
-    "slope",
-    "slope_t",
-]
+NUMBERS = ["difference", "se", "low", "high", "t", "df", "p", "p_permutation", "p_adjusted"]
+NUMBERS += ["cohens_d", "slope", "slope_t"]
 NUMBERS += ["scaled", "scaled_low", "scaled_high", "raw_gap", "age_reference", "age_group", "detectable"]
-SAMPLE_COLUMNS = [
-    "type",
-    "sample",
-    "subject",
-    "group",
-    "age",
-    "predicted",
-    "expected",
-    "acceleration",
-    "low",
-    "high",
-    "z",
-    "p",
-]
+DEVIATION = ["expected", "acceleration", "low", "high", "z", "p"]
+SAMPLE_COLUMNS = ["type", "sample", "subject", "group", "age", "predicted", *DEVIATION]
 DETECTABLE = 2.8
 """Standard errors that a true difference has to measure to be found at p < .05 four times in five."""
 SIGNAL, STRONG = 2.0, 4.0
@@ -102,19 +78,7 @@ def described(pair: pd.DataFrame, of_type: str, group: str, reference: str) -> d
 def compare(
     pair: pd.DataFrame, group: str, reference: str, covariates: list[Covariate], settings: Settings
 ) -> tuple[dict[str, Any], list[str]]:
-    """Estimates and flags of a comparison, and the lines that explain the flags.
-
-    Parameters
-    ----------
-    pair
-        From :func:`pair_of`.
-    group, reference
-        Names of the two.
-    covariates
-        Adjustments.
-    settings
-        How it is done.
-    """
+    """Estimates and flags of a comparison of :func:`pair_of`, and the lines that explain the flags."""
     n = pair.groupby("is_group")["subject"].nunique().reindex([False, True], fill_value=0)
     argument = f"{group!r} and {reference!r}"
     if n.min() < _checks.MIN_LABELLED_SUBJECTS:
@@ -125,13 +89,13 @@ def compare(
     design = make_design(pair, covariates, settings.age_df, argument, cluster)
     predicted = pair["predicted"].to_numpy(dtype=np.float64)
     if np.ptp(predicted) <= EQUAL * np.abs(predicted).max():
-        raise Unusable(f"all {len(pair)} samples of {argument} are predicted {predicted[0]:.1f}, as by a clock that knows "
-                       "nothing but the median age.", "no_age_signal")  # fmt: skip
+        raise Unusable(f"all {len(pair)} samples of {argument} are predicted {predicted[0]:.1f}, as by a clock that "
+                       "knows nothing but the median age.", "no_age_signal")  # fmt: skip
     row = _estimates(design, predicted, cluster, settings)
     if row["residual_sd"] <= EXACT * predicted.std():
         names = _checks.listed(["age", *(c.name for c in covariates)])
-        raise Unusable(f"the predictions of {argument} follow exactly from {names}, so that nothing is left to compare; leave "
-                       "out covariates that were made of predictions.", "confounded")  # fmt: skip
+        raise Unusable(f"the predictions of {argument} follow exactly from {names}, so that nothing is left to "
+                       "compare; leave out covariates that were made of predictions.", "confounded")  # fmt: skip
     del row["residual_sd"]
     reasons = _flags(row, pair, group, reference, design.explained, settings.groupby)
     row["flags"] = ";".join(dict.fromkeys(flag for flag, _ in reasons))
@@ -144,7 +108,8 @@ def _cluster(pair: pd.DataFrame, argument: str, settings: Settings) -> np.ndarra
     shared = n_groups.index[n_groups > 1]
     if len(shared) and not settings.paired:
         raise Unusable(
-            f"subject {str(shared[0])!r} has samples in both {argument} ({len(shared)} in all); pass paired=True where these "
+            f"subject {str(shared[0])!r} has samples in both {argument} ({len(shared)} in all); pass paired=True where "
+            "these "
             "are visits of the same people, else correct the column.", "confounded",
         )  # fmt: skip
     if not len(shared) and settings.paired:
@@ -167,14 +132,10 @@ def _estimates(design: Design, predicted: np.ndarray, cluster: np.ndarray | None
     with np.errstate(invalid="ignore", divide="ignore"):
         t, slope_t = np.float64(difference) / se, np.float64(b) / se_b
         cohens_d = np.float64(difference) / fitted.sd
-    row: dict[str, Any] = {
-        "difference": difference,
-        "se": se,
-        "low": difference - quantile * se,
-        "high": difference + quantile * se,
-    }
+    reach = quantile * se
+    row: dict[str, Any] = {"difference": difference, "se": se, "low": difference - reach, "high": difference + reach}
     row |= {"t": t, "df": fitted.df, "p": float(two_sided(t, fitted.df)), "cohens_d": cohens_d, "slope": b}
-    row |= {"slope_t": slope_t, "detectable": DETECTABLE * se, "residual_sd": float(fitted.sd)}
+    row |= {"slope_t": slope_t, "detectable": DETECTABLE * se, "residual_sd": float(fitted.sd), "degree": design.degree}
     row["p_permutation"] = permutation_p(
         design.x, predicted, GROUP, settings.n_permutations, np.random.default_rng(settings.seed), cluster
     )
@@ -197,14 +158,14 @@ def _flags(
     if not slope_t >= STRONG:
         signal = f"slope of predictions on age {row['slope']:.2f}, t = {slope_t:.1f}"
         if not slope_t >= SIGNAL:
-            out.append(("no_age_signal", f"{who}: the clock has no age signal in these samples ({signal}), so the difference "
-                        "says nothing about ageing, whatever its p value."))  # fmt: skip
+            out.append(("no_age_signal", f"{who}: the clock has no age signal in these samples ({signal}), so the "
+                        "difference says nothing about ageing, whatever its p value."))  # fmt: skip
         else:
             out.append(("weak_age_signal", f"{who}: the age signal is weak ({signal}); no scaled difference is given."))
     inside = own["age"].between(ref["age"].min(), ref["age"].max()).mean()
     if inside < OVERLAP:
-        out.append(("ages_do_not_overlap", f"{who}: {inside:.0%} of the samples of {group!r} have an age within the range of "
-                    f"{reference!r}; elsewhere the difference rests on the shape of the line alone."))  # fmt: skip
+        out.append(("ages_do_not_overlap", f"{who}: {inside:.0%} of the samples of {group!r} have an age within the "
+                    f"range of {reference!r}; elsewhere the difference rests on the line's shape alone."))  # fmt: skip
     if explained > EXPLAINED:
         out.append(("confounded", f"{who}: covariates explain {explained:.0%} of the group, so little of it is left to "
                     "compare."))  # fmt: skip
@@ -213,8 +174,8 @@ def _flags(
     n = {group: own["subject"].nunique(), reference: ref["subject"].nunique()}
     few = min(n, key=lambda name: n[name])
     if n[few] < FEW_SUBJECTS:
-        out.append(("few_subjects", f"{who}: {n[few]} subjects in {few!r}; a true difference below {row['detectable']:.1f} "
-                    "would be found less than four times in five."))  # fmt: skip
+        out.append(("few_subjects", f"{who}: {n[few]} subjects in {few!r}; a true difference below "
+                    f"{row['detectable']:.1f} would be found less than four times in five."))  # fmt: skip
     return out
 
 
@@ -236,8 +197,8 @@ def _clocks_differ(own: pd.DataFrame, ref: pd.DataFrame, group: str, reference: 
         reach = min(n_folds, part["subject"].nunique())
         there = part["fold"].nunique()
         if reach > 1 and there < reach / 2:
-            out.append(f"the predictions of {name!r} come from {there} of {n_folds} folds, whose clocks differ; balance folds "
-                       "with tl.cross_validate(stratify_by=...).")  # fmt: skip
+            out.append(f"the predictions of {name!r} come from {there} of {n_folds} folds, whose clocks differ; "
+                       "balance folds with tl.cross_validate(stratify_by=...).")  # fmt: skip
     return out
 
 
@@ -257,20 +218,10 @@ def _learnt_group(own: pd.DataFrame, ref: pd.DataFrame, group: str, reference: s
 
 
 def sample_rows(frame: pd.DataFrame, of_type: str, samples: Samples, settings: Settings) -> pd.DataFrame:
-    """Deviation of every sample of a type from the line of the reference.
-
-    Parameters
-    ----------
-    frame
-        Samples of the type, of all groups.
-    of_type
-        Name of the type.
-    samples, settings
-        What is compared and how.
-    """
+    """Deviation of every sample of a type (``frame``, all groups) from the line of the reference."""
     is_reference = (frame["group"] == samples.reference).to_numpy()
     out = frame.rename_axis("sample").reset_index().assign(type=of_type)
-    empty = dict.fromkeys(SAMPLE_COLUMNS[6:], np.nan)
+    empty = dict.fromkeys(DEVIATION, np.nan)
     ages = frame["age"][is_reference]
     if frame["subject"][is_reference].nunique() < _checks.MIN_LABELLED_SUBJECTS or ages.nunique() < 2:
         return out.assign(**empty)[SAMPLE_COLUMNS]
@@ -297,23 +248,7 @@ def sample_rows(frame: pd.DataFrame, of_type: str, samples: Samples, settings: S
 def sentence(
     row: dict[str, Any], covariates: list[Covariate], unit: str, level: float, family: str = "", n_left_out: int = 0
 ) -> str:
-    """The result in words, as a paper prints it.
-
-    Parameters
-    ----------
-    row
-        Row of the table of groups.
-    covariates
-        Adjustments.
-    unit
-        Unit of age.
-    level
-        Coverage of the interval.
-    family
-        What ``p_adjusted`` is corrected for; "" where it is p.
-    n_left_out
-        Samples that lack an age or another value.
-    """
+    """The result in words, as papers print it; ``family`` is what ``p_adjusted`` is corrected for, "" where it is p."""
     where = "" if row["type"] == OVERALL else f" ({row['type']})"
     who = f"{row['group']}{where}"
     if np.isnan(row["difference"]):
@@ -337,8 +272,9 @@ def sentence(
     flags = f"; flags: {row['flags'].replace(';', ', ')}" if row["flags"] else ""
     return (
         f"{who}: {size} {unit} {old} on the clock's scale than {row['reference']} of the same age "
-        f"[{coverage}{row['low']:.{digits}f}, {row['high']:.{digits}f}]{adjusted}, {kind} ANCOVA t({row['df']:.0f}) = {row['t']:.2f}, "
-        f"{p_text(row['p'])}{corrected}{permuted}; {n}; detectable difference {row['detectable']:.{digits}f} {unit}{flags}."
+        f"[{coverage}{row['low']:.{digits}f}, {row['high']:.{digits}f}]{adjusted}, {kind} ANCOVA t({row['df']:.0f}) = "
+        f"{row['t']:.2f}, {p_text(row['p'])}{corrected}{permuted}; {n}; detectable difference "
+        f"{row['detectable']:.{digits}f} {unit}{flags}."
     )
 
 

@@ -26,28 +26,13 @@ _CODES = 10  # different whole numbers up to which a covariate may be a code
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples that count.
+    """Samples that count."""
 
-    Attributes
-    ----------
-    tables
-        For ``"overall"`` and each type: the columns ``subject``, ``age``, ``predicted``, ``role``, ``fold`` and ``group``, one
-        row per sample, in the order of their names.
-    levels
-        Groups other than the reference.
-    reference
-        Name of the reference.
-    covariates
-        Adjustments, indexed by sample.
-    n_left_out
-        Samples that lack a value or shaped a recalibration.
-    """
-
-    tables: dict[str, pd.DataFrame]
-    levels: list[str]
+    tables: dict[str, pd.DataFrame]  # "overall" and each type: subject, age, predicted, role, fold, group by sample
+    levels: list[str]  # groups other than the reference
     reference: str
-    covariates: list[Covariate]
-    n_left_out: int
+    covariates: list[Covariate]  # indexed by sample
+    n_left_out: int  # samples that lack a value or shaped a recalibration
 
 
 def held_out_samples(
@@ -60,21 +45,12 @@ def held_out_samples(
     by: str | None,
     keys: _keys.Keys,
 ) -> Samples:
-    """The samples to compare, or the error that says why there are none.
-
-    Parameters
-    ----------
-    adata
-        Annotated data after ``aggregate_subjects``.
-    groupby, reference, covariates, composition_key, by
-        As for :func:`agevi.tl.age_acceleration`.
-    keys
-        Slots of the predictions.
-    """
+    """The samples to compare, or the error that says why there are none; arguments of ``tl.age_acceleration``."""
     table = _subjects.subject_table(adata, keys).rename_axis(None)
     if groupby is None:
         raise ValueError(
-            f"groupby=None; pass the column with the groups to compare, such as {_checks.listed(_candidates(adata, table, keys))}."
+            "groupby=None; pass the column with the groups to compare, such as "
+            f"{_checks.listed(_candidates(adata, table, keys))}."
         )
     values = sample_values(adata, table, groupby, "groupby", keys=keys)
     group = _names.names(values, f"groupby={groupby!r}")
@@ -125,8 +101,8 @@ def _reference(reference: Any, levels: list[str], groupby: str) -> str:
     if name not in levels:
         hint = "" if reference is None else _checks.closest(reference, levels)
         raise ValueError(
-            f"reference={reference!r} is not a group of groupby={groupby!r}{hint}. Pass the group that others are compared "
-            f"with, one of {_checks.listed(levels, 9)}."
+            f"reference={reference!r} is not a group of groupby={groupby!r}{hint}. Pass the group that others are "
+            f"compared with, one of {_checks.listed(levels, 9)}."
         )
     return str(name)
 
@@ -174,7 +150,8 @@ def _refuse_names(names: list[Any], groupby: str, record: dict[str, Any]) -> Non
             raise ValueError(f"covariates={names!r} has {name!r}, and age is in the model already; leave it out.")
         if name in ("subject", record.get("subject_key"), record.get("sample_key")):
             raise ValueError(
-                f"covariates={names!r} has {name!r}, the names of subjects or samples, which measure nothing; leave it out."
+                f"covariates={names!r} has {name!r}, the names of subjects or samples, which measure nothing; leave it "
+                "out."
             )
 
 
@@ -190,7 +167,8 @@ def _covariate(values: pd.Series, name: str, n_subjects: int) -> Covariate:
         whole = bool((number.dropna() % 1 == 0).all())
         if n > _CODES and n in (n_subjects, number.count()) and whole:
             logger.warning(
-                "covariates: %r holds %d whole numbers, another for every subject, and enters as one slope; if they are ids, which "
+                "covariates: %r holds %d whole numbers, another for every subject, and enters as one slope; if they "
+                "are ids, which "
                 "measure nothing, leave it out.", name, n,
             )  # fmt: skip
         if 2 < n <= _CODES and whole:
@@ -235,19 +213,20 @@ def _check_groups(used: pd.DataFrame, levels: list[str], reference: str, groupby
     counts = ", ".join(f"{level!r}: {k}" for level, k in n.items())
     if n[reference] == 0:
         raise ValueError(
-            f"reference={reference!r} selects none of the {len(used)} held-out samples with age, prediction and covariates "
-            f"(subjects per group of groupby={groupby!r}: {counts}); predict them out of fold, or pass another reference."
+            f"reference={reference!r} selects none of the {len(used)} held-out samples with age, prediction and "
+            f"covariates (subjects per group of groupby={groupby!r}: {counts}); predict them out of fold, or pass "
+            "another reference."
         )
     if n.drop(reference).max() == 0:
         raise ValueError(
-            f"reference={reference!r} selects all {len(used)} held-out samples with age, prediction and covariates (subjects "
-            f"per group of groupby={groupby!r}: {counts}), so there is no group to compare with it."
+            f"reference={reference!r} selects all {len(used)} held-out samples with age, prediction and covariates "
+            f"(subjects per group of groupby={groupby!r}: {counts}), so there is no group to compare with it."
         )
     least = _checks.MIN_LABELLED_SUBJECTS
     if n[reference] < least or n.drop(reference).max() < least:
         raise ValueError(
-            f"a comparison needs {least} subjects in each of two groups, and groupby={groupby!r} has {counts} held out with "
-            "age, prediction and covariates; merge groups, or predict more subjects."
+            f"a comparison needs {least} subjects in each of two groups, and groupby={groupby!r} has {counts} held out "
+            "with age, prediction and covariates; merge groups, or predict more subjects."
         )
 
 
@@ -256,15 +235,15 @@ def _check_varies(covariate: Covariate, used: pd.DataFrame) -> None:
     values = covariate.values.loc[used.index]
     if covariate.kind != "composition" and values.iloc[:, 0].nunique() < 2:
         raise ValueError(
-            f"covariates: {covariate.name!r} is {str(values.iloc[0, 0])!r} in all {len(used)} samples that count; a covariate needs "
-            "two values. Leave it out."
+            f"covariates: {covariate.name!r} is {str(values.iloc[0, 0])!r} in all {len(used)} samples that count; a "
+            "covariate needs two values. Leave it out."
         )
 
 
 def _strata(
     adata: AnnData, used: pd.DataFrame, table: pd.DataFrame, by: str | None, reference: str, keys: _keys.Keys
 ) -> dict[str, pd.DataFrame]:
-    """The samples of each type of cells with the predictions of its own clock, or of each value of a column of samples."""
+    """The samples of each type of cells with its own clock's predictions, or of each value of a column of samples."""
     if by is None:
         return {}
     if isinstance(by, Hashable) and by == types_key(adata, keys):
@@ -284,8 +263,8 @@ def _strata(
     if not any(_comparable(part, reference) for part in out.values()):
         least = _checks.MIN_LABELLED_SUBJECTS
         raise ValueError(
-            f"by={by!r} has {len(out)} values, and none has {least} subjects of {reference!r} and {least} of another group; "
-            "pass a column whose values have subjects of both, or leave it out."
+            f"by={by!r} has {len(out)} values, and none has {least} subjects of {reference!r} and {least} of another "
+            "group; pass a column whose values have subjects of both, or leave it out."
         )
     return out
 
@@ -320,6 +299,6 @@ def _refuse_types(adata: AnnData, by: str, keys: _keys.Keys) -> None:
         own = types_key(adata, keys)
         there = f"the clocks there are those of {own!r}" if own else "the predictions are those of one clock"
         raise ValueError(
-            f"by={by!r} has several values in a sample, as types of cells do, and {there}; run agevi.tl.cross_validate(adata, "
-            f"..., groupby={by!r}) first, which fits a clock for each type."
+            f"by={by!r} has several values in a sample, as types of cells do, and {there}; run "
+            f"agevi.tl.cross_validate(adata, ..., groupby={by!r}) first, which fits a clock for each type."
         )

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from agevi import _keys, _subjects
 from agevi.tl.intervals._conformal import Calibration
@@ -17,25 +16,11 @@ NOUN = "calibration"
 _SAME = 1e-4  # of scores: predictions of one clock differ by rounding between machines, in float32
 
 
-def forget(adata: AnnData, keys: _keys.Keys) -> None:
-    """Remove what was calibrated on, and tabulated from, earlier predictions under the same key."""
-    tables = (name for noun in (NOUN, "posterior") for name in (keys.table(noun), keys.table_params(noun)))
-    for name in (keys.subjects, *tables):
-        adata.uns.pop(name, None)
-
-
 def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    """The subject table with the columns ``lower`` and ``upper``.
+    """The subject table with the columns ``lower`` and ``upper`` of a calibration, the slot's ``params``.
 
     Samples that calibrated get the interval of the other folds, in which their own residuals have no part; NaN for
     samples of role train, validation or recalibration, whose residuals are smaller than those of held-out ones.
-
-    Parameters
-    ----------
-    table
-        Subject table.
-    params
-        ``adata.uns[f"{key_added}_calibration_params"]``.
     """
     whole = Calibration.from_dict(params)
     cells = table["n_cells"].to_numpy(dtype=np.float64)
@@ -52,7 +37,7 @@ def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFra
 
 
 def recalibrated_again(table: pd.DataFrame, former: pd.DataFrame) -> pd.DataFrame:
-    """The subject table with the intervals, and the ages of labelled subjects, that ``tl.recalibrate`` gave the same predictions."""
+    """The table with the intervals and labelled ages that ``tl.recalibrate`` gave the same predictions."""
     former = former.reindex(table.index)
     same = np.isclose(former["predicted"].to_numpy(dtype=np.float64), table["predicted"], rtol=1e-5, atol=1e-3)
     bounds = {name: np.where(same, former[name], np.nan) for name in ("lower", "upper")}

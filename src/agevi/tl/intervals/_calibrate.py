@@ -13,6 +13,7 @@ from anndata import AnnData
 from agevi import _checks, _keys, _names, _subjects
 from agevi._ages import AgeTransform
 from agevi._compat import written_to
+from agevi._docs import shared
 from agevi.tl.intervals._apply import NOUN, with_intervals
 from agevi.tl.intervals._conformal import Calibration
 from agevi.tl.intervals._recalibration import OldErrors, old_errors
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 GUARANTEES = ("split", "approximate")
 
 
+@shared
 def calibrate(
     adata: AnnData,
     *,
@@ -36,12 +38,12 @@ def calibrate(
 ) -> AnnData | None:
     """Interval of the age of every sample, in the unit of age, from the residuals of held-out subjects (conformal).
 
-    An interval holds the age of a new subject with the probability ``level``, on average over subjects that are like those
-    that calibrate it: in another cohort expect less, until :func:`agevi.tl.recalibrate` has seen some of it. It is one of the
-    chronological age, not of a biological one. By true age the oldest are covered less than the middle, since predictions
-    shrink towards the mean; the rows of the report show it. Only samples of the roles test, out_of_fold and new with an age
-    calibrate. The scale of residuals is that of Papadopoulos et al. (2011), thirds with quantiles of their own are
-    those of Boström et al. (2020), and the quantile is that of Vovk et al. (2005).
+    An interval holds the age of a new subject with the probability ``level``, on average over subjects that are like
+    those that calibrate it: in another cohort expect less, until :func:`agevi.tl.recalibrate` has seen some of it. It
+    is one of the chronological age, not of a biological one. By true age the oldest are covered less than the middle,
+    since predictions shrink towards the mean; the rows of the report show it. Only samples of the roles test,
+    out_of_fold and new with an age calibrate. The scale of residuals is that of Papadopoulos et al. (2011), thirds with
+    quantiles of their own are those of Boström et al. (2020), and the quantile is that of Vovk et al. (2005).
 
     Parameters
     ----------
@@ -50,41 +52,40 @@ def calibrate(
     level
         Coverage. It needs 1 / (1 - level) - 1 subjects: 9 for 0.9, 19 for 0.95.
     scale
-        What the width follows. ``"constant"``: nothing; ``"predicted"``: a power of the predicted age, and of the number of
-        cells; ``"log"``: residuals are those of the logarithms of ages, which is too narrow for the young where there are
-        children; ``"mondrian"``: each third of the predicted ages has its own width, from 150 subjects on. ``"auto"``:
-        ``"predicted"`` from 20 subjects on, else ``"constant"``.
+        What the width follows. ``"constant"``: nothing; ``"predicted"``: a power of the predicted age, and of the
+        number of cells; ``"log"``: residuals are those of the logarithms of ages, which is too narrow for the young
+        where there are children; ``"mondrian"``: each third of the predicted ages has its own width, from 150 subjects
+        on. ``"auto"``: ``"predicted"`` from 20 subjects on, else ``"constant"``.
     difficulty
-        What else the width of ``"predicted"`` follows: ``("n_cells",)``, where numbers differ and there are 40 subjects or more,
-        or ``()``.
+        What else the width of ``"predicted"`` follows: ``("n_cells",)``, where numbers differ and there are 40 subjects
+        or more, or ``()``.
     groupby
-        Column of :func:`agevi.get.subjects_df` or ``adata.obs`` with one value per sample, such as the cohort, that makes
-        rows of the report. Its values are stored as the cohorts of the calibration.
-    key_added
-        Prefix of the slots that are read and written.
-    copy
-        Return a copy instead of writing to ``adata``.
+        Column of :func:`agevi.get.subjects_df` or ``adata.obs`` with one value per sample, such as the cohort, that
+        makes rows of the report. Its values are stored as the cohorts of the calibration.
+    %(key_read)s
+    %(copy)s
 
     Returns
     -------
     None, or the copy. Sets:
 
     ``adata.uns[f"{key_added}_subjects"]``
-        The columns ``lower`` and ``upper``, float64, in the unit of age. Samples that calibrate get theirs from the subjects
-        of the other of ten folds, so that their own age has no part in it; all others from all. NaN for the roles train and
-        validation, samples without a prediction, and where too few subjects are left.
+        The columns ``lower`` and ``upper``, float64, in the unit of age. Samples that calibrate get theirs from the
+        subjects of the other of ten folds, so that their own age has no part in it; all others from all. NaN for the
+        roles train and validation, samples without a prediction, and where too few subjects are left.
     ``adata.uns[f"{key_added}_calibration"]``
-        How well these intervals hold: DataFrame with one row for all samples ("overall") and for thirds of the predicted and
-        of the true age, each value of ``groupby``, and thirds of the number of cells. Columns ``groupby``, ``group``, ``n``
-        (samples), ``n_subjects``, ``level``, ``coverage`` with its 95 % interval ``coverage_low`` and ``coverage_high``
-        (Wilson), ``width``, ``interval_score`` (Gneiting & Raftery 2007, eq. 43; small is good), and ``width_trivial``
-        and ``interval_score_trivial`` of intervals from the quantiles of the ages alone.
-        :func:`agevi.get.calibration_df` returns it.
+        How well these intervals hold: DataFrame with one row for all samples ("overall") and for thirds of the
+        predicted and of the true age, each value of ``groupby``, and thirds of the number of cells. Columns
+        ``groupby``, ``group``, ``n`` (samples), ``n_subjects``, ``level``, ``coverage`` with its 95 % interval
+        ``coverage_low`` and ``coverage_high`` (Wilson), ``width``, ``interval_score`` (Gneiting & Raftery 2007, eq. 43;
+        small is good), and ``width_trivial`` and ``interval_score_trivial`` of intervals from the quantiles of the ages
+        alone. :func:`agevi.get.calibration_df` returns it.
     ``adata.uns[f"{key_added}_calibration_params"]``
-        All that makes intervals of new predictions: ``scale``, ``features``, ``coefficients``, ``scores`` and more. ``guarantee`` is
-        ``"split"`` for predictions of one clock and a scale that is not fitted to them, whose coverage is at least the
-        level on average over calibrations (Lei et al. 2018), else ``"approximate"``: that of out-of-fold predictions may
-        fall to 1 - 2 (1 - level) in the worst case (Barber et al. 2021), and does not in practice.
+        All that makes intervals of new predictions: ``scale``, ``features``, ``coefficients``, ``scores`` and more.
+        ``guarantee`` is ``"split"`` for predictions of one clock and a scale that is not fitted to them, whose coverage
+        is at least the level on average over calibrations (Lei et al. 2018), else ``"approximate"``: that of
+        out-of-fold predictions may fall to 1 - 2 (1 - level) in the worst case (Barber et al. 2021), and does not in
+        practice.
 
     Raises
     ------
@@ -93,10 +94,9 @@ def calibrate(
     ValueError
         Too few held-out subjects with an age, or an argument is out of range.
 
-    Notes
-    -----
-    Subjects count once. Where a subject has several samples, these share its weight in the quantile and in the fit of the
-    scale, and are in the same fold: the level then holds for a sample of a new subject (Lee, Barber & Willett 2023).
+    Notes ----- Subjects count once. Where a subject has several samples, these share its weight in the quantile and in
+    the fit of the scale, and are in the same fold: the level then holds for a sample of a new subject (Lee, Barber &
+    Willett 2023).
 
     Examples
     --------
@@ -158,8 +158,9 @@ def held_out_with_ages(table: pd.DataFrame, keys: _keys.Keys) -> np.ndarray:
         return mask
     if fitted:
         raise ValueError(
-            f"all {fitted} samples of {where} with an age have the role train or validation, whose residuals are too small "
-            "to calibrate. Predict held-out subjects: agevi.tl.cross_validate(...), or the test subjects of the clock."
+            f"all {fitted} samples of {where} with an age have the role train or validation, whose residuals are too "
+            "small to calibrate. Predict held-out subjects: agevi.tl.cross_validate(...), or the test subjects of the "
+            "clock."
         )
     if not table["age"].notna().any():
         raise ValueError(f"no sample of {where} has an age; pass age_key=... to agevi.tl.aggregate_subjects.")

@@ -1,9 +1,9 @@
 """Conformal intervals of age from held-out predictions of labelled subjects: arrays in, arrays out.
 
 Scores are absolute residuals over a scale. The interval is the prediction plus and minus the scale times the smallest
-score that as many of the calibration subjects and the new one stay below as the level says (Vovk et al. 2005; Lei et al.
-2018). A subject counts once: several samples of one share its weight, as in Lee, Barber & Willett (2023, HCP), and one
-sample per subject gives the ``ceil((n + 1) * level)``-th smallest score.
+score that as many of the calibration subjects and the new one stay below as the level says (Vovk et al. 2005; Lei et
+al. 2018). A subject counts once: several samples of one share its weight, as in Lee, Barber & Willett (2023, HCP), and
+one sample per subject gives the ``ceil((n + 1) * level)``-th smallest score.
 """
 
 from __future__ import annotations
@@ -33,52 +33,21 @@ _SHARE = 0.1  # of the median residual, added to residuals before their logarith
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What is needed to give a prediction its interval.
+    """What is needed to give a prediction its interval."""
 
-    Parameters
-    ----------
-    scale
-        ``"constant"``, ``"predicted"`` (power law in the predicted age and in further features), ``"log"`` (residuals of
-        log ages) or ``"mondrian"`` (thirds of the predictions, each with a quantile of its own).
-    features
-        Features of the scale: ``"predicted"``, ``"n_cells"``.
-    coefficients
-        Constant and slopes of the log scale, (1 + n_features,).
-    ranges
-        Lowest and highest value of each feature, which are not extrapolated, (2 * n_features,).
-    scores
-        Scores of all samples, rising, (n_samples,).
-    weights
-        Weight of each score: 1 / samples of its subject, (n_samples,).
-    strata
-        Third of the predictions that each score is from, (n_samples,); 0 but for ``"mondrian"``.
-    cuts
-        Predictions that part the thirds, (2,) or (0,).
-    h
-        What was added to residuals before their logarithm, in the unit of age.
-    n
-        Calibration subjects.
-    level
-        Coverage.
-    origin
-        Age at which the power law and the log scale begin, below all ages that are believed.
-    min_age
-        Lowest age that an interval may reach.
-    """
-
-    scale: str
-    features: tuple[str, ...]
-    coefficients: Array
-    ranges: Array
-    scores: Array
-    weights: Array
-    strata: NDArray[np.int64]
-    cuts: Array
-    h: float
-    n: int
-    level: float
-    origin: float
-    min_age: float
+    scale: str  # "constant", "predicted" (power law in the features), "log" (of ages) or "mondrian" (thirds)
+    features: tuple[str, ...]  # of the scale: "predicted", "n_cells"
+    coefficients: Array  # (1 + n_features,): constant and slopes of the log scale
+    ranges: Array  # (2 * n_features,): lowest and highest value of each feature, beyond which nothing is extrapolated
+    scores: Array  # (n_samples,), rising
+    weights: Array  # (n_samples,): 1 / samples of the subject
+    strata: NDArray[np.int64]  # (n_samples,): third of the predictions of each score; 0 but for "mondrian"
+    cuts: Array  # (2,) or (0,): predictions that part the thirds
+    h: float  # what was added to residuals before their logarithm, in the unit of age
+    n: int  # calibration subjects
+    level: float  # coverage
+    origin: float  # age at which the power law and the log scale begin, below all ages that are believed
+    min_age: float  # lowest age that an interval may reach
 
     @classmethod
     def fit(
@@ -93,24 +62,9 @@ class Calibration:
         difficulty: Sequence[str] = DIFFICULTY,
         min_age: float = -1.0,
     ) -> Calibration:
-        """Calibrate on samples that the clock never saw.
+        """Calibrate on finite true and predicted ages, (n_samples,), that the clock never saw.
 
-        Parameters
-        ----------
-        age, predicted
-            True and predicted ages, finite, (n_samples,).
-        n_cells
-            Cells of every sample, (n_samples,).
-        subject
-            Subject of every sample, (n_samples,); None: one sample each.
-        level
-            Coverage.
-        scale
-            One of :data:`SCALES`; ``"auto"``: ``"predicted"`` from 20 subjects on, else ``"constant"``.
-        difficulty
-            Features beside the prediction, which are used where they vary and there are 20 subjects for each.
-        min_age
-            Lowest age that is believed.
+        ``difficulty`` names features beside the prediction, used where they vary and there are 20 subjects for each.
         """
         y, p = np.asarray(age, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
         weight = subject_weights(subject, len(y))
@@ -170,16 +124,14 @@ class Calibration:
             return np.ones(len(p))
         low, high = self.ranges.reshape(-1, 2).T
         x = np.clip(columns(self.features, p, n_cells, self.origin), low, high)
-        out: Array = np.exp(self.coefficients[0] + x @ self.coefficients[1:])
-        return out
+        return np.exp(self.coefficients[0] + x @ self.coefficients[1:])
 
     def score(self, age: ArrayLike, predicted: ArrayLike, n_cells: ArrayLike | None = None) -> Array:
         """Score of every sample with an age, (n_samples,)."""
         y, p = np.asarray(age, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
         if self.scale == "log":
-            out: Array = np.abs(self._log(y) - self._log(p))
-            return out
-        return np.asarray(np.abs(y - p) / self.difficulty(p, n_cells))
+            return np.abs(self._log(y) - self._log(p))
+        return np.abs(y - p) / self.difficulty(p, n_cells)
 
     def stratum(self, predicted: ArrayLike) -> NDArray[np.int64]:
         """Third of the predictions that every sample is in, (n_samples,)."""
@@ -195,17 +147,7 @@ class Calibration:
     def interval(
         self, predicted: ArrayLike, n_cells: ArrayLike | None = None, *, level: float | None = None
     ) -> tuple[Array, Array]:
-        """Lower and upper limit of the age of every sample, NaN where there is no prediction or too few calibrated.
-
-        Parameters
-        ----------
-        predicted
-            Predicted ages, (n_samples,).
-        n_cells
-            Cells of every sample, (n_samples,), where the scale reads them.
-        level
-            Coverage; that of the calibration by default.
-        """
+        """Lower and upper limit of the age of every sample, NaN without a prediction or with too few calibrated."""
         p = np.asarray(predicted, dtype=np.float64)
         q = self.quantiles(level)[self.stratum(p)]
         if self.scale == "log":
@@ -223,14 +165,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and for ``adata.uns`` alike."""
-        return {
-            name: value.tolist()
-            if isinstance(value, np.ndarray)
-            else list(value)
-            if isinstance(value, tuple)
-            else value
-            for name, value in vars(self).items()
-        }
+        plain: dict[type, Any] = {np.ndarray: np.ndarray.tolist, tuple: list}
+        return {name: plain.get(type(value), lambda same: same)(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
@@ -255,8 +191,8 @@ def check_enough(n: int, level: float) -> None:
     if n < needed(level):
         highest = n / (n + 1)
         raise ValueError(
-            f"{n} calibration subject{'s' * (n != 1)} cannot give level={level:g}, which needs {needed(level)} with an age "
-            f"and a held-out prediction; label more, or pass a level up to {math.floor(100 * highest) / 100:g}."
+            f"{n} calibration subject{'s' * (n != 1)} cannot give level={level:g}, which needs {needed(level)} with an "
+            f"age and a held-out prediction; label more, or pass a level up to {math.floor(100 * highest) / 100:g}."
         )
 
 
@@ -279,7 +215,8 @@ def chosen_features(scale: str, n: int, n_cells: ArrayLike | None, difficulty: S
     listed = isinstance(difficulty, Sequence) and not isinstance(difficulty, str)
     if not listed or any(name not in DIFFICULTY for name in difficulty):
         raise ValueError(
-            f"difficulty={difficulty!r} is not known; pass a tuple of {', '.join(map(repr, DIFFICULTY))}, or () for none."
+            f"difficulty={difficulty!r} is not known; pass a tuple of {', '.join(map(repr, DIFFICULTY))}, or () for "
+            "none."
         )
     if scale != "predicted":
         return ()

@@ -1,4 +1,4 @@
-"""What the draws of the parameters say of the age of each sample: priors on a grid of ages, densities and their summaries."""
+"""Posterior of the age of each sample from draws of the parameters: priors on a grid of ages, densities, summaries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIVEN = "given"
 N_GRID = 400
 """Ages of the grid: steps of .3 to .4 years over a human cohort."""
 _FLAT_MARGIN = 0.25
-"""Span of the labelled ages that the flat prior adds at each end; with a whole span, ages of 150 years weigh as much as others."""
+"""Span of the labelled ages that the flat prior adds at each end; with a whole span, 150 years weigh like any age."""
 _VALUES = 1 << 22  # of draws x samples x ages at once
 Prior = str | ArrayLike | Callable[[np.ndarray], ArrayLike]
 
@@ -57,17 +57,11 @@ def check_prior(prior: Any) -> None:
 
 
 def make_prior(prior: Prior, age: np.ndarray, subject: np.ndarray, lowest: float) -> AgePrior:
-    """The density of age before a prediction is seen.
+    """The density of age before a prediction is seen, from labelled ages and their subjects, (n_labelled,).
 
-    Parameters
-    ----------
-    prior
-        ``"cohort"``: kernel density of the labelled ages with the bandwidth of Silverman (1986, eq. 3.28); ``"flat"``, over the
-        labelled ages and a margin; rows of age and density, (n, 2), joined by lines and 0 outside; or a function of ages.
-    age, subject
-        Of the labelled samples, (n_labelled,).
-    lowest
-        Lowest age that is believed. The highest is the highest labelled age plus the span of the labelled ages.
+    ``"cohort"``: kernel density with the bandwidth of Silverman (1986, eq. 3.28); ``"flat"``, over the labelled ages
+    and a margin; rows of age and density, (n, 2), joined by lines and 0 outside; or a function of ages. The grid goes
+    from ``lowest`` to the highest labelled age plus the span of the labelled ages.
     """
     grid = np.linspace(lowest, max(2 * age.max() - age.min(), lowest + 1e-6), N_GRID)
     if isinstance(prior, str):
@@ -94,12 +88,13 @@ def _table(prior: Any) -> np.ndarray:
         table = np.asarray(prior, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(
-            f"prior is a {type(prior).__name__}; pass 'cohort', 'flat', an array (n, 2) of ages and densities, or a function "
-            "of ages."
+            f"prior is a {type(prior).__name__}; pass 'cohort', 'flat', an array (n, 2) of ages and densities, or a "
+            "function of ages."
         ) from None
     if table.ndim != 2 or table.shape[1] != 2 or len(table) < 2:
         raise ValueError(
-            f"prior has shape {table.shape}; pass one row for each age with the age and its density, shape (n, 2), n >= 2."
+            f"prior has shape {table.shape}; pass one row for each age with the age and its density, shape (n, 2), n "
+            ">= 2."
         )
     if not (np.isfinite(table[:, 0]).all() and (np.diff(table[:, 0]) > 0).all()):
         raise ValueError("the ages in prior[:, 0] do not rise, or are missing; sort the rows by age and drop repeats.")
@@ -124,19 +119,7 @@ def _fault(values: np.ndarray) -> str:
 
 
 def age_densities(data: Data, draws: Draws, grid: np.ndarray, log_prior: np.ndarray) -> np.ndarray:
-    """Posterior of each sample's age at the points of the grid, summing to 1, (n, n_grid).
-
-    Parameters
-    ----------
-    data
-        Standardised predictions of n samples.
-    draws
-        Draws of the parameters.
-    grid
-        Standardised ages, (n_grid,).
-    log_prior
-        Log density of age before the predictions, (n, n_grid).
-    """
+    """Posterior of each sample's age at the standardised ages of the grid, summing to 1, (n, n_grid)."""
     points, parts = torch.from_numpy(grid.copy()), []
     step = max(1, _VALUES // (len(draws.df) * len(grid)))
     for start in range(0, len(data.known), step):
@@ -147,17 +130,7 @@ def age_densities(data: Data, draws: Draws, grid: np.ndarray, log_prior: np.ndar
 
 
 def summarise(density: np.ndarray, grid: np.ndarray, level: float) -> dict[str, np.ndarray]:
-    """Mean, standard deviation and central interval of every density, (n,) each.
-
-    Parameters
-    ----------
-    density
-        At the points of an even grid, (n, n_grid).
-    grid
-        Ages, (n_grid,).
-    level
-        Coverage of the interval.
-    """
+    """Mean, standard deviation and central interval, (n,) each, of densities (n, n_grid) on an even grid of ages."""
     mean = density @ grid
     variance = (density * (grid - mean[:, None]) ** 2).sum(-1)
     between = (density[:, 1:] + density[:, :-1]) / 2  # the trapezoids
@@ -173,5 +146,4 @@ def _quantile(below: np.ndarray, grid: np.ndarray, q: float) -> np.ndarray:
     rows = np.arange(len(below))
     low, high = below[rows, right - 1], below[rows, right]
     part = np.divide(q - low, high - low, out=np.zeros(len(below)), where=high > low)
-    out: np.ndarray = grid[right - 1] + part * (grid[right] - grid[right - 1])
-    return out
+    return grid[right - 1] + part * (grid[right] - grid[right - 1])

@@ -1,4 +1,4 @@
-"""Draws of the shared parameters from their posterior: Laplace's approximation, variational inference or NUTS, all in Pyro."""
+"""Posterior draws of the shared parameters, in Pyro: Laplace's approximation, variational inference or NUTS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agevi.tl.intervals._posterior_model import START, Data, Draws, pyro_model
 METHODS = ("laplace", "svi", "nuts")
 N_DRAWS = 100
 _FLATTEST = 0.2
-"""Least curvature of the log density that is believed: directions without information get the sd of 2.2 of their priors."""
+"""Least curvature of the log density that counts: directions without information get the sd of 2.2 of their priors."""
 _SVI_STEPS, _LEARNING_RATE, _DECAY = 1000, 0.03, 0.02
 _TAIL = 100
 """Last steps whose evidence lower bounds are kept."""
@@ -59,21 +59,7 @@ class _Density:
 
 
 def fit(data: Data, age: torch.Tensor, method: str, seed: int, n_draws: int = N_DRAWS) -> Fitted:
-    """Draws of the parameters given labelled samples.
-
-    Parameters
-    ----------
-    data
-        Their predictions.
-    age
-        Their standardised ages, (n,).
-    method
-        One of :data:`METHODS`.
-    seed
-        Of all that is random.
-    n_draws
-        Draws that are kept.
-    """
+    """Draws of the parameters given the predictions of labelled samples and their standardised ages, (n,)."""
     # One fit at a time: Pyro keeps its stack of handlers, and torch its random state, for the whole process.
     with threads(n_threads(data.predicted.numel() * N_DRAWS)), seeded(seed):
         density = _density(data, age)
@@ -117,7 +103,7 @@ def _mode(density: _Density) -> torch.Tensor:
 
 
 def _spread(density: _Density, mode: torch.Tensor) -> torch.Tensor:
-    """Root of the covariance that the curvature at the mode says, (n_parameters, n_parameters); one column for each axis."""
+    """Root of the covariance by the curvature at the mode, (n_parameters, n_parameters); one column per axis."""
     hessian: Any = torch.autograd.functional.hessian(lambda v: density.potential(density.by_name(v)), mode)
     curvature, axes = torch.linalg.eigh(hessian)
     root: torch.Tensor = axes / curvature.clamp_min(_FLATTEST).sqrt()

@@ -1,7 +1,7 @@
 """The model of a sample's predictions given its age, with random effects integrated out, in closed form and in Pyro.
 
-On the standardised scale of ages the prediction of sample s by the clock of type t is, with u, v, e ~ N(0, 1),
-``y_st = a_t + b_t z_s + sigma_t (sqrt(f_u) u_s + sqrt(f_v) v_st + sqrt(f_e / n_st) e_st)``, so that the predictions of a sample
+On the standardised scale of ages the prediction of sample s by the clock of type t is, with u, v, e ~ N(0, 1), ``y_st =
+a_t + b_t z_s + sigma_t (sqrt(f_u) u_s + sqrt(f_v) v_st + sqrt(f_e / n_st) e_st)``, so that the predictions of a sample
 are multivariate normal, or Student with tails, around ``a + b z`` with one factor beside a diagonal.
 """
 
@@ -91,17 +91,7 @@ def _student(squares: torch.Tensor, df: torch.Tensor, k: torch.Tensor, log_det: 
 
 
 def log_density(data: Data, age: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Log density of the predictions of every sample given its standardised age, (..., n).
-
-    Parameters
-    ----------
-    data
-        Predictions.
-    age
-        Standardised ages, (n,).
-    draws
-        Parameters; a leading dimension is optional.
-    """
+    """Log density of the predictions of every sample given its standardised age (n,): (..., n) with draws in front."""
     precision = _precision(data, draws.scale, draws.shares)
     mean = draws.intercept.unsqueeze(-2) + draws.slope.unsqueeze(-2) * age[:, None]
     residual = (data.predicted - mean) * data.known
@@ -110,18 +100,9 @@ def log_density(data: Data, age: torch.Tensor, draws: Draws) -> torch.Tensor:
 
 
 def log_density_on_grid(data: Data, grid: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Log of the mean over draws of the density of every sample's predictions at each age of a grid, (n, G).
+    """Log of the mean over draws of the density of every sample's predictions at each standardised age, (n, G).
 
     The squared distance is a parabola in age, so that types are summed once and not at every point.
-
-    Parameters
-    ----------
-    data
-        Predictions.
-    grid
-        Standardised ages, (G,).
-    draws
-        Parameters, D draws.
     """
     precision = _precision(data, draws.scale, draws.shares)
     slope = draws.slope.unsqueeze(-2)  # D x 1 x T
@@ -138,14 +119,9 @@ def log_density_on_grid(data: Data, grid: torch.Tensor, draws: Draws) -> torch.T
 
 
 def pyro_model(data: Data, age: torch.Tensor) -> None:
-    """The same in Pyro with the priors of the parameters; total and shares, since a variance in three parts is not identified.
+    """The same in Pyro with the priors of the parameters, for labelled samples with standardised ages (n,).
 
-    Parameters
-    ----------
-    data
-        Predictions of the labelled samples.
-    age
-        Their standardised ages, (n,).
+    Total and shares are the parameters, since a variance in three parts is not identified.
     """
     import pyro
     import pyro.distributions as dist

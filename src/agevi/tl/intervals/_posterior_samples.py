@@ -1,4 +1,4 @@
-"""The held-out predictions that a posterior is made of: one of every sample, or one of every sample and type of cells."""
+"""The held-out predictions that a posterior is made of: one per sample, or one per sample and type of cells."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ class Samples:
     @property
     def labelled(self) -> np.ndarray:
         """Which samples have an age, (n,)."""
-        known: np.ndarray = self.table["age"].notna().to_numpy()
-        return known
+        return self.table["age"].notna().to_numpy()
 
     @property
     def usual_cells(self) -> np.ndarray:
@@ -61,8 +60,8 @@ def by_type(adata: AnnData, keys: _keys.Keys, cell_type_key: str) -> Samples:
     groupby = types_key(adata, keys)
     if groupby != cell_type_key:
         raise ValueError(
-            f"cell_type_key={cell_type_key!r} is not the column by whose types the clocks of adata.uns[{keys.uns!r}] were "
-            f"fitted, {groupby!r}; pass that, or run {call} first."
+            f"cell_type_key={cell_type_key!r} is not the column by whose types the clocks of adata.uns[{keys.uns!r}] "
+            f"were fitted, {groupby!r}; pass that, or run {call} first."
         )
     long = long[long["predicted"].notna()]
     if ALL in set(long["group"]):
@@ -86,19 +85,21 @@ def with_enough(samples: Samples, keys: _keys.Keys) -> Samples:
     n = int(samples.labelled.sum())
     if n < MIN_LABELLED:
         more = (
-            f" {samples.n_left_out} more are of role train or validation, or of none, and their predictions are too good to "
-            f"learn from."
+            f" {samples.n_left_out} more are of role train or validation, or of none, and their predictions are too "
+            "good to learn from."
             if samples.n_left_out
             else ""
         )
         raise ValueError(
-            f"only {n} held-out samples have an age and a prediction under key_added={keys.key_added!r}; a posterior needs "
-            f"{MIN_LABELLED} or more.{more} Predict all subjects out of fold with agevi.tl.cross_validate(adata, model_cls, ...)."
+            f"only {n} held-out samples have an age and a prediction under key_added={keys.key_added!r}; a posterior "
+            f"needs {MIN_LABELLED} or more.{more} Predict all subjects out of fold with agevi.tl.cross_validate(adata, "
+            "model_cls, ...)."
         )
     ages = samples.table["age"].dropna()
     if ages.nunique() < 2:
         raise ValueError(
-            f"all {n} held-out samples with an age have the same, {ages.iloc[0]:g}; a posterior needs samples of different ages."
+            f"all {n} held-out samples with an age have the same, {ages.iloc[0]:g}; a posterior needs samples of "
+            "different ages."
         )
     count = (~np.isnan(samples.predicted[samples.labelled])).sum(0)
     enough = count >= MIN_LABELLED
@@ -107,19 +108,12 @@ def with_enough(samples: Samples, keys: _keys.Keys) -> Samples:
     few = [f"{t} ({c})" for t, c, ok in zip(samples.types, count, enough, strict=True) if not ok]
     if not enough.any():
         raise ValueError(
-            f"no type has {MIN_LABELLED} samples with an age and a prediction: {_checks.listed(few)}; leave cell_type_key out, "
-            "or lower min_cells of agevi.tl.cross_validate."
+            f"no type has {MIN_LABELLED} samples with an age and a prediction: {_checks.listed(few)}; leave "
+            "cell_type_key out, or lower min_cells of agevi.tl.cross_validate."
         )
-    logger.warning(
-        "Types with fewer than %d labelled samples are left out of the posterior: %s.",
-        MIN_LABELLED,
-        _checks.listed(few),
-    )
+    out = "Types with fewer than %d labelled samples are left out of the posterior: %s."
+    logger.warning(out, MIN_LABELLED, _checks.listed(few))
     kept = (~np.isnan(samples.predicted[:, enough])).any(1)
-    return Samples(
-        samples.table[kept],
-        [t for t, ok in zip(samples.types, enough, strict=True) if ok],
-        samples.predicted[kept][:, enough],
-        samples.n_cells[kept][:, enough],
-        samples.n_left_out,
-    )
+    types = [name for name, ok in zip(samples.types, enough, strict=True) if ok]
+    predicted, n_cells = samples.predicted[kept][:, enough], samples.n_cells[kept][:, enough]
+    return Samples(samples.table[kept], types, predicted, n_cells, samples.n_left_out)

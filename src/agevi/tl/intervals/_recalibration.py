@@ -18,18 +18,10 @@ KINDS = ("auto", "shift", "line")
 
 @dataclass(frozen=True)
 class OldErrors:
-    """Held-out errors of the clock in the cohorts it was calibrated on.
+    """Held-out errors of the clock in the cohorts it was calibrated on."""
 
-    Parameters
-    ----------
-    residuals
-        Age minus prediction on the clock's scale, without the mean of the cohort where that was left out, (n,).
-    shift_var
-        Mean square of the old cohorts' mean residuals when each was left out; NaN where that was not measured.
-    """
-
-    residuals: np.ndarray
-    shift_var: float = np.nan
+    residuals: np.ndarray  # (n,): age minus prediction on the clock's scale, and minus the cohort's mean if left out
+    shift_var: float = np.nan  # mean square of the old cohorts' mean residuals when each was left out, if measured
 
     @property
     def sd(self) -> float:
@@ -43,7 +35,7 @@ class OldErrors:
 
 @dataclass(frozen=True)
 class Move:
-    """New prediction ``intercept + slope * x`` with half-width ``reach * sd * sqrt(base + (x - centre)**2 / spread)``."""
+    """New prediction ``intercept + slope * x``, half-width ``reach * sd * sqrt(base + (x - centre)**2 / spread)``."""
 
     kind: str
     n: int
@@ -63,17 +55,7 @@ class Move:
 
 
 def fit_shift(x: np.ndarray, y: np.ndarray, old: OldErrors, level: float) -> Move:
-    """The mean residual, shrunk towards zero by what cohorts usually differ.
-
-    Parameters
-    ----------
-    x, y
-        Prediction and age of the labelled subjects on the clock's scale, (k,).
-    old
-        Errors in the old cohorts.
-    level
-        Coverage.
-    """
+    """The mean residual of the labelled subjects, (k,), shrunk towards zero by how much cohorts usually differ."""
     residual, k, s = y - x, len(y), old.sd
     between = s**2 if np.isnan(old.shift_var) else old.shift_var
     weight = k * between / (k * between + s**2)
@@ -82,15 +64,7 @@ def fit_shift(x: np.ndarray, y: np.ndarray, old: OldErrors, level: float) -> Mov
 
 
 def fit_line(x: np.ndarray, y: np.ndarray, level: float) -> Move:
-    """Least squares of age on prediction, with the t interval of a new observation.
-
-    Parameters
-    ----------
-    x, y
-        Prediction and age of the labelled subjects on the clock's scale, (k,), not all at one prediction.
-    level
-        Coverage.
-    """
+    """Least squares of age on prediction, (k,) on the clock's scale, with the t interval of a new observation."""
     k, centre = len(y), float(x.mean())
     spread = float(((x - centre) ** 2).sum())
     slope = float((x - centre) @ y) / spread
@@ -106,15 +80,7 @@ def slope_t(move: Move) -> float:
 
 
 def old_errors(age: np.ndarray, predicted: np.ndarray, cohort: np.ndarray | None, fold: np.ndarray | None) -> OldErrors:
-    """Errors of held-out subjects, with the spread of cohorts where folds left out whole ones.
-
-    Parameters
-    ----------
-    age, predicted
-        On the clock's scale, (n,).
-    cohort, fold
-        Cohort and fold of every subject, (n,), where known.
-    """
+    """Errors of held-out subjects, (n,), with the spread of cohorts where folds left out whole cohorts."""
     residual = age - predicted
     if cohort is None or fold is None or len(set(cohort.tolist())) < 2 or len(set(fold.tolist())) < 2:
         return OldErrors(np.sort(residual))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,21 +44,21 @@ def folds_of(subject: NDArray[np.object_], level: float) -> NDArray[np.int64]:
     return np.asarray((np.random.default_rng(0).permutation(n) % n_folds)[code])
 
 
+def _folds(rows: Labelled, level: float) -> Iterator[tuple[NDArray[np.bool_], Labelled, Array]]:
+    """Samples of each fold as a mask, those of the other folds, and the weights of these."""
+    fold = folds_of(rows.subject, level)
+    for k in range(fold.max() + 1):
+        rest = rows.part(fold != k)
+        yield fold == k, rest, subject_weights(rest.subject, len(rest.age))
+
+
 def cross_intervals(rows: Labelled, whole: Calibration) -> tuple[Array, Array]:
     """Limits of every sample from the subjects of the other folds, (n_samples,); NaN where these are too few.
 
-    Parameters
-    ----------
-    rows
-        Samples that calibrated.
-    whole
-        Their calibration, whose scale and features are refitted.
+    The scale and features of ``whole`` are refitted on the other folds.
     """
     lower, upper = np.full(len(rows.age), np.nan), np.full(len(rows.age), np.nan)
-    fold = folds_of(rows.subject, whole.level)
-    for k in range(fold.max() + 1):
-        rest, own = rows.part(fold != k), fold == k
-        weight = subject_weights(rest.subject, len(rest.age))
+    for own, rest, weight in _folds(rows, whole.level):
         if weight.sum() < needed(whole.level) - 1e-6:
             continue
         part = Calibration.of(
@@ -70,11 +71,8 @@ def cross_intervals(rows: Labelled, whole: Calibration) -> tuple[Array, Array]:
 
 def trivial_intervals(rows: Labelled, level: float) -> tuple[Array, Array]:
     """Quantiles of the ages of the other folds as limits, (n_samples,): what intervals are without a clock."""
-    lower, upper = np.empty(len(rows.age)), np.empty(len(rows.age))
-    fold = folds_of(rows.subject, level)
-    for k in range(fold.max() + 1):
-        rest, own = rows.part(fold != k), fold == k
-        weight, tail = subject_weights(rest.subject, len(rest.age)), (1 + level) / 2
+    lower, upper, tail = np.empty(len(rows.age)), np.empty(len(rows.age)), (1 + level) / 2
+    for own, rest, weight in _folds(rows, level):
         low, high = -conformal_quantile(-rest.age, tail, weight), conformal_quantile(rest.age, tail, weight)
         lower[own] = rest.age.min() if np.isnan(low) else low
         upper[own] = rest.age.max() if np.isnan(high) else high
@@ -82,17 +80,7 @@ def trivial_intervals(rows: Labelled, level: float) -> tuple[Array, Array]:
 
 
 def report(rows: Labelled, whole: Calibration, cohorts: dict[str, pd.Series]) -> pd.DataFrame:
-    """Coverage, width and score of cross-calibrated intervals, overall and by group, beside those of trivial ones.
-
-    Parameters
-    ----------
-    rows
-        Samples that calibrated.
-    whole
-        Their calibration.
-    cohorts
-        Further labels of the samples, by name.
-    """
+    """Coverage, width and score of cross-calibrated intervals, overall and by group, beside those of trivial ones."""
     lower, upper = cross_intervals(rows, whole)
     weight = subject_weights(rows.subject, len(rows.age))
     labels = {"predicted": binned(rows.predicted), "age": binned(rows.age)}
@@ -100,11 +88,10 @@ def report(rows: Labelled, whole: Calibration, cohorts: dict[str, pd.Series]) ->
     if np.ptp(rows.n_cells) > 0:
         labels["n_cells"] = binned(rows.n_cells)
     trivial = interval_rows(rows.age, *trivial_intervals(rows, whole.level), labels, weight, whole.level)
-    if np.isnan(lower).any():  # as many subjects as the level needs, so that none can be left out
-        lower = upper = rows.predicted
-        out = interval_rows(rows.age, lower, upper, labels, weight, whole.level)
+    lost = np.isnan(lower).any()  # as many subjects as the level needs, so that none can be left out
+    lower, upper = (rows.predicted, rows.predicted) if lost else (lower, upper)
+    out = interval_rows(rows.age, lower, upper, labels, weight, whole.level)
+    if lost:
         out[["coverage", "coverage_low", "coverage_high", "width", "interval_score"]] = np.nan
-    else:
-        out = interval_rows(rows.age, lower, upper, labels, weight, whole.level)
     out[TRIVIAL] = trivial[["width", "interval_score"]].to_numpy()
     return out

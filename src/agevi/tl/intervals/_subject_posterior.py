@@ -12,10 +12,11 @@ import torch
 from anndata import AnnData
 
 from agevi import _ages, _checks, _keys
-from agevi._compat import written_to
+from agevi._docs import shared
 from agevi._threads import n_threads, threads
 from agevi.metrics._regression import check_level
 from agevi.model.base._seed import as_seed
+from agevi.tl._store import store_table
 from agevi.tl.intervals._posterior_age import AgePrior, Prior, age_densities, check_prior, make_prior, summarise
 from agevi.tl.intervals._posterior_fit import METHODS, Fitted, fit
 from agevi.tl.intervals._posterior_model import Data, Draws
@@ -32,6 +33,7 @@ _EXACT = 1e-9
 COLUMNS = ["sample", "type", "subject", "age", "predicted", "n_cells", "mean", "sd", "lower", "upper", "prior"]
 
 
+@shared
 def subject_posterior(
     adata: AnnData,
     *,
@@ -46,10 +48,10 @@ def subject_posterior(
     """Posterior of the age of every sample given its predicted ages, in the unit of age: mean, deviation and interval.
 
     A model of predictions given ages is fitted to the held-out samples with an age and turned round by Bayes' rule, for
-    samples with and without an age. Predictions of several types of cells are combined by their information: errors that types
-    share count once, and a type with few cells counts less. With the default prior the mean is shrunk towards the ages of the
-    cohort as predictions are. The interval holds for samples like the labelled ones, not for another cohort, and is one of age,
-    not of health.
+    samples with and without an age. Predictions of several types of cells are combined by their information: errors
+    that types share count once, and a type with few cells counts less. With the default prior the mean is shrunk
+    towards the ages of the cohort as predictions are. The interval holds for samples like the labelled ones, not for
+    another cohort, and is one of age, not of health.
 
     Parameters
     ----------
@@ -57,39 +59,38 @@ def subject_posterior(
         Annotated data after :func:`agevi.tl.aggregate_subjects` or, with ``cell_type_key``, after
         ``agevi.tl.cross_validate(groupby=...)``.
     cell_type_key
-        The column of ``adata.obs`` with the type of each cell, as in ``groupby`` of that call: one prediction per sample and
-        type, of the type's own clock. Types may be missing in samples. Default: one prediction per sample.
+        The column of ``adata.obs`` with the type of each cell, as in ``groupby`` of that call: one prediction per
+        sample and type, of the type's own clock. Types may be missing in samples. Default: one prediction per sample.
     prior
-        What is known of an age before cells are seen. ``"cohort"``: the kernel density of the labelled ages, of all subjects
-        but the sample's own. ``"flat"``: uniform over the labelled ages and a quarter of their span beyond each end; it undoes
-        the shrinkage, and errors grow. Or your own: an array (n, 2) with rising ages and their density, joined by lines and 0
-        outside, or a function of an array of ages.
+        What is known of an age before cells are seen. ``"cohort"``: the kernel density of the labelled ages, of all
+        subjects but the sample's own. ``"flat"``: uniform over the labelled ages and a quarter of their span beyond
+        each end; it undoes the shrinkage, and errors grow. Or your own: an array (n, 2) with rising ages and their
+        density, joined by lines and 0 outside, or a function of an array of ages.
     method
-        How the shared parameters are fitted: ``"laplace"`` (normal approximation at the mode, below a second), ``"svi"``
-        (variational, multivariate normal) or ``"nuts"`` (two chains of the No-U-Turn sampler, minutes). They agree.
+        How the shared parameters are fitted: ``"laplace"`` (normal approximation at the mode, below a second),
+        ``"svi"`` (variational, multivariate normal) or ``"nuts"`` (two chains of the No-U-Turn sampler, minutes). They
+        agree.
     level
         Probability that the interval holds; its ends are quantiles.
     rng
         Seed or generator of the draws of the parameters.
-    key_added
-        Prefix of the slots that are read and written.
-    copy
-        Return a copy instead of writing to ``adata``.
+    %(key_read)s
+    %(copy)s
 
     Returns
     -------
     None, or the copy. Sets:
 
     ``adata.uns[f"{key_added}_posterior"]``
-        DataFrame with the columns ``sample``, ``type`` (``"all"``: all cells or all types together; with ``cell_type_key`` also
-        each type alone), ``subject``, ``age`` (NaN where unknown), ``predicted``, ``n_cells`` (int64), ``mean``, ``sd``,
-        ``lower`` and ``upper`` (float64, the unit of age) and ``prior``. Samples of role train or validation, and those
-        without a prediction, are not in it. :func:`agevi.get.posterior_df` returns it.
+        DataFrame with the columns ``sample``, ``type`` (``"all"``: all cells or all types together; with
+        ``cell_type_key`` also each type alone), ``subject``, ``age`` (NaN where unknown), ``predicted``, ``n_cells``
+        (int64), ``mean``, ``sd``, ``lower`` and ``upper`` (float64, the unit of age) and ``prior``. Samples of role
+        train or validation, and those without a prediction, are not in it. :func:`agevi.get.posterior_df` returns it.
     ``adata.uns[f"{key_added}_posterior_params"]``
-        The arguments, ``n`` (labelled samples), ``n_left_out``, ``age_unit``, ``age_transform``, ``slope_t`` (t of the slope of
-        predictions on age, by type), ``parameters`` (a DataFrame of posterior means and deviations on the standardised scale,
-        with ``r_hat`` for ``"nuts"``), ``grid`` and ``prior_density``; for ``"svi"`` ``elbo_tail``, for ``"nuts"``
-        ``n_divergences``.
+        The arguments, ``n`` (labelled samples), ``n_left_out``, ``age_unit``, ``age_transform``, ``slope_t`` (t of the
+        slope of predictions on age, by type), ``parameters`` (a DataFrame of posterior means and deviations on the
+        standardised scale, with ``r_hat`` for ``"nuts"``), ``grid`` and ``prior_density``; for ``"svi"`` ``elbo_tail``,
+        for ``"nuts"`` ``n_divergences``.
 
     Raises
     ------
@@ -100,10 +101,8 @@ def subject_posterior(
     ValueError
         Fewer than 10 held-out samples have an age, all have one age, or an argument is out of range.
 
-    Notes
-    -----
-    The formulas and what they leave out are on the page "The posterior of an age". The prior of the degrees of freedom is that
-    of Juarez & Steel (2010). Samples of one subject count as if they were of several.
+    Notes ----- The formulas and what they leave out are on the page "The posterior of an age". The prior of the degrees
+    of freedom is that of Juarez & Steel (2010). Samples of one subject count as if they were of several.
 
     Examples
     --------
@@ -149,10 +148,7 @@ def subject_posterior(
         "prior_density": np.exp(density.log_density - density.log_density.max()),
         **{name: value for name, value in fitted.diagnostics.items() if name != "r_hat"},
     }
-    stored = _keys.to_uns(table), _keys.to_uns(params)
-    out = written_to(adata, copy=copy)
-    out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
-    return out if copy else None
+    return store_table(adata, keys, NOUN, table, params, copy=copy)
 
 
 @dataclass(frozen=True)
@@ -175,7 +171,7 @@ class _Scale:
 
 
 def _slope_t(samples: Samples, scale: _Scale) -> np.ndarray:
-    """The t of the least-squares slope of predictions on age, for every type, (T,); refuses predictions without scatter."""
+    """The t of the least-squares slope of predictions on age by type, (T,); refuses predictions without scatter."""
     age, predicted = scale.ages(samples.table["age"][samples.labelled]), scale.ages(samples.predicted[samples.labelled])
     out = []
     for name, values in zip(samples.types, predicted.T, strict=True):
@@ -185,8 +181,8 @@ def _slope_t(samples: Samples, scale: _Scale) -> np.ndarray:
         spread = np.sqrt(((y - slope * x) ** 2).sum() / (len(x) - 2))
         if spread < _EXACT:
             raise ValueError(
-                f"the predictions of {len(x)} labelled samples (type {name!r}) lie on a line over age without any error; they are "
-                "constant, or were made from the ages. A posterior needs predictions of a clock."
+                f"the predictions of {len(x)} labelled samples (type {name!r}) lie on a line over age without any "
+                "error; they are constant, or were made from the ages. A posterior needs predictions of a clock."
             )
         out.append(slope * np.sqrt(x @ x) / spread)
     return np.asarray(out)
@@ -198,17 +194,14 @@ def _announce(samples: Samples, slope_t: np.ndarray) -> None:
     if n < _FEW_LABELLED:
         logger.warning(
             "The posterior is fitted to %d labelled samples; below %d its intervals of 90 %% hold 85 to 88 %% of ages.",
-            n,
-            _FEW_LABELLED,
-        )
+            n, _FEW_LABELLED,
+        )  # fmt: skip
     if not (slope_t >= _LEAST_T).any():
         logger.warning(
-            "Predictions do not rise with age in the %d labelled samples (t of the slope %s, below %g): the posterior says "
-            "little more than its prior.",
-            n,
-            f"{slope_t.max():.1f}" if len(slope_t) == 1 else f"{slope_t.max():.1f} in the best type",
-            _LEAST_T,
-        )
+            "Predictions do not rise with age in the %d labelled samples (t of the slope %s, below %g): the posterior "
+            "says little more than its prior.",
+            n, f"{slope_t.max():.1f}" + " in the best type" * (len(slope_t) > 1), _LEAST_T,
+        )  # fmt: skip
 
 
 def _table(samples: Samples, data: Data, draws: Draws, prior: AgePrior, scale: _Scale, level: float) -> pd.DataFrame:
@@ -226,21 +219,10 @@ def _table(samples: Samples, data: Data, draws: Draws, prior: AgePrior, scale: _
         for name, predictions, parameters, predicted, n_cells in views:
             there = np.flatnonzero(~np.isnan(predicted))
             density = age_densities(predictions[there], parameters, grid, log_prior[there])
-            rows = samples.table.iloc[there]
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "sample": rows.index.to_numpy(dtype=object),
-                        "type": name,
-                        "subject": rows["subject"].to_numpy(dtype=object),
-                        "age": rows["age"].to_numpy(dtype=np.float64),
-                        "predicted": predicted[there].astype(np.float64),
-                        "n_cells": n_cells[there].astype(np.int64),
-                        **summarise(density, prior.grid, level),
-                        "prior": prior.name,
-                    }
-                )
-            )
+            rows = samples.table.iloc[there][["subject", "age"]].astype({"subject": object, "age": np.float64})
+            own = {"predicted": predicted[there].astype(np.float64), "n_cells": n_cells[there].astype(np.int64)}
+            rows = rows.rename_axis("sample").reset_index().astype({"sample": object})
+            parts.append(rows.assign(type=name, **own, **summarise(density, prior.grid, level), prior=prior.name))
     return pd.concat(parts, ignore_index=True)[COLUMNS]
 
 

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _names
 from agevi._compat import written_to
+from agevi._docs import shared
 from agevi._units import PerUnit
 from agevi.tl.intervals._apply import NOUN, recalibrated_again, with_intervals
 from agevi.tl.predict._judged import say_left_out
@@ -25,6 +26,7 @@ TRIM = 0.1
 _SUM_TOLERANCE = 1e-3
 
 
+@shared
 def aggregate_subjects(
     adata: AnnData,
     *,
@@ -38,19 +40,19 @@ def aggregate_subjects(
 ) -> AnnData | None:
     """Predicted age of every sample, in the unit of the predictions, from those of its cells.
 
-    No model runs here: the slots of :func:`agevi.tl.predict_age` are read and averaged, each sample on its own, so
-    the result for a sample does not depend on the others. A sample of few cells is uncertain, which ``n_cells`` shows, and
-    ``sd_cells`` for clocks of single cells. Su and Mukundan take the mean over cells as a donor's age, as this does where
-    the clock predicts single cells; a clock of sums predicts the sample itself. If held-out subjects are not predicted better
-    than by the median age, one line of the log says so.
+    No model runs here: the slots of :func:`agevi.tl.predict_age` are read and averaged, each sample on its own, so the
+    result for a sample does not depend on the others. A sample of few cells is uncertain, which ``n_cells`` shows, and
+    ``sd_cells`` for clocks of single cells. Su and Mukundan take the mean over cells as a donor's age, as this does
+    where the clock predicts single cells; a clock of sums predicts the sample itself. If held-out subjects are not
+    predicted better than by the median age, one line of the log says so.
 
     Parameters
     ----------
     adata
         Annotated data with predictions.
     level
-        ``"cells"`` averages cells, which needs a clock of single cells (or one clock per type of cells), ``"sum"`` takes the
-        prediction from the summed counts of the sample, ``"auto"`` takes that where it exists.
+        ``"cells"`` averages cells, which needs a clock of single cells (or one clock per type of cells), ``"sum"``
+        takes the prediction from the summed counts of the sample, ``"auto"`` takes that where it exists.
     statistic
         How cells are averaged. ``"trimmed_mean"`` leaves out the lowest and the highest tenth of the cells.
     subject_key
@@ -59,10 +61,8 @@ def aggregate_subjects(
         Column with the visit or biopsy. Default: that of the predictions, else the subject.
     age_key
         Column with the age. Default: that of the predictions, if ``adata.obs`` has it.
-    key_added
-        Prefix of the slots that are read and written.
-    copy
-        Return a copy instead of writing to ``adata``.
+    %(key_read)s
+    %(copy)s
 
     Returns
     -------
@@ -72,20 +72,21 @@ def aggregate_subjects(
     - ``age``, float64, NaN where unknown.
     - ``predicted``, float64, NaN for samples without predictions.
     - ``n_cells``, int64, cells with a prediction.
-    - ``sd_cells``, float64, standard deviation of the cells' predictions, NaN with one cell and where the clock predicted
-      the sample and not its cells.
+    - ``sd_cells``, float64, standard deviation of the cells' predictions, NaN with one cell and where the clock
+      predicted the sample and not its cells.
     - ``role``, text: how the clock used the subject; empty where that was not recorded.
     - ``fold``, the fold in which the subject was held out, if ``adata.obs`` has it.
     - ``lower`` and ``upper``, float64, limits of the age, where these predictions or their clock are calibrated
-      (:func:`agevi.tl.calibrate`, ``model.set_calibration``, :func:`agevi.tl.recalibrate`); NaN for the roles train and validation.
+      (:func:`agevi.tl.calibrate`, ``model.set_calibration``, :func:`agevi.tl.recalibrate`); NaN for the roles train and
+      validation.
 
     Raises
     ------
     KeyError
         A column or the predictions are absent.
     ValueError
-        A sample has two ages, roles, folds or subjects, or only a part in the sum whose age was predicted, or ``level="cells"``
-        is asked of predictions of sums.
+        A sample has two ages, roles, folds or subjects, or only a part in the sum whose age was predicted, or
+        ``level="cells"`` is asked of predictions of sums.
 
     Examples
     --------
@@ -179,19 +180,7 @@ def _ages(adata: AnnData, keys: _keys.Keys, age_key: str | None, sample: pd.Seri
 
 
 def per_group(values: np.ndarray, codes: np.ndarray, n_groups: int, statistic: str) -> np.ndarray:
-    """Mean, median or trimmed mean of ``values`` in every group, (n_groups,), NaN for groups without values.
-
-    Parameters
-    ----------
-    values
-        Finite values, (n,).
-    codes
-        Group of every value, (n,), from 0.
-    n_groups
-        Number of groups.
-    statistic
-        One of :data:`STATISTICS`.
-    """
+    """Mean, median or trimmed mean of finite ``values`` (n,) in every group of ``codes`` (n,), NaN for empty groups."""
     size = np.bincount(codes, minlength=n_groups)
     if statistic == "median":
         # The median is what is left when all but the one or two values in the middle are cut.
@@ -217,8 +206,8 @@ def _check_sums(adata: AnnData, keys: _keys.Keys, unit_key: str, sample: pd.Seri
     n_samples = sample.groupby(_checks.labels(adata, summed_by, "sample_key").to_numpy()).nunique()
     if n_samples.max() > 1:
         raise ValueError(
-            f"adata.obs[{keys.predicted_sample!r}] has one age for all cells of {summed_by} {n_samples.idxmax()!r}, who has "
-            f"{n_samples.max()} samples by sample_key={unit_key!r}; sums were taken over {summed_by!r}. Run "
+            f"adata.obs[{keys.predicted_sample!r}] has one age for all cells of {summed_by} {n_samples.idxmax()!r}, "
+            f"who has {n_samples.max()} samples by sample_key={unit_key!r}; sums were taken over {summed_by!r}. Run "
             f"agevi.tl.predict_age(adata, model, sample_key={unit_key!r}) first, or pass level='cells'."
         )
 
@@ -227,8 +216,8 @@ def _check_cells(adata: AnnData, keys: _keys.Keys, codes: np.ndarray) -> None:
     """Refuse to average what are predictions of samples already."""
     if keys.predicted_sample in adata.obs and np.bincount(codes).max() > 1:
         raise ValueError(
-            f"level='cells' averages predictions of single cells, and adata.obs[{keys.predicted!r}] holds those of sums of "
-            "cells. Take level='auto', or train the clock with train_unit='cell'."
+            f"level='cells' averages predictions of single cells, and adata.obs[{keys.predicted!r}] holds those of "
+            "sums of cells. Take level='auto', or train the clock with train_unit='cell'."
         )
 
 
@@ -251,15 +240,13 @@ def _one_label(adata: AnnData, key: str, codes: np.ndarray, names: np.ndarray, u
     """The one role or fold of every sample's cells as text, (n_samples,), empty where there is none."""
     if key not in adata.obs:
         return np.full(len(names), "", dtype=object)
-    counts = used | ~np.isin(
-        codes, codes[used]
-    )  # cells without a prediction, where others of the sample have one, do not
+    counts = used | ~np.isin(codes, codes[used])  # not cells without a prediction, where others of the sample have one
     found = PerUnit(_names.names(adata.obs[key], f"adata.obs[{key!r}]").where(counts), pd.Series(names[codes]))
     if len(found.several):
         raise ValueError(
             f"sample {found.several[0]!r} has cells with different values "
-            f"({_checks.listed(found.cells(found.several[0]).dropna().unique())}) in adata.obs[{key!r}]; a sample is used by a "
-            "clock as a whole. Predict all its cells in one call."
+            f"({_checks.listed(found.cells(found.several[0]).dropna().unique())}) in adata.obs[{key!r}]; a sample is "
+            "used by a clock as a whole. Predict all its cells in one call."
         )
     return found.values.fillna("").to_numpy(dtype=object)
 

@@ -11,8 +11,9 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _subjects
-from agevi._compat import written_to
+from agevi._docs import shared
 from agevi.metrics._rows import metrics_row
+from agevi.tl._store import store_table
 from agevi.tl.predict._judged import REFERENCE, TYPE, of_types, say_left_out, types_key
 from agevi.tl.predict._verdict import references
 
@@ -29,6 +30,7 @@ COLUMNS += ["mad", "r2", "pearson", "spearman", "slope", "slope_low", "slope_hig
 COLUMNS += ["intercept", "intercept_low", "intercept_high"]
 
 
+@shared
 def evaluate_by(
     adata: AnnData,
     groupby: str | Sequence[str | Sequence[str]] = (),
@@ -55,15 +57,16 @@ def evaluate_by(
     adata
         Annotated data after :func:`agevi.tl.aggregate_subjects`.
     groupby
-        Columns that make the rows, from :func:`agevi.get.subjects_df` or ``adata.obs``; a tuple in the list is crossed. A
-        column of ``adata.obs`` must have one value per sample, or be that of ``tl.cross_validate(groupby=...)``: rows are
-        then the types of cells, of their own clocks. Numbers are groups as they are; make bins of them first.
+        Columns that make the rows, from :func:`agevi.get.subjects_df` or ``adata.obs``; a tuple in the list is crossed.
+        A column of ``adata.obs`` must have one value per sample, or be that of ``tl.cross_validate(groupby=...)``: rows
+        are then the types of cells, of their own clocks. Numbers are groups as they are; make bins of them first.
     age_bins
         Edges of age bins, rising: ``[0, 20, 40]`` makes "0 to 20" (20 not included) and "20 to 40" (40 included). The
         bins become a column ``"age_bin"`` that can be crossed in ``groupby``, and have rows of their own otherwise.
     roles
         Samples of these roles are pooled. By default those that did not shape the clock: test, out_of_fold and new.
-        Naming others warns; None takes all samples but those of role recalibration, also those whose role was not recorded.
+        Naming others warns; None takes all samples but those of role recalibration, also those whose role was not
+        recorded.
     sample_key
         Column of ``adata.obs`` with the sample. Default: that of the predictions.
     level
@@ -72,10 +75,8 @@ def evaluate_by(
         Draws of the bootstrap, of whole subjects.
     rng
         Seed or generator of the bootstrap.
-    key_added
-        Prefix of the slots that are read and written.
-    copy
-        Return a copy instead of writing to ``adata``.
+    %(key_read)s
+    %(copy)s
 
     Returns
     -------
@@ -84,9 +85,9 @@ def evaluate_by(
     ``adata.uns[f"{key_added}_metrics"]``
         DataFrame with the columns ``groupby`` ("overall", or the columns joined with ";"), ``group`` (their values
         joined with ";"), ``n`` (samples with age and prediction), ``n_subjects``, ``mae``, ``mae_low``, ``mae_high``,
-        ``mae_median``, ``mse`` (the unit of age squared), ``rmse``, ``mdae``, ``mad``, ``r2``, ``pearson``, ``spearman``,
-        and ``slope`` and ``intercept`` of the fitted line with their intervals. All but the numbers are NaN in groups
-        of one sample. :func:`agevi.get.metrics_by_df` returns it.
+        ``mae_median``, ``mse`` (the unit of age squared), ``rmse``, ``mdae``, ``mad``, ``r2``, ``pearson``,
+        ``spearman``, and ``slope`` and ``intercept`` of the fitted line with their intervals. All but the numbers are
+        NaN in groups of one sample. :func:`agevi.get.metrics_by_df` returns it.
     ``adata.uns[f"{key_added}_metrics_params"]``
         The parameters.
 
@@ -152,10 +153,7 @@ def evaluate_by(
         "n_boot": n_boot,
         "rng": rng,
     }
-    out = written_to(adata, copy=copy)
-    out.uns[keys.table("metrics")] = _keys.to_uns(result)
-    out.uns[keys.table_params("metrics")] = _keys.to_uns(params)
-    return out if copy else None
+    return store_table(adata, keys, "metrics", result, params, copy=copy)
 
 
 def _wanted_roles(roles: str | Sequence[str] | None) -> list[str] | None:
@@ -221,20 +219,7 @@ def sample_values(
 ) -> pd.Series:
     """The one value of every sample in a column of the subject table or of ``adata.obs``, indexed as ``table``.
 
-    Parameters
-    ----------
-    adata
-        Cells of the samples.
-    table
-        Subject table, indexed by sample.
-    column
-        Name of the column.
-    argument
-        Argument that named it, for messages.
-    keys
-        Slots of the predictions, which say what the sample column is.
-    sample_key
-        Column with the sample; default: that of the predictions.
+    ``argument`` is what messages call the column; ``sample_key`` is by default that of the predictions.
     """
     sample_key = sample_key or adata.uns.get(keys.uns, {}).get("sample_key")
     if isinstance(column, Hashable) and column in table:
@@ -254,7 +239,8 @@ def sample_values(
     if len(absent):
         raise ValueError(
             f"{len(absent)} samples of adata.uns[{keys.subjects!r}] ({_checks.listed(absent, 3)}) have no cells in "
-            f"adata.obs[{sample_key!r}]{_names.difference(absent, found.index)}; run agevi.tl.aggregate_subjects again, or pass its sample_key."
+            f"adata.obs[{sample_key!r}]{_names.difference(absent, found.index)}; run agevi.tl.aggregate_subjects "
+            "again, or pass its sample_key."
         )
     return found.loc[table.index]
 
@@ -281,16 +267,11 @@ def _refuse_two_columns(adata: AnnData, of_table: pd.Series, column: str, argume
 def binned(age: pd.Series, edges: Sequence[float]) -> pd.Series:
     """Age bin of every sample as ordered text, missing where the age is unknown or outside the bins.
 
-    Parameters
-    ----------
-    age
-        Ages.
-    edges
-        Rising edges; a bin holds its lower edge, the last bin its upper one too.
+    A bin holds its lower edge, the last bin its upper one too.
     """
     bounds = np.asarray(list(edges), dtype=np.float64)
     if len(bounds) < 2 or not (np.diff(bounds) > 0).all():
-        raise ValueError(f"age_bins={list(edges)!r} are no bins; pass two or more rising edges, such as [0, 20, 40].")
+        raise ValueError(f"age_bins={list(edges)!r} are not bins; pass two or more rising edges, such as [0, 20, 40].")
     values = age.to_numpy(dtype=np.float64)
     codes = np.searchsorted(bounds, values, side="right") - 1
     codes = np.where(values == bounds[-1], len(bounds) - 2, codes)
@@ -302,9 +283,8 @@ def binned(age: pd.Series, edges: Sequence[float]) -> pd.Series:
 
 def _kept(table: pd.DataFrame, wanted: list[str] | None, keys: _keys.Keys) -> np.ndarray:
     """Which samples count, (n_samples,)."""
-    keep = (table["age"].notna() & table["predicted"].notna()).to_numpy()
     counted = table["role"] != _keys.RECALIBRATION if wanted is None else table["role"].isin(wanted)
-    keep = keep & counted.to_numpy()
+    keep: np.ndarray = (table["age"].notna() & table["predicted"].notna() & counted).to_numpy()
     if not keep.any():
         there = _checks.listed(sorted(set(table["role"])))
         raise ValueError(

@@ -27,15 +27,7 @@ def types_key(adata: AnnData, keys: _keys.Keys) -> str | None:
 
 
 def of_types(adata: AnnData, keys: _keys.Keys) -> pd.DataFrame:
-    """One row per sample and type with the columns of the subject table, :data:`TYPE`, and the baseline within the type.
-
-    Parameters
-    ----------
-    adata
-        Annotated data after a cross-validation by types.
-    keys
-        Its slots.
-    """
+    """One row per sample and type: columns of the subject table, :data:`TYPE`, and the baseline within the type."""
     table: pd.DataFrame = adata.uns[keys.table("by_group")].assign(role=_keys.OUT_OF_FOLD).reset_index(drop=True)
     fitted = table["predicted"].notna()  # samples of fewer cells trained no clock of the type
     for _, part in table[fitted].groupby(TYPE):
@@ -53,21 +45,15 @@ def check_groupby(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys, groupby
             " For columns of adata.obs, run agevi.tl.evaluate_by(adata, groupby=...)." if groupby in adata.obs else ""
         )
         raise KeyError(
-            f"groupby={groupby!r} is not a column of the subject table; choose one of {_checks.listed(known, 9)}.{other}"
+            f"groupby={groupby!r} is not a column of the subject table; choose one of "
+            f"{_checks.listed(known, 9)}.{other}"
         )
 
 
 def say_left_out(table: pd.DataFrame, roles: Sequence[str] | None = None, *, lacking: str = "a prediction") -> None:
-    """Log one line with the number of samples, and of subjects, that accuracy cannot be taken over, and why.
+    """Log how many samples and subjects of these roles (None: all) accuracy cannot be taken over, and why.
 
-    Parameters
-    ----------
-    table
-        Columns ``subject``, ``age``, ``predicted`` and ``role``.
-    roles
-        Roles that are judged; None for all.
-    lacking
-        What samples without a prediction lack.
+    ``lacking`` is what samples without a prediction lack.
     """
     used = table if roles is None else table[table["role"].isin(roles)]
     no_age = used["age"].isna()

@@ -13,13 +13,16 @@ from anndata import AnnData
 import agevi
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi._docs import shared
 from agevi.model.base import _fingerprint
 from agevi.model.base._clock import require_clock
-from agevi.tl.intervals._apply import NOUN, forget
+from agevi.tl.intervals._apply import NOUN
+from agevi.tl.predict._stale import forget
 
 logger = logging.getLogger(__name__)
 
 
+@shared
 def predict_age(
     adata: AnnData,
     model: Any,
@@ -34,12 +37,12 @@ def predict_age(
 ) -> AnnData | None:
     """Predicted age of every cell or of its sample, in the unit of the age column the clock was trained on.
 
-    Runs the clock on the cells and writes its predictions beside the role that each cell's subject had in
-    training. The true age is never read. A clock that was trained on sums of cells, which is the default of most
-    classes, predicts samples: all cells of a sample get the age of their sum. What it would give for single cells follows
-    their type far more than their age and is written only on request, relative to the mean of the type
-    (``cell_type_key``). Tabulate samples with :func:`agevi.tl.aggregate_subjects`, and judge a clock by roles other than
-    ``train`` and ``validation``.
+    Runs the clock on the cells and writes its predictions beside the role that each cell's subject had in training. The
+    true age is never read. A clock that was trained on sums of cells, which is the default of most classes, predicts
+    samples: all cells of a sample get the age of their sum. What it would give for single cells depends on their type
+    far more than on their age and is written only on request, relative to the mean of the type (``cell_type_key``).
+    Tabulate samples with :func:`agevi.tl.aggregate_subjects`, and judge a clock by roles other than ``train`` and
+    ``validation``.
 
     Parameters
     ----------
@@ -48,56 +51,54 @@ def predict_age(
     model
         A trained clock.
     sample_key
-        Column with the visit or biopsy, whose cells are summed. Default: that of the clock, else the subject; pass it for
-        data with several samples of a subject where the training data had one.
+        Column with the visit or biopsy, whose cells are summed. Default: that of the clock, else the subject; pass it
+        for data with several samples per subject where the training data had one.
     cell_type_key
-        Column with the type of each cell. With it, how much older or younger each cell looks than the mean of its type in
-        these data is written too.
-    key_added
-        Prefix of the slots.
+        Column with the type of each cell. With it, how much older or younger each cell looks than the mean of its type
+        in these data is written too.
+    %(key_added)s
     batch_size
         Cells per step.
     min_gene_coverage
         Share of the clock's genes that must be present. Absent genes enter at their training mean.
     overwrite
         Replace out-of-fold predictions that :func:`agevi.tl.cross_validate` wrote under the same key.
-    copy
-        Return a copy of ``adata`` with the slots instead of writing to ``adata``.
+    %(copy)s
 
     Returns
     -------
     None, or the copy. Sets:
 
     ``adata.obs[f"{key_added}_predicted"]``
-        Predicted age, float32, in the clock's age unit: of the cell, or of its sample where the clock was trained on sums.
-        Published linear clocks predict every row.
+        Predicted age, float32, in the clock's age unit: of the cell, or of its sample where the clock was trained on
+        sums. Published linear clocks predict every row.
     ``adata.obs[f"{key_added}_predicted_sample"]``
         Age predicted from the summed counts of the cell's sample, float32, the same for all its cells; from clocks that
         predict sums, where ``adata.obs`` names the samples.
     ``adata.obs[f"{key_added}_cell_deviation"]``
-        With ``cell_type_key``: the clock's prediction for the single cell minus the mean of those of its type, float32, in
-        the age unit; NaN for cells without a type. Differences between types are removed, since they say nothing about
-        age. Else removed.
+        With ``cell_type_key``: the clock's prediction for the single cell minus the mean over its type, float32, in the
+        age unit; NaN for cells without a type. Differences between types are removed, since they say nothing about age.
     ``adata.obs[f"{key_added}_role"]``
         Categorical: ``train``, ``validation``, ``test`` or ``new``.
     ``adata.obsm[f"X_{key_added}"]``
         Latent representation, float32 (n_cells, n_latent), when the clock has one.
     ``adata.uns[key_added]``
-        Parameters, model class, version, gene coverage, keys, unit and scale of ages, and the median age of the training
-        samples.
+        Parameters, model class, version, gene coverage, keys, unit and scale of ages, and the median age of the
+        training samples.
 
     ``adata.uns[f"{key_added}_calibration_params"]``
         What gives samples their intervals in :func:`agevi.tl.aggregate_subjects`, where the clock has a calibration
         (``model.set_calibration``).
 
-    The table of subjects and the calibration that belong to earlier predictions under the same key are removed.
+    Everything made from earlier predictions under the same key is removed: the tables of subjects, metrics,
+    calibration, posterior, acceleration, normative scores and trend, and columns that this clock does not write.
 
     Raises
     ------
     KeyError
         If ``sample_key`` or ``cell_type_key`` is not a column, or a clock of sums finds no column of samples.
     TypeError
-        If ``model`` is no clock.
+        If ``model`` is not a clock.
     RuntimeError
         If the clock is not trained.
     ValueError
@@ -118,22 +119,25 @@ def predict_age(
     require_clock(model)
     if model.predicts != "age":
         raise TypeError(
-            f"model is a {type(model).__name__}, which predicts {model.predicts} and no ages; call model.predict_proba(adata)."
+            f"model is a {type(model).__name__}, which predicts {model.predicts} and not ages; call "
+            "model.predict_proba(adata)."
         )
     _checks.anndata(adata)
     _keep_out_of_fold(adata, keys, overwrite)
     setup = model.setup_args
-    if sample_key is not None:
-        model._sample_codes(adata, None, sample_key)  # its gates, also for clocks that sum nothing
+    if sample_key is not None and not (model.predicts_sums and sample_key in adata.obs):
+        model._sample_codes(adata, None, sample_key)  # its gates, which the sums pass anyway
     sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
     if sample_key not in adata.obs and not model.predicts_rows:
         raise KeyError(
-            f"adata.obs has no {sample_key!r}, by which the cells of a sample are summed, and this {type(model).__name__} "
-            "predicts sums; pass sample_key='<column with the donor or visit>'. For bulk data it differs in every row."
+            f"adata.obs has no {sample_key!r}, by which the cells of a sample are summed, and this "
+            f"{type(model).__name__} predicts sums; pass sample_key='<column with the donor or visit>'. For bulk data "
+            "it differs in every row."
         )
     cell_type = None if cell_type_key is None else _checks.column(adata, cell_type_key, "cell_type_key")
     options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
-    sample_ages = _sample_ages(adata, model, sample_key, options)
+    summed = model.predicts_sums and sample_key in adata.obs
+    sample_ages = model._predict_samples(adata, **options, sample_key=sample_key) if summed else None
     by_row = sample_ages is None or model.predicts_rows
     of_cells = by_row or cell_type is not None or model.has_latent  # else a pass over cells is not needed
     prediction: Any = model._predict(adata, **options) if of_cells else None
@@ -141,16 +145,14 @@ def predict_age(
     roles = _roles(adata, model)
     adata = written_to(adata, copy=copy)
     adata.obs[keys.predicted] = prediction.age if by_row else sample_ages
-    deviation = None if cell_type is None else _within(prediction.age, cell_type)
-    for column, values in ((keys.predicted_sample, sample_ages), (keys.cell_deviation, deviation)):
-        if values is not None:
-            adata.obs[column] = values
-        elif column in adata.obs:
-            del adata.obs[column]
+    forget(adata, keys)
+    if sample_ages is not None:
+        adata.obs[keys.predicted_sample] = sample_ages
+    if cell_type is not None:
+        adata.obs[keys.cell_deviation] = _within(prediction.age, cell_type)
     adata.obs[keys.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
     if prediction and prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
-    forget(adata, keys)
     if model.calibration is not None:
         adata.uns[keys.table_params(NOUN)] = _keys.to_uns(model.calibration)
     adata.uns[keys.uns] = _keys.to_uns(
@@ -176,47 +178,37 @@ def _keep_out_of_fold(adata: AnnData, keys: _keys.Keys, overwrite: bool) -> None
     """Refuse to replace out-of-fold predictions in silence."""
     if not overwrite and keys.role in adata.obs and (adata.obs[keys.role] == _keys.OUT_OF_FOLD).any():
         raise ValueError(
-            f"adata.obs[{keys.predicted!r}] holds out-of-fold predictions of tl.cross_validate; pass another key_added, "
-            "or overwrite=True to replace them."
+            f"adata.obs[{keys.predicted!r}] holds out-of-fold predictions of tl.cross_validate; pass another "
+            "key_added, or overwrite=True to replace them."
         )
-
-
-def _sample_ages(adata: AnnData, model: Any, sample_key: str, options: dict[str, Any]) -> np.ndarray | None:
-    """Ages from summed counts, (n_cells,); None for clocks of single cells and data that do not name samples."""
-    if not model.predicts_sums or sample_key not in adata.obs:
-        return None
-    ages: np.ndarray = model._predict_samples(adata, **options, sample_key=sample_key)
-    return ages
 
 
 def _within(ages: np.ndarray, group: pd.Series) -> np.ndarray:
     """Ages minus the mean of their group, (n_cells,) float32, NaN where there is no group."""
     codes = pd.factorize(group.to_numpy(dtype=object))[0]
     grouped = pd.Series(ages, dtype=np.float64).groupby(np.where(codes < 0, np.nan, codes))
-    deviation: np.ndarray = (ages - grouped.transform("mean")).to_numpy(dtype=np.float32)
-    return deviation
+    return (ages - grouped.transform("mean")).to_numpy(dtype=np.float32)
 
 
 def _roles(adata: AnnData, model: Any) -> np.ndarray:
     """Role of every cell; ``new`` throughout where the data do not name subjects."""
     subject_key = model.setup_args["subject_key"]
-    if subject_key not in adata.obs and not model.split_:  # a published clock, which knows nobody
-        return np.full(adata.n_obs, _keys.NEW, dtype=object)
     if subject_key not in adata.obs:
-        warnings.warn(
-            f"adata.obs has no {subject_key!r}, so cells of training subjects cannot be told; all roles are 'new'.",
-            UserWarning,
-            stacklevel=3,
-        )
+        if model.split_:  # unlike a published clock, which knows nobody
+            warnings.warn(
+                f"adata.obs has no {subject_key!r}, so cells of training subjects cannot be told; all roles are 'new'.",
+                UserWarning,
+                stacklevel=3,
+            )
         return np.full(adata.n_obs, _keys.NEW, dtype=object)
     roles: np.ndarray = model.roles(adata)
     n_train = int((roles == _keys.TRAIN).sum())
     if n_train and not (roles == _keys.NEW).any() and not _of_training(adata, model):
         subject = adata.obs[subject_key]
         logger.warning(
-            "The ids of all %d subjects in adata.obs[%r] are those of subjects that the clock knows; %d have the role 'train' and are "
-            "left out of every figure and test. If these are other people, make their ids different and predict again: "
-            "adata.obs[%r] = 'cohort2_' + adata.obs[%r].astype(str).",
+            "The ids of all %d subjects in adata.obs[%r] are those of subjects that the clock knows; %d have the role "
+            "'train' and are left out of every figure and test. If these are other people, make their ids different "
+            "and predict again: adata.obs[%r] = 'cohort2_' + adata.obs[%r].astype(str).",
             subject.nunique(), subject_key, subject[roles == _keys.TRAIN].nunique(), subject_key, subject_key,
         )  # fmt: skip
     elif n_train:
@@ -225,7 +217,7 @@ def _roles(adata: AnnData, model: Any) -> np.ndarray:
 
 
 def _of_training(adata: AnnData, model: Any) -> bool:
-    """Whether all cells are by name and subject those that the clock, or one of an ensemble, was set up on, as far as is known."""
+    """Whether all cells are, by name and subject, known to have been those of the clock's setup or of a member's."""
     subject_key = model.setup_args["subject_key"]
     known = [getattr(clock, "adata", None) for clock in (model, *getattr(model, "clocks", ()))]
     return any(own is not None and (own is adata or _are_cells_of(adata, own, subject_key)) for own in known)

@@ -20,7 +20,7 @@ FEW_SUBJECTS = 10
 
 
 def references(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys) -> np.ndarray:
-    """Age that the baseline gives every sample of the subject table, (n_samples,), NaN where no training age is known."""
+    """Age that the baseline gives every sample of the table, (n_samples,), NaN where no training age is known."""
     return table_references(table, adata.uns.get(keys.uns, {}))
 
 
@@ -34,12 +34,7 @@ def announce(
 ) -> None:
     """Log one line where the held-out samples of a subject table, of some roles, do not show that the clock is of use.
 
-    Parameters
-    ----------
-    adata, table, keys, roles
-        Data, its subject table, the slots, and the roles to judge.
-    reference
-        What :func:`references` gives for the table, where it is known.
+    ``reference``, (n_samples,), is what :func:`references` gives for the table, where it is known already.
     """
     judged = _subjects.held_out(table, roles)
     if judged.any():
@@ -55,13 +50,7 @@ def announce_types(
 ) -> None:
     """Log one line that names the types of cells whose clocks are not shown to be of use.
 
-    Parameters
-    ----------
-    adata, table, keys, roles
-        As for :func:`announce`, with one row per sample and type and the baseline of the type in the column ``reference``
-        and the type in ``group``.
-    type_key
-        Column of ``adata.obs`` with the type, for the message.
+    ``table`` has one row per sample and type, the type in ``group`` and its baseline in ``reference``.
     """
     rows = table[_subjects.held_out(table, roles)]
     unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))
@@ -69,8 +58,8 @@ def announce_types(
     bad = [name for name, part in parts.items() if verdict(part, part["reference"].to_numpy(dtype=np.float64), unit)]
     if bad:
         logger.warning(
-            "By their own clocks, held-out subjects are not shown to be predicted better than by the median age in %d of %d "
-            "types of adata.obs[%r]: %s.",
+            "By their own clocks, held-out subjects are not shown to be predicted better than by the median age in %d "
+            "of %d types of adata.obs[%r]: %s.",
             len(bad), len(parts), type_key, _checks.listed(bad),
         )  # fmt: skip
 
@@ -80,7 +69,8 @@ def say_single(rows: Mapping[Any, Mapping[str, float]], groupby: str) -> None:
     single = [str(name) for name, row in rows.items() if row["n"] < 2]
     if single:
         logger.warning(
-            "%d of %d rows by %r have one sample with age and prediction (%s); their metrics are NaN, since they need two.",
+            "%d of %d rows by %r have one sample with age and prediction (%s); their metrics are NaN, since they need "
+            "two.",
             len(single), len(rows), groupby, _checks.listed(single),
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from anndata import AnnData
 from agevi import _keys
 from agevi._compat import written_to
 from agevi.model.base import _fingerprint
-from agevi.tl.intervals._apply import forget
+from agevi.tl.predict._stale import forget
 from agevi.tl.validate._arguments import described, with_layer
 from agevi.tl.validate._checkpoint import seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
@@ -203,16 +203,11 @@ def _write_cells(
         table = table_by_group(cohort, groups, jobs, results)
         summed = combined_per_cell(table, cohort)
     adata.obs[keys.predicted] = predicted
-    if keys.predicted_sample in adata.obs:
-        del adata.obs[keys.predicted_sample]
+    forget(adata, keys)
     if summed is not None:
         adata.obs[keys.predicted_sample] = summed
     adata.obs[keys.role] = pd.Categorical(np.full(adata.n_obs, _keys.OUT_OF_FOLD, dtype=object))
     adata.obs[keys.fold] = pd.Categorical.from_codes(cohort.fold, categories=pd.Index(cohort.folds, dtype=object))
-    adata.obsm.pop(keys.latent, None)
-    for slot in (keys.table("by_group"), keys.table_params("by_group")):
-        adata.uns.pop(slot, None)
-    forget(adata, keys)
     if table is not None:
         adata.uns[keys.table("by_group")] = _keys.to_uns(table)
 
