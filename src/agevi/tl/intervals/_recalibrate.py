@@ -150,8 +150,8 @@ def recalibrate(
     kept = [row["cohort"] for row in rows if row["kind"] == NONE]
     if kept:
         logger.warning(
-            "%d cohorts of by=%r have no labelled subject (%s): they keep the predictions and intervals of key=%r, which in "
-            "a cohort that the clock has not seen cover less than their level.",
+            "%d cohorts of by=%r have no labelled subject (%s): they keep the predictions and intervals of key=%r, "
+            "which in a cohort that the clock has not seen cover less than their level.",
             len(kept), by, _checks.listed(kept), key,
         )  # fmt: skip
     record = {name: value for name, value in record.items() if name not in ("params", "folds")}
@@ -267,8 +267,8 @@ def _move(
         return kernel.fit_shift(x, y, _old_errors(adata, keys, len(points), level), level)
     if np.ptp(x) == 0:
         raise ValueError(
-            f"the {len(x)} labelled subjects{cohort.text} have one prediction, {scale.back(x[:1])[0]:.1f}, through which "
-            "no line can be fitted; pass kind='shift'."
+            f"the {len(x)} labelled subjects{cohort.text} have one prediction, {scale.back(x[:1])[0]:.1f}, through "
+            "which no line can be fitted; pass kind='shift'."
         )
     move = kernel.fit_line(x, y, level)
     if kernel.slope_t(move) < _NO_SIGNAL:
@@ -335,9 +335,9 @@ def _say_beyond(table: pd.DataFrame, out: pd.DataFrame, row: dict[str, Any], coh
     beyond = cohort.others & _outside(predicted, row["labelled_low"], row["labelled_high"])
     new, ages = out.loc[beyond, "predicted"], out.loc[cohort.labelled, "age"]
     logger.warning(
-        "%d of %d samples%s are predicted outside the range of the %d labelled controls (predictions %.1f to %.1f, ages "
-        "%.1f to %.1f), where the line is extrapolated: their recalibrated ages, %.1f to %.1f, and intervals rest on no "
-        "labelled control of such an age. Label younger and older controls, or leave those samples out.",
+        "%d of %d samples%s are predicted outside the range of the %d labelled controls (predictions %.1f to %.1f, "
+        "ages %.1f to %.1f), where the line is extrapolated: their recalibrated ages, %.1f to %.1f, and intervals "
+        "rest on no labelled control of such an age. Label younger and older controls, or leave those samples out.",
         row["n_beyond"], row["n"], cohort.text, row["n_labelled"], row["labelled_low"], row["labelled_high"],
         ages.min(), ages.max(), new.min(), new.max(),
     )  # fmt: skip
