@@ -1,0 +1,41 @@
+"""The clock that new ones are copied from keeps the contract."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from pathlib import Path
+
+import pytest
+
+import agevi
+from tests import test_contract
+
+PATH = Path(__file__).parents[1] / "docs" / "developer" / "extension_template.py"
+PROMISES = [
+    promise
+    for name, promise in vars(test_contract).items()
+    if name.startswith("test_") and set(inspect.signature(promise).parameters) <= {"cls", "cohort", "tmp_path"}
+]
+
+
+@pytest.fixture(scope="module")
+def template():
+    spec = importlib.util.spec_from_file_location("extension_template", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.TemplateClock
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__.removeprefix("test_"))
+def test_the_template_keeps_the_contract(promise, template, cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(agevi.model, "MODELS", (*agevi.model.MODELS, template))
+    given = {"cls": template, "cohort": cohort, "tmp_path": tmp_path}
+    promise(**{name: given[name] for name in inspect.signature(promise).parameters})
+
+
+def test_the_genes_of_the_template_are_attributed(template, cohort):
+    model = test_contract.fit(template, cohort)
+    agevi.tl.predict_age(cohort, model)
+    agevi.tl.attribute_genes(cohort, model, n_boot=10)
+    assert cohort.varm["agevi_attribution"].shape[0] == cohort.n_vars
