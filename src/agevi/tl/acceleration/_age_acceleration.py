@@ -12,9 +12,9 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control
 
 from agevi import _checks, _keys
-from agevi._compat import written_to
 from agevi._docs import shared
 from agevi.metrics._regression import check_level
+from agevi.tl._store import store_table
 from agevi.tl.acceleration._design import Unusable, check_age_df
 from agevi.tl.acceleration._rows import (
     COUNTS,
@@ -182,14 +182,7 @@ def age_acceleration(  # noqa: PLR0913
     rows, notes = _rows(samples, settings)
     groups = _adjusted(pd.DataFrame(rows))
     groups["sentence"] = [
-        sentence(
-            dict(row),
-            samples.covariates,
-            unit,
-            level,
-            _family(groups, row["type"] == OVERALL),
-            samples.n_left_out if row["type"] == OVERALL else 0,
-        )  # fmt: skip
+        sentence(dict(row), samples, unit, level, _family(groups, row["type"] == OVERALL))
         for _, row in groups.iterrows()
     ]
     parts = [sample_rows(frame, name, samples, settings) for name, frame in samples.tables.items()]
@@ -209,11 +202,9 @@ def age_acceleration(  # noqa: PLR0913
         "age_unit": unit,
         "n_left_out": samples.n_left_out,
     }
-    stored = _keys.to_uns(tables), _keys.to_uns(params)
-    out = written_to(adata, copy=copy)
-    out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
+    out = store_table(adata, keys, NOUN, tables, params, copy=copy)
     _say(groups, notes)
-    return out if copy else None
+    return out
 
 
 def _rows(samples: Samples, settings: Settings) -> tuple[list[dict[str, Any]], list[str]]:

@@ -245,9 +245,7 @@ def sample_rows(frame: pd.DataFrame, of_type: str, samples: Samples, settings: S
     return out.assign(**columns)[SAMPLE_COLUMNS]
 
 
-def sentence(
-    row: dict[str, Any], covariates: list[Covariate], unit: str, level: float, family: str = "", n_left_out: int = 0
-) -> str:
+def sentence(row: dict[str, Any], samples: Samples, unit: str, level: float, family: str) -> str:
     """The result in words, as papers print it; ``family`` is what ``p_adjusted`` is corrected for, "" where it is p."""
     where = "" if row["type"] == OVERALL else f" ({row['type']})"
     who = f"{row['group']}{where}"
@@ -257,7 +255,7 @@ def sentence(
     old = "older" if row["difference"] >= 0 else "younger"
     size = f"{abs(row['difference']):.{digits}f}"
     coverage = "" if level == 0.95 else f"{100 * level:g}% interval "
-    terms = [f"the shares of {c.name}" if c.kind == "composition" else c.name for c in covariates]
+    terms = [f"the shares of {c.name}" if c.kind == "composition" else c.name for c in samples.covariates]
     adjusted = f", adjusted for {', '.join(terms)}" if terms else ""
     kind = "HC3" if row["df"] != row["n_subjects"] - 1 else "CR3"
     corrected = (
@@ -267,8 +265,9 @@ def sentence(
     n = f"n = {row['n']} vs {row['n_reference']} subjects"
     if row["n"] + row["n_reference"] != row["n_subjects"]:
         n = f"n = {row['n']} vs {row['n_reference']} samples of {row['n_subjects']} subjects"
-    if n_left_out:
-        n += f" ({n_left_out} sample{'s' * (n_left_out != 1)} with missing values left out)"
+    k = samples.n_left_out if row["type"] == OVERALL else 0
+    if k:
+        n += f" ({k} sample{'s' * (k != 1)} with missing values left out)"
     flags = f"; flags: {row['flags'].replace(';', ', ')}" if row["flags"] else ""
     return (
         f"{who}: {size} {unit} {old} on the clock's scale than {row['reference']} of the same age "

@@ -46,11 +46,11 @@ def evaluate_by(
 ) -> AnnData | None:
     """Accuracy of predicted ages over all held-out samples and per group of them, errors in the unit of age.
 
-    One row for all samples, one per value of each column, and one per combination for columns that are crossed, as
-    in the supplementary table of Urban et al. (2023): ``groupby=["modality", ("tissue", "modality")]``. Read ``mae``
-    beside ``mae_median`` of the same row, the error of guessing the median training age, since a group with a narrow
-    range of ages is easy to guess; ``r2`` and the correlations do not compare between groups for the same reason. With
-    many small groups some look good or bad by chance, which the intervals show.
+    One row for all samples, one per value of each column, and one per combination for columns that are crossed, as in
+    the supplementary table of Urban et al. (2023): ``groupby=["modality", ("tissue", "modality")]``. Read ``mae``
+    beside ``mae_median`` of the same row, the error of predicting the median training age for all, since a group with a
+    narrow range of ages is easy to predict; ``r2`` and the correlations do not compare between groups for the same
+    reason. With many small groups some look good or bad by chance, which the intervals show.
 
     Parameters
     ----------
