@@ -11,24 +11,9 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._ages import ADULT, YEAR
-from agevi._compat import (
-    REGISTRY_KEYS,
-    AnnDataManager,
-    LayerField,
-    NumericalJointObsField,
-)
+from agevi._compat import REGISTRY_KEYS, AnnDataManager, LayerField, NumericalJointObsField
 from agevi._keys import MEASURED
-from agevi.dataloaders._fields import (
-    SAMPLE,
-    SUBJECT,
-    AgeField,
-    BatchField,
-    CategoryField,
-    CovariatesField,
-    FeatureSetField,
-    RowField,
-    UnitField,
-)
+from agevi.dataloaders import _fields
 from agevi.dataloaders._measured import check_sets
 from agevi.dataloaders._own_subjects import warn_of_cells
 from agevi.nn.heads import AGE_TRANSFORMS
@@ -234,18 +219,18 @@ def make_manager(
     """
     known = known or {}
     if CATEGORY_KEYS[0] in setup:
-        categories = [CategoryField(i, key, known.get(key)) for i, key in enumerate(category_columns(setup))]
-        fields: list[Any] = [*categories, FeatureSetField(), RowField()]
+        categories = [_fields.CategoryField(i, key, known.get(key)) for i, key in enumerate(category_columns(setup))]
+        fields: list[Any] = [*categories, _fields.FeatureSetField(), _fields.RowField()]
     else:
         fields = [
-            BatchField(setup["batch_key"], known.get(setup["batch_key"])),
-            CovariatesField(setup["categorical_covariate_keys"], known),
+            _fields.BatchField(setup["batch_key"], known.get(setup["batch_key"])),
+            _fields.CovariatesField(setup["categorical_covariate_keys"], known),
             NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, setup["continuous_covariate_keys"]),
         ]
     fields += [
         LayerField(REGISTRY_KEYS.X_KEY, setup["layer"], is_count_data=False, correct_data_format=False),
-        AgeField(setup["age_key"], min_age=setup["min_age"]),
-        UnitField(SUBJECT, setup["subject_key"]),
-        UnitField(SAMPLE, setup["sample_key"] or setup["subject_key"]),
+        _fields.AgeField(setup["age_key"], min_age=setup["min_age"]),
+        _fields.UnitField(_fields.SUBJECT, setup["subject_key"]),
+        _fields.UnitField(_fields.SAMPLE, setup["sample_key"] or setup["subject_key"]),
     ]
     return AnnDataManager(fields=fields, setup_method_args=setup_method_args)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from typing import NamedTuple
 
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 _CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**29}
 """Size of a block of rows: on a CPU what stays in the cache, on a GPU what keeps it busy."""
@@ -81,7 +82,7 @@ def as_dense(x: torch.Tensor) -> torch.Tensor:
 def with_values(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """A CSR tensor with other values at the same places."""
     out = csr(x.crow_indices(), x.col_indices(), values, x.shape[-1])
-    out._places = _places_of(x)  # type: ignore[attr-defined]
+    _KNOWN[out] = _KNOWN.setdefault(x, [])
     return out
 
 
@@ -110,7 +111,7 @@ def row_slices(n_rows: int, n_genes: int, device: torch.device, itemsize: int = 
 
 def blocks(x: torch.Tensor) -> Iterator[Block]:
     """The rows of a CSR tensor, some at a time."""
-    known, values, found = _places_of(x), x.values(), []
+    known, values, found = _KNOWN.setdefault(x, []), x.values(), []
     for places in known or _places(x):
         found.append(places)
         yield Block(places.rows, x.shape[-1], places.position, values[places.values], places.offsets)
@@ -127,12 +128,8 @@ class _Places(NamedTuple):
     offsets: torch.Tensor
 
 
-def _places_of(x: torch.Tensor) -> list[_Places]:
-    """What is known of the places of ``x``, and of all tensors that were made :func:`with_values` of it."""
-    if not hasattr(x, "_places"):
-        x._places = []  # type: ignore[attr-defined]
-    known: list[_Places] = x._places  # type: ignore[attr-defined]
-    return known
+_KNOWN: MutableMapping[torch.Tensor, list[_Places]] = WeakTensorKeyDictionary()
+"""The places of blocks that were read, shared by a tensor and those made :func:`with_values` of it, while these live."""
 
 
 def _places(x: torch.Tensor) -> Iterator[_Places]:

@@ -9,7 +9,7 @@ from sklearn.linear_model import ElasticNet
 
 from agevi.model.linear import _moments, _rows
 from agevi.model.linear._moments import MomentProblem
-from agevi.model.linear._rows import Rows, Samples
+from agevi.model.linear._scaled_rows import SampleTargets, ScaledRows
 
 N_GENES = 120
 
@@ -23,10 +23,10 @@ def data():
     effect = np.where(rng.random(N_GENES) < 0.2, rng.normal(size=N_GENES), 0)
     rate = np.exp(rng.normal(-1, 1, N_GENES) + 0.3 * target[unit, None] * effect)
     x = sp.csr_matrix(rng.poisson(rate * rng.gamma(2, 0.5, (len(unit), N_GENES))).astype(np.float32))
-    samples = Samples(target, rng.uniform(0.5, 2, 30), rng.permutation(30) % 3)
+    samples = SampleTargets(target, rng.uniform(0.5, 2, 30), rng.permutation(30) % 3)
     dense = x.toarray().astype(np.float64)
     log = np.log1p(dense / dense.sum(1, keepdims=True) * 1e4)
-    rows = Rows(x, np.arange(len(unit)), unit, normalize="log1p_cp10k", mean=log.mean(0), sd=log.std(0))
+    rows = ScaledRows(x, np.arange(len(unit)), unit, normalize="log1p_cp10k", mean=log.mean(0), sd=log.std(0))
     return rows, samples, (log - log.mean(0)) / log.std(0)
 
 
@@ -102,7 +102,7 @@ def test_a_path_ends_where_the_memory_does(data, caplog, monkeypatch):
 
 def test_a_target_that_nothing_explains(data):
     rows, samples, _ = data
-    flat = Samples(np.zeros(30), samples.weight, samples.fold)
+    flat = SampleTargets(np.zeros(30), samples.weight, samples.fold)
     fit = MomentProblem(rows, flat).refit(0.1, 0.5)
     assert (fit.coefficients == 0).all()
     assert fit.intercept == 0

@@ -7,7 +7,7 @@ from sklearn.linear_model import ElasticNetCV, enet_path
 from agevi.model.linear import _moments
 from agevi.model.linear._moments import MomentProblem
 from agevi.model.linear._path import alpha_grid, fit_samples, search, search_samples
-from agevi.model.linear._rows import Rows, Samples
+from agevi.model.linear._scaled_rows import SampleTargets, ScaledRows
 from tests.test_gates import check_message
 
 RATIOS = (0.2, 0.9)
@@ -19,9 +19,9 @@ def data():
     x = rng.normal(size=(60, 40))
     x = (x - x.mean(0)) / x.std(0)
     y = x[:, :5].sum(1) + rng.normal(0, 2, 60)
-    samples = Samples((y - y.mean()) / y.std(), np.ones(60), rng.permutation(60) % 4)
+    samples = SampleTargets((y - y.mean()) / y.std(), np.ones(60), rng.permutation(60) % 4)
     every = np.arange(60)
-    rows = Rows(x, every, every, normalize="none", mean=np.zeros(40), sd=np.ones(40))
+    rows = ScaledRows(x, every, every, normalize="none", mean=np.zeros(40), sd=np.ones(40))
     return x, samples, MomentProblem(rows, samples)
 
 
@@ -48,7 +48,7 @@ def test_errors_equal_those_of_scikit_learn(data):
 def test_search_of_samples_equals_scikit_learn(data, even, alphas):
     x, samples, _ = data
     weight = np.ones(60) if even else np.random.default_rng(1).uniform(0.5, 2, 60)
-    samples = Samples(samples.target, weight, samples.fold)
+    samples = SampleTargets(samples.target, weight, samples.fold)
     reference = ElasticNetCV(l1_ratio=list(RATIOS), alphas=alphas, cv=folds(samples))
     reference.fit(x, samples.target, sample_weight=weight)
     found = search_samples(x, samples, alphas, RATIOS, max_iter=1000, tol=1e-4)
@@ -60,7 +60,7 @@ def test_search_of_samples_has_its_largest_penalty_where_scikit_learn_has(data):
     x, samples, _ = data
     weight = np.random.default_rng(1).uniform(0.5, 2, 60)
     reference = ElasticNetCV(l1_ratio=0.5, alphas=20, cv=folds(samples)).fit(x, samples.target, sample_weight=weight)
-    samples = Samples(samples.target, weight, samples.fold)
+    samples = SampleTargets(samples.target, weight, samples.fold)
     found = search_samples(x, samples, 20, (0.5,), max_iter=1000, tol=1e-4)
     np.testing.assert_allclose(found.alpha, reference.alphas_)
 
@@ -76,7 +76,7 @@ def test_penalties_that_need_more_genes_than_fit(data, monkeypatch):
     x, samples, _ = data
     monkeypatch.setattr(_moments, "_MIN_GENES", 2)
     every = np.arange(60)
-    rows = Rows(x, every, every, normalize="none", mean=np.zeros(40), sd=np.ones(40))
+    rows = ScaledRows(x, every, every, normalize="none", mean=np.zeros(40), sd=np.ones(40))
     with pytest.raises(ValueError) as raised:
         search(MomentProblem(rows, samples, max_bytes=0), [0.001], (1.0,))
     check_message(raised, "at the largest, 0.001, more genes enter than fit into the memory")

@@ -8,7 +8,7 @@ from anndata import AnnData
 from sklearn.decomposition import NMF
 
 from agevi.model.nmf import NMFClock
-from agevi.model.nmf._fit import balanced_sample, fit_components, gene_weights
+from agevi.model.nmf._factorization import balanced_sample, fit_components, gene_weights
 from tests.conftest import QUIET
 
 SETUP = {"age_key": "age", "subject_key": "donor"}

@@ -20,9 +20,9 @@ from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
 from agevi.model.base._clock import ClockMixin
 from agevi.model.base._roles import all_or_nothing
-from agevi.model.linear._cells import TrainingCells, cell_offset
 from agevi.model.linear._module import LinearModule
-from agevi.model.linear._rows import Rows
+from agevi.model.linear._scaled_rows import ScaledRows
+from agevi.model.linear._training_cells import TrainingCells, cell_offset
 
 _OF_NETWORKS = ("devices", "plan_kwargs")  # further arguments of train() that network clocks take
 
@@ -171,16 +171,16 @@ class FittedLinearClock(LinearMixin, BaseModelClass):
         return {f"age_mae_{name}": [float(value)] for name, value in error.items()}
 
 
-def standardize(module: LinearModule, x: Any, index: np.ndarray, unit: np.ndarray) -> Rows:
+def standardize(module: LinearModule, x: Any, index: np.ndarray, unit: np.ndarray) -> ScaledRows:
     """Rows of ``x`` on the scale of their own means and standard deviations, which the module keeps."""
     gene_stats(x, index, normalize=module.input.normalize).fill(module.input)
     return scaled_rows(module, x, index, unit)
 
 
-def scaled_rows(module: LinearModule, x: Any, index: np.ndarray, unit: np.ndarray) -> Rows:
+def scaled_rows(module: LinearModule, x: Any, index: np.ndarray, unit: np.ndarray) -> ScaledRows:
     """Rows of ``x`` as the module standardises them."""
     mean, sd = module.input.mean.numpy(), module.input.sd.numpy()
-    return Rows(x, index, unit, normalize=module.input.normalize, mean=mean, sd=sd)
+    return ScaledRows(x, index, unit, normalize=module.input.normalize, mean=mean, sd=sd)
 
 
 def sample_scores(module: LinearModule, cells: TrainingCells) -> np.ndarray:

@@ -17,11 +17,11 @@ from agevi.dataloaders._folds import assign_folds
 from agevi.model.base._roles import SUBJECT_WEIGHTS
 from agevi.model.base._seed import as_seed
 from agevi.model.linear._base import FittedLinearClock, sample_scores, scaled_rows, standardize
-from agevi.model.linear._cells import TrainingCells
 from agevi.model.linear._module import LinearModule
-from agevi.model.linear._moments import Fit, MomentProblem
+from agevi.model.linear._moments import LinearMap, MomentProblem
 from agevi.model.linear._path import Search, fit_samples, search, search_samples
-from agevi.model.linear._rows import Samples, sample_weights
+from agevi.model.linear._scaled_rows import SampleTargets, sample_weights
+from agevi.model.linear._training_cells import TrainingCells
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,9 @@ class ElasticNetClock(FittedLinearClock):
             module.intercept += float(np.average(shift, weights=samples.weight))
         return dict(zip(_SEARCH, (found.l1_ratio, found.alpha, found.mse), strict=True))
 
-    def _fit_samples(self, module: LinearModule, cells: TrainingCells, samples: Samples) -> tuple[Search, Fit]:
+    def _fit_samples(
+        self, module: LinearModule, cells: TrainingCells, samples: SampleTargets
+    ) -> tuple[Search, LinearMap]:
         """Fit to the sums of samples; sets the scale of genes."""
         init = self.init_params_["non_kwargs"]
         every = np.arange(len(cells.subject))
@@ -183,8 +185,8 @@ class ElasticNetClock(FittedLinearClock):
         return found, fit_samples(x, samples, *found.chosen, **options)
 
     def _fit_rows(
-        self, module: LinearModule, cells: TrainingCells, samples: Samples, rng: np.random.Generator
-    ) -> tuple[Search, Fit]:
+        self, module: LinearModule, cells: TrainingCells, samples: SampleTargets, rng: np.random.Generator
+    ) -> tuple[Search, LinearMap]:
         """Fit to pseudocells or cells; sets the scale of genes."""
         init, whole = self.init_params_["non_kwargs"], None
         if self.train_unit == "cell":
@@ -198,7 +200,7 @@ class ElasticNetClock(FittedLinearClock):
         found = search(problem, init["alphas"], init["l1_ratios"])
         return found, problem.refit(*found.chosen)
 
-    def _samples(self, module: LinearModule, cells: TrainingCells, rng: np.random.Generator) -> Samples:
+    def _samples(self, module: LinearModule, cells: TrainingCells, rng: np.random.Generator) -> SampleTargets:
         """Targets, weights and folds of the training samples."""
         age = cells.subject_age
         n_folds = self.init_params_["non_kwargs"]["n_folds"]
@@ -206,7 +208,7 @@ class ElasticNetClock(FittedLinearClock):
             logger.info("%d subjects train, fewer than n_folds=%d; each is held out alone.", len(age), n_folds)
         fold = assign_folds(age, np.ones(len(age), dtype=bool), None, min(n_folds, len(age)), rng)
         size = cells.n_cells if self.train_unit == "cell" else np.ones(len(cells.subject))
-        return Samples(
+        return SampleTargets(
             target=module.age_scale.to_scale(torch.from_numpy(cells.age)).double().numpy(),
             weight=sample_weights(
                 cells.subject, size, cells.n_cells, self.subject_weight, subject_age=cells.subject_age

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agevi.model.linear._rows import Rows, Samples
+from agevi.model.linear._scaled_rows import SampleTargets, ScaledRows
 from agevi.model.linear._solver import elastic_net_gram
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _SLACK = 1e-4  # relative excess of a gradient that counts as a violation; above
 
 
 @dataclass(frozen=True)
-class Fit:
+class LinearMap:
     """A fitted linear map of standardised values to standardised ages."""
 
     coefficients: np.ndarray  # (n_genes,)
@@ -47,8 +47,8 @@ class MomentProblem:
 
     def __init__(
         self,
-        rows: Rows,
-        samples: Samples,
+        rows: ScaledRows,
+        samples: SampleTargets,
         evaluated: np.ndarray | None = None,
         *,
         max_iter: int = 1000,
@@ -102,12 +102,12 @@ class MomentProblem:
         )  # fmt: skip
         return None
 
-    def refit(self, alpha: float, l1_ratio: float) -> Fit:
+    def refit(self, alpha: float, l1_ratio: float) -> LinearMap:
         """The net on all samples."""
         self.begin()
         whole = self._move([self.n_sets - 1], alpha, l1_ratio)
         b = self.coefficients[-1]
-        return Fit(b.copy(), float(self.y_mean[-1] - self.mean[-1] @ b), whole and self.converged)
+        return LinearMap(b.copy(), float(self.y_mean[-1] - self.mean[-1] @ b), whole and self.converged)
 
     # --- moving along a path -----------------------------------------------------------------------------------
 

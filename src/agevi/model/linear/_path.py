@@ -11,8 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, ElasticNetCV
 
 from agevi._progress import Bar, progress, steps
-from agevi.model.linear._moments import Fit, MomentProblem
-from agevi.model.linear._rows import Samples
+from agevi.model.linear._moments import LinearMap, MomentProblem
+from agevi.model.linear._scaled_rows import SampleTargets
 
 EPS = 1e-3
 """Smallest over largest alpha of a path, as in scikit-learn."""
@@ -81,7 +81,7 @@ def _errors(problem: MomentProblem, grid: np.ndarray, ratio: float, bar: Bar, *,
 
 def search_samples(
     x: np.ndarray,
-    samples: Samples,
+    samples: SampleTargets,
     alphas: int | Sequence[float],
     l1_ratios: Sequence[float],
     *,
@@ -110,14 +110,16 @@ def search_samples(
     return Search(*np.concatenate(tried, axis=1))
 
 
-def fit_samples(x: np.ndarray, samples: Samples, alpha: float, l1_ratio: float, *, max_iter: int, tol: float) -> Fit:
+def fit_samples(
+    x: np.ndarray, samples: SampleTargets, alpha: float, l1_ratio: float, *, max_iter: int, tol: float
+) -> LinearMap:
     """The net on all samples, (n_samples, n_genes), by scikit-learn."""
     net = ElasticNet(alpha=alpha, l1_ratio=l1_ratio, max_iter=max_iter, tol=tol, random_state=0)
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always", ConvergenceWarning)
         net.fit(x, samples.target, sample_weight=_uneven(samples.weight))
     converged = not any(issubclass(w.category, ConvergenceWarning) for w in raised)
-    return Fit(net.coef_, float(net.intercept_), converged)
+    return LinearMap(net.coef_, float(net.intercept_), converged)
 
 
 def _grid(largest: float, l1_ratio: float, alphas: int | Sequence[float]) -> np.ndarray:

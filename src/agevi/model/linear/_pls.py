@@ -16,9 +16,9 @@ from agevi.dataloaders._sums import sum_stats
 from agevi.model.base._roles import SUBJECT_WEIGHTS
 from agevi.model.base._seed import as_seed
 from agevi.model.linear._base import FittedLinearClock, standardize
-from agevi.model.linear._cells import TrainingCells
 from agevi.model.linear._module import LinearModule
-from agevi.model.linear._rows import sample_weights
+from agevi.model.linear._scaled_rows import sample_weights
+from agevi.model.linear._training_cells import TrainingCells
 
 METHODS = ("pls", "ridge")
 WEIGHTS = ("reliability", "zscore")

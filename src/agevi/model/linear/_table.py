@@ -14,29 +14,8 @@ import pandas as pd
 
 from agevi import _checks
 
-FEATURE = (
-    "feature",
-    "feature_name",
-    "features",
-    "gene",
-    "genes",
-    "gene_name",
-    "probe",
-    "cpg",
-    "cpgmarker",
-    "name",
-    "id",
-)
-COEFFICIENT = (
-    "coef",
-    "coefs",
-    "coefficient",
-    "coefficients",
-    "coef_scaled",
-    "coefficienttraining",
-    "weight",
-    "weights",
-)
+FEATURE = tuple("feature feature_name features gene genes gene_name probe cpg cpgmarker name id".split())
+COEFFICIENT = tuple("coef coefs coefficient coefficients coef_scaled coefficienttraining weight weights".split())
 MODEL = ("model", "model_key", "clock")
 FOLD = "fold"
 MEAN, SD = ("mean",), ("scale", "sd", "std")

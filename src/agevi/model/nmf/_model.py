@@ -21,7 +21,7 @@ from agevi.dataloaders._stats import gene_stats
 from agevi.model.base._clock import Moments
 from agevi.model.base._regressor import RegressorClock
 from agevi.model.base._seed import as_seed, seeded
-from agevi.model.nmf._fit import balanced_sample, fit_components, gene_weights
+from agevi.model.nmf._factorization import balanced_sample, fit_components, gene_weights
 from agevi.model.nmf._loadings import LoadingSplitter
 from agevi.model.nmf._module import NMFModule
 

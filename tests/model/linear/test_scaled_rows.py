@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from agevi.model.linear import _rows
-from agevi.model.linear._rows import Rows, sample_weights
+from agevi.model.linear._scaled_rows import ScaledRows, sample_weights
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def make(counts, normalize="log1p_cp10k", form=sp.csr_matrix):
     rng = np.random.default_rng(1)
     index, unit = rng.permutation(30)[:20], rng.permutation(np.arange(20) % 3)
     scale = {"mean": rng.normal(size=7), "sd": rng.uniform(1, 2, 7)}
-    rows = Rows(form(counts), index, unit, normalize=normalize, **scale)
+    rows = ScaledRows(form(counts), index, unit, normalize=normalize, **scale)
     x = counts[index].astype(float)
     if normalize != "none":
         x = np.log1p(x / np.maximum(x.sum(1, keepdims=True), 1) * 1e4)
@@ -49,7 +49,7 @@ def test_only_a_block_is_dense(counts, monkeypatch):
     seen = []
     rows, *_ = make(counts)
     monkeypatch.setattr(_rows, "_BLOCK", 4)
-    monkeypatch.setattr(Rows, "normalized", lambda self, part: seen.append(len(part)) or make(counts)[0].x[part])
+    monkeypatch.setattr(ScaledRows, "normalized", lambda self, part: seen.append(len(part)) or make(counts)[0].x[part])
     rows.unit_means(3)
     rows.project(np.ones(7))
     assert max(seen) == 4

@@ -16,7 +16,7 @@ _BLOCK = 1024  # rows that are dense at a time
 
 
 @dataclass(frozen=True)
-class Samples:
+class SampleTargets:
     """The labelled samples that a clock is fitted to."""
 
     target: np.ndarray  # (n_samples,) age on the standardised scale
@@ -45,7 +45,7 @@ def sample_weights(
     return weight / weight.mean()
 
 
-class Rows:
+class ScaledRows:
     """Rows ``index`` of ``x`` on the scale of a linear clock; only one block of them is ever dense."""
 
     def __init__(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from agevi.model.linear._cells import TrainingCells, cell_offset
+from agevi.model.linear._training_cells import TrainingCells, cell_offset
 
 
 def make(normalize, form=sp.csr_matrix):
