@@ -7,7 +7,7 @@ Every preset names a class of :mod:`agevi.model` and holds the arguments of its 
     model = agevi.model.PoissonVAE(adata, **preset["init"])
     model.train(**preset["train"])
 
-They repeat the published studies and are no advice: the defaults of the classes are what measures best. Epochs are
+They repeat the published studies and are not advice: the defaults of the classes are what measures best. Epochs are
 fixed, as published, so validation subjects choose nothing within a training.
 
 What the paper leaves open is filled in like this. All read raw counts, which are z-scored except

@@ -7,7 +7,7 @@ Counts :math:`x` of a cell have the rates :math:`\lambda` with logarithm :math:`
     \lambda_g = \ell \frac{e^{o_g}}{\sum_j k_j e^{o_j}} \quad \text{("softmax")}, \qquad
     \lambda_g = \log(1 + e^{o_g}) + 10^{-8} \quad \text{("softplus")}
 
-with library size :math:`\ell` and :math:`k` the share of counts that is not lost. Few counts are not zero, so the
+with library size :math:`\ell` and :math:`1 - k` the probability of an excess zero. Few counts are not zero, so the
 negative log-likelihood is a sum of what zeros would give and a correction at the counts, and only the first is dense:
 
 .. math:: -\log p(x) = \sum_g z(\lambda_g) + \sum_{x_g > 0} c(x_g, \lambda_g)
@@ -198,7 +198,7 @@ class CountLikelihood:
     def _softmax(
         self, logits: torch.Tensor, block: Block, log_library: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logarithm of the rate at the counts, (n_nonzero,), and the softmax of the logits of counts that are seen."""
+        """Logarithm of the rate at the counts, (n_nonzero,), and the softmax of the logits, weighted by ``kept``."""
         if self.weighted:
             logits = logits.add_(self.log_kept)
         share = torch.softmax(logits, dim=-1)
@@ -266,7 +266,7 @@ class CountLikelihood:
             inflated = F.softplus(self.zero_logit + q)
             dense = F.softplus(self.zero_logit) + q - inflated
             correction += inflated.take(block.position)
-            count_zero = torch.sigmoid(-self.zero_logit - q)  # share of zeros that no loss made
+            count_zero = torch.sigmoid(-self.zero_logit - q)  # share of zeros that are not in excess
         nll = dense.sum(-1) + block.row_sum(correction)
         if gradient:
             slope = q_slope.clone() if count_zero is None else q_slope * count_zero

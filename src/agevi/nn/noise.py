@@ -12,7 +12,7 @@ NOISE_SCALES = ("input_sd", "max")
 
 
 def thin(x: torch.Tensor, level: float) -> torch.Tensor:
-    """Counts of which each single one is lost with probability ``level`` (binomial thinning)."""
+    """Counts each unit of which is dropped with probability ``level`` (binomial thinning)."""
     return torch.binomial(x, torch.full_like(x, 1.0 - level))
 
 

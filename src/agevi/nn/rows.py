@@ -120,7 +120,7 @@ def blocks(x: torch.Tensor) -> Iterator[Block]:
 
 
 class _Places(NamedTuple):
-    """Where the values of a block are, whatever they are."""
+    """Positions of the values of a block; tensors of other values at the same places share them."""
 
     rows: slice
     values: slice

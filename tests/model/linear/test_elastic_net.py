@@ -311,7 +311,7 @@ BAD = {
     "no penalties": ({"alphas": []}, ValueError, "alphas is empty; pass one positive number or more"),
     "negative penalty": ({"alphas": [0.1, -1]}, ValueError, "alphas holds -1; pass positive numbers"),
     "no number of penalties": ({"alphas": 0.5}, TypeError, "alphas=0.5 is a float; pass a whole number"),
-    "penalties as text": ({"alphas": ["a"]}, TypeError, "alphas=['a'] are no numbers"),
+    "penalties as text": ({"alphas": ["a"]}, TypeError, "alphas=['a'] is not numeric"),
     "no ridge": ({"l1_ratios": [0.0, 0.5]}, ValueError, "l1_ratios holds 0; pass positive numbers"),
     "share above 1": ({"l1_ratios": 1.5}, ValueError, "l1_ratios holds 1.5; shares of the l1 penalty are above 0"),
     "one fold": ({"n_folds": 1}, ValueError, "n_folds=1 is out of range; pass a whole number, 2 or more"),

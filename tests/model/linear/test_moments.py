@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.linear_model import ElasticNet
 
-from agevi.model.linear import _moments, _rows
+from agevi.model.linear import _moments, _scaled_rows
 from agevi.model.linear._moments import MomentProblem
 from agevi.model.linear._scaled_rows import SampleTargets, ScaledRows
 
@@ -50,7 +50,7 @@ def scikit_learn(z, y, weight, alpha, l1_ratio):
 @pytest.mark.parametrize("l1_ratio", [0.1, 1.0])
 def test_objective_equals_scikit_learns(data, monkeypatch, l1_ratio, share, exact_bytes, genes_per_pass):
     monkeypatch.setattr(_moments, "_EXACT_BYTES", exact_bytes)
-    monkeypatch.setattr(_rows, "_BLOCK", 50)
+    monkeypatch.setattr(_scaled_rows, "_BLOCK", 50)
     rows, samples, z = data
     problem = MomentProblem(rows, samples, genes_per_pass=genes_per_pass)
     alpha = share * problem.largest() / l1_ratio

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from agevi.model.linear import _rows
+from agevi.model.linear import _scaled_rows
 from agevi.model.linear._scaled_rows import ScaledRows, sample_weights
 
 
@@ -28,7 +28,7 @@ def make(counts, normalize="log1p_cp10k", form=sp.csr_matrix):
 @pytest.mark.parametrize("normalize", ["log1p_cp10k", "none"])
 @pytest.mark.parametrize("form", [sp.csr_matrix, sp.csr_array, np.asarray], ids=["csr", "csr_array", "dense"])
 def test_against_dense_arithmetic(counts, normalize, form, block, monkeypatch):
-    monkeypatch.setattr(_rows, "_BLOCK", block)
+    monkeypatch.setattr(_scaled_rows, "_BLOCK", block)
     rows, expected, unit = make(counts, normalize, form)
     np.testing.assert_allclose(rows.standardized(np.array([3, 0])), expected[[3, 0]], atol=1e-6)
     np.testing.assert_allclose(rows.unit_means(3), [expected[unit == u].mean(0) for u in range(3)], atol=1e-6)
@@ -37,7 +37,7 @@ def test_against_dense_arithmetic(counts, normalize, form, block, monkeypatch):
 
 
 def test_blocks_hold_each_row_once_and_few_samples(counts, monkeypatch):
-    monkeypatch.setattr(_rows, "_BLOCK", 6)
+    monkeypatch.setattr(_scaled_rows, "_BLOCK", 6)
     rows, _, unit = make(counts)
     parts = list(rows.parts(np.arange(5, 20)))
     assert max(map(len, parts)) <= 6
@@ -48,7 +48,7 @@ def test_blocks_hold_each_row_once_and_few_samples(counts, monkeypatch):
 def test_only_a_block_is_dense(counts, monkeypatch):
     seen = []
     rows, *_ = make(counts)
-    monkeypatch.setattr(_rows, "_BLOCK", 4)
+    monkeypatch.setattr(_scaled_rows, "_BLOCK", 4)
     monkeypatch.setattr(ScaledRows, "normalized", lambda self, part: seen.append(len(part)) or make(counts)[0].x[part])
     rows.unit_means(3)
     rows.project(np.ones(7))

@@ -5,12 +5,17 @@ import pytest
 from sklearn.linear_model import ElasticNet
 
 from agevi.model.linear import _solver
-from agevi.model.linear._solver import elastic_net_gram, objective, violation
+from agevi.model.linear._solver import elastic_net_gram, violation
 
 
 def moments(x, y):
     x, y = x - x.mean(0), y - y.mean()
     return x.T @ x / len(y), x.T @ y / len(y)
+
+
+def objective(gram, xy, l1, l2, b):
+    """What the solver minimises."""
+    return float(0.5 * b @ gram @ b - xy @ b + l1 * np.abs(b).sum() + 0.5 * l2 * b @ b)
 
 
 def regression(n, p, rho=0.5, seed=0):

@@ -242,7 +242,7 @@ def _positive(values: Any, argument: str, example: str) -> list[float]:
     try:
         out = np.asarray(values, dtype=np.float64).ravel()
     except (TypeError, ValueError):
-        raise TypeError(f"{argument}={values!r} are no numbers; pass for example {example}.") from None
+        raise TypeError(f"{argument}={values!r} is not numeric; pass for example {example}.") from None
     if not len(out):
         raise ValueError(f"{argument} is empty; pass one positive number or more, for example {example}.")
     bad = out[~(np.isfinite(out) & (out > 0))]

@@ -75,7 +75,7 @@ class LinearModule(ClockModule):
         )
 
     def set_map(self, coefficients: torch.Tensor, intercept: float) -> None:
-        """Set the change of standardised age per standard deviation of a gene, (n_genes,), and the age at their means."""
+        """Set the change of standardised age per standard deviation of each gene, and the age at the means."""
         self.coefficients.data.copy_(coefficients)
         self.intercept.fill_(intercept)
 

@@ -18,12 +18,6 @@ _GRADIENT_STEPS = 200
 _JITTERS = (0.0, 1e-9, 1e-7, 1e-5)  # times the mean of the diagonal; for columns that depend on others
 
 
-def objective(gram: np.ndarray, xy: np.ndarray, l1: float, l2: float, coefficients: np.ndarray) -> float:
-    """Value of the objective at ``coefficients``."""
-    b = coefficients
-    return float(0.5 * b @ gram @ b - xy @ b + l1 * np.abs(b).sum() + 0.5 * l2 * b @ b)
-
-
 def elastic_net_gram(
     gram: np.ndarray,
     xy: np.ndarray,
@@ -61,7 +55,7 @@ def violation(gradient: np.ndarray, coefficients: np.ndarray, l1: float) -> np.n
 
 
 def _newton(gram: np.ndarray, xy: np.ndarray, l1: float, l2: float, start: np.ndarray) -> np.ndarray | None:
-    """The solution, or None where the guesses do not settle."""
+    """The solution, or None where the signs do not settle."""
     b, before = start, None
     for _ in range(_NEWTON_STEPS):
         moved = b + xy - gram @ b - l2 * b
