@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as reference
 
 from agevi import metrics
-from agevi.metrics import _class_kernels, _classification
+from agevi.metrics import _bootstrap
 
 REFERENCES = {
     "auroc": reference.roc_auc_score,
@@ -48,14 +48,14 @@ def test_all_called_alike_equals_scikit_learn(name):
 def test_kernels_work_along_the_last_axis(name):
     rows = [drawn(20, 1, i) for i in range(6)]
     case, probability = (np.stack(part).astype(float).reshape(2, 3, 20) for part in zip(*rows, strict=True))
-    found = getattr(_class_kernels, name)(case, probability)
+    found = getattr(metrics, name).kernel(case, probability)
     expected = np.reshape([getattr(metrics, name)(*row) for row in rows], (2, 3))
     np.testing.assert_allclose(found, expected)
 
 
 def test_one_class_is_no_number_in_a_draw():
     for name in set(REFERENCES) - {"brier"}:
-        assert np.isnan(getattr(_class_kernels, name)(np.zeros((2, 3)), np.full((2, 3), 0.4))).all()
+        assert np.isnan(getattr(metrics, name).kernel(np.zeros((2, 3)), np.full((2, 3), 0.4))).all()
 
 
 def test_all_at_once_with_intervals():
@@ -120,7 +120,7 @@ def test_bad_draws():
 
 
 def test_draws_of_subjects_are_uniform():
-    rows = np.concatenate(list(_classification.subject_draws(3, ["a", "b", "b"], 4000, 0)))
+    rows = np.concatenate(list(_bootstrap.subject_draws(3, ["a", "b", "b"], 4000, 0)))
     share = np.bincount(rows) / 4000
     np.testing.assert_allclose(share, 1, atol=0.06)
 
@@ -130,7 +130,7 @@ def test_draws_of_one_class_are_left_out(monkeypatch):
     case, probability = np.array([0, 1, 1]), np.array([0.2, 0.6, 0.9])
     mixed = [np.array([0, 1, 2]), np.array([0, 0, 1])]
     draws = [np.array([1, 2, 2]), np.array([0, 0, 0]), *mixed]
-    monkeypatch.setattr(_classification, "subject_draws", lambda *_: iter(draws))
+    monkeypatch.setattr(_bootstrap, "subject_draws", lambda *_: iter(draws))
     found = metrics.classification_metrics(case, probability, n_boot=4, level=0.9999)
     for name in ("auprc", "f1", "brier"):
         values = [getattr(metrics, name)(case[rows], probability[rows]) for rows in mixed]

@@ -11,12 +11,10 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _subjects
 from agevi.get._read import documented, read
+from agevi.metrics._register import ROW
 from agevi.metrics._rows import metrics_row
 from agevi.tl.predict._judged import REFERENCE, TYPE, check_groupby, of_types, say_left_out, types_key
 from agevi.tl.predict._verdict import announce, announce_types, references, say_single
-
-_METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "rmse", "mdae", "mad", "r2", "pearson"]
-_METRICS += ["spearman", "slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"]
 
 
 @documented
@@ -177,4 +175,4 @@ def metrics_df(
     }
     say_single(rows, groupby)
     order = sorted(rows, key=_keys.ROLES.index) if set(rows) <= set(_keys.ROLES) else list(rows)
-    return pd.DataFrame([rows[group] for group in order], index=pd.Index(order, name=groupby), columns=_METRICS)
+    return pd.DataFrame([rows[group] for group in order], index=pd.Index(order, name=groupby), columns=ROW)

@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agevi.metrics import _kernels, _regression
-from agevi.metrics._kernels import Array, Kernel
+from agevi.metrics._metric import Array, Kernel, documented
+from agevi.metrics._register import OF_AGES
+from agevi.metrics._regression import check_level, paired
 
 _VALUES = 1 << 21
 """Resampled values held at a time."""
 
-_KERNELS: dict[Callable[..., float], Kernel] = {
-    getattr(_regression, name): getattr(_kernels, name)
-    for name in ("mae", "rmse", "mdae", "mad", "r2", "pearson", "spearman")
-}
+_KERNELS: dict[Callable[..., float], Kernel] = {entry.function: entry.function.kernel for entry in OF_AGES.values()}
 
 
+@documented
 def bootstrap_interval(
     metric: Callable[[Array, Array], float],
     age: ArrayLike,
@@ -42,16 +41,13 @@ def bootstrap_interval(
         predictions that returns a number, called once per draw.
     age
         Actual ages, (n_samples,), NaN where unlabelled.
-    predicted
-        Predicted ages, (n_samples,).
-    groups
-        Subject of every row, (n_samples,), where subjects have several samples; subjects are then drawn whole.
+    %(predicted)s
+    %(groups)s
     level
         Coverage, between 0 and 1.
     n_boot
         Number of draws.
-    rng
-        Seed or generator.
+    %(rng)s
 
     Returns
     -------
@@ -70,16 +66,13 @@ def bootstrap_interval(
     >>> low < metrics.mae(age, predicted) < high
     True
     """
-    quantile = _regression.check_level(level)
+    quantile = check_level(level)
     if n_boot < 1:
         raise ValueError(f"n_boot={n_boot!r} is not a number of draws; pass 1 or more, such as 2000.")
     known = ~np.isnan(np.asarray(age, dtype=np.float64))
-    x, y = _regression.paired(age, predicted, drop_unlabelled=True)
+    x, y = paired(age, predicted, drop_unlabelled=True)
     generator = np.random.default_rng(rng)
-    if groups is None:
-        members: list[NDArray[np.intp]] | None = None
-    else:
-        members = _members(np.asarray(groups), known)
+    members = None if groups is None else _members(np.asarray(groups), known)
     values = np.concatenate(list(_draws(metric, x, y, members, n_boot, generator)))
     return interval(values, quantile)
 
@@ -89,8 +82,8 @@ def interval(values: Array, high: float) -> tuple[float, float]:
     known = values[~np.isnan(values)]
     if not len(known):
         return float("nan"), float("nan")
-    low_end, high_end = np.quantile(known, [1 - high, high])
-    return float(low_end), float(high_end)
+    ends = np.quantile(known, [1 - high, high])
+    return float(ends[0]), float(ends[1])
 
 
 def rows_by_subject(subjects: NDArray[np.generic]) -> list[NDArray[np.intp]]:
@@ -129,3 +122,28 @@ def _draws(
             yield kernel(x[rows], y[rows])
         else:
             yield np.asarray([metric(x[r], y[r]) for r in rows], dtype=np.float64)
+
+
+def two_class_draws(
+    case: Array, groups: ArrayLike | None, n_boot: int, rng: int | np.random.Generator | None
+) -> list[NDArray[np.intp]]:
+    """Rows of every draw of whole subjects that has cases (1 in ``case``, (n_samples,)) and controls (0)."""
+    return [rows for rows in subject_draws(len(case), groups, n_boot, rng) if np.ptp(case[rows])]
+
+
+def subject_draws(
+    n: int, groups: ArrayLike | None, n_boot: int, rng: int | np.random.Generator | None
+) -> Iterator[NDArray[np.intp]]:
+    """Rows of every draw of whole subjects with replacement; without ``groups`` each of the ``n`` rows is a subject."""
+    generator = np.random.default_rng(rng)
+    if groups is None:
+        members = list(np.arange(n)[:, None])
+    else:
+        names = np.asarray(groups)
+        if names.shape != (n,):
+            raise ValueError(f"groups has shape {names.shape} and case has ({n},); pass one subject per row.")
+        members = rows_by_subject(names)
+    order = np.concatenate(members)
+    for _ in range(n_boot):
+        drawn = generator.integers(len(members), size=len(members))
+        yield order[drawn] if len(members) == n else np.concatenate([members[i] for i in drawn])

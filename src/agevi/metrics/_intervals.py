@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from agevi.metrics._kernels import Array
+from agevi.metrics._metric import Array, documented
 from agevi.metrics._regression import check_level
 
 COLUMNS = ["groupby", "group", "n", "n_subjects", "level", "coverage", "coverage_low", "coverage_high"]
@@ -24,7 +24,8 @@ def _limits(age: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> tuple[Array, 
     y, low, high = (np.asarray(v, dtype=np.float64) for v in (age, lower, upper))
     if y.ndim != 1 or y.shape != low.shape or y.shape != high.shape or not len(y):
         raise ValueError(
-            f"age, lower and upper have shapes {y.shape}, {low.shape} and {high.shape}; pass one value of each per sample."
+            f"age, lower and upper have shapes {y.shape}, {low.shape} and {high.shape}; pass one value of each per "
+            "sample."
         )
     for name, values in (("age", y), ("lower", low), ("upper", high)):
         bad = ~np.isfinite(values)
@@ -39,6 +40,7 @@ def _limits(age: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> tuple[Array, 
     return y, low, high
 
 
+@documented
 def coverage(age: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> float:
     """Share of the ages that lie within their intervals, limits included.
 
@@ -47,10 +49,8 @@ def coverage(age: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> float:
 
     Parameters
     ----------
-    age
-        Actual ages, (n_samples,); missing ages are refused.
-    lower, upper
-        Limits of the intervals, (n_samples,).
+    %(age)s
+    %(limits)s
 
     Returns
     -------
@@ -71,6 +71,7 @@ def coverage(age: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> float:
     return float(((low <= y) & (y <= high)).mean())
 
 
+@documented
 def mean_width(lower: ArrayLike, upper: ArrayLike) -> float:
     """Mean width of intervals, in the unit of age.
 
@@ -78,8 +79,7 @@ def mean_width(lower: ArrayLike, upper: ArrayLike) -> float:
 
     Parameters
     ----------
-    lower, upper
-        Limits of the intervals, (n_samples,).
+    %(limits)s
 
     Returns
     -------
@@ -100,6 +100,7 @@ def mean_width(lower: ArrayLike, upper: ArrayLike) -> float:
     return float((high - low).mean())
 
 
+@documented
 def interval_score(age: ArrayLike, lower: ArrayLike, upper: ArrayLike, *, level: float = 0.9) -> float:
     """Mean interval score, in the unit of age: the width, and 2 / (1 - level) times the distance of ages outside.
 
@@ -108,10 +109,8 @@ def interval_score(age: ArrayLike, lower: ArrayLike, upper: ArrayLike, *, level:
 
     Parameters
     ----------
-    age
-        Actual ages, (n_samples,); missing ages are refused.
-    lower, upper
-        Limits of the intervals, (n_samples,).
+    %(age)s
+    %(limits)s
     level
         Coverage that the intervals are made for.
 
@@ -135,21 +134,13 @@ def interval_score(age: ArrayLike, lower: ArrayLike, upper: ArrayLike, *, level:
 
 
 def interval_scores(age: Array, lower: Array, upper: Array, level: float) -> Array:
-    """Interval score of every sample, (n_samples,).
-
-    Parameters
-    ----------
-    age, lower, upper
-        Finite values, (n_samples,).
-    level
-        Coverage that the intervals are made for.
-    """
+    """Interval score of every sample, (n_samples,); all inputs are finite."""
     check_level(level)
     outside = np.maximum(lower - age, 0) + np.maximum(age - upper, 0)
-    out: Array = (upper - lower) + 2 / (1 - level) * outside
-    return out
+    return (upper - lower) + 2 / (1 - level) * outside
 
 
+@documented
 def interval_metrics(
     age: ArrayLike,
     lower: ArrayLike,
@@ -169,8 +160,7 @@ def interval_metrics(
     ----------
     age
         Actual ages, (n_samples,), NaN where unlabelled: such samples are left out, as are those without an interval.
-    lower, upper
-        Limits of the intervals, (n_samples,).
+    %(limits)s
     predicted
         Predicted ages, (n_samples,), for the rows of their thirds.
     groups
@@ -216,21 +206,10 @@ def interval_metrics(
 def interval_rows(
     age: Array, lower: Array, upper: Array, labels: Mapping[str, pd.Series], weight: Array, level: float
 ) -> pd.DataFrame:
-    """One row for all samples and one for each label; samples weigh as their subjects share them.
-
-    Parameters
-    ----------
-    age, lower, upper
-        Finite values, (n_samples,).
-    labels
-        Labels of the samples by what makes the rows, missing where there is none.
-    weight
-        Weight of every sample, (n_samples,); the sum is the number of subjects.
-    level
-        Coverage that the intervals are made for.
-    """
+    """One row for all samples and one for each label; weights of samples, (n_samples,), sum to the number of subjects."""
     inside = ((lower <= age) & (age <= upper)).astype(np.float64)
     score = interval_scores(age, lower, upper, level)
+    of_samples = {"coverage": inside, "width": upper - lower, "interval_score": score}
     parts: list[tuple[str, str, Any]] = [(OVERALL, "", np.ones(len(age), dtype=bool))]
     for name, values in labels.items():
         series = values if isinstance(values.dtype, pd.CategoricalDtype) else values.astype(object)
@@ -242,9 +221,7 @@ def interval_rows(
     rows: list[dict[str, Any]] = []
     for by, group, part in parts:
         total = float(weight[part].sum())
-        mean = {k: float(np.average(v[part], weights=weight[part])) for k, v in {
-            "coverage": inside, "width": upper - lower, "interval_score": score,
-        }.items()}  # fmt: skip
+        mean = {name: float(np.average(values[part], weights=weight[part])) for name, values in of_samples.items()}
         bounds = dict(zip(("coverage_low", "coverage_high"), wilson(mean["coverage"], total), strict=True))
         rows.append({"groupby": by, "group": group, "n": int(part.sum()), "n_subjects": round(total), "level": level})
         rows[-1] |= mean | bounds
@@ -260,15 +237,7 @@ def wilson(share: float, n: float) -> tuple[float, float]:
 
 
 def binned(values: Array, n_bins: int = 3) -> pd.Series:
-    """Third of the values that each is in, as ordered text of the lowest and the highest in it.
-
-    Parameters
-    ----------
-    values
-        Finite values, (n_samples,).
-    n_bins
-        Number of bins.
-    """
+    """Bin of equal size that each finite value is in, as ordered text of the lowest and the highest in it."""
     edges = np.unique(np.quantile(values, np.arange(1, n_bins) / n_bins))
     code = np.searchsorted(edges, values)
     known = np.unique(code)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from agevi.metrics._metric import Array
 
 
 @dataclass(frozen=True)
@@ -20,13 +19,7 @@ class Stability:
 
 
 def mean_and_error(values: Array) -> tuple[Array, Array]:
-    """Mean over subjects and its standard error, (n_genes,) each; the error of one subject is NaN.
-
-    Parameters
-    ----------
-    values
-        One row per subject, (n_subjects, n_genes).
-    """
+    """Mean over the rows of (n_subjects, n_genes), and its standard error, (n_genes,) each; NaN for one subject."""
     n = len(values)
     error = values.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(values.shape[1], np.nan)
     return values.mean(axis=0), error
@@ -37,18 +30,7 @@ def rank_stability(
 ) -> Stability:
     """Intervals of the ranks of genes by their mean, when subjects, and clocks, are drawn with replacement.
 
-    Parameters
-    ----------
-    values
-        One table per clock with one row per subject, (n_clocks, n_subjects, n_genes).
-    n_top
-        Rank up to which a gene counts as selected.
-    n_boot
-        Draws.
-    rng
-        Generator.
-    level
-        Coverage of the intervals.
+    ``values`` are (n_clocks, n_subjects, n_genes); a gene with a rank up to ``n_top`` counts as selected.
     """
     n_clocks, n, n_genes = values.shape
     draws = rng.multinomial(n, np.full(n, 1 / n), size=n_boot).astype(values.dtype)  # n_boot x n_subjects

@@ -7,10 +7,10 @@ from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 from scipy.stats import t as student_t
 
-from agevi.metrics import _kernels
-from agevi.metrics._kernels import Array
+from agevi.metrics._metric import Array, Kernel, Metric, documented, public, ratio
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,7 @@ class LinearFit:
 
 
 def paired(age: ArrayLike, predicted: ArrayLike, *, drop_unlabelled: bool = False) -> tuple[Array, Array]:
-    """Both as float64 of shape (n_samples,), or the standard error.
-
-    Parameters
-    ----------
-    age
-        Actual ages, (n_samples,).
-    predicted
-        Predicted ages, (n_samples,).
-    drop_unlabelled
-        Leave out rows without an age instead of refusing them.
-    """
+    """Both as float64, (n_samples,), or the standard error; rows without an age may be left out."""
     x, y = np.asarray(age, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
     if x.ndim != 1 or y.ndim != 1:
         raise ValueError(f"age and predicted have shapes {x.shape} and {y.shape}; pass one-dimensional arrays.")
@@ -66,27 +56,23 @@ def paired(age: ArrayLike, predicted: ArrayLike, *, drop_unlabelled: bool = Fals
     return x, y
 
 
-def mae(age: ArrayLike, predicted: ArrayLike) -> float:
+def metric(kernel: Kernel) -> Metric:
+    """The public metric of ages that a kernel makes."""
+
+    def checked(age: ArrayLike, predicted: ArrayLike) -> float:
+        return float(kernel(*paired(age, predicted)))
+
+    return public(checked, kernel)
+
+
+@metric
+def mae(age: Array, predicted: Array) -> Array:
     """Mean absolute error, in the unit of age.
 
     High means bad. Compare it with the error of predicting the training subjects' median age for everyone: on a
     cohort of similar ages a useless clock has a small error too.
 
-    Parameters
-    ----------
-    age
-        Actual ages, (n_samples,); missing ages are refused.
-    predicted
-        Predicted ages, (n_samples,).
-
-    Returns
-    -------
-    The error.
-
-    Raises
-    ------
-    ValueError
-        Lengths differ, a value is missing or infinite, or there are fewer than 2 rows.
+    %(of_ages)s
 
     Examples
     --------
@@ -94,157 +80,91 @@ def mae(age: ArrayLike, predicted: ArrayLike) -> float:
     >>> metrics.mae([30, 50, 70], [33, 49, 65])
     3.0
     """
-    return float(_kernels.mae(*paired(age, predicted)))
+    return np.asarray(np.abs(predicted - age).mean(axis=-1))
 
 
-def rmse(age: ArrayLike, predicted: ArrayLike) -> float:
+@metric
+def rmse(age: Array, predicted: Array) -> Array:
     """Root mean squared error, in the unit of age.
 
     High means bad; a few subjects that are far off weigh more than in :func:`mae`.
 
-    Parameters
-    ----------
-    age
-        Actual ages, (n_samples,); missing ages are refused.
-    predicted
-        Predicted ages, (n_samples,).
-
-    Returns
-    -------
-    The error.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`mae`.
+    %(of_ages)s
     """
-    return float(_kernels.rmse(*paired(age, predicted)))
+    return np.asarray(np.sqrt(np.square(predicted - age).mean(axis=-1)))
 
 
-def mdae(age: ArrayLike, predicted: ArrayLike) -> float:
+@metric
+def mdae(age: Array, predicted: Array) -> Array:
     """Median absolute error, in the unit of age.
 
     High means bad. Half of the subjects are closer than this; it says nothing about the other half.
 
-    Parameters
-    ----------
-    age
-        Actual ages, (n_samples,); missing ages are refused.
-    predicted
-        Predicted ages, (n_samples,).
-
-    Returns
-    -------
-    The error.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`mae`.
+    %(of_ages)s
     """
-    return float(_kernels.mdae(*paired(age, predicted)))
+    return np.median(np.abs(predicted - age), axis=-1)
 
 
-def mad(age: ArrayLike, predicted: ArrayLike) -> float:
+@metric
+def mad(age: Array, predicted: Array) -> Array:
     """Median absolute deviation of the errors from their median, in the unit of age.
 
     The spread of the errors with a shift common to all subjects taken out: a clock that is ten years too high for
     everyone scores 0, so read it beside :func:`mdae`. This is the MAD in the tables of Urban et al. (2023).
 
-    Parameters
-    ----------
-    age
-        Actual ages, (n_samples,); missing ages are refused.
-    predicted
-        Predicted ages, (n_samples,).
-
-    Returns
-    -------
-    The spread.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`mae`.
+    %(of_ages)s
     """
-    return float(_kernels.mad(*paired(age, predicted)))
+    error = predicted - age
+    return np.median(np.abs(error - np.median(error, axis=-1, keepdims=True)), axis=-1)
 
 
-def r2(age: ArrayLike, predicted: ArrayLike) -> float:
+@metric
+def r2(age: Array, predicted: Array) -> Array:
     """Share of the variance of age that the predictions explain, 1 at best, without unit.
 
     0 is as good as predicting these samples' mean age for all, below 0 is worse. It depends on the range of ages, so
     it does not compare between cohorts. NaN where all ages are equal.
 
-    Parameters
-    ----------
-    age
-        Actual ages, (n_samples,); missing ages are refused.
-    predicted
-        Predicted ages, (n_samples,).
-
-    Returns
-    -------
-    The share.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`mae`.
+    %(of_ages)s
     """
-    return float(_kernels.r2(*paired(age, predicted)))
+    total = np.square(age - age.mean(axis=-1, keepdims=True)).sum(axis=-1)
+    return 1.0 - ratio(np.square(predicted - age).sum(axis=-1), _without_constant(total, age))
 
 
-def pearson(age: ArrayLike, predicted: ArrayLike) -> float:
+@metric
+def pearson(age: Array, predicted: Array) -> Array:
     """Pearson's correlation of predicted with actual age, without unit.
 
     High means that the order and spacing of ages are found; it does not see a wrong slope or a shift. NaN where
     either is constant.
 
-    Parameters
-    ----------
-    age
-        Actual ages, (n_samples,); missing ages are refused.
-    predicted
-        Predicted ages, (n_samples,).
-
-    Returns
-    -------
-    The correlation.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`mae`.
+    %(of_ages)s
     """
-    return float(_kernels.pearson(*paired(age, predicted)))
+    x = age - age.mean(axis=-1, keepdims=True)
+    y = predicted - predicted.mean(axis=-1, keepdims=True)
+    xx = _without_constant(np.square(x).sum(axis=-1), age)
+    yy = _without_constant(np.square(y).sum(axis=-1), predicted)
+    return np.clip(ratio((x * y).sum(axis=-1), np.sqrt(xx) * np.sqrt(yy)), -1.0, 1.0)
 
 
-def spearman(age: ArrayLike, predicted: ArrayLike) -> float:
+@metric
+def spearman(age: Array, predicted: Array) -> Array:
     """Spearman's rank correlation of predicted with actual age, without unit.
 
     High means that the order of ages is found, whatever the spacing. Ties take their mean rank; NaN where either is
     constant.
 
-    Parameters
-    ----------
-    age
-        Actual ages, (n_samples,); missing ages are refused.
-    predicted
-        Predicted ages, (n_samples,).
-
-    Returns
-    -------
-    The correlation.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`mae`.
+    %(of_ages)s
     """
-    return float(_kernels.spearman(*paired(age, predicted)))
+    return pearson.kernel(rankdata(age, axis=-1), rankdata(predicted, axis=-1))
 
 
+def _without_constant(squares: Array, values: Array) -> Array:
+    """``squares`` with NaN where all ``values`` are equal, whatever rounding left of their variance."""
+    return np.where(np.ptp(values, axis=-1) == 0, np.nan, squares)
+
+
+@documented
 def slope_intercept(age: ArrayLike, predicted: ArrayLike, *, level: float = 0.95) -> LinearFit:
     """Least-squares line of predicted on actual age, with t-intervals of slope and intercept.
 
@@ -253,10 +173,8 @@ def slope_intercept(age: ArrayLike, predicted: ArrayLike, *, level: float = 0.95
 
     Parameters
     ----------
-    age
-        Actual ages, (n_samples,); missing ages are refused.
-    predicted
-        Predicted ages, (n_samples,).
+    %(age)s
+    %(predicted)s
     level
         Coverage of the intervals, between 0 and 1.
 
@@ -308,48 +226,3 @@ def check_level(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level={level!r} is not a coverage; pass a number between 0 and 1, such as 0.9.")
     return (1 + level) / 2
-
-
-def regression_metrics(age: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """Every metric of this module for one set of predictions, errors in the unit of age.
-
-    One row per sample. Rows without an age are left out, and ``n`` counts those that remain; a missing prediction is
-    an error. Constant predictions have NaN correlations. On the samples that a clock was trained on, all of these
-    are too good.
-
-    Parameters
-    ----------
-    age
-        Actual ages, (n_samples,), NaN where unlabelled.
-    predicted
-        Predicted ages, (n_samples,).
-
-    Returns
-    -------
-    ``n``, ``mae``, ``rmse``, ``mdae``, ``mad``, ``r2``, ``pearson``, ``spearman``, ``slope``, ``slope_low``,
-    ``slope_high``, ``intercept``, ``intercept_low`` and ``intercept_high`` (95 % intervals), by name.
-
-    Raises
-    ------
-    ValueError
-        Lengths differ, a prediction is missing, a value is infinite, or fewer than 2 rows have an age.
-
-    Examples
-    --------
-    >>> from agevi import metrics
-    >>> found = metrics.regression_metrics([30, 50, 70, float("nan")], [33, 49, 65, 40])
-    >>> found["n"], found["mae"], round(found["pearson"], 3)
-    (3, 3.0, 1.0)
-    """
-    x, y = paired(age, predicted, drop_unlabelled=True)
-    return {
-        "n": len(x),
-        "mae": float(_kernels.mae(x, y)),
-        "rmse": float(_kernels.rmse(x, y)),
-        "mdae": float(_kernels.mdae(x, y)),
-        "mad": float(_kernels.mad(x, y)),
-        "r2": float(_kernels.r2(x, y)),
-        "pearson": float(_kernels.pearson(x, y)),
-        "spearman": float(_kernels.spearman(x, y)),
-        **vars(slope_intercept(x, y)),
-    }

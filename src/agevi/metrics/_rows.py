@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from agevi import _keys
 from agevi.metrics._bootstrap import bootstrap_interval, interval
-from agevi.metrics._kernels import Array
-from agevi.metrics._regression import mae, regression_metrics
+from agevi.metrics._metric import Array
+from agevi.metrics._regression import mae
+from agevi.metrics._summary import regression_metrics
 
 
 def metrics_row(
@@ -27,20 +28,8 @@ def metrics_row(
 ) -> dict[str, float]:
     """Every metric of one group of samples; only ``n`` and ``n_subjects`` where there are fewer than 2.
 
-    Parameters
-    ----------
-    age, predicted
-        Actual and predicted ages without missing values, (n_samples,).
-    subject
-        Subject of every sample, (n_samples,).
-    reference
-        Age that the baseline gives every sample, (n_samples,), from :func:`reference_ages`.
-    level, n_boot, rng
-        Of the bootstrap interval of the mean absolute error.
-
-    Returns
-    -------
-    ``n_subjects``, ``mae_low``, ``mae_high``, ``mae_median``, ``mse`` and the values of :func:`regression_metrics`.
+    Ages and predictions have no missing values, and ``reference`` is what :func:`reference_ages` gives, all
+    (n_samples,); ``mse`` comes beside :data:`agevi.metrics._register.ROW`.
     """
     row: dict[str, float] = {"n_subjects": len(set(subject.tolist())), "n": len(age)}
     if len(age) < 2:
@@ -54,17 +43,7 @@ def metrics_row(
 def error_ratio(
     error: Array, baseline: Array, subject: NDArray[Any], *, level: float = 0.95, n_boot: int = 2000
 ) -> tuple[float, float, float]:
-    """Ratio of two mean absolute errors over the same samples, with its bootstrap interval over whole subjects.
-
-    Parameters
-    ----------
-    error, baseline
-        Absolute errors of the clock and of the baseline, (n_samples,).
-    subject
-        Subject of every sample, (n_samples,).
-    level, n_boot
-        Of the interval.
-    """
+    """Ratio of two mean absolute errors of (n_samples,), with the ends of its interval over draws of whole subjects."""
     codes = np.unique(subject.astype(str), return_inverse=True)[1]
     sums = np.stack([np.bincount(codes, weights=values) for values in (error, baseline)])  # 2 x n_subjects
     n = sums.shape[1]
@@ -80,17 +59,8 @@ def reference_ages(
 ) -> Array:
     """Median training age that each sample is compared with, (n_samples,), NaN where training ages are unknown.
 
-    Parameters
-    ----------
-    age
-        Actual ages, (n_samples,), NaN where unlabelled.
-    role
-        Role of every sample, (n_samples,).
-    fold
-        Fold in which every sample was held out, (n_samples,): the training ages of an out-of-fold sample are those
-        of the other folds.
-    median
-        Median age of the samples that trained the clock, where it is known from elsewhere.
+    The training ages of an out-of-fold sample are those of the other folds; ``median`` is that of the samples that
+    trained the clock, where it is known from elsewhere.
     """
     held_out = role == _keys.OUT_OF_FOLD
     of_training = _median(age[role == _keys.TRAIN]) if np.isnan(median) else median
@@ -108,7 +78,7 @@ def _median(values: Array) -> float:
 
 
 def table_references(table: pd.DataFrame, record: Mapping[str, Any]) -> Array:
-    """What :func:`reference_ages` gives for a subject table, (n_samples,), with the training median that its record names."""
+    """The :func:`reference_ages` of a subject table, (n_samples,), with the training median that its record names."""
     fold = table["fold"].to_numpy() if "fold" in table else None
     median = float(record.get("median_age", np.nan))
     return reference_ages(table["age"].to_numpy(dtype=np.float64), table["role"].to_numpy(), fold, median=median)

@@ -7,7 +7,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from agevi import _checks, _keys, get
-from agevi.metrics._classification import METRICS
+from agevi.metrics._register import OF_CLASSES
 from agevi.pl import _base
 from agevi.pl._figure import figure
 
@@ -21,14 +21,6 @@ _MEANINGS = (
     ("does not differ", "o", lambda apart, is_reference: (~apart & ~is_reference).any()),
 )
 """Meaning of markers, and whether they are drawn."""
-_LABELS = {
-    "auroc": "AUROC",
-    "auprc": "Average precision",
-    "f1": "F1",
-    "mcc": "Matthews' correlation",
-    "balanced_accuracy": "Balanced accuracy",
-    "brier": "Brier score (0 is best)",
-}
 
 
 @figure
@@ -85,7 +77,7 @@ def transfer(
     >>> agevi.pl.transfer(adata).get_xlabel()
     'AUROC'
     """
-    _checks.choice(metric, METRICS, "metric")
+    _checks.choice(metric, list(OF_CLASSES), "metric")
     table = get.transfer_df(adata, key_added=key_added)
     params = adata.uns[_keys.Keys(key_added).table_params("transfer")]
     ax = _base.axes(ax, 3.6, 0.36 * len(table))
@@ -106,15 +98,13 @@ def transfer(
         if (kind == name).any():
             ax.plot([], [], "o", color=color, label=name)
     share = table["n_cases"].iloc[0] / table["n_subjects"].iloc[0]
-    guess = {"auprc": share, "f1": share / (share + 0.5), "mcc": 0.0, "brier": 0.25}.get(metric, 0.5)
+    by_chance = OF_CLASSES[metric].by_chance(share)
     for label, marker, shown in _MEANINGS:
         if shown(apart, is_reference):
             fill = "none" if label.startswith("does not") else "full"
             ax.plot([], [], marker, color=_base.LINE_COLOR, label=label, fillstyle=fill)
-    ax.axvline(guess, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label="baseline")
-    ax.set(
-        xlabel=_LABELS[metric],
-    )
+    ax.axvline(by_chance, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label="baseline")
+    ax.set(xlabel=OF_CLASSES[metric].label)
     n_cases = int(table["n_cases"].iloc[0])
     n_controls = int(table["n_subjects"].iloc[0]) - n_cases
     case, control = _base.shortened((params["case"], params["control"]), 24)

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agevi.metrics import _class_kernels
-from agevi.metrics._bootstrap import interval
-from agevi.metrics._classification import METRICS, two_class_draws
+from agevi.metrics._bootstrap import interval, two_class_draws
+from agevi.metrics._register import OF_CLASSES
 
 _HIGH = 0.975
 
@@ -29,14 +28,14 @@ def metric_table(
     draws = two_class_draws(case, None, n_boot, rng)
     weight = np.stack([np.ones(n), *(np.bincount(drawn, minlength=n) for drawn in draws)])
     columns: dict[str, Any] = {"n_subjects": np.full(len(rows), n), "n_cases": np.full(len(rows), int(case.sum()))}
-    for name in METRICS:
+    for name, entry in OF_CLASSES.items():
         if name == "auroc":
             of_division = np.stack(
                 [[auroc_within(case, p, f, weight) for p, f in zip(row, fold, strict=True)] for row in probability]
             )
             each, drawn = of_division[..., 0], np.nanmean(of_division[..., 1:], axis=1)
         else:
-            kernel, cases = getattr(_class_kernels, name), np.broadcast_to(case, probability.shape)
+            kernel, cases = entry.function.kernel, np.broadcast_to(case, probability.shape)
             each = kernel(cases, probability)
             drawn = np.stack([kernel(cases[..., i], probability[..., i]).mean(axis=1) for i in draws], axis=1)
         columns[name] = each.mean(axis=1)

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _subjects
 from agevi._docs import shared
+from agevi.metrics._register import ROW
 from agevi.metrics._rows import metrics_row
 from agevi.tl._store import store_table
 from agevi.tl.predict._judged import REFERENCE, TYPE, of_types, say_left_out, types_key
@@ -25,9 +26,8 @@ JOIN = ";"
 OVERALL = "overall"
 _OWN = ("subject", "age", "predicted", "n_cells", "sd_cells", "role", "fold", "lower", "upper")
 """Columns that agevi writes to the subject table; others were put there by the user, who means them."""
-COLUMNS = ["groupby", "group", "n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median", "mse", "rmse", "mdae"]
-COLUMNS += ["mad", "r2", "pearson", "spearman", "slope", "slope_low", "slope_high"]
-COLUMNS += ["intercept", "intercept_low", "intercept_high"]
+_FIRST = ROW.index("mae_median") + 1
+COLUMNS = ["groupby", "group", *ROW[:_FIRST], "mse", *ROW[_FIRST:]]
 
 
 @shared

@@ -12,7 +12,6 @@ from scipy.stats import rankdata
 
 from agevi import _checks, _keys, _names, _subjects, metrics
 from agevi._compat import written_to
-from agevi.metrics import _kernels
 from agevi.tl.predict._evaluate_by import OVERALL, sample_values
 from agevi.tl.trends._permute import p_value
 
@@ -277,7 +276,7 @@ def permutation_p(samples: pd.DataFrame, n_permutations: int, rng: np.random.Gen
     rank = rankdata(samples["order"].to_numpy()[rows])
 
     def statistic(order: np.ndarray) -> np.ndarray:
-        return np.abs(_kernels.pearson(order, predicted))
+        return np.abs(metrics.pearson.kernel(order, predicted))
 
     found = float(statistic(rank))
     return np.nan if np.isnan(found) else p_value(statistic, rank, codes[rows], found, n_permutations, rng)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from agevi.metrics import bootstrap_interval
+from agevi.metrics._register import COMPARED
 from agevi.metrics._rows import metrics_row
 from agevi.tl.validate import _null
 from agevi.tl.validate._baselines import Units
@@ -20,9 +21,8 @@ logger = logging.getLogger(__name__)
 
 MEDIAN = "median age"
 RIDGE = "pseudobulk ridge"
-METRICS = ["n", "n_subjects", "mae", "mae_low", "mae_high", "rmse", "mdae", "r2", "pearson", "spearman", "slope"]
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
-COLUMNS = ["linear", *METRICS, *DIFFERENCE, *_null.COLUMNS, "seconds", "peak_memory", "error"]
+COLUMNS = ["linear", *COMPARED, *DIFFERENCE, *_null.COLUMNS, "seconds", "peak_memory", "error"]
 
 
 @dataclass
