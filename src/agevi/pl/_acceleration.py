@@ -39,31 +39,22 @@ def acceleration(
     key_added: str = _keys.DEFAULT_KEY,
     ax: Axes | None = None,
 ) -> Axes:
-    """Predicted age of every sample against its age, with the difference between groups at equal age, in the unit of age.
+    """Predicted age of every sample against age, and the difference between groups at equal age, in the unit of age.
 
-    Points are samples, never cells. The lines of the groups are parallel, as in the test, and a bar at the mean age of a group
-    shows its difference from the reference, which the legend gives with interval, p and the number of samples. Where the comparison
-    was adjusted for covariates, the bar is the adjusted difference, and points are as they were predicted. After
-    ``paired=True`` grey lines join the samples of a subject.
+    Points are samples, never cells. The lines of the groups are parallel, as in the test, and a bar at the mean age of
+    a group shows its difference from the reference, which the legend gives with interval, p and the number of samples.
+    Where the comparison was adjusted for covariates, the bar is the adjusted difference, and points are as they were
+    predicted. After ``paired=True`` grey lines join the samples of a subject.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.age_acceleration`.
+    %(after_acceleration)s
     of_type
         Rows of the table: ``"overall"``, or a type of ``tl.age_acceleration(by=...)``.
     palette
         Colour by group, or colours in order, the reference first; ``adata.uns[f"{groupby}_colors"]`` by default.
-    size
-        Area of a point in square points; by number of samples by default.
-    key_added
-        Prefix of the slots.
-    ax
-        Axes to draw on; a new figure by default. The legend stands to the right of them.
-
-    Returns
-    -------
-    The axes.
+    %(size)s
+    %(drawn)s
 
     Raises
     ------
@@ -74,13 +65,7 @@ def acceleration(
 
     Examples
     --------
-    >>> import agevi, numpy as np
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=5, n_genes=50, case_fraction=0.5, acceleration=9)
-    >>> noise = np.repeat(np.random.default_rng(0).normal(0, 3, 40), 5)
-    >>> adata.obs["agevi_predicted"] = adata.obs["biological_age"] / 2 + noise  # for tl.cross_validate(adata, model)
-    >>> adata.obs["agevi_role"] = "out_of_fold"
-    >>> adata.uns["agevi"] = {"subject_key": "donor", "sample_key": "donor", "age_key": "age"}
-    >>> agevi.tl.aggregate_subjects(adata)
+    %(example_groups)s
     >>> agevi.tl.age_acceleration(adata, groupby="condition", reference="control", n_permutations=0)
     >>> agevi.pl.acceleration(adata).get_ylabel()
     'Predicted age (years)'
@@ -111,7 +96,6 @@ def acceleration(
         _base.title(ax, _base.shortened([of_type])[0])
     title = _base.shortened([groupby], _base.NAME_WIDTH)[0]
     _base.legend(ax, handles=handles, title=title, labelspacing=0.8, note="\n" + note(params))
-    _base.tidy(ax)
     return ax
 
 

@@ -31,24 +31,17 @@ def acceleration_forest(
 ) -> Axes:
     """Difference in predicted age at equal age of every type of cells, with its interval, in the unit of age.
 
-    The first row is that of all cells, the others those of ``tl.age_acceleration(by=...)``, each by its own predictions. Beside each
-    row stand the estimate, its interval, the numbers of samples of the group and of the reference, and stars for
-    ``p_adjusted``. Open circles are rows with the flag ``no_age_signal``, which say nothing about ageing.
+    The first row is that of all cells, the others those of ``tl.age_acceleration(by=...)``, each by its own
+    predictions. Beside each row stand the estimate, its interval, the numbers of samples of the group and of the
+    reference, and stars for ``p_adjusted``. Open circles are rows with the flag ``no_age_signal``, which say nothing
+    about ageing.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.age_acceleration`.
+    %(after_acceleration)s
     palette
         Colour by group, or colours in order; ``adata.uns[f"{groupby}_colors"]`` by default.
-    key_added
-        Prefix of the slots.
-    ax
-        Axes to draw on; a new figure by default. Numbers stand to the right of them.
-
-    Returns
-    -------
-    The axes.
+    %(drawn)s
 
     Raises
     ------
@@ -59,13 +52,7 @@ def acceleration_forest(
 
     Examples
     --------
-    >>> import agevi, numpy as np
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=5, n_genes=50, case_fraction=0.5, acceleration=9)
-    >>> noise = np.repeat(np.random.default_rng(0).normal(0, 3, 40), 5)
-    >>> adata.obs["agevi_predicted"] = adata.obs["biological_age"] / 2 + noise  # for tl.cross_validate(adata, model)
-    >>> adata.obs["agevi_role"] = "out_of_fold"
-    >>> adata.uns["agevi"] = {"subject_key": "donor", "sample_key": "donor", "age_key": "age"}
-    >>> agevi.tl.aggregate_subjects(adata)
+    %(example_groups)s
     >>> agevi.tl.age_acceleration(adata, groupby="condition", reference="control", by="sex", n_permutations=0)
     >>> [label.get_text() for label in agevi.pl.acceleration_forest(adata).get_yticklabels()]
     ['overall', 'female', 'male']
@@ -94,7 +81,6 @@ def acceleration_forest(
         _base.legend(ax, handles=handles, title=_base.shortened([groupby])[0], above=True)
     else:
         _base.title(ax, names[0])
-    _base.tidy(ax)
     _explain(ax, rows, params)
     return ax
 

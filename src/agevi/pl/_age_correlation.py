@@ -48,13 +48,13 @@ def age_correlation(
     component
         Component that the scatter shows against age, the best one by default; a pair is shown one against the other.
     color_by
-        Column of ``adata.obs`` that colours the scatter, age by default. A sample has its most common value, or its mean.
+        Column of ``adata.obs`` that colours the scatter, age by default. A sample has its most common value, or its
+        mean.
     palette
         Colour by group, or colours in the order of the groups, where ``color_by`` is not numeric.
     size
         Area of a sample's point in square points; by number of samples by default.
-    key_added
-        Prefix of the slots.
+    %(key_added)s
     ax
         Axes to draw on, with ``kind``; a new figure by default.
 
@@ -130,7 +130,6 @@ def _draw_box(ax: Axes, table: pd.DataFrame, params: Mapping[str, Any]) -> Axes:
         xlim=(-0.5, 0.5), ylim=(-limit, limit), xticks=[0], ylabel=f"Correlation with age over {params['level']}s (r)"
     )
     ax.set_xticklabels([f"{_base.shortened([params['use_rep']], 20)[0]}\n({len(r)} components)"])
-    _base.tidy(ax)
     _base.legend(ax, above=True)
     return ax
 
@@ -226,5 +225,4 @@ def _draw_scatter(
     else:
         _base.color_bar(ax, drawn, _base.shortened([color_by])[0] if color_by else f"Age ({unit})")
         _base.legend(ax, handles=handles, above=True, ncols=2)
-    _base.tidy(ax)
     return ax

@@ -54,10 +54,8 @@ def age_distribution(
         Largest number of bars; their edges are round numbers.
     age_unit
         Unit on the label. Default: that of the predictions, else years.
-    palette
-        Colour by group, or colours in the order of the groups.
-    ax
-        Axes to draw on; a new figure by default.
+    %(palette)s
+    %(ax)s
 
     Returns
     -------
@@ -92,14 +90,13 @@ def age_distribution(
     for group, name in zip(order, _base.shortened(map(_base.role_name, order)), strict=True):
         counts = np.histogram(table.loc[table["group"] == group, "age"], edges)[0]
         ax.bar(
-            edges[:-1], counts, np.diff(edges), base, align="edge", color=colors[group], edgecolor="white", linewidth=0.6,
-            label=f"{name} ({counts.sum():,})",
+            edges[:-1], counts, np.diff(edges), base, align="edge", color=colors[group], edgecolor="white",
+            linewidth=0.6, label=f"{name} ({counts.sum():,})",
         )  # fmt: skip
         base += counts
     unit = age_unit or _base.age_unit(adata)
     ax.set(xlabel=f"Age ({unit})", ylabel="Subjects" if level == "subject" else "Cells")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _base.tidy(ax)
     if groupby is not None:
         _base.legend(ax, title=_base.shortened([groupby])[0] if groupby not in _NAMELESS else None)
     return ax

@@ -34,31 +34,23 @@ def attribution(
 ) -> Axes:
     """Mean absolute attribution of the first genes, towards older or younger ages, in the unit of the age column.
 
-    A bar to the right is a gene that makes cells look older where there is more of it, a bar to the left one that makes them
-    look younger. The line on a bar is its 95 % interval across subjects, and the numbers beside it the 95 % interval of
-    the gene's rank when subjects are drawn anew: a gene whose ranks reach far beyond those that are drawn may not be there in
-    the next cohort. For a classifier the unit is log-odds, and bars to the right make cells more like cases.
+    A bar to the right is a gene that makes cells look older where there is more of it, a bar to the left one that makes
+    them look younger. The line on a bar is its 95 % interval across subjects, and the numbers beside it the 95 %
+    interval of the gene's rank when subjects are drawn anew: a gene whose ranks reach far beyond those that are drawn
+    may not be there in the next cohort. For a classifier the unit is log-odds, and bars to the right make cells more
+    like cases.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.attribute_genes`.
+    %(after_attribution)s
     group
         Group of cells.
     n_top
         Genes to draw.
     genes
         Draw these genes and no others, by their names in ``adata.var_names`` or in ``gene_symbols``.
-    gene_symbols
-        Column of ``adata.var`` with the names to show, as in scanpy.
-    key_added
-        Prefix of the slots.
-    ax
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    The axes.
+    %(names_of_genes)s
+    %(drawn)s
 
     Raises
     ------
@@ -69,11 +61,7 @@ def attribution(
 
     Examples
     --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort()
-    >>> agevi.model.PLSClock.setup_anndata(adata, age_key="age", subject_key="donor")
-    >>> model = agevi.model.PLSClock(adata)
-    >>> model.train()
+    %(example_model)s
     >>> agevi.tl.attribute_genes(adata, model)
     >>> agevi.pl.attribution(adata, n_top=5).get_xlabel()
     'Attribution (years)'
@@ -108,7 +96,6 @@ def attribution(
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     _base.name_rows(ax, table["gene"].map(labels))
     _base.title(ax, "" if group == "all" else _base.shortened([group])[0])
-    _base.tidy(ax)
     _base.legend(ax, title="more of the gene", note="numbers: 95 % interval\nof the rank")
     return ax
 
@@ -140,18 +127,10 @@ def attribution_heatmap(
         First genes of each group.
     genes
         Draw these genes and no others, in this order, by their names in ``adata.var_names`` or in ``gene_symbols``.
-    gene_symbols
-        Column of ``adata.var`` with the names to show, as in scanpy.
+    %(names_of_genes)s
     cmap
         Diverging colour map.
-    key_added
-        Prefix of the slots.
-    ax
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    The axes.
+    %(drawn)s
 
     Raises
     ------
@@ -162,11 +141,7 @@ def attribution_heatmap(
 
     Examples
     --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort()
-    >>> agevi.model.PLSClock.setup_anndata(adata, age_key="age", subject_key="donor")
-    >>> model = agevi.model.PLSClock(adata)
-    >>> model.train()
+    %(example_model)s
     >>> agevi.tl.attribute_genes(adata, model, groupby="cell_type")
     >>> ax = agevi.pl.attribution_heatmap(adata, n_top=3)
     >>> [label.get_text() for label in ax.get_xticklabels()]
@@ -229,7 +204,8 @@ def _chosen(table: pd.DataFrame, genes: Sequence[str], symbols: pd.Series) -> pd
         said = f"holds {_checks.listed(unknown)}, which have no attribution" if unknown else "is empty"
         there = dict.fromkeys(table["gene"].map(symbols))  # as the figure would name them
         raise KeyError(
-            f"genes {said}{_checks.closest(unknown[0], list(there)) if unknown else ''}; choose among {_checks.listed(there)}."
+            f"genes {said}{_checks.closest(unknown[0], list(there)) if unknown else ''}; choose among "
+            f"{_checks.listed(there)}."
         )
     return table.set_index("gene").loc[names].reset_index()
 

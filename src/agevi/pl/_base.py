@@ -43,13 +43,7 @@ class Wording(NamedTuple):
 
 
 def wording(unit: str) -> Wording:
-    """Words for higher and lower predictions and for their change, by the unit of what is predicted.
-
-    Parameters
-    ----------
-    unit
-        Unit of ages, or "log-odds" for a classifier of cases and controls.
-    """
+    """Words for higher and lower predictions and for their change, by the unit of ages or ``"log-odds"``."""
     if unit == "log-odds":
         return Wording("more like cases", "more like controls", "Change of the log-odds of being a case")
     return Wording("looks older", "looks younger", f"Change of predicted age ({unit})")
@@ -61,15 +55,7 @@ def scale() -> float:
 
 
 def axes(ax: Axes | None, width: float = 4.0, height: float = 4.0) -> Axes:
-    """``ax``, or the axes of a new figure that :func:`agevi.pl._figure.figure` lays out.
-
-    Parameters
-    ----------
-    ax
-        Axes to draw on.
-    width, height
-        Size of the area of the data of a new figure in inches, at the default size of text.
-    """
+    """``ax``, or axes of a new figure with ``width`` by ``height`` inches for data, at the default size of text."""
     if ax is None:
         return new_axes(1, 1, width, height)[0, 0]
     if not isinstance(ax, Axes):
@@ -101,22 +87,7 @@ def group_colors(
     groups: Sequence[Any],
     palette: Mapping[str, str] | Sequence[str] | None = None,
 ) -> dict[Any, Any]:
-    """Colour of every group.
-
-    In this order: ``palette``, ``adata.uns[f"{key}_colors"]`` as scanpy writes it, the colours of roles, scanpy's
-    palettes.
-
-    Parameters
-    ----------
-    adata
-        Data that may hold colours.
-    key
-        Column that the groups come from.
-    groups
-        Groups in the order of drawing.
-    palette
-        Colour by group, or colours in order.
-    """
+    """Colour of every group: that of ``palette``, else of ``uns[f"{key}_colors"]``, else of roles, else of scanpy."""
     if palette is not None and not isinstance(palette, Mapping):
         palette = dict(zip(groups, palette, strict=False))
     if palette is not None:
@@ -222,19 +193,7 @@ def wrapped(names: Sequence[str]) -> list[str]:
 
 
 def name_ticks(ax: Axes, at: np.ndarray, names: Sequence[str], gap: float) -> None:
-    """Name places on the horizontal axis, upright where there is no room for words side by side.
-
-    Parameters
-    ----------
-    ax
-        Axes.
-    at
-        Places.
-    names
-        Names of the places.
-    gap
-        Least distance between places.
-    """
+    """Name places on the horizontal axis, upright where words do not fit into the least distance ``gap``."""
     low, high = ax.get_xlim()
     letter = LETTER * scale()
     room = ax.get_window_extent().width / ax.figure.canvas.figure.dpi * gap / (high - low)
@@ -250,17 +209,7 @@ def name_ticks(ax: Axes, at: np.ndarray, names: Sequence[str], gap: float) -> No
 
 
 def name_rows(ax: Axes, names: Iterable[Any], width: int = 40) -> None:
-    """Name rows from above, in letters that fit between them.
-
-    Parameters
-    ----------
-    ax
-        Axes, whose vertical axis is turned upside down.
-    names
-        Names of the rows; long ones are shortened.
-    width
-        Most letters of a name.
-    """
+    """Name rows from above, in letters that fit between them; turns the vertical axis upside down."""
     labels = shortened(names, width)
     row = ax.get_window_extent().height / ax.figure.canvas.figure.dpi / max(1, len(labels))
     ax.set_yticks(range(len(labels)), labels, fontsize=min(8.3 * scale(), 72 * row / 1.25))
@@ -308,9 +257,3 @@ def color_bar(ax: Axes, mappable: Any, label: str, height: float = 1.0) -> None:
     inch = scale() * ax.figure.canvas.figure.dpi / ax.get_window_extent().width
     bar = ax.figure.colorbar(mappable, cax=ax.inset_axes((1 + 0.12 * inch, 0.0, 0.14 * inch, height)), label=label)
     bar.outline.set_visible(False)
-
-
-def tidy(ax: Axes) -> None:
-    """Take away the lines above and to the right, and keep a grid behind the data."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.set_axisbelow(True)  # a grid, where the style has one, stays behind the data

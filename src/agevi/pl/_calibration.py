@@ -29,17 +29,16 @@ _NAMED = {"predicted": "predicted age", "age": "actual age", "n_cells": "number 
 def calibration(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Any = None) -> Axes | dict[str, Axes]:
     """Share of ages inside their intervals against the level, and coverage and width in groups, in the unit of age.
 
-    Every sample is judged by an interval to which its own subject did not contribute. The band around the diagonal holds
-    95 % of the coverages that so many subjects show by chance where the level is true. The other panels have the
-    groups of :func:`agevi.get.calibration_df`: coverage with its 95 % interval and the level as a line, and the mean width
-    beside that of intervals from the ages alone. By actual age the oldest are covered less, since predictions shrink.
+    Every sample is judged by an interval to which its own subject did not contribute. The band around the diagonal
+    holds 95 % of the coverages that so many subjects show by chance where the level is true. The other panels have the
+    groups of :func:`agevi.get.calibration_df`: coverage with its 95 % interval and the level as a line, and the mean
+    width beside that of intervals from the ages alone. By actual age the oldest are covered less, since predictions
+    shrink.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.calibrate`.
-    key_added
-        Prefix of the slots.
+    %(after_calibration)s
+    %(key_added)s
     ax
         One Axes, on which the levels alone are drawn, or three for all panels; a new figure of three by default.
 
@@ -71,8 +70,8 @@ def calibration(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Any =
     rows = Labelled.of(table[_subjects.held_out(table)])
     if len(rows.age) != len(whole.scores):
         raise ValueError(
-            f"adata.uns[{keys.subjects!r}] has {len(rows.age)} held-out samples with an age, and {len(whole.scores)} calibrated; run "
-            "agevi.tl.calibrate again, or draw the data that it was run on."
+            f"adata.uns[{keys.subjects!r}] has {len(rows.age)} held-out samples with an age, and {len(whole.scores)} "
+            "calibrated; run agevi.tl.calibrate again, or draw the data that it was run on."
         )
     if isinstance(ax, Axes):
         _levels(ax, rows, whole)
@@ -98,7 +97,6 @@ def _levels(ax: Axes, rows: Labelled, whole: Calibration) -> None:
     lowest = float(np.nanmin([*found, low[0] / n]))
     ax.set(xlim=(0.45, 1.0), ylim=(max(0.0, lowest - 0.03), 1.02), xlabel="Level", ylabel="Share of ages inside")
     _base.legend(ax, above=True, ncols=2, columnspacing=1.0)
-    _base.tidy(ax)
 
 
 def _covered(rows: Labelled, whole: Calibration) -> float:
@@ -123,7 +121,6 @@ def _rows(ax: Axes, at: np.ndarray, names: list[str]) -> None:
     """Name rows from above."""
     ax.set_yticks(at, _base.shortened(names, 34), fontsize="small")
     ax.set_ylim(at[-1] + 0.6, -0.6)
-    _base.tidy(ax)
 
 
 def _coverage(ax: Axes, report: pd.DataFrame, level: float) -> None:

@@ -40,14 +40,13 @@ def enrichment(
 ) -> Axes:
     """Gene sets of one group with the smallest p values: their score, overlap and adjusted p value.
 
-    The smallest p value is on top. The area of a dot is the number of top genes in the set (for ``"gsea"`` and ``"ulm"``
-    the size of the set), its colour minus the decimal logarithm of the adjusted p value, and a dark rim marks an
-    adjusted p value below 0.05. Sets of Reactome contain one another, so neighbouring rows are often one finding.
+    The smallest p value is on top. The area of a dot is the number of top genes in the set (for ``"gsea"`` and
+    ``"ulm"`` the size of the set), its colour minus the decimal logarithm of the adjusted p value, and a dark rim marks
+    an adjusted p value below 0.05. Sets of Reactome contain one another, so neighbouring rows are often one finding.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.enrich`.
+    %(after_enrichment)s
     group
         Group of the attribution; the first by default.
     x
@@ -56,14 +55,7 @@ def enrichment(
         Most sets to draw. Sets without a top gene are left out.
     cmap
         Colour map of the adjusted p value.
-    key_added
-        Prefix of the slots.
-    ax
-        Axes to draw on; a new figure by default. The legend and the colour bar stand to the right of them.
-
-    Returns
-    -------
-    The axes.
+    %(drawn)s
 
     Raises
     ------
@@ -74,11 +66,7 @@ def enrichment(
 
     Examples
     --------
-    >>> import agevi, numpy as np
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=4, n_cells=5, n_genes=50)
-    >>> adata.varm["agevi_attribution"] = np.arange(50.0)[:, None]  # stands for tl.attribute_genes(adata, model)
-    >>> adata.uns["agevi_attribution"] = {"groups": ["all"]}
-    >>> agevi.tl.enrich(adata, {"last": adata.var_names[-8:], "first": adata.var_names[:8]}, n_top=10)
+    %(example_enrichment)s
     >>> ax = agevi.pl.enrichment(adata, x="odds_ratio")
     >>> ax.get_xlabel(), [label.get_text() for label in ax.get_yticklabels()]
     ('Odds ratio', ['last'])
@@ -103,12 +91,10 @@ def _draw(ax: Axes, table: pd.DataFrame, x: str, size: str, method: str, cmap: s
     shade = -np.log10(table["padj"].clip(lower=np.finfo(np.float64).tiny))
     dots = ax.scatter(
         table[x], np.arange(len(table)), s=_areas(table[size], table[size]), c=shade, cmap=cmap, vmin=0,
-        vmax=max(shade.max(), -np.log10(SIGNIFICANT)), zorder=3, linewidth=np.where(table["padj"] < SIGNIFICANT, 1.2, 0),
-        edgecolor=_base.LINE_COLOR,
+        vmax=max(shade.max(), -np.log10(SIGNIFICANT)), zorder=3, edgecolor=_base.LINE_COLOR,
+        linewidth=np.where(table["padj"] < SIGNIFICANT, 1.2, 0),
     )  # fmt: skip
-    ax.set(
-        xlabel=SCORES.get(method, QUANTITIES[x]),
-    )  # fmt: skip
+    ax.set_xlabel(SCORES.get(method, QUANTITIES[x]))
     _base.name_rows(ax, table["term"], _WIDTH)
     _scale(ax, table[x].to_numpy(dtype=np.float64))
     ax.grid(axis="y", color="#ececec", linewidth=0.8)
@@ -124,7 +110,6 @@ def _draw(ax: Axes, table: pd.DataFrame, x: str, size: str, method: str, cmap: s
         handles.append(_base.marker(label, _base.LINE_COLOR, markerfacecolor="none", markeredgewidth=1.2, markersize=8))
     title = "top genes" if size == "overlap" else "genes in the set"
     _base.legend(ax, handles=handles, title=title, labelspacing=0.8)
-    _base.tidy(ax)
     return ax
 
 

@@ -17,25 +17,51 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import BboxBase
 
+from agevi import _docs
+from agevi.get._read import ENTRIES as get_entries
+
 T = TypeVar("T")
+ENTRIES = get_entries | {
+    "palette": "\npalette\n    Colour by group, or colours in the order of the groups.",
+    "size": "\nsize\n    Area of a point in square points; by number of samples by default.",
+    "n_cols": "\nn_cols\n    Panels in a row of a new figure.",
+    "names_of_genes": "\ngene_symbols\n    Column of ``adata.var`` with the names to show, as in scanpy.",
+    "drawn": """
+        key_added
+            Prefix of the slots.
+        ax
+            Axes to draw on; a new figure by default. Legends stand beside them.
+
+        Returns
+        -------
+        The axes.
+    """,
+    "example_groups": """
+    >>> import agevi, numpy as np
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=5, n_genes=50, case_fraction=0.5, acceleration=9)
+    >>> noise = np.repeat(np.random.default_rng(0).normal(0, 3, 40), 5)
+    >>> adata.obs["agevi_predicted"] = adata.obs["biological_age"] / 2 + noise  # for tl.cross_validate(adata, model)
+    >>> adata.obs["agevi_role"] = "out_of_fold"
+    >>> adata.uns["agevi"] = {"subject_key": "donor", "sample_key": "donor", "age_key": "age"}
+    >>> agevi.tl.aggregate_subjects(adata)
+    """,
+}
+"""Entries of the docstrings of figures."""
 _DOC = """
 show
     Call :func:`matplotlib.pyplot.show` at the end. By default nothing is shown but by a notebook.
 save
-    File to write, in a folder that is made where it is absent. True, or an ending such as ``"_mine.pdf"`` or ``".pdf"``,
-    writes to ``scanpy.settings.figdir`` under the name of the function, as scanpy does. A name without a format gets
-    ``scanpy.settings.file_format_figs``."""
+    File to write, in a folder that is made where it is absent. True, or an ending such as ``"_mine.pdf"`` or
+    ``".pdf"``, writes to ``scanpy.settings.figdir`` under the name of the function, as scanpy does. A name without a
+    format gets ``scanpy.settings.file_format_figs``."""
 _PAD = 0.06  # inches around each row and column of a new figure
 _SMALLEST = 0.25  # share of given axes that is kept for the data
 
 
 def figure(draw: Callable[..., T]) -> Callable[..., T]:
-    """A drawing function with ``show`` and ``save``, and with room for all labels and legends.
+    """A function that draws on ``ax`` and returns Axes, or a dict of them, as a public figure.
 
-    Parameters
-    ----------
-    draw
-        Function with the argument ``ax`` that returns Axes or a dict of them.
+    It gets ``show`` and ``save``, room for all labels and legends, and the entries of its docstring.
     """
 
     @functools.wraps(draw)
@@ -45,6 +71,9 @@ def figure(draw: Callable[..., T]) -> Callable[..., T]:
         path = _path(draw.__name__, save)
         drawn = draw(*args, **kwargs)
         axes: list[Any] = list(drawn.values()) if isinstance(drawn, dict) else [drawn]
+        for one in axes:
+            one.spines[["top", "right"]].set_visible(False)
+            one.set_axisbelow(True)  # a grid, where the style has one, stays behind the data
         whole: Figure = axes[0].figure.canvas.figure
         if kwargs.get("ax") is None:
             _grow(whole)
@@ -63,7 +92,10 @@ def figure(draw: Callable[..., T]) -> Callable[..., T]:
     parameters = [*own.parameters.values(), added["show"], added["save"]]
     plotted.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     plotted.__doc__ = re.sub(
-        r"\n\n( *)Returns\n", lambda found: _DOC.replace("\n", "\n" + found[1]) + found[0], draw.__doc__ or "", count=1
+        r"\n\n( *)Returns\n",
+        lambda found: _DOC.replace("\n", "\n" + found[1]) + found[0],
+        _docs.shared(draw, ENTRIES).__doc__ or "",
+        count=1,
     )
     # doctest passes over functions that were wrapped in another module unless they are listed
     vars(sys.modules[draw.__module__]).setdefault("__test__", {})[draw.__name__] = plotted

@@ -24,24 +24,16 @@ def leaderboard(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Axes 
     """Mean absolute error of every compared model with its 95 % interval, in the unit of the age column.
 
     The best model is on top. The dashed line is the error of predicting the median age for everyone: a model whose
-    interval reaches it has shown nothing. An open diamond is the same model on ages that were shuffled between subjects,
-    which nobody can predict: as far from the line as its error is from that of the median of the shuffled ages, with
-    two standard errors. To the left of the line by more than that is a leak. Intervals of two models overlap more than
-    the interval of their difference suggests, since both are judged on the same samples; see the column ``difference``
-    of :func:`agevi.get.leaderboard_df`.
+    interval reaches it has shown nothing. An open diamond is the same model on ages that were shuffled between
+    subjects, which nobody can predict: as far from the line as its error is from that of the median of the shuffled
+    ages, with two standard errors. To the left of the line by more than that is a leak. Intervals of two models overlap
+    more than the interval of their difference suggests, since both are judged on the same samples; see the column
+    ``difference`` of :func:`agevi.get.leaderboard_df`.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.compare_models`.
-    key_added
-        Prefix of the slots.
-    ax
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    The axes.
+    %(after_leaderboard)s
+    %(drawn)s
 
     Raises
     ------
@@ -98,11 +90,8 @@ def leaderboard(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Axes 
             va="center", fontsize="small", color=_base.LINE_COLOR,
         )  # fmt: skip
     unit = str(adata.uns.get(_keys.Keys(key_added).table_params("leaderboard"), {}).get("age_unit") or "years")
-    ax.set(
-        xlabel=f"Mean absolute error ({unit})",
-    )
+    ax.set_xlabel(f"Mean absolute error ({unit})")
     _base.name_rows(ax, names)
-    _base.tidy(ax)
     _base.legend(ax)
     return ax
 

@@ -29,19 +29,17 @@ _CLOSE = 0.45  # inches below which the labels of two ticks touch
 def learning_curve(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Any = None) -> dict[str, Axes]:
     """Error of held-out samples against the number of training subjects and of cells per sample, in the unit of age.
 
-    Points are mean absolute errors with 95 % intervals, the line is the fitted power law, dashed up to twice the data with the
-    interval of the change shaded, and the grey line is the error of guessing the median age. Above each panel stands the change that twice the data would
-    bring, with its interval. Both horizontal axes are logarithmic.
+    Points are mean absolute errors with 95 % intervals, the line is the fitted power law, dashed up to twice the data
+    with the interval of the change shaded, and the grey line is the error of predicting the median age. Above each
+    panel stands the change that twice the data would bring, with its interval. Both horizontal axes are logarithmic.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.learning_curve`.
-    key_added
-        Prefix of the slots.
+    %(after_learning_curve)s
+    %(key_added)s
     ax
-        One Axes for each of ``"subjects"`` and ``"cells"``, in this order; new ones by default. Bulk data have no panel of
-        cells.
+        One Axes for each of ``"subjects"`` and ``"cells"``, in this order; new ones by default. Bulk data have no panel
+        of cells.
 
     Returns
     -------
@@ -73,7 +71,6 @@ def learning_curve(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: An
         if i and ax is None:
             panel.tick_params(labelleft=False)
         _base.title(panel, f"Twice the {axis}", ["no gain can be shown"] if note else _in_short(params[axis], unit))
-        _base.tidy(panel)
     _base.legend(list(axes.values())[-1], note="\n".join(textwrap.wrap(note, 30)))
     return axes
 

@@ -33,25 +33,16 @@ def normative(
 ) -> Axes:
     """Predicted age of every sample over the centiles of the reference at each age, in the unit of age.
 
-    The bands hold the middle 50 % and 95 % of new reference samples, the line is their median. Samples of the reference are small
-    and grey, others have the colours of their groups, and are open where no reference sample is as young or as old.
+    The bands hold the middle 50 % and 95 % of new reference samples, the line is their median. Samples of the reference
+    are small and grey, others have the colours of their groups, and are open where no reference sample is as young or
+    as old.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.normative_scores`.
-    palette
-        Colour by group, or colours in order.
-    size
-        Area of a point in square points; by number of samples by default.
-    key_added
-        Prefix of the slots.
-    ax
-        Axes to draw on; a new figure by default. The legend stands to the right of them.
-
-    Returns
-    -------
-    The axes.
+    %(after_normative)s
+    %(palette)s
+    %(size)s
+    %(drawn)s
 
     Raises
     ------
@@ -62,13 +53,7 @@ def normative(
 
     Examples
     --------
-    >>> import agevi, numpy as np
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=5, n_genes=50)
-    >>> noise = np.repeat(np.random.default_rng(0).normal(0, 5, 40), 5)
-    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2 + noise  # stands for tl.cross_validate(adata, model)
-    >>> adata.obs["agevi_role"] = "out_of_fold"
-    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
-    >>> agevi.tl.normative_scores(adata)
+    %(example_normative)s
     >>> agevi.pl.normative(adata).get_ylabel()
     'Predicted age (years)'
     """
@@ -97,7 +82,6 @@ def normative(
         handles.append(_base.marker(label, _base.LINE_COLOR, markerfacecolor="none"))
     ax.set(xlabel=f"Age ({params['age_unit']})", ylabel=f"Predicted age ({params['age_unit']})")
     _base.legend(ax, handles=handles, labelspacing=0.7)
-    _base.tidy(ax)
     return ax
 
 

@@ -14,21 +14,7 @@ MAX_PANELS = 30
 
 
 def panels(names: Sequence[str], argument: str, *, n_cols: int, ax: Any = None, size: float = 2.5) -> dict[str, Axes]:
-    """One Axes per name: those given, or those of a new figure.
-
-    Parameters
-    ----------
-    names
-        Panels in the order of drawing.
-    argument
-        What makes the panels, for messages.
-    n_cols
-        Panels in a row of a new figure.
-    ax
-        None, or as many Axes as there are panels, in any nesting.
-    size
-        Side of a panel of a new figure in inches.
-    """
+    """One Axes per name: those given in any nesting, or panels of ``size`` inches of a new figure."""
     if len(names) > MAX_PANELS:
         raise ValueError(f"{argument} has {len(names)} values; at most {MAX_PANELS} panels are drawn.")
     if n_cols < 1:
@@ -58,15 +44,7 @@ def _flat(ax: Any) -> list[Axes]:
 
 
 def label_outer(axes: Sequence[Axes], n_cols: int) -> None:
-    """Take the labels off panels of a grid that have another one to the left or below.
-
-    Parameters
-    ----------
-    axes
-        Panels in rows.
-    n_cols
-        Panels in a row.
-    """
+    """Take the labels off panels of a grid, in rows, that have another one to the left or below."""
     for i, ax in enumerate(axes):
         if i % n_cols:
             ax.set_ylabel("")

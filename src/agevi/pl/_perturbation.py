@@ -23,29 +23,20 @@ def perturbation(
     key_added: str = _keys.DEFAULT_KEY,
     ax: Axes | None = None,
 ) -> Axes:
-    """Change of predicted ages when genes are perturbed, with 95 % intervals over subjects, in the unit of the age column.
+    """Change of predicted ages when genes are perturbed, with 95 % intervals over subjects, in the unit of age.
 
     The largest changes are on top. To the right the perturbed cells look older to the clock, to the left younger; to a
     classifier more like cases, and more like controls. It is what the model answers, not what an experiment would.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.perturb_genes`.
+    %(after_perturbation)s
     group
         Group of cells.
     n_top
         Genes or sets to draw at most.
-    gene_symbols
-        Column of ``adata.var`` with the names to show, as in scanpy.
-    key_added
-        Prefix of the slots.
-    ax
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    The axes.
+    %(names_of_genes)s
+    %(drawn)s
 
     Raises
     ------
@@ -56,11 +47,7 @@ def perturbation(
 
     Examples
     --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort()
-    >>> agevi.model.PLSClock.setup_anndata(adata, age_key="age", subject_key="donor")
-    >>> model = agevi.model.PLSClock(adata)
-    >>> model.train()
+    %(example_model)s
     >>> agevi.tl.perturb_genes(adata, model, factor=0.5)
     >>> agevi.pl.perturbation(adata, n_top=5).get_xlabel()
     'Change of predicted age (years)'
@@ -86,7 +73,6 @@ def perturbation(
     factor = float(params["factor"])
     what = "knocked out" if factor == 0 else f"expression times {factor:g}"
     _base.title(ax, what if group == "all" else f"{_base.shortened([group])[0]}, {what}")
-    _base.tidy(ax)
     _base.legend(ax, title="perturbed cells")
     ax.grid(axis="x", color="#e0e0e0", linewidth=0.6)
     return ax

@@ -74,28 +74,24 @@ def predicted_vs_actual(
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.aggregate_subjects`.
-    key_added
-        Prefix of the slots.
+    %(after_subjects)s
+    %(key_added)s
     roles
         Draw samples of these roles; all but ``"recalibration"`` by default.
     color_by
-        Column of :func:`agevi.get.subjects_df`, or of ``adata.obs`` (a sample has its most common value), for the colours
-        of held-out samples. Where all samples shaped the clock, their rims have the colours.
+        Column of :func:`agevi.get.subjects_df`, or of ``adata.obs`` (a sample has its most common value), for the
+        colours of held-out samples. Where all samples shaped the clock, their rims have the colours.
     groupby
         Column that makes panels: the one that clocks per cell type were trained by with
         ``tl.cross_validate(groupby=...)``, whose predictions are drawn then, else a column of
         :func:`agevi.get.subjects_df`, or of ``adata.obs`` with one value per sample.
     fit
         ``"all"``: one line through all held-out samples; ``"groups"``: one per colour; None: no line.
-    n_cols
-        Panels in a row of a new figure.
+    %(n_cols)s
     palette
         Colour by group, or colours in the order of the groups. Default: ``adata.uns[f"{color_by}_colors"]``, else fixed
         colours for roles and scanpy's palette for other columns.
-    size
-        Area of a point in square points; by number of samples by default.
+    %(size)s
     ax
         Axes to draw on, one per panel with ``groupby``; a new figure by default.
 
@@ -110,8 +106,8 @@ def predicted_vs_actual(
     TypeError
         ``ax`` is not what is drawn on.
     ValueError
-        No sample has an age and a prediction, ``fit`` is unknown, ``color_by`` has more values than there are colours, or ``groupby`` has
-        several values in a sample or too many for panels.
+        No sample has an age and a prediction, ``fit`` is unknown, ``color_by`` has more values than there are colours,
+        or ``groupby`` has several values in a sample or too many for panels.
 
     Examples
     --------
@@ -218,15 +214,14 @@ def _draw(ax: Axes, table: pd.DataFrame, style: _Style) -> list[Line2D]:
         if role in _keys.SHAPED_ROLES:
             look = {"facecolor": "none", "edgecolor": _rim(role, group, style), "linewidth": 0.9}
         ax.scatter(
-            part["age"], part["predicted"].clip(low, high), s=style.size, marker=style.markers[role], label=_base.role_name(group),
-            zorder=2 if role in _keys.SHAPED_ROLES else 3, clip_on=False, **look,
+            part["age"], part["predicted"].clip(low, high), s=style.size, marker=style.markers[role],
+            label=_base.role_name(group), zorder=2 if role in _keys.SHAPED_ROLES else 3, clip_on=False, **look,
         )  # fmt: skip
     fits = _draw_fits(ax, _judged(table), style)
     ax.set(xlim=style.limits, ylim=style.limits, aspect="equal")
     ax.set(xlabel=f"Age ({style.unit})", ylabel=f"Predicted age ({style.unit})")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    _base.tidy(ax)
     return fits
 
 

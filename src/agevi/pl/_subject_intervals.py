@@ -61,11 +61,12 @@ def subject_intervals(
     Parameters
     ----------
     adata
-        Annotated data with intervals in the subject table, from :func:`agevi.tl.calibrate`, :func:`agevi.tl.recalibrate`, or
-        :func:`agevi.tl.aggregate_subjects` with a calibrated clock; or after :func:`agevi.tl.subject_posterior`.
+        Annotated data with intervals in the subject table, from :func:`agevi.tl.calibrate`,
+        :func:`agevi.tl.recalibrate`, or :func:`agevi.tl.aggregate_subjects` with a calibrated clock; or after
+        :func:`agevi.tl.subject_posterior`.
     table
-        ``"calibration"``: intervals of the subject table; ``"posterior"``: those of :func:`agevi.tl.subject_posterior`, of all
-        types of cells together, with the posterior mean as the point.
+        ``"calibration"``: intervals of the subject table; ``"posterior"``: those of :func:`agevi.tl.subject_posterior`,
+        of all types of cells together, with the posterior mean as the point.
     order_by
         Rows rise with ``"predicted"`` or with ``"age"``; samples without an age are then at the top.
     color_by
@@ -75,12 +76,9 @@ def subject_intervals(
         Column of the same kind that makes panels, all with the same ages along the axis.
     roles
         Draw samples of these roles; all by default.
-    palette
-        Colour by group, or colours in the order of the groups.
-    n_cols
-        Panels in a row of a new figure.
-    key_added
-        Prefix of the slots.
+    %(palette)s
+    %(n_cols)s
+    %(key_added)s
     ax
         Axes to draw on, one per panel with ``groupby``; a new figure by default.
 
@@ -148,14 +146,16 @@ def _with_intervals(adata: AnnData, keys: _keys.Keys, roles: str | Sequence[str]
     """Samples of some roles that have an interval, indexed by sample."""
     if keys.subjects in adata.uns:
         _subjects.check_cells(adata, keys, adata.uns[keys.subjects].index, keys.subjects)
-    table = get.subjects_df(adata, key_added=keys.key_added, roles=roles).set_index("sample")
+    key_added = keys.key_added
+    table = get.subjects_df(adata, key_added=key_added, roles=roles).set_index("sample")
     for bound in ("lower", "upper"):
         if bound not in table:
             table[bound] = np.nan
     found = table[table[["predicted", "lower", "upper"]].notna().all(axis=1)].copy()
     if found.empty:
-        call = "agevi.tl.calibrate(adata)" if keys.key_added == _keys.DEFAULT_KEY else f"agevi.tl.calibrate(adata, key_added={keys.key_added!r})"  # fmt: skip
         whose = "" if roles is None else f" of roles={roles!r}"
+        other = "" if key_added == _keys.DEFAULT_KEY else f", key_added={key_added!r}"
+        call = f"agevi.tl.calibrate(adata{other})"
         raise ValueError(f"no sample{whose} has an interval in adata.uns[{keys.subjects!r}]; run {call} first.")
     return found
 
@@ -227,7 +227,6 @@ def _draw(ax: Axes, table: pd.DataFrame, look: _Look) -> None:
     else:
         ax.set_yticks([])
         ax.set_ylim(-0.02 * n - 0.5, 1.02 * n - 0.5)
-    _base.tidy(ax)
 
 
 def _inside(table: pd.DataFrame) -> np.ndarray:
@@ -257,7 +256,8 @@ def _handles(table: pd.DataFrame, look: _Look) -> list[Line2D]:
         for group, color in look.colors.items()
         if group in counts
     ]
-    for chosen, dark, label in ((_inside(table), _base.LINE_COLOR, "actual age"), (_outside(table), _OUTSIDE, "actual age, outside")):  # fmt: skip
+    strokes = (_inside(table), _base.LINE_COLOR, "actual age"), (_outside(table), _OUTSIDE, "actual age, outside")
+    for chosen, dark, label in strokes:
         if chosen.any():
             handles.append(_base.marker(label, dark, "|", markersize=9, markeredgewidth=1.4))
     return handles

@@ -28,10 +28,10 @@ def targets(
 ) -> Axes:
     """Ranks of the first genes in every disease: a dot for each gene and disease.
 
-    Genes that are in the top of most diseases are above, then those of the smallest mean rank. The area of a dot falls with the
-    rank, a dark rim marks a gene in the top of the disease that is compared, and the colour says whether the gene raises or
-    lowers the prediction. Where there is no dot, the gene is beyond the first ``n_top`` of that disease. Long names of
-    diseases are broken into lines.
+    Genes that are in the top of most diseases are above, then those of the smallest mean rank. The area of a dot falls
+    with the rank, a dark rim marks a gene in the top of the disease that is compared, and the colour says whether the
+    gene raises or lowers the prediction. Where there is no dot, the gene is beyond the first ``n_top`` of that disease.
+    Long names of diseases are broken into lines.
 
     Parameters
     ----------
@@ -83,7 +83,6 @@ def targets(
     ax.set_xlim(-0.6, len(diseases) - 0.4)
     ax.grid(color="#ececec", linewidth=0.8)
     _key(ax, set(colors), top, last)
-    _base.tidy(ax)
     return ax
 
 

@@ -23,9 +23,9 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
     """A metric per epoch on training and validation subjects, by default the error of predicted age.
 
     The dotted line is the epoch whose weights the model kept. A validation curve that rises while the training curve
-    falls means overfitting. Where an epoch is chosen (``train_unit="cell"`` with early stopping), its validation error is the
-    best of many and therefore too good; otherwise the last epoch is kept, which the legend says. The test subjects tell
-    the error to expect.
+    falls means overfitting. Where an epoch is chosen (``train_unit="cell"`` with early stopping), its validation error
+    is the best of many and therefore too good; otherwise the last epoch is kept, which the legend says. The test
+    subjects tell the error to expect.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
     """
     if hasattr(type(model), "cv_results_"):
         raise TypeError(
-            f"model is a {type(model).__name__}, which is not trained in epochs, so there is no curve to draw; the errors "
-            "of the search for its settings are in model.cv_results_."
+            f"model is a {type(model).__name__}, which is not trained in epochs, so there is no curve to draw; the "
+            "errors of the search for its settings are in model.cv_results_."
         )
     history = get.history_df(model)
     curves = history[history["quantity"] == metric]
@@ -84,7 +84,6 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
     ax.set(xlabel="Epoch", ylabel=_LABELS.get(metric, metric).format(unit=unit))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set_ylim(*_limits(curves["value"].to_numpy()))
-    _base.tidy(ax)
     _base.legend(ax, handles=[*ax.get_legend_handles_labels()[0], *behind], above=True, ncols=2)
     return ax
 

@@ -29,24 +29,16 @@ def transfer(
 ) -> Axes:
     """How well held-out cases are told from controls by each row of a transfer, with 95 % intervals, without unit.
 
-    The dashed line is the baseline, what a coin scores. Intervals of two rows overlap more than the interval of their difference suggests, since both
-    are judged on the same subjects: a filled marker says that the interval of the difference of its AUROC from the reference
-    (a diamond) does not hold 0.
+    The dashed line is the baseline, what a coin scores. Intervals of two rows overlap more than the interval of their
+    difference suggests, since both are judged on the same subjects: a filled marker says that the interval of the
+    difference of its AUROC from the reference (a diamond) does not hold 0.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.compare_transfer`.
+    %(after_transfer)s
     metric
         ``"auroc"``, ``"auprc"``, ``"f1"``, ``"mcc"``, ``"balanced_accuracy"`` or ``"brier"``.
-    key_added
-        Prefix of the slots.
-    ax
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    The axes.
+    %(drawn)s
 
     Raises
     ------
@@ -57,23 +49,7 @@ def transfer(
 
     Examples
     --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(case_fraction=0.5)
-    >>> agevi.model.MLPClock.setup_anndata(adata, age_key="age", subject_key="donor")
-    >>> clock = agevi.model.MLPClock(adata, n_hidden=[16])
-    >>> clock.train(max_epochs=2, enable_progress_bar=False)
-    >>> agevi.tl.compare_transfer(
-    ...     adata,
-    ...     clock,
-    ...     condition_key="condition",
-    ...     control="control",
-    ...     n_folds=2,
-    ...     n_repeats=1,
-    ...     n_boot=20,
-    ...     train_kwargs={"max_epochs": 1},
-    ...     refit_clock=True,
-    ...     clock_kwargs={"max_epochs": 1},
-    ... )
+    %(example_transfer)s
     >>> agevi.pl.transfer(adata).get_xlabel()
     'AUROC'
     """
@@ -110,7 +86,6 @@ def transfer(
     case, control = _base.shortened((params["case"], params["control"]), 24)
     _base.title(ax, f"{n_cases:,} {case}, {n_controls:,} {control}")
     _base.name_rows(ax, table["model"])
-    _base.tidy(ax)
     ax.grid(axis="x", color="#e0e0e0", linewidth=0.6)
     _base.legend(ax)
     return ax

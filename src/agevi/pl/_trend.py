@@ -32,26 +32,16 @@ def trend(
 ) -> Axes:
     """Predicted age of every sample along the order that was tested, with the least-squares line, in the unit of age.
 
-    Samples are coloured by the groups of the test, each with its line; without groups there is one line. The points of a
-    step of a category, or of one of up to six whole numbers, are shifted at random to the sides; numbers stay to scale.
-    The legend gives Spearman's correlation and p.
+    Samples are coloured by the groups of the test, each with its line; without groups there is one line. The points of
+    a step of a category, or of one of up to six whole numbers, are shifted at random to the sides; numbers stay to
+    scale. The legend gives Spearman's correlation and p.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`agevi.tl.trend_test`.
-    palette
-        Colour by group, or colours in order.
-    size
-        Area of a point in square points; by number of samples by default.
-    key_added
-        Prefix of the slots.
-    ax
-        Axes to draw on; a new figure by default. The legend of groups stands to the right of them.
-
-    Returns
-    -------
-    The axes.
+    %(after_trend)s
+    %(palette)s
+    %(size)s
+    %(drawn)s
 
     Raises
     ------
@@ -62,12 +52,7 @@ def trend(
 
     Examples
     --------
-    >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=5, n_genes=50)
-    >>> adata.obs["agevi_predicted"] = adata.obs["age"] / 2  # stands for tl.predict_age(adata, model)
-    >>> adata.obs["agevi_role"] = "new"
-    >>> agevi.tl.aggregate_subjects(adata, subject_key="donor", age_key="age")
-    >>> agevi.tl.trend_test(adata, order_key="age")
+    %(example_trend)s
     >>> agevi.pl.trend(adata).get_xlabel()
     'age'
     """
@@ -98,7 +83,6 @@ def trend(
         )
     ax.set(xlabel=order_key, ylabel=f"Predicted age ({_base.age_unit(adata, key_added)})")
     _base.legend(ax, title=groupby, labelspacing=0.7)
-    _base.tidy(ax)
     if levels is not None or (len(at) and gap >= _STEP / 4.0 * np.ptp(at)):
         _base.name_ticks(ax, at, names, gap)
     return ax
