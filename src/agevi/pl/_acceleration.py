@@ -102,8 +102,7 @@ def acceleration(
 def differences(adata: AnnData, key_added: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Rows of the comparison, groups of each type in the order of drawing, and its arguments."""
     rows = get.acceleration_df(adata, "groups", key_added=key_added)
-    params = adata.uns[_keys.Keys(key_added).table_params("acceleration")]
-    return rows, dict(params)
+    return rows, _base.params_of(adata, "acceleration", key_added)
 
 
 def colors_of(

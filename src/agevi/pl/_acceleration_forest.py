@@ -69,11 +69,12 @@ def acceleration_forest(
         _draw(ax, row, y, colors[row["group"]])
     ax.axvline(0, color=_base.LINE_COLOR, linewidth=0.8, zorder=0)
     middle = [at[(rows["type"] == name).to_numpy()].mean() for name in types]
-    ax.set_yticks(middle, _base.shortened(types, 34), fontsize=_letters(ax, at))
+    fontsize = _base.letters(_base.inches(ax)[1] / (at.max() + 1.4))
+    ax.set_yticks(middle, _base.shortened(types, 34), fontsize=fontsize)
     if len(types) > 1:
         below = at[(rows["type"] == types[1]).to_numpy()].min()
         ax.axhline((at[len(groups) - 1] + below) / 2, color="#b0b0b0", linewidth=0.8)
-    _numbers(ax, rows, at)
+    _numbers(ax, rows, at, fontsize)
     ax.set_xlabel(f"Difference from {_base.shortened([params['reference']])[0]}\nat equal age ({unit})")
     names = _base.shortened(groups)
     if len(groups) > 1:
@@ -98,12 +99,6 @@ def _places(rows: pd.DataFrame, types: list[str], groups: list[str]) -> np.ndarr
     return np.arange(len(rows)) + gap * number + of_overall
 
 
-def _letters(ax: Axes, at: np.ndarray) -> float:
-    """Size of letters that fit between rows, in points."""
-    row = ax.get_window_extent().height / ax.figure.canvas.figure.dpi / (at.max() + 1.4)
-    return min(8.3 * _base.scale(), 72 * row / 1.25)
-
-
 def _draw(ax: Axes, row: Mapping[Any, Any], y: float, color: Any) -> None:
     """Estimate and interval of one row."""
     if np.isnan(row["difference"]):
@@ -114,9 +109,9 @@ def _draw(ax: Axes, row: Mapping[Any, Any], y: float, color: Any) -> None:
     ax.plot([row["difference"]], [y], marker, color=color, markerfacecolor=face, markersize=5.5, zorder=3)
 
 
-def _numbers(ax: Axes, rows: pd.DataFrame, at: np.ndarray) -> None:
+def _numbers(ax: Axes, rows: pd.DataFrame, at: np.ndarray, fontsize: float) -> None:
     """Estimate, stars and numbers of samples beside every row."""
-    look: dict[str, Any] = {"fontsize": _letters(ax, at), "va": "center", "annotation_clip": False}
+    look: dict[str, Any] = {"fontsize": fontsize, "va": "center", "annotation_clip": False}
     placed = []
     for row, y in zip(rows.to_dict("records"), at, strict=True):
         text = f"{estimate_text(row)} {stars(row['p_adjusted'])}".rstrip()

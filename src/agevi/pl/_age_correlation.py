@@ -81,7 +81,7 @@ def age_correlation(
     (['box', 'scatter'], 'X_pca[:, 0]')
     """
     table = get.correlation_df(adata, key_added=key_added).set_index("component")
-    params = adata.uns[_keys.Keys(key_added).table_params("correlation")]
+    params = _base.params_of(adata, "correlation", key_added)
     if kind is not None:
         _checks.choice(kind, KINDS, "kind")
     elif ax is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -183,14 +182,12 @@ def attribution_heatmap(
 
 def _unit(adata: AnnData, key_added: str) -> str:
     """Unit of the ages."""
-    info: dict[str, Any] = adata.uns[_keys.Keys(key_added).table("attribution")]
-    return str(info.get("age_unit") or "years")
+    return _base.unit_of(adata.uns[_keys.Keys(key_added).table("attribution")])
 
 
 def _room(ax: Axes, texts: Sequence[str]) -> float:
     """Share of the width that the longest of some small texts needs."""
-    inches = ax.get_window_extent().width / ax.figure.canvas.figure.dpi
-    return min(0.6, 0.03 + 0.07 * _base.scale() * max(map(len, texts), default=0) / inches)
+    return min(0.6, 0.03 + 0.07 * _base.scale() * max(map(len, texts), default=0) / _base.inches(ax)[0])
 
 
 def _chosen(table: pd.DataFrame, genes: Sequence[str], symbols: pd.Series) -> pd.DataFrame:

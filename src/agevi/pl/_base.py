@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from agevi import _checks, _keys, _names
 
@@ -27,11 +28,9 @@ ROLE_COLORS = {
 }
 """One colour per role in all figures, from scanpy's default palette, grey for what was fitted; "" has no role."""
 LINE_COLOR = "#404040"
-NAME_WIDTH = 26
-MAX_GROUPS = 20
-"""Characters of a line of a long name below an axis."""
-LETTER, LINE = 0.085, 0.17
-"""Inches that a letter and a line take in the labels of ticks at the default size of text."""
+NAME_WIDTH = 26  # letters of a line of a long name below an axis
+MAX_GROUPS = 20  # colours that can be told apart
+LETTER, LINE = 0.085, 0.17  # inches of a letter and of a line in the labels of ticks, at the default size of text
 
 
 class Wording(NamedTuple):
@@ -82,10 +81,7 @@ def check_groups(groups: Sized, argument: str, value: Any) -> None:
 
 
 def group_colors(
-    adata: AnnData | None,
-    key: str,
-    groups: Sequence[Any],
-    palette: Mapping[str, str] | Sequence[str] | None = None,
+    adata: AnnData | None, key: str, groups: Sequence[Any], palette: Mapping[str, str] | Sequence[str] | None = None
 ) -> dict[Any, Any]:
     """Colour of every group: that of ``palette``, else of ``uns[f"{key}_colors"]``, else of roles, else of scanpy."""
     if palette is not None and not isinstance(palette, Mapping):
@@ -119,7 +115,28 @@ def _stored_colors(adata: AnnData | None, key: str) -> dict[str, str]:
 
 def age_unit(adata: AnnData, key_added: str = _keys.DEFAULT_KEY) -> str:
     """Unit of the ages that a clock predicted, years where it was not recorded."""
-    return str(adata.uns.get(key_added, {}).get("age_unit") or "years")
+    return unit_of(adata.uns.get(key_added, {}))
+
+
+def unit_of(record: Mapping[str, Any]) -> str:
+    """Unit of the ages of a record, years where it has none."""
+    return str(record.get("age_unit") or "years")
+
+
+def params_of(adata: AnnData, noun: str, key_added: str) -> dict[str, Any]:
+    """Parameters of the tool that left a table, empty where they were not kept."""
+    return dict(adata.uns.get(_keys.Keys(key_added).table_params(noun), {}))
+
+
+def inches(drawn: Axes | Text) -> tuple[float, float]:
+    """Width and height of something drawn."""
+    box, dpi = drawn.get_window_extent(), drawn.figure.canvas.figure.dpi
+    return box.width / dpi, box.height / dpi
+
+
+def letters(row: float) -> float:
+    """Size of letters in points that fit into rows of some inches."""
+    return min(8.3 * scale(), 72 * row / 1.25)
 
 
 def in_order(values: pd.Series) -> list[str]:
@@ -196,7 +213,7 @@ def name_ticks(ax: Axes, at: np.ndarray, names: Sequence[str], gap: float) -> No
     """Name places on the horizontal axis, upright where words do not fit into the least distance ``gap``."""
     low, high = ax.get_xlim()
     letter = LETTER * scale()
-    room = ax.get_window_extent().width / ax.figure.canvas.figure.dpi * gap / (high - low)
+    room = inches(ax)[0] * gap / (high - low)
     width = max(1, int(room / letter))
     labels = [textwrap.fill(name, width, break_long_words=False) for name in shortened(names, 3 * NAME_WIDTH)]
     if max(len(line) for label in labels for line in label.split("\n")) <= width and n_lines(labels) <= 3:
@@ -211,8 +228,7 @@ def name_ticks(ax: Axes, at: np.ndarray, names: Sequence[str], gap: float) -> No
 def name_rows(ax: Axes, names: Iterable[Any], width: int = 40) -> None:
     """Name rows from above, in letters that fit between them; turns the vertical axis upside down."""
     labels = shortened(names, width)
-    row = ax.get_window_extent().height / ax.figure.canvas.figure.dpi / max(1, len(labels))
-    ax.set_yticks(range(len(labels)), labels, fontsize=min(8.3 * scale(), 72 * row / 1.25))
+    ax.set_yticks(range(len(labels)), labels, fontsize=letters(inches(ax)[1] / max(1, len(labels))))
     ax.set_ylim(len(labels) - 0.4, -0.6)
 
 
@@ -220,13 +236,8 @@ def legend(ax: Axes, *, note: str = "", above: bool = False, **arguments: Any) -
     """A legend to the right of the axes or above them, where it hides nothing, with a ``note`` below it."""
     beside = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.01)} if above else {}
     look = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "frameon": False, "borderaxespad": 0.0}
-    look |= {
-        "fontsize": "small",
-        "title_fontsize": "small",
-        "alignment": "left",
-        "handlelength": 1.3,
-        "handletextpad": 0.5,
-    }
+    look |= {"fontsize": "small", "title_fontsize": "small", "alignment": "left"}
+    look |= {"handlelength": 1.3, "handletextpad": 0.5}
     found = ax.legend(**{**look, **beside, **arguments})
     if note:
         ax.annotate(
@@ -243,7 +254,7 @@ def title(ax: Axes, name: str, lines: Sequence[str] = ()) -> None:
             "\n".join(lines), (0.5, 1), (0, 3), "axes fraction", "offset points", fontsize="small", ha="center",
             va="bottom", annotation_clip=False,
         )  # fmt: skip
-        height = below.get_window_extent().height / ax.figure.canvas.figure.dpi * 72
+        height = inches(below)[1] * 72
     ax.set_title(name, fontsize="medium", pad=3 + 3 * scale() + height)  # the title stands on its baseline
 
 

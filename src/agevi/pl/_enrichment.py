@@ -14,11 +14,7 @@ from agevi import _checks, _keys, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
 
-QUANTITIES = {
-    "combined_score": "Combined score (-ln p x odds ratio)",
-    "odds_ratio": "Odds ratio",
-    "score": "Score",
-}
+QUANTITIES = {"combined_score": "Combined score (-ln p x odds ratio)", "odds_ratio": "Odds ratio", "score": "Score"}
 SCORES = {"gsea": "Normalised enrichment score", "ulm": "t value of membership"}
 SIGNIFICANT = 0.05
 SQUEEZED = 8
@@ -74,7 +70,7 @@ def enrichment(
     n_terms = _checks.count(n_terms, "n_terms")
     table = get.enrichment_df(adata, key_added=key_added)
     table = get.enrichment_df(adata, groups=table["group"].iloc[0] if group is None else group, key_added=key_added)
-    method = str(adata.uns[_keys.Keys(key_added).table_params("enrichment")]["method"])
+    method = str(_base.params_of(adata, "enrichment", key_added)["method"])
     drawable = [name for name in QUANTITIES if name in table]
     x = _checks.choice(drawable[0] if x is None else x, drawable, "x")  # type: ignore[assignment]
     size = "overlap" if "overlap" in table else "set_size"

@@ -71,15 +71,8 @@ def leaderboard(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Axes 
             elinewidth=0.8, markeredgewidth=0.9,
         )  # fmt: skip
     if len(beyond):
-        ax.plot(
-            np.full(len(beyond), edge),
-            beyond["y"],
-            ">",
-            color=_base.LINE_COLOR,
-            markersize=7,
-            zorder=4,
-            label="beyond the axis",
-        )
+        at_edge = np.full(len(beyond), edge)
+        ax.plot(at_edge, beyond["y"], ">", color=_base.LINE_COLOR, markersize=7, zorder=4, label="beyond the axis")
     far = beyond["mae"].map(": {:,.0f}".format).astype(object).reindex(table.index, fill_value="")
     names = pd.Series(_base.shortened(table["model"]), index=table.index, dtype=object) + far
     failed = table[table["mae"].isna()]
@@ -89,7 +82,7 @@ def leaderboard(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Axes 
             0.02, row["y"], f"failed: {reason[0] if reason else 'see the table'}", transform=ax.get_yaxis_transform(),
             va="center", fontsize="small", color=_base.LINE_COLOR,
         )  # fmt: skip
-    unit = str(adata.uns.get(_keys.Keys(key_added).table_params("leaderboard"), {}).get("age_unit") or "years")
+    unit = _base.unit_of(_base.params_of(adata, "leaderboard", key_added))
     ax.set_xlabel(f"Mean absolute error ({unit})")
     _base.name_rows(ax, names)
     _base.legend(ax)

@@ -61,9 +61,9 @@ def learning_curve(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: An
     ['subjects', 'cells']
     """
     table = get.learning_curve_df(adata, key_added=key_added)
-    params = adata.uns[_keys.Keys(key_added).table_params("learning_curve")]
+    params = _base.params_of(adata, "learning_curve", key_added)
     axes = panels([axis for axis in _COLORS if (table["axis"] == axis).any()], "the table", n_cols=2, ax=ax, size=_SIZE)
-    unit = str(params.get("age_unit") or "years")
+    unit = _base.unit_of(params)
     limits, note = _limits(table), _note(params)
     for i, (axis, panel) in enumerate(axes.items()):
         _draw(panel, table[table["axis"] == axis], params[axis], axis)
@@ -111,7 +111,7 @@ def _draw(ax: Axes, rows: pd.DataFrame, law: Mapping[str, Any], axis: str) -> No
 def _ticks(ax: Axes, n: list[float]) -> list[float]:
     """The levels, from the largest, whose labels do not touch."""
     low, high = np.log2(ax.get_xlim())
-    inch = ax.get_window_extent().width / ax.figure.canvas.figure.dpi / (high - low)
+    inch = _base.inches(ax)[0] / (high - low)
     out: list[float] = []
     for tick in sorted(set(n), reverse=True):
         if not out or (np.log2(out[-1]) - np.log2(tick)) * inch >= _CLOSE * _base.scale():

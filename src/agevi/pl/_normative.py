@@ -58,7 +58,7 @@ def normative(
     'Predicted age (years)'
     """
     table = get.normative_df(adata, key_added=key_added)
-    params = adata.uns[_keys.Keys(key_added).table_params("normative")]
+    params = _base.params_of(adata, "normative", key_added)
     norms, groupby = Norms.from_dict(params["norms"]), str(params.get("groupby", ""))
     groups = _groups(adata, table, groupby)
     _base.check_groups(groups, "groupby", groupby)

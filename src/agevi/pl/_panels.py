@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from agevi.pl import _base
 
 MAX_PANELS = 30
+_TITLE = 30  # letters of the name of a panel
 
 
 def panels(names: Sequence[str], argument: str, *, n_cols: int, ax: Any = None, size: float = 2.5) -> dict[str, Axes]:
@@ -43,12 +46,25 @@ def _flat(ax: Any) -> list[Axes]:
     return found
 
 
-def label_outer(axes: Sequence[Axes], n_cols: int) -> None:
-    """Take the labels off panels of a grid, in rows, that have another one to the left or below."""
-    for i, ax in enumerate(axes):
-        if i % n_cols:
-            ax.set_ylabel("")
-            ax.tick_params(labelleft=False)
-        if i + n_cols < len(axes):
-            ax.set_xlabel("")
-            ax.tick_params(labelbottom=False)
+def grid(
+    values: pd.Series,
+    groupby: str,
+    draw: Callable[[Axes, str], Sequence[str]],
+    handles: Sequence[Artist],
+    n_cols: int,
+    ax: Any,
+) -> dict[str, Axes]:
+    """A panel for each value with a legend beside the first row; ``draw`` returns what stands below a panel's title."""
+    drawn = panels(_base.in_order(values), f"groupby={groupby!r}", n_cols=n_cols, ax=ax)
+    for title, (name, panel) in zip(_base.shortened(drawn, _TITLE), drawn.items(), strict=True):
+        _base.title(panel, _base.role_name(title) if name else "not named", draw(panel, name))
+    of_row, all_panels = min(n_cols, len(drawn)), list(drawn.values())
+    _base.legend(all_panels[of_row - 1 if ax is None else -1], handles=handles)
+    for i, panel in enumerate(all_panels if ax is None else []):  # labels on the outer panels alone
+        if i % of_row:
+            panel.set_ylabel("")
+            panel.tick_params(labelleft=False)
+        if i + of_row < len(drawn):
+            panel.set_xlabel("")
+            panel.tick_params(labelbottom=False)
+    return drawn

@@ -53,11 +53,11 @@ def perturbation(
     'Change of predicted age (years)'
     """
     table = get.perturbation_df(adata, group=group, key_added=key_added).head(_checks.count(n_top, "n_top"))
-    params = adata.uns[_keys.Keys(key_added).table_params("perturbation")]
+    params = _base.params_of(adata, "perturbation", key_added)
     ax = _base.axes(ax, 3.4, 0.26 * len(table) + 0.3)
     y, change = np.arange(len(table)), table["change"].to_numpy()
     reach = np.stack([change - table["low"].to_numpy(), table["high"].to_numpy() - change]).clip(0)
-    words = _base.wording(str(params.get("age_unit") or "years"))
+    words = _base.wording(_base.unit_of(params))
     for side, color, label in ((change >= 0, OLDER, words.higher), (change < 0, YOUNGER, words.lower)):
         if side.any():
             ax.errorbar(

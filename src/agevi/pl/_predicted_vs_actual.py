@@ -16,7 +16,7 @@ from agevi import _checks, _keys, _names, _subjects, get, metrics
 from agevi.metrics._rows import metrics_row
 from agevi.pl import _base
 from agevi.pl._figure import figure
-from agevi.pl._panels import label_outer, panels
+from agevi.pl._panels import grid
 from agevi.tl.predict._evaluate_by import sample_values
 from agevi.tl.predict._judged import REFERENCE, TYPE, of_types, types_key
 from agevi.tl.predict._verdict import announce, announce_types, references
@@ -28,7 +28,6 @@ GROUP = "color"
 FITS = ("all", "groups")
 FAR = 1.5
 """Ranges of age beyond all ages from which predictions are drawn at the edge of the axes."""
-TITLE = 30  # letters of the name of a panel
 DASHED = (0, (4, 3))
 HOLLOW = {_keys.TRAIN: ("#a6a6a6", "o"), _keys.VALIDATION: ("#737373", "D"), _keys.RECALIBRATION: ("#8c564b", "s")}
 """Rim and marker of samples that shaped their predictions."""
@@ -137,37 +136,22 @@ def predicted_vs_actual(
     column = _keys.Keys(key_added).role if color_by == "role" else color_by
     colors = _base.group_colors(adata, column, order, palette)
     unit, by_role = _base.age_unit(adata, key_added), color_by == "role"
-    style = _Style(
-        colors,
-        by_role,
-        not _fitted(table).all(),
-        _markers(table, by_role),
-        fit,
-        _limits(table),
-        unit,
-        size or _base.point_size(len(table)),
-    )
+    grey, points = not _fitted(table).all(), size or _base.point_size(len(table))
+    style = _Style(colors, by_role, grey, _markers(table, by_role), fit, _limits(table), unit, points)
     if groupby is None:
         ax = _base.axes(ax)
         lines = _draw(ax, table, style)
         _base.legend(ax, handles=_handles(table, style, lines), note="\n".join(_accuracy(table, style)))
         return ax
-    drawn = panels(_base.in_order(table[PANEL]), f"groupby={groupby!r}", n_cols=n_cols, ax=ax)
     style = style._replace(size=size or 0.6 * _base.point_size(int(table[PANEL].value_counts().max())))
-    for title, (name, panel) in zip(_base.shortened(drawn, TITLE), drawn.items(), strict=True):
+
+    def draw(panel: Axes, name: str) -> list[str]:
         part = table[table[PANEL] == name]
         _draw(panel, part, style)
-        _base.title(panel, _base.role_name(title) if name else "not named", _accuracy_of_panel(part, style))
-    corner = list(drawn.values())[min(n_cols, len(drawn)) - 1 if ax is None else -1]
-    _base.legend(
-        corner,
-        handles=_handles(
-            table, style, [_line("fit of the panel" if fit == "all" else "fits of the colours")] if fit else []
-        ),
-    )
-    if ax is None:
-        label_outer(list(drawn.values()), min(n_cols, len(drawn)))
-    return drawn
+        return _accuracy_of_panel(part, style)
+
+    fits = [_line("fit of the panel" if fit == "all" else "fits of the colours")] if fit else []
+    return grid(table[PANEL], groupby, draw, _handles(table, style, fits), n_cols, ax)
 
 
 def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | Sequence[str] | None) -> pd.DataFrame:

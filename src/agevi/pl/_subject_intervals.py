@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from agevi import _checks, _keys, _names, _subjects, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
-from agevi.pl._panels import label_outer, panels
+from agevi.pl._panels import grid
 from agevi.tl.intervals._posterior_samples import ALL
 from agevi.tl.predict._evaluate_by import sample_values
 
@@ -22,7 +22,6 @@ TABLES = ("calibration", "posterior")
 ORDERS = ("predicted", "age")
 MAX_NAMED = 60
 """Samples up to which rows are named."""
-TITLE = 30  # letters of the name of a panel
 _ROW, _LEAST, _MOST = 0.17, 1.6, 6.0  # inches of a row, of the axes
 _OUTSIDE = "#d62728"
 _FAR = 1.5  # ranges of age and prediction beyond which intervals end at the edge of the axes
@@ -130,16 +129,13 @@ def subject_intervals(
         _draw(ax, samples, look)
         _base.legend(ax, handles=_handles(samples, look), note=_inside_text(samples, level))
         return ax
-    drawn = panels(_base.in_order(samples["_groupby"]), f"groupby={groupby!r}", n_cols=n_cols, ax=ax)
-    for title, (name, panel) in zip(_base.shortened(drawn, TITLE), drawn.items(), strict=True):
+
+    def draw(panel: Axes, name: str) -> list[str]:
         part = samples[samples["_groupby"] == name]
         _draw(panel, part, look)
-        _base.title(panel, _base.role_name(title) if name else "not named", _inside_text(part, level).split("\n"))
-    corner = list(drawn.values())[min(n_cols, len(drawn)) - 1 if ax is None else -1]
-    _base.legend(corner, handles=_handles(samples, look))
-    if ax is None:
-        label_outer(list(drawn.values()), min(n_cols, len(drawn)))
-    return drawn
+        return _inside_text(part, level).split("\n")
+
+    return grid(samples["_groupby"], groupby, draw, _handles(samples, look), n_cols, ax)
 
 
 def _with_intervals(adata: AnnData, keys: _keys.Keys, roles: str | Sequence[str] | None) -> pd.DataFrame:
@@ -206,7 +202,7 @@ def _level(adata: AnnData, keys: _keys.Keys, nouns: Sequence[str]) -> float:
 def _draw(ax: Axes, table: pd.DataFrame, look: _Look) -> None:
     """The rows of one panel, from below."""
     n, row = len(table), np.arange(len(table))
-    height = ax.get_window_extent().height / ax.figure.canvas.figure.dpi * 72 / n  # points of a row
+    height = _base.inches(ax)[1] * 72 / n  # points of a row
     width, size = float(np.clip(0.3 * height, 0.5, 2.2)), float(np.clip(0.6 * height, 1.4, 5.5)) ** 2
     color = [look.colors[group] for group in table["_color_by"]]
     low, high = look.limits

@@ -20,12 +20,7 @@ _SHORT = 12  # letters of names that are slanted; longer ones are upright
 
 
 @figure
-def targets(
-    targets: TargetRanking,
-    *,
-    n_genes: int = 30,
-    ax: Axes | None = None,
-) -> Axes:
+def targets(targets: TargetRanking, *, n_genes: int = 30, ax: Axes | None = None) -> Axes:
     """Ranks of the first genes in every disease: a dot for each gene and disease.
 
     Genes that are in the top of most diseases are above, then those of the smallest mean rank. The area of a dot falls

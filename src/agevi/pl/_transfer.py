@@ -15,12 +15,6 @@ COLORS = {"from the clock": "#1f77b4", "without the clock": "#ff7f0e", "no genes
 """Colour by what a row starts from, from scanpy's default palette."""
 _FROM_CLOCK = ("frozen transfer", "encoder frozen", "fine-tuned")
 _WITHOUT = ("from scratch", "logistic regression")
-_MEANINGS = (
-    ("reference", "D", lambda apart, is_reference: is_reference.any()),
-    ("differs from it", "o", lambda apart, is_reference: apart.any()),
-    ("does not differ", "o", lambda apart, is_reference: (~apart & ~is_reference).any()),
-)
-"""Meaning of markers, and whether they are drawn."""
 
 
 @figure
@@ -55,7 +49,7 @@ def transfer(
     """
     _checks.choice(metric, list(OF_CLASSES), "metric")
     table = get.transfer_df(adata, key_added=key_added)
-    params = adata.uns[_keys.Keys(key_added).table_params("transfer")]
+    params = _base.params_of(adata, "transfer", key_added)
     ax = _base.axes(ax, 3.6, 0.36 * len(table))
     value, low, high = (table[f"{metric}{end}"].to_numpy() for end in ("", "_low", "_high"))
     apart = ((table["difference_low"] > 0) | (table["difference_high"] < 0)).to_numpy()
@@ -75,9 +69,13 @@ def transfer(
             ax.plot([], [], "o", color=color, label=name)
     share = table["n_cases"].iloc[0] / table["n_subjects"].iloc[0]
     by_chance = OF_CLASSES[metric].by_chance(share)
-    for label, marker, shown in _MEANINGS:
-        if shown(apart, is_reference):
-            fill = "none" if label.startswith("does not") else "full"
+    meanings = {
+        "reference": ("D", "full", is_reference),
+        "differs from it": ("o", "full", apart),
+        "does not differ": ("o", "none", ~apart & ~is_reference),
+    }
+    for label, (marker, fill, shown) in meanings.items():
+        if shown.any():
             ax.plot([], [], marker, color=_base.LINE_COLOR, label=label, fillstyle=fill)
     ax.axvline(by_chance, color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label="baseline")
     ax.set(xlabel=OF_CLASSES[metric].label)
