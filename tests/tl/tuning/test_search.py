@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 import agevi
 from agevi.model import DenoisingVAE, GaussianVAE, MLPClock, NMFClock, PoissonVAE
@@ -140,8 +141,22 @@ def test_bounds_are_whole_numbers_where_both_are():
     search({"n_latent": {"low": 2, "high": 9, "log": True}, "dropout_rate": {"low": 0, "high": 0.5, "step": 0.1}}).draw(
         trial
     )
-    assert trial.asked["n_latent"] == (int, 2, 9, {"log": True})
-    assert trial.asked["dropout_rate"] == (float, 0.0, 0.5, {"step": 0.1})
+    assert trial.asked["n_latent"] == (int, 2, 9, {"log": True, "step": 1})
+    assert trial.asked["dropout_rate"] == (float, 0.0, 0.5, {"log": False, "step": 0.1})
+
+
+def test_distributions_of_optuna_stand_for_bounds_and_choices():
+    bounds = {"n_latent": {"low": 2, "high": 9}, "age_weight": {"low": 0.1, "high": 1.0, "log": True}, "n_head": ["a"]}
+    trials = Trial(), Trial()
+    search(bounds).draw(trials[0])
+    search(
+        {
+            "n_latent": IntDistribution(2, 9),
+            "age_weight": FloatDistribution(0.1, 1.0, log=True),
+            "n_head": CategoricalDistribution(["a"]),
+        }
+    ).draw(trials[1])
+    assert trials[0].asked == trials[1].asked
 
 
 def test_a_choice_that_is_a_dictionary_sets_several_arguments():

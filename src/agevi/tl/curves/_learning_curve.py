@@ -15,7 +15,7 @@ from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi.tl.curves._levels import CELLS, SUBJECTS, Level, kept_cells, kept_subjects, make_levels, training_subjects
 from agevi.tl.curves._rows import COVERAGE, Point, Resampler, curve_table, verdict
-from agevi.tl.validate._arguments import with_layer
+from agevi.tl.validate._arguments import described, with_layer
 from agevi.tl.validate._baselines import Units, make_units
 from agevi.tl.validate._checkpoint import seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
@@ -30,6 +30,7 @@ NOUN = "learning_curve"
 _N_BOOT = 2000
 
 
+@described
 def learning_curve(  # noqa: PLR0913
     adata: AnnData,
     model_cls: Any,
@@ -54,16 +55,17 @@ def learning_curve(  # noqa: PLR0913
     rng: int | np.random.Generator | None = 0,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Out-of-fold error against the number of subjects and of cells, and its change with twice as many, in the unit of age.
+    r"""Out-of-fold error against numbers of subjects and of cells, and its change with twice the data, in units of age.
 
-    The clock is cross-validated on all data as by :func:`agevi.tl.cross_validate`, then on the same folds with fewer training
-    subjects, and with fewer cells of every sample. To each series a power law error = c + a n\ :sup:`-b` is fitted (c at
-    least 0, b at most 2; Hestness et al. 2017, equation 1), and read off at twice the data, no further. A negative
-    change is a gain. Errors do not keep to one law, so its 95 % interval rests on what is measured, the change from half of the data to
-    all: twice the data brings between a quarter of the lower and all of the higher end of its interval (bootstrap over subjects
-    and repeats), or twice the higher end while the clock's error is above two thirds of that of the median age. The interval is wide,
-    and held the truth in 85 % or more of simulated cohorts. Where it holds 0, or the clock with all data is not shown to beat the
-    median age, the sentence says that no gain can be shown.
+    The clock is cross-validated on all data as by :func:`agevi.tl.cross_validate`, then on the same folds with fewer
+    training subjects, and with fewer cells of every sample. To each series a power law error = c + a n\ :sup:`-b` is
+    fitted (c at least 0, b at most 2; Hestness et al. 2017, equation 1), and read off at twice the data, no further. A
+    negative change is a gain. Errors do not keep to one law, so its 95 % interval rests on what is measured, the change
+    from half of the data to all: twice the data brings between a quarter of the lower and all of the higher end of its
+    interval (bootstrap over subjects and repeats), or twice the higher end while the clock's error is above two thirds
+    of that of the median age. The interval is wide, and held the truth in 85 % or more of simulated cohorts. Where it
+    holds 0, or the clock with all data is not shown to beat the median age, the sentence says that no gain can be
+    shown.
 
     Parameters
     ----------
@@ -71,49 +73,46 @@ def learning_curve(  # noqa: PLR0913
         Cells x genes, in memory. It is only read.
     model_cls
         Class, name of a class, or a list of them, as in :func:`agevi.tl.cross_validate`.
-    age_key, subject_key, sample_key
-        Columns of ``adata.obs`` with the age, the person or animal, and the visit or biopsy (default: the subject).
+    %(keys)s
     n_subjects
-        Training subjects with an age, of each fold: shares (0.25), or numbers (20). Smaller sets are parts of larger ones and span the
-        range of ages. Held-out subjects are always all of them. Default: up to six levels, a constant ratio apart, from 8
-        subjects or a sixteenth of them. All subjects are always the last level.
+        Training subjects with an age, of each fold: shares (0.25), or numbers (20). Smaller sets are parts of larger
+        ones and span the range of ages. Held-out subjects are always all of them. Default: up to six levels, a constant
+        ratio apart, from 8 subjects or a sixteenth of them. All subjects are always the last level.
     n_cells
-        Cells of each sample: shares, or numbers up to those of the median sample. Smaller sets are parts of larger ones. Held-out samples
-        are predicted from as few cells, as they would be in a study of fewer cells. Default: up to five levels from 5 cells or a
-        sixteenth of them. All cells are always the last level.
+        Cells of each sample: shares, or numbers up to those of the median sample. Smaller sets are parts of larger
+        ones. Held-out samples are predicted from as few cells, as they would be in a study of fewer cells. Default: up
+        to five levels from 5 cells or a sixteenth of them. All cells are always the last level.
     n_repeats
         Times that each level below all data is drawn and fitted. 1 is enough for a first look with a slow clock.
-    n_folds, fold_key, stratify_by, train_on
-        As in :func:`agevi.tl.cross_validate`. Only samples that may train are judged.
-    layer
-        Layer with the values, in place of ``adata.X``; the same as in ``setup_kwargs``.
+    %(folds_as_in_cross_validate)s
+    %(layer)s
     setup_kwargs, model_kwargs, train_kwargs
-        Further arguments of ``setup_anndata``, of the constructor and of ``train``, as in :func:`agevi.tl.cross_validate`.
+        Further arguments of ``setup_anndata``, of the constructor and of ``train``, as in
+        :func:`agevi.tl.cross_validate`.
     n_jobs
         Fits at a time, as in :func:`agevi.tl.cross_validate`; those of all levels wait in one queue.
-    checkpoint_dir
-        Directory that keeps every finished fit, so that the same call goes on after it was killed.
-    key_added
-        Prefix of the slots.
+    %(checkpoint_dir)s
+    %(key_added)s
     rng
-        Seed or generator. With the seed of :func:`agevi.tl.cross_validate`, all data gives the same folds and predictions.
-    copy
-        Return a copy of ``adata`` with the slots instead of writing to ``adata``.
+        Seed or generator. With the seed of :func:`agevi.tl.cross_validate`, all data gives the same folds and
+        predictions.
+    %(copy)s
 
     Returns
     -------
     None, or the copy. Sets, once all clocks are fitted:
 
     ``adata.uns[f"{key_added}_learning_curve"]``
-        DataFrame with one row per level: ``axis`` ("subjects" or "cells"), ``n`` (training subjects, or cells of a sample: the median),
-        ``n_train`` and ``n_cells`` (both of these at this level), ``n_repeats``, ``mae`` (mean absolute error over held-out samples and
-        repeats) with ``mae_low`` and ``mae_high`` (95 %, bootstrap over subjects and repeats), ``mae_median`` (error of guessing the
-        median age of the same training samples), ``pearson``, ``fitted`` (the law; NaN where none was fitted), ``n_samples`` and ``n_subjects``
-        (those that were judged). The row of all data stands in both axes. :func:`agevi.get.learning_curve_df` returns it.
+        DataFrame with one row per level: ``axis`` ("subjects" or "cells"), ``n`` (training subjects, or cells of a
+        sample: the median), ``n_train`` and ``n_cells`` (both of these at this level), ``n_repeats``, ``mae`` (mean
+        absolute error over held-out samples and repeats) with ``mae_low`` and ``mae_high`` (95 %, bootstrap over
+        subjects and repeats), ``mae_median`` (error of the baseline, the median age of the same training samples),
+        ``pearson``, ``fitted`` (the law; NaN where none was fitted), ``n_samples`` and ``n_subjects`` (those that were
+        judged). The row of all data stands in both axes. :func:`agevi.get.learning_curve_df` returns it.
     ``adata.uns[f"{key_added}_learning_curve_params"]``
-        Arguments, seed, version, age unit, ``sentence``, and for each axis ``n``, ``a``, ``b``, ``c``, ``change``, ``change_low`` and
-        ``change_high`` with twice ``n``, and ``last_change``, ``last_low`` and ``last_high`` from half of ``n`` to ``n``. The
-        sentence is logged too, as a warning where it shows no gain.
+        Arguments, seed, version, age unit, ``sentence``, and for each axis ``n``, ``a``, ``b``, ``c``, ``change``,
+        ``change_low`` and ``change_high`` with twice ``n``, and ``last_change``, ``last_low`` and ``last_high`` from
+        half of ``n`` to ``n``. The sentence is logged too, as a warning where it shows no gain.
 
     Where no sample has two cells, as in bulk data, there is no axis of cells.
 
@@ -122,10 +121,10 @@ def learning_curve(  # noqa: PLR0913
     KeyError
         If a column or the layer does not exist.
     TypeError
-        If ``model_cls`` is no clock class, or an argument of it does not exist or has another type.
+        If ``model_cls`` is not a clock class, or an argument of it does not exist or has another type.
     ValueError
-        If the data or folds cannot be used, a level is more than there is or too little to train on, or ``checkpoint_dir`` belongs
-        to another run.
+        If the data or folds cannot be used, a level is more than there is or too little to train on, or
+        ``checkpoint_dir`` belongs to another run.
 
     Examples
     --------
@@ -157,8 +156,7 @@ def learning_curve(  # noqa: PLR0913
     parts: dict[str, Any] = {"tool": NOUN, "n_subjects": n_subjects, "n_cells": n_cells, "n_repeats": n_repeats}
     store = open_checkpoint(checkpoint_dir, data, cohort, recipe, seed=seed, **parts)
     flat = [job for fits in jobs.values() for job in fits]
-    found = run_jobs([(data, job) for job in flat], n_jobs=n_jobs, checkpoints=[store] * len(flat))
-    results = iter(found)
+    results = iter(run_jobs([(data, job) for job in flat], n_jobs=n_jobs, checkpoints=[store] * len(flat)))
     fits = {key: (of_level, [next(results) for _ in of_level]) for key, of_level in jobs.items()}
     out = written_to(adata, copy=copy)
     record = recipe.record(arguments, seed) | {"age_unit": setup["age_unit"]}
@@ -174,8 +172,9 @@ def _levels(cohort: Cohort, n_subjects: Any, n_cells: Any) -> dict[str, list[Lev
     for level in levels[SUBJECTS]:
         if int(level.of(min(labelled))) < _checks.MIN_LABELLED_SUBJECTS:
             raise ValueError(
-                f"n_subjects holds {level.amount:g}, which leaves {int(level.of(min(labelled)))} of {min(labelled)} training "
-                f"subjects in a fold; a clock needs {_checks.MIN_LABELLED_SUBJECTS}. Leave it out, or take fewer folds."
+                f"n_subjects holds {level.amount:g}, which leaves {int(level.of(min(labelled)))} of {min(labelled)} "
+                f"training subjects in a fold; a clock needs {_checks.MIN_LABELLED_SUBJECTS}. Leave it out, or take "
+                "fewer folds."
             )
     of_sample = np.bincount(cohort.sample, minlength=len(cohort.samples))
     if of_sample.max() > 1:
@@ -220,8 +219,8 @@ def _job(cohort: Cohort, recipe: Recipe, fold: int, level: Level, repeat: int, s
         what = f"{amount} cells" if isinstance(amount, int) else f"{100 * amount:.0f} % of the cells"
     if not part.can_train(part.training(fold)):
         raise ValueError(
-            f"n_{level.axis} holds {level.amount:g}, with which fold {cohort.folds[fold]!r} has too few training subjects, or "
-            "one age alone; take a larger level or fewer folds."
+            f"n_{level.axis} holds {level.amount:g}, with which fold {cohort.folds[fold]!r} has too few training "
+            "subjects, or one age alone; take a larger level or fewer folds."
         )
     return make_job(part, recipe, fold, seed=seed, name=name, test=test, what=what)
 

@@ -76,7 +76,8 @@ def _amounts(axis: str, given: Any, most: int) -> list[float | int]:
         if isinstance(amount, int) and amount > most:
             what = "training subjects of the smallest fold" if axis == SUBJECTS else "cells of the median sample"
             raise ValueError(
-                f"{argument} holds {amount:,}, more than the {most:,} {what}; pass numbers up to that, or shares up to 1."
+                f"{argument} holds {amount:,}, more than the {most:,} {what}; pass numbers up to that, or shares up to "
+                "1."
             )
         out.append(amount)
     return out
@@ -98,9 +99,9 @@ def subject_order(age: pd.Series, rng: np.random.Generator) -> np.ndarray:
 
 
 def kept_subjects(cohort: Cohort, fold: int, level: Level, seed: np.random.SeedSequence) -> np.ndarray:
-    """Which cells belong to the training subjects that a level keeps in a fold, (n_cells,); smaller levels within larger.
+    """Which cells belong to the training subjects that a level keeps in a fold, (n_cells,).
 
-    Of subjects without an age, the same share is kept.
+    Smaller levels lie within larger ones. Of subjects without an age, the same share is kept.
     """
     rng = np.random.default_rng(seed)
     age = training_subjects(cohort, fold)

@@ -11,8 +11,8 @@ from agevi.metrics._bootstrap import interval
 EXPONENTS = np.geomspace(0.02, 2.0, 160)
 """Exponents b of error = c + a n^-b among which least squares choose."""
 LEAST, MOST, MOST_EARLY = 0.25, 1.0, 2.0
-"""What the next doubling may bring, as a share of the last: 2^-b of a falling law, b up to 2, and up to twice as much before the
-curve bends (1.7 at most in benchmarks/learning_curve_intervals.py)."""
+"""What the next doubling may bring, as a share of the last: 2^-b of a falling law, b up to 2, and up to twice as much
+before the curve bends (1.7 at most in benchmarks/learning_curve_intervals.py)."""
 MIN_LEVELS, MIN_RANGE = 3, 1.9
 """Levels, and ratio of the largest to the smallest (two, but for rounding), below which no law is fitted."""
 
@@ -82,10 +82,11 @@ def change_at_twice(
 ) -> dict[str, float]:
     """Coefficients, and the changes of the error at the last doubling and at the next, with their intervals.
 
-    The last doubling is measured. The next of any falling law with b up to 2 brings between a quarter and all of it, and up to
-    twice as much while errors still fall ever faster, as they do before a clock knows much (``early``). The interval reaches from
-    the least of that to the most, over the interval of the last doubling, and holds that of the fitted law, whose draws are fitted
-    to all levels, to all but the smallest, and so on down to the three largest, in turn.
+    The last doubling is measured. The next of any falling law with b up to 2 brings between a quarter and all of it,
+    and up to twice as much while errors still fall ever faster, as they do before a clock knows much (``early``). The
+    interval reaches from the least of that to the most, over the interval of the last doubling, and holds that of the
+    fitted law, whose draws are fitted to all levels, to all but the smallest, and so on down to the three largest, in
+    turn.
     """
     names = ("a", "b", "c", "change", "change_low", "change_high", "last_change", "last_low", "last_high")
     if not can_fit(n):

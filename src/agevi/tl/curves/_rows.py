@@ -52,7 +52,7 @@ class Resampler:
         return cls(codes, np.random.default_rng(own).multinomial(n, np.full(n, 1 / n), size=n_boot), of_repeats)
 
     def means(self, errors: np.ndarray, number: int) -> np.ndarray:
-        """Mean error of every draw, (n_draws,), from (n_repeats, n_samples); ``number`` of the level chooses the repeats."""
+        """Mean error of every draw, (n_draws,), from (n_repeats, n_samples); the level's ``number`` chooses repeats."""
         n_repeats = len(errors)
         sums = np.stack([np.bincount(self.subject, weights=e) for e in errors])
         of_draw = self.drawn @ sums.T / (self.drawn @ np.bincount(self.subject))[:, None]  # n_draws x n_repeats
@@ -112,9 +112,9 @@ def verdict(
     ratio, low, high = error_ratio(error, baseline, subject)
     if not high < 1:
         return (
-            "No gain can be shown, of more subjects or of more cells: with all data the clock is not shown to predict better "
-            f"than the median age (MAE {error.mean():.2f} against {baseline.mean():.2f} {unit}, ratio {ratio:.2f} "
-            f"[{low:.2f}, {high:.2f}])."
+            "No gain can be shown, of more subjects or of more cells: with all data the clock is not shown to predict "
+            f"better than the median age (MAE {error.mean():.2f} against {baseline.mean():.2f} {unit}, "
+            f"ratio {ratio:.2f} [{low:.2f}, {high:.2f}])."
         ), False
     parts = [_part(axis, fit, unit) for axis, fit in fits.items()]
     if CELLS not in fits:

@@ -13,10 +13,11 @@ from anndata import AnnData
 import agevi
 from agevi import _checks, _keys
 from agevi._compat import written_to
+from agevi._docs import shared
 from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.model.base._save import copy_of
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl.disease._folds import Fits, draw_folds, fit_folds
+from agevi.tl.disease._folds import Fits, Fold, draw_folds, fit_folds
 from agevi.tl.disease._rows import Samples, reading, samples_of
 from agevi.tl.disease._table import metric_table
 from agevi.tl.validate._recipe import ROLE_ARGUMENTS, check_kwargs
@@ -24,6 +25,7 @@ from agevi.tl.validate._recipe import ROLE_ARGUMENTS, check_kwargs
 NOUN = "transfer"
 
 
+@shared
 def compare_transfer(  # noqa: PLR0913
     adata: AnnData,
     clock: Any,
@@ -50,12 +52,12 @@ def compare_transfer(  # noqa: PLR0913
     All rows are fitted in the same folds of whole subjects, which are balanced over the condition, and judged on the
     subjects that were held out. ``"frozen transfer"``: the clock with a new last unit; ``"encoder frozen"``;
     ``"fine-tuned"``: all layers trained on; ``"from scratch"``: the same network from new weights
-    (:class:`agevi.model.CaseControlClassifier` says what each trains). ``"logistic regression"``: on what the clock reads of
-    each sample, scaled on training subjects (each modality on its own), the penalty chosen inside these; ``"age + sex"``: the
-    same on age and ``sex_key`` alone, or ``"age"`` without it. Where ``"age + sex"`` does as well as the others, these may tell
-    age. Subjects that trained the clock are held out from the classifier alone: the clock knows their ages, which may go
-    with their condition, and its rows look better than they are, of which a warning tells. Pass a clock of other people, or
-    ``refit_clock=True``.
+    (:class:`agevi.model.CaseControlClassifier` says what each trains). ``"logistic regression"``: on what the clock
+    reads of each sample, scaled on training subjects (each modality on its own), the penalty chosen inside these;
+    ``"age + sex"``: the same on age and ``sex_key`` alone, or ``"age"`` without it. Where ``"age + sex"`` does as well
+    as the others, these may tell age. Subjects that trained the clock are held out from the classifier alone: the clock
+    knows their ages, which may go with their condition, and its rows look better than they are, as a warning says. Pass
+    a clock of other people, or ``refit_clock=True``.
 
     Parameters
     ----------
@@ -70,8 +72,9 @@ def compare_transfer(  # noqa: PLR0913
     n_folds
         Folds, at most as many as there are subjects in the smaller class.
     n_repeats
-        Divisions into folds. Each metric is taken over all held-out subjects of a division, of whose samples the mean
-        probability counts, and averaged over divisions. AUROC is taken over pairs of subjects that the same fold held out.
+        Times that subjects are dealt into folds. Each metric is taken over all held-out subjects of a repeat, of whose
+        samples the mean probability counts, and averaged over repeats. AUROC is taken over pairs of subjects that the
+        same fold held out.
     sex_key
         Column with the sex, or another category of samples, for the row without genes.
     layer
@@ -79,9 +82,9 @@ def compare_transfer(  # noqa: PLR0913
     reference
         Row that the others are compared with.
     validation_size
-        Share of the training subjects of each class, the same for all networks of a fold, that choose the epochs of a network,
-        which is then trained anew for as many on all training subjects; 0, or fewer than 2 subjects of a class: all epochs are
-        run.
+        Share of the training subjects of each class, the same for all networks of a fold, that choose the epochs of a
+        network, which is then trained anew for as many on all training subjects; 0, or fewer than 2 subjects of a
+        class: all epochs are run.
     train_kwargs
         Arguments of :meth:`agevi.model.CaseControlClassifier.train` for all networks, such as ``max_epochs``.
     refit_clock
@@ -93,12 +96,10 @@ def compare_transfer(  # noqa: PLR0913
         Draws of subjects for the intervals, the same for all rows.
     n_jobs
         Folds side by side, as in joblib; results do not depend on it.
-    key_added
-        Prefix of the slots.
+    %(key_added)s
     rng
         Seed or generator of folds, networks and draws.
-    copy
-        Return a copy of ``adata`` with the slots instead of writing to ``adata``.
+    %(copy)s
 
     Returns
     -------
@@ -106,34 +107,32 @@ def compare_transfer(  # noqa: PLR0913
 
     ``adata.uns[f"{key_added}_transfer"]``
         DataFrame, index model: ``n_subjects``, ``n_cases`` (subjects), each of ``auroc``, ``auprc``, ``f1``, ``mcc``,
-        ``balanced_accuracy`` and ``brier`` with the ends of its 95 % interval over subjects (``..._low``, ``..._high``),
-        ``auroc_sd`` over divisions, and ``difference``, ``difference_low`` and ``difference_high``: AUROC minus that of the
-        reference in the same draws.
+        ``balanced_accuracy`` and ``brier`` with the ends of its 95 % interval over subjects (``..._low``,
+        ``..._high``), ``auroc_sd`` over repeats, and ``difference``, ``difference_low`` and ``difference_high``: AUROC
+        minus that of the reference in the same draws.
     ``adata.uns[f"{key_added}_transfer_params"]``
-        Arguments, names of the classes, the clock's class, and ``n_known``: subjects of the clock's training, 0 where it was
-        trained anew.
+        Arguments, names of the classes, the clock's class, and ``n_known``: subjects of the clock's training, 0 where
+        it was trained anew.
 
     Raises
     ------
     KeyError
         If a column is missing.
     TypeError
-        If ``clock`` is no network clock.
+        If ``clock`` is not a network clock.
     RuntimeError
         If the clock is not trained.
     ValueError
-        If the column has not two values, a subject is both case and control, there are too few of a class, or a clock that
-        is to be trained anew finds no ages.
+        If the column has not two values, a subject is both case and control, there are too few of a class, or a clock
+        that is to be trained anew finds no ages.
 
     Warns
     -----
     UserWarning
         If subjects of ``adata`` trained the clock or chose its epochs.
 
-    Notes
-    -----
-    Intervals are of the mean over divisions. They cover the choice of subjects, not that of the training data, and are too
-    narrow with fewer than about ten subjects in a class.
+    Notes ----- Intervals are of the mean over repeats. They cover the choice of subjects, not that of the training
+    data, and are too narrow with fewer than about ten subjects in a class.
 
     Examples
     --------
@@ -158,6 +157,7 @@ def compare_transfer(  # noqa: PLR0913
     >>> agevi.get.transfer_df(adata)["model"].tolist()[-1]
     'age + sex'
     """
+    arguments = {k: v for k, v in locals().items() if k not in ("adata", "clock", "n_jobs", "key_added", "copy")}
     keys, n_folds = _keys.Keys(key_added), _checks.count(n_folds, "n_folds", low=MIN_FOLDS)
     n_repeats, n_boot = _checks.count(n_repeats, "n_repeats"), _checks.count(n_boot, "n_boot")
     if not isinstance(validation_size, numbers.Real) or not 0 <= validation_size < 1:
@@ -168,26 +168,16 @@ def compare_transfer(  # noqa: PLR0913
         raise ValueError(
             "clock_kwargs is for clocks that are trained anew; pass refit_clock=True too, or leave it out."
         )
-    for name, kwargs, cls in (
-        ("train_kwargs", train_kwargs, CaseControlClassifier),
-        ("clock_kwargs", clock_kwargs, type(clock)),
-    ):
-        check_kwargs(name, kwargs, f"{cls.__name__}.train", cls.train, ("self", *ROLE_ARGUMENTS))
+    reserved = ("self", *ROLE_ARGUMENTS)
+    check_kwargs("train_kwargs", train_kwargs, "CaseControlClassifier.train", CaseControlClassifier.train, reserved)
+    check_kwargs("clock_kwargs", clock_kwargs, f"{type(clock).__name__}.train", type(clock).train, reserved)
     data = adata if layer is None else reading(adata, layer, getattr(clock, "setup_args", {}).get("layer"))
     model = CaseControlClassifier.from_clock(clock, data, condition_key=condition_key, control=control)
     samples = samples_of(data, clock, model, condition_key, sex_key)
     _checks.choice(reference, samples.rows, "reference")
     _check_folds(samples, n_folds, condition_key)
-    known = [] if refit_clock else [s for s in samples.case_of.index if clock.split_.get(s) in _keys.FITTED_ROLES]
-    if known:
-        warnings.warn(
-            f"{len(known)} of {len(samples.case_of)} subjects trained the clock or chose its epochs, so that it knows their "
-            "ages: the rows that start from it look better than they would for other people. Pass a clock of other people, or refit_clock=True.",
-            UserWarning,
-            stacklevel=2,
-        )
+    n_known = 0 if refit_clock else _warn_of_known(samples, clock)
     generator = _checks.generator(rng)
-    folds = [f for i in range(n_repeats) for f in draw_folds(samples, i, n_folds, validation_size, generator)]
     fits = Fits(
         samples,
         copy_of(clock),
@@ -196,60 +186,54 @@ def compare_transfer(  # noqa: PLR0913
         train_kwargs={"early_stopping": validation_size > 0} | (train_kwargs or {}),
         clock_kwargs=(clock_kwargs or {}) if refit_clock else None,
     )
-    fold_of = np.zeros((n_repeats, len(samples.case_of)), dtype=np.int64)
-    of_samples = np.full((len(samples.rows), n_repeats, len(samples.case)), np.nan)
-    for fold, found in zip(folds, fit_folds(fits, folds, n_jobs), strict=True):
-        of_samples[:, fold.repeat, fold.held_out] = found
-        fold_of[fold.repeat, fold.roles == _keys.TEST] = fold.number
-    table = metric_table(
-        samples.rows,
-        samples.case_of.to_numpy(),
-        _of_subjects(of_samples, samples),
-        fold_of,
-        reference=reference,
-        n_boot=n_boot,
-        rng=generator,
-    )
-    params = {
-        "condition_key": condition_key,
-        "control": model.control,
-        "case": model.case,
-        "n_folds": n_folds,
-        "n_repeats": n_repeats,
-        "sex_key": sex_key,
-        "layer": layer,
-        "reference": reference,
-        "validation_size": validation_size,
-        "train_kwargs": train_kwargs or {},
-        "refit_clock": refit_clock,
-        "clock_kwargs": clock_kwargs or {},
-        "n_boot": n_boot,
-        "rng": rng,
-        "model": type(clock).__name__,
-        "n_known": len(known),
-        "version": agevi.__version__,
-    }
+    folds = [f for i in range(n_repeats) for f in draw_folds(samples, i, n_folds, validation_size, generator)]
+    probability, fold_of = _held_out(samples, folds, fit_folds(fits, folds, n_jobs))
+    case = samples.case_of.to_numpy()
+    table = metric_table(samples.rows, case, probability, fold_of, reference=reference, n_boot=n_boot, rng=generator)
+    names = {"condition_key": condition_key, "control": model.control, "case": model.case}
+    given = {"train_kwargs": train_kwargs or {}, "clock_kwargs": clock_kwargs or {}}
+    of_clock = {"model": type(clock).__name__, "n_known": n_known, "version": agevi.__version__}
     out = written_to(adata, copy=copy)
     out.uns[keys.table(NOUN)] = _keys.to_uns(table)
-    out.uns[keys.table_params(NOUN)] = _keys.to_uns(params)
+    out.uns[keys.table_params(NOUN)] = _keys.to_uns(names | arguments | names | given | of_clock)
     return out if copy else None
 
 
 def _check_folds(samples: Samples, n_folds: int, condition_key: str) -> None:
     """Refuse more folds than there are subjects of a class."""
     n_cases = int(samples.case_of.sum())
-    fewest = min(n_cases, len(samples.case_of) - n_cases)
+    n_controls = len(samples.case_of) - n_cases
+    fewest = min(n_cases, n_controls)
     if n_folds > fewest:
         raise ValueError(
-            f"n_folds={n_folds}, but adata.obs[{condition_key!r}] has {n_cases} cases and {len(samples.case_of) - n_cases} "
-            f"controls; each fold holds out one of each or more. Pass n_folds={max(fewest, MIN_FOLDS)} or less."
+            f"n_folds={n_folds}, but adata.obs[{condition_key!r}] has {n_cases} cases and {n_controls} controls; each "
+            f"fold holds out one of each or more. Pass n_folds={max(fewest, MIN_FOLDS)} or less."
         )
 
 
-def _of_subjects(probability: np.ndarray, samples: Samples) -> np.ndarray:
-    """Mean probability of the samples of every subject, (n_rows, n_divisions, n_subjects)."""
+def _warn_of_known(samples: Samples, clock: Any) -> int:
+    """How many subjects the clock was fitted to; warns of them."""
+    n_known = sum(clock.split_.get(subject) in _keys.FITTED_ROLES for subject in samples.case_of.index)
+    if n_known:
+        warnings.warn(
+            f"{n_known} of {len(samples.case_of)} subjects trained the clock or chose its epochs, so that it knows "
+            "their ages: the rows that start from it look better than they would for other people. Pass a clock of "
+            "other people, or refit_clock=True.",
+            UserWarning,
+            stacklevel=_checks.stack_depth(),
+        )
+    return n_known
+
+
+def _held_out(samples: Samples, folds: list[Fold], found: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean probability of each subject, (n_rows, n_repeats, n_subjects), and its fold, (n_repeats, n_subjects)."""
+    n_repeats = 1 + folds[-1].repeat
+    of_samples = np.full((len(samples.rows), n_repeats, len(samples.case)), np.nan)
+    fold_of = np.zeros((n_repeats, len(samples.case_of)), dtype=np.int64)
+    for fold, probability in zip(folds, found, strict=True):
+        of_samples[:, fold.repeat, fold.held_out] = probability
+        fold_of[fold.repeat, fold.roles == _keys.TEST] = fold.number
     owner = samples.case_of.index.get_indexer(pd.Index(samples.subject))
     member = np.zeros((len(owner), len(samples.case_of)))
     member[np.arange(len(owner)), owner] = 1 / np.bincount(owner)[owner]
-    out: np.ndarray = probability @ member
-    return out
+    return of_samples @ member, fold_of

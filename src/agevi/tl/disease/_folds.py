@@ -22,10 +22,10 @@ _LEAST_VALIDATION = 2
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold of one division."""
+    """A fold of one repeat."""
 
-    repeat: int  # number of the division
-    number: int  # in its division
+    repeat: int
+    number: int  # in its repeat
     held_out: np.ndarray  # (n_samples,) bool
     roles: pd.Series  # of every labelled subject
     seed: int
@@ -48,8 +48,8 @@ def draw_folds(
 ) -> list[Fold]:
     """Folds of whole subjects, balanced over the condition alone.
 
-    Were they balanced over age too, each fold would repeat the association that age and condition have by chance, and what
-    tells age would tell cases from controls where labels mean nothing.
+    Were they balanced over age too, each fold would repeat the association that age and condition have by chance, and
+    what tells age would tell cases from controls where labels mean nothing.
     """
     case, out = samples.case_of, []
     dealt = np.concatenate([rng.permutation(case.index[case == label]) for label in (0.0, 1.0)])

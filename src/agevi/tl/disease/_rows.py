@@ -87,9 +87,12 @@ def samples_of(
     owner = subject.to_numpy()[cells]
     age = _ages(adata, setup["age_key"], code, len(cells))
     shell, match = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
+    # The matrix is shared, in the order of the clock's genes if all of them are there.
+    source, layer = (shell, setup["layer"]) if match.present.all() else (adata, clock._layer_of(adata))
+    x = _checks.matrix(source, layer)
     features = {FEATURES: _table(adata, clock, shell, code)} | _covariates(adata, age, sex_key, names)
     return Samples(
-        data=_sharing(adata, setup["layer"], clock._layer_of(adata), shell if match.present.all() else None),
+        data=_sharing(x, source, adata.obs, setup["layer"]),
         cell_subject=subject.reset_index(drop=True),
         cell_sample=code,
         case=case_of[owner].to_numpy(),
@@ -102,11 +105,16 @@ def samples_of(
 def reading(adata: AnnData, layer: str, place: str | None) -> AnnData:
     """The same cells with the values of a layer where a clock reads them."""
     _checks.anndata(adata)
-    x, obs = _checks.matrix(adata, layer), adata.obs.loc[:, [c for c in adata.obs if not str(c).startswith("_scvi")]]
-    layers = None if place is None else {place: x}
-    out = AnnData(X=x if place is None else None, obs=obs, var=pd.DataFrame(index=adata.var_names), layers=layers)
-    if has_sets(adata):
-        write_sets(out, feature_sets(adata))
+    return _sharing(_checks.matrix(adata, layer), adata, adata.obs, place)
+
+
+def _sharing(x: Any, source: AnnData, obs: pd.DataFrame, layer: str | None) -> AnnData:
+    """Cells with a table of their own, and ``x``, of the features of ``source``, where a clock reads it."""
+    kept = obs.loc[:, [c for c in obs if not str(c).startswith("_scvi")]].copy()
+    var, layers = pd.DataFrame(index=source.var_names), None if layer is None else {layer: x}
+    out = AnnData(X=x if layer is None else None, obs=kept, var=var, layers=layers)
+    if has_sets(source):
+        write_sets(out, feature_sets(source))
     return out
 
 
@@ -125,17 +133,6 @@ def _table(adata: AnnData, clock: Any, shell: AnnData, code: np.ndarray) -> Tabl
     return Table(values, pairs // n_kinds, pairs % n_kinds)
 
 
-def _sharing(adata: AnnData, layer: str | None, read: str | None, shell: AnnData | None) -> AnnData:
-    """The same cells with a table of their own, and the same matrix, in the order of the clock's genes if it has all."""
-    source = adata if shell is None else shell
-    x, var = _checks.matrix(source, read if shell is None else layer), pd.DataFrame(index=source.var_names)
-    obs = adata.obs.loc[:, [c for c in adata.obs if not str(c).startswith("_scvi")]].copy()
-    out = AnnData(X=x if layer is None else None, obs=obs, var=var, layers=None if layer is None else {layer: x})
-    if has_sets(source):
-        write_sets(out, feature_sets(source))
-    return out
-
-
 def _ages(adata: AnnData, age_key: str, code: np.ndarray, n_samples: int) -> np.ndarray:
     """Mean age of the cells of every sample, NaN where there is none."""
     out = np.full(n_samples, np.nan)
@@ -151,7 +148,7 @@ def _ages(adata: AnnData, age_key: str, code: np.ndarray, n_samples: int) -> np.
 
 
 def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, sample: pd.Series) -> dict[str, Table]:
-    """The row without genes; none where neither ages nor a column are there. A missing value is a category of its own."""
+    """The row without genes; none without ages and a column. A missing value is a category of its own."""
     parts, names, known = [], [], np.isfinite(age)
     if known.any():
         parts.append(age[:, None])
@@ -169,8 +166,8 @@ def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, sample: pd
         text = _names.names(of_sample, f"adata.obs[{sex_key!r}]").fillna("")
         if pd.api.types.is_numeric_dtype(values) and text.nunique() > _MOST_CATEGORIES:
             raise ValueError(
-                f"sex_key={sex_key!r} is a column of {text.nunique()} numbers (e.g. {_checks.listed(text.unique(), 3)}); pass "
-                "one of categories, such as the sex. pandas.cut makes categories of numbers."
+                f"sex_key={sex_key!r} is a column of {text.nunique()} numbers (e.g. "
+                f"{_checks.listed(text.unique(), 3)}); pass one of categories, such as the sex. pandas.cut makes categories of numbers."
             )
         parts.append(pd.get_dummies(text).to_numpy()[:, 1:])
         names.append("sex" if sex_key.lower() in ("sex", "gender") else sex_key)
@@ -193,17 +190,14 @@ def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed:
         fill = SimpleImputer(keep_empty_features=True).fit(train.values)  # the mean for a missing age
         full, rest = (replace(part, values=fill.transform(part.values)) for part in (train, table.part(new)))
         log_odds = _fitted(full, case, _weights(case, subject), rest, [_WEAK])
-    of_sample: np.ndarray = pd.Series(log_odds[0]).groupby(table.sample[new]).mean().to_numpy()
-    found: np.ndarray = expit(of_sample)
-    return found
+    return expit(pd.Series(log_odds[0]).groupby(table.sample[new]).mean().to_numpy())
 
 
 def _weights(case: np.ndarray, subject: np.ndarray) -> np.ndarray:
     """Weights of rows in which subjects of a class weigh the same, and cases as much as controls, (n_rows,)."""
     weight = 1 / pd.Series(subject).groupby(subject).transform("size").to_numpy(dtype=np.float64)
     of_class = np.where(case == 1, weight[case == 1].sum(), weight[case == 0].sum())
-    out: np.ndarray = weight / of_class * weight.sum() / 2
-    return out
+    return weight / of_class * weight.sum() / 2
 
 
 def _fitted(

@@ -23,17 +23,21 @@ def metric_table(
     n_boot: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Metrics of every row with their intervals, and the difference of its AUROC from that of the reference."""
+    """Metrics of every row with their intervals, and the difference of its AUROC from that of the reference.
+
+    ``case``, (n_subjects,), is 1 for cases; ``probability``, (n_rows, n_repeats, n_subjects), that of being one; and
+    ``fold``, (n_repeats, n_subjects), the one that held a subject out.
+    """
     n = len(case)
     draws = two_class_draws(case, None, n_boot, rng)
     weight = np.stack([np.ones(n), *(np.bincount(drawn, minlength=n) for drawn in draws)])
     columns: dict[str, Any] = {"n_subjects": np.full(len(rows), n), "n_cases": np.full(len(rows), int(case.sum()))}
     for name, entry in OF_CLASSES.items():
         if name == "auroc":
-            of_division = np.stack(
+            of_repeat = np.stack(
                 [[auroc_within(case, p, f, weight) for p, f in zip(row, fold, strict=True)] for row in probability]
             )
-            each, drawn = of_division[..., 0], np.nanmean(of_division[..., 1:], axis=1)
+            each, drawn = of_repeat[..., 0], np.nanmean(of_repeat[..., 1:], axis=1)
         else:
             kernel, cases = entry.function.kernel, np.broadcast_to(case, probability.shape)
             each = kernel(cases, probability)
@@ -49,10 +53,11 @@ def metric_table(
 
 
 def auroc_within(case: np.ndarray, probability: np.ndarray, fold: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Share of the pairs of a case and a control of the same fold in which the case ranks above, ties one half, (n_draws,).
+    """Share of the pairs of a case and a control of one fold in which the case ranks above, ties one half, (n_draws,).
 
-    The probabilities of two folds come from two models and do not compare: ranked together, those of features that say nothing
-    have an area below one half, since a fold that holds out more cases has fewer to train on (Airola et al. 2011).
+    ``weight``, (n_draws, n_subjects), is how often each subject counts in every draw. The probabilities of two folds
+    come from two models and do not compare: ranked together, those of features that say nothing have an area below one
+    half, since a fold that holds out more cases has fewer to train on (Airola et al. 2011).
     """
     above, pairs = np.zeros(len(weight)), np.zeros(len(weight))
     for code in np.unique(fold):
@@ -61,8 +66,7 @@ def auroc_within(case: np.ndarray, probability: np.ndarray, fold: np.ndarray, we
         won = (gap > 0) + 0.5 * (gap == 0)
         above += ((weight[:, cases] @ won) * weight[:, controls]).sum(axis=1)
         pairs += weight[:, cases].sum(axis=1) * weight[:, controls].sum(axis=1)
-    out: np.ndarray = np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan)
-    return out
+    return np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan)
 
 
 def _ends(name: str, drawn: np.ndarray) -> dict[str, np.ndarray]:

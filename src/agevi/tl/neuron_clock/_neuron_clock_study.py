@@ -15,6 +15,7 @@ from anndata import AnnData
 from tqdm.std import tqdm
 
 from agevi import _checks, _keys
+from agevi._docs import shared
 from agevi._progress import progress
 from agevi._settings import settings
 from agevi.dataloaders._assign import assign_roles
@@ -45,6 +46,7 @@ NOUN = "neuron_clock_study"
 _METRICS = ("n", "mae", "mae_low", "mae_high", "pearson", "slope")
 
 
+@shared
 def neuron_clock_study(  # noqa: PLR0913
     adata: AnnData,
     *,
@@ -68,9 +70,9 @@ def neuron_clock_study(  # noqa: PLR0913
     Every row of the paper's tables 1 to 4 (multilayer perceptrons, Gaussian, Poisson and denoising autoencoders), its
     elastic net and its NMF are trained on the training subjects and scored on the validation subjects. The best row of
     each model is then refitted on both, and the test subjects are scored once. Recipes are those of
-    :data:`agevi.model.presets.ROWS`; a subject's age is the mean over its cells, as published. Every row is printed as soon
-    as it is there. At the published size a run takes days of GPU time: ``epochs`` and ``widths`` make it smaller. With nine
-    validation subjects, differences of a year or two are noise. Compare models on your own data with
+    :data:`agevi.model.presets.ROWS`; a subject's age is the mean over its cells, as published. Every row is printed as
+    soon as it is there. At the published size a run takes days of GPU time: ``epochs`` and ``widths`` make it smaller.
+    With nine validation subjects, differences of a year or two are noise. Compare models on your own data with
     :func:`agevi.tl.compare_models`, whose error is over all subjects. ``agevi.settings.verbosity = 0`` prints nothing.
 
     Parameters
@@ -79,15 +81,13 @@ def neuron_clock_study(  # noqa: PLR0913
         Cells x genes, raw counts.
     age_key
         Column of ``adata.obs`` with the age; NaN is unlabelled.
-    subject_key
-        Column with the person or animal, the unit that is held out.
-    sample_key
-        Column with the visit or biopsy, the unit with one age. Default: the subject.
+    %(subject_key)s
+    %(sample_key)s
     layer
         Layer that holds the counts; default X.
     split_key
-        Column with the roles train, validation and test, one for all cells of a subject. Default: the paper's split, 50 to 9
-        to 10 subjects of 69, spread evenly over ages.
+        Column with the roles train, validation and test, one for all cells of a subject. Default: the paper's split, 50
+        to 9 to 10 subjects of 69, spread evenly over ages.
     stratify_by
         Column or columns that the split is balanced over as well; the paper takes sex.
     epochs
@@ -102,23 +102,21 @@ def neuron_clock_study(  # noqa: PLR0913
         Also each class with the defaults of agevi, which learn ages from sums of cells.
     checkpoint_dir
         Directory that keeps every finished row; the same call goes on from there.
-    key_added
-        Prefix of the slots.
+    %(key_added)s
     rng
         Seed or generator of split and weights.
-    copy
-        Return a copy of ``adata`` with the slots instead of writing to ``adata``.
+    %(copy)s
 
     Returns
     -------
     None, or the copy. Sets:
 
     ``adata.uns[f"{key_added}_neuron_clock_study"]``
-        DataFrame, one row per fit: ``table`` (1 to 4, ``"others"``, ``"defaults"``, ``"test"``), ``row``, ``model``, what the
-        paper's tables say of it (``n_hidden``, ``n_latent``, ``n_head``, ``noise``, ``learning_rate``, ``dropout``,
-        ``epochs``, all as published), ``published`` (their error, NaN where there is none), ``n`` (subjects), ``mae`` with a
-        95 % bootstrap interval, ``pearson``, ``slope`` and ``seconds``. Median age and ridge regression on summed counts
-        are in it as ``"others"`` and ``"test"``.
+        DataFrame, one row per fit: ``table`` (1 to 4, ``"others"``, ``"defaults"``, ``"test"``), ``row``, ``model``,
+        what the paper's tables say of it (``n_hidden``, ``n_latent``, ``n_head``, ``noise``, ``learning_rate``,
+        ``dropout``, ``epochs``, all as published), ``published`` (their error, NaN where there is none), ``n``
+        (subjects), ``mae`` with a 95 % bootstrap interval, ``pearson``, ``slope`` and ``seconds``. Median age and ridge
+        regression on summed counts are in it as ``"others"`` and ``"test"``.
     ``adata.uns[f"{key_added}_neuron_clock_study_predictions"]``
         DataFrame of ``row``, ``role``, ``sample``, ``subject``, ``age`` and ``predicted``.
     ``adata.uns[f"{key_added}_neuron_clock_study_params"]``
@@ -193,7 +191,8 @@ def _with_roles(
 ) -> Cohort:
     """The cohort with the three roles as its folds."""
     cohort = make_cohort(
-        adata, setup | {"min_age": -1.0, "age_unit": "years"}, n_folds=MIN_FOLDS, fold_key=None, stratify_by=stratify_by, train_on=None,
+        adata, setup | {"min_age": -1.0, "age_unit": "years"}, n_folds=MIN_FOLDS, fold_key=None, train_on=None,
+        stratify_by=stratify_by,
         seed=stream(seed, FOLDS),
     )  # fmt: skip
     if split_key is None:
@@ -215,7 +214,8 @@ def _with_roles(
         if not enough:
             raise ValueError(
                 f"{n} {role} subjects have an age in adata.obs[{setup['age_key']!r}]; the study needs "
-                f"{_checks.MIN_LABELLED_SUBJECTS} training subjects of 2 ages, and one for validation and one for testing."
+                f"{_checks.MIN_LABELLED_SUBJECTS} training subjects of 2 ages, and one for validation and one for "
+                "testing."
             )
     return cohort
 
@@ -256,7 +256,7 @@ class _Study:
         self._baselines("test")
 
     def _best(self) -> list[StudyRow]:
-        """The row of each model with the lowest error on validation subjects, with published settings and with defaults."""
+        """The row of each model with the lowest validation error, of published settings and of defaults."""
         error = {found["row"]: found["mae"] for found in self.results}
         out = []
         for family in FAMILIES.values():

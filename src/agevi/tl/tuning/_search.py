@@ -1,4 +1,4 @@
-"""A space of arguments: read from a plain dictionary, drawn from by a trial."""
+"""A space of arguments: read from a plain dictionary, drawn from by a trial. Imported where optuna is installed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
 from agevi import _checks
 from agevi.tl.validate._recipe import plain
 
 CALLS = ("model_kwargs", "train_kwargs", "setup_kwargs")
 """Where an argument goes, in the order in which its name is looked for."""
 _RESERVED = {"self", "adata", "rng", "age_key", "subject_key", "sample_key", "split_key", "train_roles", "kwargs"}
-_BOUNDS = {"low", "high", "log", "step"}
 
 UNKNOWN: Any = object()
 """Stands for a value that cannot be told, since None is one that arguments take."""
@@ -29,30 +30,35 @@ class Entry:
 
     name: str
     choices: dict[Any, Any] | None = None  # what a storage can hold -> the value
-    bounds: dict[str, Any] | None = None
+    bounds: IntDistribution | FloatDistribution | None = None
+
+    @property
+    def bundles(self) -> list[dict[str, Any]]:
+        """The choices that set several arguments at once."""
+        return [choice for choice in (self.choices or {}).values() if isinstance(choice, dict)]
 
     def draw(self, trial: Any) -> Any:
         """The value of a trial."""
-        if self.choices is not None:
-            return self.choices[trial.suggest_categorical(self.name, list(self.choices))]
-        bounds: dict[str, Any] = dict(self.bounds or {})
-        low, high = bounds.pop("low"), bounds.pop("high")
-        if isinstance(low, int) and isinstance(high, int):
-            return trial.suggest_int(self.name, low, high, **bounds)
-        return trial.suggest_float(self.name, float(low), float(high), **bounds)
+        if self.bounds is None:
+            choices = self.choices or {}
+            return choices[trial.suggest_categorical(self.name, list(choices))]
+        suggest = trial.suggest_int if isinstance(self.bounds, IntDistribution) else trial.suggest_float
+        return suggest(self.name, self.bounds.low, self.bounds.high, step=self.bounds.step, log=self.bounds.log)
 
     def key_of(self, value: Any) -> Any:
         """What a trial calls a value; UNKNOWN where the value is not in the space."""
-        if self.choices is not None:
-            known = [key for key, choice in self.choices.items() if plain(choice) == plain(value)]
+        if self.bounds is None:
+            known = [key for key, choice in (self.choices or {}).items() if plain(choice) == plain(value)]
             return known[0] if known else UNKNOWN
-        bounds = self.bounds or {}
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return value if is_number and bounds["low"] <= value <= bounds["high"] else UNKNOWN
+        return value if is_number and self.bounds.low <= value <= self.bounds.high else UNKNOWN
 
 
 class Search:
-    """What is varied for a class, beside the arguments that are fixed."""
+    """What is varied for a class, beside the arguments that are ``fixed`` in all trials, by call.
+
+    Fixed arguments take entries out of agevi's own space (``is_default``); in a user's space they are a conflict.
+    """
 
     def __init__(self, model_cls: Any, space: Mapping[str, Any], fixed: Arguments, *, is_default: bool) -> None:
         if not isinstance(space, Mapping):
@@ -60,9 +66,11 @@ class Search:
                 f"space is a {type(space).__name__}; pass a dictionary such as {{'n_latent': [20, 50, 100]}}."
             )
         self.model_cls, self.fixed, self.entries = model_cls, fixed, []
+        functions = (model_cls, model_cls.train, model_cls.setup_anndata)
+        self._parameters = {call: inspect.signature(f).parameters for call, f in zip(CALLS, functions, strict=True)}
         for name, values in space.items():
             entry = _entry(str(name), values)
-            taken = [a for a in self._arguments_of(entry) if self._is_fixed(a)]
+            taken = [a for a in self._arguments_of(entry) if self._fixed(a) is not UNKNOWN]
             if taken and not is_default:
                 raise ValueError(
                     f"space varies {taken[0]!r}, which {self._call_of(taken[0])} fixes; leave it out of one of them."
@@ -95,11 +103,9 @@ class Search:
         """The defaults of the class as a trial calls them, where the space holds them."""
         out: dict[str, Any] = {}
         for entry in self.entries:
-            names = self._arguments_of(entry)
-            values = {name: self._default(name) for name in names}
-            bundles = [choice for choice in (entry.choices or {}).values() if isinstance(choice, dict)]
+            values = {name: self._default(name) for name in self._arguments_of(entry)}
             # Choices that set several arguments need not set the same ones.
-            candidates = [{name: values[name] for name in bundle} for bundle in bundles] or [values[entry.name]]
+            candidates = [{name: values[name] for name in b} for b in entry.bundles] or [values[entry.name]]
             found = [key for value in candidates if (key := entry.key_of(value)) is not UNKNOWN]
             if found:
                 out[entry.name] = found[0]
@@ -111,16 +117,14 @@ class Search:
             key: choice
             for key, choice in (entry.choices or {}).items()
             if isinstance(choice, dict)
-            and all(not self._is_fixed(a) or plain(self._fixed_value(a)) == plain(v) for a, v in choice.items())
+            and all((at := self._fixed(a)) is UNKNOWN or plain(at) == plain(v) for a, v in choice.items())
         }
-        varies = any(not self._is_fixed(a) for choice in kept.values() for a in choice)
-        return Entry(entry.name, choices=kept) if varies else None
+        varies = any(self._fixed(a) is UNKNOWN for choice in kept.values() for a in choice)
+        return Entry(entry.name, kept) if varies else None
 
     def _arguments_of(self, entry: Entry) -> list[str]:
         """Arguments that an entry sets, after a look whether they exist."""
-        choices = list((entry.choices or {}).values())
-        bundles = [choice for choice in choices if isinstance(choice, dict)]
-        names = list(dict.fromkeys(name for bundle in bundles for name in bundle)) if bundles else [entry.name]
+        names = list(dict.fromkeys(name for bundle in entry.bundles for name in bundle)) or [entry.name]
         for name in names:
             self._call_of(name)
         return names
@@ -129,46 +133,35 @@ class Search:
         """Which call takes an argument."""
         first = name.split(".")[0]
         known: dict[str, list[str]] = {}
-        functions = (self.model_cls, self.model_cls.train, self.model_cls.setup_anndata)
-        for call, function in zip(CALLS, functions, strict=True):
-            parameters = inspect.signature(function).parameters.values()
-            known[call] = [p.name for p in parameters if p.name not in _RESERVED and p.kind != p.VAR_KEYWORD]
+        for call, parameters in self._parameters.items():
+            known[call] = [n for n, p in parameters.items() if n not in _RESERVED and p.kind != p.VAR_KEYWORD]
             if first in known[call]:
                 return call
-        every = [n for names in known.values() for n in names]
-        hint = _checks.closest(first, every)
+        hint = _checks.closest(first, [n for names in known.values() for n in names])
         raise ValueError(
             f"space varies {first!r}, which {self.model_cls.__name__} does not take{hint}. It takes "
             f"{_checks.listed(known['model_kwargs'])}; arguments of the training plan are written 'plan_kwargs.lr'."
         )
 
-    def _is_fixed(self, name: str) -> bool:
-        """Whether an argument is among the fixed ones."""
+    def _fixed(self, name: str) -> Any:
+        """The value of an argument among the fixed ones; UNKNOWN where it is not one of them."""
         at: Any = self.fixed.get(self._call_of(name)) or {}
         for part in name.split("."):
             if not isinstance(at, Mapping) or part not in at:
-                return False
-            at = at[part]
-        return True
-
-    def _fixed_value(self, name: str) -> Any:
-        """The value of an argument among the fixed ones."""
-        at: Any = self.fixed[self._call_of(name)]
-        for part in name.split("."):
+                return UNKNOWN
             at = at[part]
         return at
 
     def _default(self, name: str) -> Any:
         """What the class takes where an argument is left out; UNKNOWN where that cannot be told."""
-        if self._is_fixed(name):
-            return self._fixed_value(name)
+        fixed = self._fixed(name)
+        if fixed is not UNKNOWN:
+            return fixed
         first, _, rest = name.partition(".")
-        function = {"model_kwargs": self.model_cls, "train_kwargs": self.model_cls.train}.get(
-            self._call_of(name), self.model_cls.setup_anndata
-        )
         if not rest:
-            value = inspect.signature(function).parameters[first].default
+            value = self._parameters[self._call_of(name)][first].default
             return list(value) if isinstance(value, tuple) else value
+        # The defaults of a training plan depend on what the clock is trained on.
         cls = self.model_cls
         given = (self.fixed.get("model_kwargs") or {}).get("train_unit")
         unit = given or _signature_default(cls, "train_unit", getattr(cls, "train_unit", None))
@@ -188,21 +181,30 @@ def _signature_default(cls: Any, name: str, otherwise: Any) -> Any:
 
 def _entry(name: str, values: Any) -> Entry:
     """An entry of a space, checked."""
+    if isinstance(values, IntDistribution | FloatDistribution):
+        return Entry(name, bounds=values)
+    if isinstance(values, CategoricalDistribution):
+        values = values.choices
     if isinstance(values, Mapping):
-        unknown, numeric = set(values) - _BOUNDS, [values.get("low"), values.get("high")]
+        numeric = [values.get("low"), values.get("high")]
+        unknown = set(values) - {"low", "high", "log", "step"}
         if unknown or not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in numeric):
             raise ValueError(
-                f"space[{name!r}] is {dict(values)!r}; bounds are {{'low': 1e-4, 'high': 1e-2}} with 'log' or 'step' if wanted."
+                f"space[{name!r}] is {dict(values)!r}; bounds are {{'low': 1e-4, 'high': 1e-2}} with 'log' or 'step' "
+                "if wanted."
             )
         if not values["low"] < values["high"] or (values.get("log") and values["low"] <= 0):
             raise ValueError(
                 f"space[{name!r}] is {dict(values)!r}; 'low' must be below 'high', and above 0 with 'log'."
             )
-        return Entry(name, bounds=dict(values))
+        whole = all(isinstance(v, int) for v in numeric)
+        return Entry(name, bounds=(IntDistribution if whole else FloatDistribution)(**values))
     if isinstance(values, (str, bytes)) or not isinstance(values, (list, tuple)) or not len(values):
         raise ValueError(f"space[{name!r}] is {values!r}; pass a list of choices, or {{'low': ..., 'high': ...}}.")
-    choices = {v if v is None or isinstance(v, (bool, int, float, str)) else json.dumps(plain(v)): v for v in values}
-    return Entry(name, choices=choices)
+    # Storages hold nothing but these types, so that other choices stand there as text.
+    return Entry(
+        name, {v if isinstance(v, bool | int | float | str | None) else json.dumps(plain(v)): v for v in values}
+    )
 
 
 def _put(arguments: dict[str, Any], name: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 from anndata import AnnData
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -36,37 +36,21 @@ HOPELESS = 5  # a study whose first so many trials fail is given up
 _MONITOR = "age_mae_validation"
 
 
-class SeededSampler(BaseSampler):
-    """Optuna's TPE, seeded anew for every trial from the number of the trial.
+class SeededSampler(TPESampler):
+    """Optuna's TPE, seeded anew for every trial from the seed of the study and the number of the trial.
 
     A study that goes on after it was interrupted, or on another machine, does not repeat the draws of its start.
     """
 
     def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
         self.seed = seed
-        self.inner: BaseSampler = TPESampler(seed=seed)
 
     def before_trial(self, study: Any, trial: Any) -> None:
-        """Seed for this trial."""
+        """Begin as a new sampler would that has the seed of this trial."""
         state = np.random.SeedSequence([self.seed, trial.number]).generate_state(1)
-        self.inner = TPESampler(seed=int(state[0]))
-        self.inner.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
-        """As the inner sampler."""
-        return self.inner.infer_relative_search_space(study, trial)
-
-    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
-        """As the inner sampler."""
-        return self.inner.sample_relative(study, trial, search_space)
-
-    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-        """As the inner sampler."""
-        return self.inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
-        """As the inner sampler."""
-        self.inner.after_trial(study, trial, state, values)
+        super().__init__(seed=int(state[0]))
+        super().before_trial(study, trial)
 
 
 class PruneEpochs(Callback):
@@ -138,9 +122,7 @@ class Objective:
 
     def _fit(self, trial: Any, drawn: Arguments) -> float:
         """Fit every fold with the settings of a trial."""
-        recipe = recipe_of(
-            self.search.model_cls, self.keys, drawn["setup_kwargs"], drawn["model_kwargs"], drawn["train_kwargs"]
-        )
+        recipe = recipe_of(self.search.model_cls, self.keys, **drawn)
         data = read_data(self.adata, recipe.full_setup, self.cohort, rows=self.rows)
         start, errors, epochs = time.perf_counter(), [], []
         for i, job in enumerate(self.jobs):
@@ -230,8 +212,8 @@ def run_trials(study: optuna.Study, objective: Objective, n_trials: int, timeout
         error = objective.last_error
         why = f" (the last one: {type(error).__name__}: {error})" if error else ""
         raise RuntimeError(
-            f"no trial of study {study.study_name!r} was completed: {n_failed} of {len(trials)} failed{why}. Change the "
-            "space or the fixed arguments, allow more time or another pruner, and pass another study_name."
+            f"no trial of study {study.study_name!r} was completed: {n_failed} of {len(trials)} failed{why}. Change "
+            "the space or the fixed arguments, allow more time or another pruner, and pass another study_name."
         ) from error
 
 

@@ -16,9 +16,8 @@ from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.dataloaders._register import where
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.model.base._seed import as_seed
-from agevi.tl.tuning._search import Search
 from agevi.tl.tuning._spaces import default_space
-from agevi.tl.validate._arguments import check_dictionaries, with_layer
+from agevi.tl.validate._arguments import check_dictionaries, described, with_layer
 from agevi.tl.validate._checkpoint import matrix_digest
 from agevi.tl.validate._cohort import Cohort, deal_folds, without_folds
 from agevi.tl.validate._fit_fold import FoldJob
@@ -28,10 +27,13 @@ from agevi.tl.validate._recipe import Recipe, clock_class, recipe_of
 if TYPE_CHECKING:
     import optuna
 
+    from agevi.tl.tuning._search import Search
+
 RECORD = "agevi"
 """Attribute of the study that says what its trials depend on."""
 
 
+@described
 def tune(  # noqa: PLR0913
     adata: AnnData,
     model_cls: Any,
@@ -68,19 +70,17 @@ def tune(  # noqa: PLR0913
     adata
         Cells x genes, in memory; it is only read.
     model_cls
-        Class of :data:`agevi.model.MODELS` that is trained on ages, its name (``"PoissonVAE"``), or a class derived from
-        one.
+        Class of :data:`agevi.model.MODELS` that is trained on ages, its name (``"PoissonVAE"``), or a class derived
+        from one.
     space
         What is varied: the argument of the constructor, of ``train`` or of ``setup_anndata`` (``"n_latent"``,
-        ``"plan_kwargs.lr"``), and a list of choices or bounds such as ``{"low": 1e-4, "high": 1e-2, "log": True}``. A choice
-        that is a dictionary sets several arguments at once. Default: what Su and Mukundan and Urban et al.
-        varied, less the arguments that are fixed by the three ``..._kwargs``.
+        ``"plan_kwargs.lr"``), and a list of choices, bounds such as ``{"low": 1e-4, "high": 1e-2, "log": True}``, or a
+        distribution of Optuna. A choice that is a dictionary sets several arguments at once. Default: what Su and
+        Mukundan and Urban et al. varied, less the arguments that are fixed by the three ``..._kwargs``.
     age_key
         Column of ``adata.obs`` with the age, NaN where unlabelled.
-    subject_key
-        Column with the person or animal, the unit that is held out.
-    sample_key
-        Column with the visit or biopsy, the unit with one age. Default: the subject.
+    %(subject_key)s
+    %(sample_key)s
     split_key
         Column with the roles of :func:`agevi.pp.split_subjects`.
     n_folds
@@ -92,13 +92,12 @@ def tune(  # noqa: PLR0913
     timeout
         Seconds after which no further trial begins.
     storage
-        Where the study is kept: a URL (``"sqlite:///tuning.db"``), the path of a journal file, which may be shared over a
-        network, or a storage of Optuna. None keeps it in memory. The same call goes on with a study that was
+        Where the study is kept: a URL (``"sqlite:///tuning.db"``), the path of a journal file, which may be shared over
+        a network, or a storage of Optuna. None keeps it in memory. The same call goes on with a study that was
         interrupted or killed, and several processes or machines that make it share the trials.
     study_name
         Name of the study in the storage. Default: the name of the class.
-    layer
-        Layer with the values, in place of ``adata.X``; the same as in ``setup_kwargs``.
+    %(layer)s
     setup_kwargs, model_kwargs, train_kwargs
         Arguments that are the same in all trials.
     sampler, pruner
@@ -109,8 +108,8 @@ def tune(  # noqa: PLR0913
 
     Returns
     -------
-    ``optuna.Study``. ``study.best_trial.user_attrs`` holds ``setup_kwargs``, ``model_kwargs`` and ``train_kwargs``, ready to
-    be passed on, ``seconds`` and, for clocks that choose their epoch, ``best_epoch``.
+    ``optuna.Study``. ``study.best_trial.user_attrs`` holds ``setup_kwargs``, ``model_kwargs`` and ``train_kwargs``,
+    ready to be passed on, ``seconds`` and, for clocks that choose their epoch, ``best_epoch``.
 
     Raises
     ------
@@ -119,7 +118,7 @@ def tune(  # noqa: PLR0913
     KeyError
         A column is absent.
     TypeError
-        ``model_cls`` is no clock class, or ``space`` no dictionary.
+        ``model_cls`` is not a clock class, or ``space`` not a dictionary.
     ValueError
         The space names arguments that do not exist, there are no validation subjects, or the study belongs to other
         data.
@@ -149,22 +148,18 @@ def tune(  # noqa: PLR0913
     _need_optuna()
     _checks.anndata(adata)
     check_dictionaries(setup_kwargs=setup_kwargs, model_kwargs=model_kwargs, train_kwargs=train_kwargs)
+    from agevi.tl.tuning._search import Search
+    from agevi.tl.tuning._study import Objective, open_storage, open_study, run_trials, stored_attribute
+
     model_cls, setup_kwargs = clock_class(model_cls), with_layer(setup_kwargs, layer)
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
-    fixed = {
-        "setup_kwargs": dict(setup_kwargs or {}),
-        "model_kwargs": dict(model_kwargs or {}),
-        "train_kwargs": dict(train_kwargs or {}),
-    }
-    recipe = recipe_of(model_cls, keys, setup_kwargs, model_kwargs, train_kwargs)
-    given = default_space(model_cls) if space is None else space
-    search = Search(model_cls, given, fixed, is_default=space is None)
+    given = {"setup_kwargs": setup_kwargs, "model_kwargs": model_kwargs, "train_kwargs": train_kwargs}
+    fixed = {call: dict(kwargs or {}) for call, kwargs in given.items()}
+    recipe = recipe_of(model_cls, keys, **fixed)
+    search = Search(model_cls, default_space(model_cls) if space is None else space, fixed, is_default=space is None)
     n_trials, _ = _checks.count(n_trials, "n_trials"), _checks.generator(rng)
     check_data(adata, recipe)
     rows, held_out = _cells(adata, recipe, split_key)
-
-    from agevi.tl.tuning._study import Objective, open_storage, open_study, run_trials, stored_attribute
-
     name, storage = study_name or model_cls.__name__, open_storage(storage)
     known = stored_attribute(storage, name, RECORD) if rng is None else None
     seed = int(known["rng"]) if known else as_seed(rng)
@@ -227,9 +222,9 @@ def _check_jobs(cohort: Cohort, jobs: Sequence[FoldJob], age_key: str, split_key
         trained = cohort.subject_ages(job.train[~job.validation]).dropna()
         if known.empty or trained.nunique() < 2:
             raise ValueError(
-                f"{len(known)} validation subjects and {len(trained)} training subjects of {trained.nunique()} ages have an "
-                f"age in adata.obs[{age_key!r}] (roles in {split_key!r}); tuning needs 1 and 2 at least. Make a split with "
-                "validation subjects, or pass n_folds."
+                f"{len(known)} validation subjects and {len(trained)} training subjects of {trained.nunique()} ages "
+                f"have an age in adata.obs[{age_key!r}] (roles in {split_key!r}); tuning needs 1 and 2 at least. "
+                "Make a split with validation subjects, or pass n_folds."
             )
 
 
@@ -256,6 +251,6 @@ def _same_run(study: Any, record: dict[str, Any]) -> None:
     changed = [name for name in record if stored.get(name) != record[name]]
     if changed:
         raise ValueError(
-            f"study {study.study_name!r} in this storage was made with other {_checks.listed(changed, 3)}, so its trials "
-            "cannot be compared with new ones; pass another study_name."
+            f"study {study.study_name!r} in this storage was made with other {_checks.listed(changed, 3)}, so its "
+            "trials cannot be compared with new ones; pass another study_name."
         )

@@ -66,7 +66,7 @@ def check_dictionaries(**given: Any) -> None:
 
 @contextlib.contextmanager
 def as_called(recipe: Recipe, calls: Sequence[str] = CALLS) -> Iterator[None]:
-    """Errors of ``calls`` inside the block advise arguments as the tools take them: ``setup_kwargs={'min_age': -1}``."""
+    """Errors of ``calls`` inside the block name arguments as the tools take them: ``setup_kwargs={'min_age': -1}``."""
     try:
         yield
     except Exception as error:

@@ -39,8 +39,8 @@ class Checkpoint:
         if changed:
             what = "; ".join(_change(n, stored.get(n), fingerprint.get(n)) for n in changed[:3])
             raise ValueError(
-                f"checkpoint_dir={str(directory)!r} holds folds of another run: {what}. Pass a new directory, or the data "
-                "and arguments of that run."
+                f"checkpoint_dir={str(directory)!r} holds folds of another run: {what}. Pass a new directory, or the "
+                "data and arguments of that run."
             )
 
     def read(self, job: FoldJob) -> FoldResult | None:

@@ -160,7 +160,8 @@ def _query(adata: AnnData, train_on: str | None) -> np.ndarray:
         return np.ones(adata.n_obs, dtype=bool)
     if not isinstance(train_on, str):
         raise TypeError(
-            f"train_on is a {type(train_on).__name__}; pass a pandas query on adata.obs such as \"condition == 'healthy'\"."
+            f"train_on is a {type(train_on).__name__}; pass a pandas query on adata.obs such as "
+            "\"condition == 'healthy'\"."
         )
     try:
         found = adata.obs.eval(train_on, engine="python")

@@ -76,11 +76,11 @@ def compare_models(  # noqa: PLR0913
     adata
         Cells x genes, in memory, with raw counts unless ``setup_kwargs`` says ``normalize="none"``.
     models
-        Classes, or names of classes of :data:`agevi.model.MODELS` (``["PLSClock", "PoissonVAE"]``); or a dictionary from
-        names of rows to a class, or to a pair of a class and its arguments: those of the constructor, or a dictionary with
-        any of ``setup_kwargs``, ``model_kwargs`` and ``train_kwargs``. Default: all of :data:`agevi.model.MODELS` that
-        are trained on ages and take counts. A list of classes in place of a class is a row for their mean, with arguments
-        by class name as in :func:`agevi.tl.cross_validate`.
+        Classes, or names of classes of :data:`agevi.model.MODELS` (``["PLSClock", "PoissonVAE"]``); or a dictionary
+        from names of rows to a class, or to a pair of a class and its arguments: those of the constructor, or a
+        dictionary with any of ``setup_kwargs``, ``model_kwargs`` and ``train_kwargs``. Default: all of
+        :data:`agevi.model.MODELS` that are trained on ages and take counts. A list of classes in place of a class is a
+        row for their mean, with arguments by class name as in :func:`agevi.tl.cross_validate`.
     %(keys)s
     %(folds_as_in_cross_validate)s
     layer
@@ -110,13 +110,13 @@ def compare_models(  # noqa: PLR0913
         - ``n``, ``n_subjects``: samples and subjects that were judged.
         - ``mae``, ``mae_low``, ``mae_high``: mean absolute error and its 95 % interval over subjects (bootstrap).
         - ``rmse``, ``mdae``, ``r2``, ``pearson``, ``spearman``, ``slope``: see :mod:`agevi.metrics`.
-        - ``difference``, ``difference_low``, ``difference_high``: mean absolute error minus that of the linear model with
-          the smallest one, on the same samples, with its 95 % interval. That model was chosen on these samples, which
-          favours it a little.
-        - ``n_null``, ``null_mae``, ``null_mae_median``: times that ages were shuffled, and the mean error on them of the
-          model and of the median.
-        - ``null_gain``, ``null_se``: by how much the model beats the median there, and its standard error over the times. A
-          model that predicts the mean age gains a little in small cohorts, since the median varies more.
+        - ``difference``, ``difference_low``, ``difference_high``: mean absolute error minus that of the linear model
+          with the smallest one, on the same samples, with its 95 % interval. That model was chosen on these samples,
+          which favours it a little.
+        - ``n_null``, ``null_mae``, ``null_mae_median``: times that ages were shuffled, and the mean error on them of
+          the model and of the median.
+        - ``null_gain``, ``null_se``: by how much the model beats the median there, and its standard error over the
+          times. A model that predicts the mean age gains a little in small cohorts, since the median varies more.
         - ``null_p``: see above.
         - ``seconds``: of all folds added up, fits and predictions, without shuffled ages.
         - ``peak_memory``: MiB by which the memory of the process rose in the most demanding fold; without a GPU's.

@@ -104,8 +104,8 @@ def cross_validate(  # noqa: PLR0913
     None, or the copy. Sets, once all folds are finished:
 
     ``adata.obs[f"{key_added}_predicted"]``
-        Predicted age, float32, of the cell, or of its sample where the clocks are trained on sums; with ``groupby`` from
-        the clock of the cell's type (then of the sample's cells of the type), NaN where that type has none.
+        Predicted age, float32, of the cell, or of its sample where the clocks are trained on sums; with ``groupby``
+        from the clock of the cell's type (then of the sample's cells of the type), NaN where that type has none.
     ``adata.obs[f"{key_added}_predicted_sample"]``
         Age of the cell's sample, float32, the same for all its cells: from its summed counts, for clocks that were
         trained on sums; with ``groupby``, the mean over its types weighted by 1 / validation error. Else removed.
@@ -114,13 +114,14 @@ def cross_validate(  # noqa: PLR0913
     ``adata.obs[f"{key_added}_fold"]``
         Categorical text: the fold in which the cell's subject was held out.
     ``adata.uns[key_added]``
-        As :func:`agevi.tl.predict_age` writes it, and ``folds``: a DataFrame with one row per fitted clock and the columns
-        ``fold``, ``group``, ``n_subjects``, ``n_cells`` (both of those that trained it), ``best_epoch`` (-1 where none
-        was chosen, and for several classes), ``validation_mae`` (NaN where it was not taken), ``seconds`` and
-        ``peak_memory`` (MiB).
+        As :func:`agevi.tl.predict_age` writes it, and ``folds``: a DataFrame with one row per fitted clock and the
+        columns ``fold``, ``group``, ``n_subjects``, ``n_cells`` (both of those that trained it), ``best_epoch`` (-1
+        where none was chosen, and for several classes), ``validation_mae`` (NaN where it was not taken), ``seconds``
+        and ``peak_memory`` (MiB).
     ``adata.uns[f"{key_added}_by_group"]``
-        With ``groupby``: one row per sample and type with ``sample``, ``group``, ``subject``, ``age``, ``predicted`` (NaN
-        below ``min_cells``), ``n_cells``, ``fold``, ``validation_mae``, ``weight`` and ``combined``, the weighted mean.
+        With ``groupby``: one row per sample and type with ``sample``, ``group``, ``subject``, ``age``, ``predicted``
+        (NaN below ``min_cells``), ``n_cells``, ``fold``, ``validation_mae``, ``weight`` and ``combined``, the weighted
+        mean.
 
     What an earlier clock left is removed: the latent representation ``adata.obsm[f"X_{key_added}"]``, the table
     ``adata.uns[f"{key_added}_subjects"]`` and the calibration of :func:`agevi.tl.calibrate`.

@@ -26,7 +26,8 @@ from agevi.tl.validate._recipe import Recipe
 _ALONE = threading.Lock()
 """Folds that share a process take turns, since torch has one random state per process."""
 _SMALL = 1 << 26
-"""Bytes of values below which memory is left to Python's own collection, which costs half a second when it is forced."""
+"""Bytes of values below which memory is left to Python's own collection, which costs half a second when it is
+forced."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ _MIB = 2**20
 class Watch:
     """Wall-clock seconds since it was made, and how far the memory of the process rose above its level then.
 
-    On Linux the peak is the kernel's own high-water mark, which is reset at the start. Elsewhere that cannot be done: only
-    what exceeds the highest level in the life of the process is seen, so that figure is a lower bound. Memory that earlier
-    work freed and the process still holds is used again without a rise. Memory of a GPU is not counted.
+    On Linux the peak is the kernel's own high-water mark, which is reset at the start. Elsewhere that cannot be done:
+    only what exceeds the highest level in the life of the process is seen, so that figure is a lower bound. Memory that
+    earlier work freed and the process still holds is used again without a rise. Memory of a GPU is not counted.
     """
 
     def __init__(self) -> None:

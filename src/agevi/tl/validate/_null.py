@@ -1,4 +1,4 @@
-"""What models make of ages that were shuffled between subjects: nothing, unless a subject is on both sides of a fold."""
+"""What models make of ages that were shuffled between subjects: nothing, unless folds share a subject."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def null_summary(shuffles: list[Shuffle], cohort: Cohort, units: Units, rng: np.
         drawn = replace(cohort, age=age).subject_ages(np.arange(len(cohort.sample))).loc[owner].to_numpy()
         frame = pd.DataFrame({"fold": units.fold[judged], "age": drawn, "predicted": predicted[judged]})
         means = frame.groupby(["fold", owner]).mean()
-        # One fold of each shuffle, in turn: whom it held out trained the models of the others, so that folds go together.
+        # One fold of each shuffle, in turn: whom it held out trained the models of the others, so folds go together.
         tried = means.index.unique("fold")
         groups.append(tuple(means.loc[tried[i % len(tried)], ["age", "predicted"]].to_numpy().T))
     gain, n = np.subtract(medians, errors), len(shuffles)
@@ -63,8 +63,9 @@ def null_summary(shuffles: list[Shuffle], cohort: Cohort, units: Units, rng: np.
 def exchange_p(groups: list[Group], rng: np.random.Generator) -> float:
     """One-sided p value of the covariance of ages and predictions within groups, over exchanges of ages within them.
 
-    Whom a fold held out has no part in its model. So, whatever was learnt, ages that were dealt out at random are as likely in
-    any other order among the subjects of the fold, and the p value holds for any number of shuffles and subjects.
+    Whom a fold held out has no part in its model. So, whatever was learnt, ages that were dealt out at random are as
+    likely in any other order among the subjects of the fold, and the p value holds for any number of shuffles and
+    subjects.
     """
     drawn = np.zeros(N_EXCHANGES + 1)  # the order that was found comes first
     for age, predicted in groups:
@@ -85,12 +86,12 @@ def tell(found: Mapping[str, Mapping[str, Any]]) -> None:
         suspected.append(f"{name} (p {p:.2g})")
     if suspected:
         logger.warning(
-            "%s: predicts ages that were shuffled between subjects, at a family-wise level of %.0f %% over %d models; cells "
-            "of one subject may be on both sides of a fold.", ", ".join(suspected), 100 * LEVEL, len(tried),
+            "%s: predicts ages that were shuffled between subjects, at a family-wise level of %.0f %% over %d models; "
+            "cells of one subject may be on both sides of a fold.", ", ".join(suspected), 100 * LEVEL, len(tried),
         )  # fmt: skip
     silent = [name for _, name in tried if found[name]["null_smallest_p"] > LEVEL / len(tried)]
     if silent:
         logger.info(
-            "The shuffled ages say nothing of %s: too few subjects were held out with them for a level of %.0f %% over %d "
-            "models. Raise n_null_network, n_null_linear or null_folds.", ", ".join(silent), 100 * LEVEL, len(tried),
+            "The shuffled ages say nothing of %s: too few subjects were held out with them for a level of %.0f %% over "
+            "%d models. Raise n_null_network, n_null_linear or null_folds.", ", ".join(silent), 100 * LEVEL, len(tried),
         )  # fmt: skip

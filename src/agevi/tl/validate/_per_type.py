@@ -28,8 +28,7 @@ class Groups:
 
 def make_groups(adata: AnnData, groupby: str, min_cells: int, cohort: Cohort) -> Groups:
     """Types of cells from a column of ``adata.obs``."""
-    if isinstance(min_cells, bool) or not isinstance(min_cells, int | np.integer) or min_cells < 1:
-        raise ValueError(f"min_cells={min_cells!r} is not a number of cells; pass a whole number from 1.")
+    _checks.count(min_cells, "min_cells")
     values = _checks.column(adata, groupby, "groupby")
     if values.isna().all():
         raise ValueError(f"adata.obs[{groupby!r}] is missing in all cells; groupby needs the type of each cell.")
@@ -48,7 +47,7 @@ def make_groups(adata: AnnData, groupby: str, min_cells: int, cohort: Cohort) ->
 
 
 def pairs_to_fit(cohort: Cohort, groups: Groups, groupby: str, min_cells: int) -> list[tuple[int, int]]:
-    """Fold and type of every clock that has subjects to train on and cells to predict; warns of those that lack them."""
+    """Fold and type of every clock with subjects to train on and cells to predict; warns of those that lack them."""
     pairs, lacking = [], dict.fromkeys(groups.names, 0)
     for fold in range(len(cohort.folds)):
         for code, name in enumerate(groups.names):
@@ -62,7 +61,8 @@ def pairs_to_fit(cohort: Cohort, groups: Groups, groupby: str, min_cells: int) -
     needs = f"{_checks.MIN_LABELLED_SUBJECTS} training subjects of 2 ages with min_cells={min_cells} cells"
     if not pairs:
         raise ValueError(
-            f"no type in adata.obs[{groupby!r}] ({_checks.listed(groups.names)}) has {needs} in any fold; lower min_cells."
+            f"no type in adata.obs[{groupby!r}] ({_checks.listed(groups.names)}) has {needs} in any fold; "
+            "lower min_cells."
         )
     if rare:
         more = ", ..." if len(rare) > 5 else ""
@@ -114,7 +114,7 @@ def table_by_group(
 def _combine(
     sample: np.ndarray, predicted: np.ndarray, error: np.ndarray, n_samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weight of every row, which sum to 1 in a sample, and the weighted mean of every sample, NaN where there is none."""
+    """Weight of every row, summing to 1 in a sample, and the weighted mean of every sample, NaN where there is none."""
     known = ~np.isnan(predicted)
     weight = np.where(known, 1 / np.maximum(error, 1e-6), 0.0)
     total = np.bincount(sample, weights=weight, minlength=n_samples)

@@ -94,7 +94,7 @@ def recipe_of(
     model_kwargs: Kwargs = None,
     train_kwargs: Kwargs = None,
 ) -> Recipe:
-    """The recipe of a class or its name, or of a list of them; arguments as :func:`agevi.tl.cross_validate` has them."""
+    """The recipe of a class or its name, or of a list of them, as :func:`agevi.tl.cross_validate` takes arguments."""
     if isinstance(model_cls, list | tuple):
         return _of_members(model_cls, keys, setup_kwargs, model_kwargs, train_kwargs)
     model_cls = clock_class(model_cls)

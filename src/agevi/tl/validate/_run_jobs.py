@@ -22,7 +22,7 @@ def run_jobs(
     n_jobs: int | None = 1,
     checkpoints: Sequence[Checkpoint | None] = (),
 ) -> list[FoldResult]:
-    """Results of all jobs in their order, each with the cells it reads and, by default none, where its result is kept."""
+    """Results of all jobs in their order, of which those in ``checkpoints``, one for each job, are not run again."""
     stores = list(checkpoints) or [None] * len(jobs)
     stored = {i: store.read(jobs[i][1]) for i, store in enumerate(stores) if store is not None}
     results = {i: found for i, found in stored.items() if found is not None}
