@@ -33,8 +33,11 @@ def where(layer: str | None) -> str:
 
 def check_setup(
     adata: AnnData, setup: dict[str, Any], *, counts: bool, model: str, require_ages: bool = True
-) -> AnnData:
-    """Every gate of ``setup_anndata``; nothing is written. ``require_ages``: the ages must be enough to train on."""
+) -> tuple[pd.Series, pd.Series]:
+    """Subject and sample of every cell, after every gate of ``setup_anndata``; nothing is written.
+
+    ``require_ages``: the ages must be enough to train on.
+    """
     _checks.anndata(adata)
     _checks.in_memory(adata)
     _checks.choice(setup["normalize"], NORMALIZE, "normalize")
@@ -56,7 +59,7 @@ def check_setup(
     if CATEGORY_KEYS[0] in setup:
         check_sets(adata)
         check_modalities(adata, setup["modality_key"], sample)
-    return adata
+    return subject, sample
 
 
 def check_values(

@@ -139,17 +139,12 @@ def learning_curve(  # noqa: PLR0913
     slots, n_repeats = _keys.Keys(key_added), _checks.count(n_repeats, "n_repeats")
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     recipe = recipe_of(model_cls, keys, with_layer(setup_kwargs, layer), model_kwargs, train_kwargs)
-    check_data(adata, recipe)
+    units = check_data(adata, recipe)
     seed, setup = seed_of(rng, checkpoint_dir), recipe.full_setup
     cohort = make_cohort(
-        adata,
-        setup,
-        n_folds=n_folds,
-        fold_key=fold_key,
-        stratify_by=stratify_by,
-        train_on=train_on,
-        seed=stream(seed, FOLDS),
-    )
+        adata, setup, n_folds=n_folds, fold_key=fold_key, stratify_by=stratify_by, train_on=train_on,
+        seed=stream(seed, FOLDS), units=units,
+    )  # fmt: skip
     levels = _levels(cohort, n_subjects, n_cells)
     jobs = _all_jobs(cohort, recipe, levels, n_repeats, seed)
     data = read_data(adata, setup, cohort)
@@ -196,33 +191,29 @@ def _all_jobs(
     for axis, of_axis in levels.items():
         for i, level in enumerate(of_axis[:-1]):
             for repeat in range(n_repeats):
-                out[axis, i, repeat] = [
-                    _job(
-                        cohort, recipe, fold, level, repeat, seed, f"{axis}_{i:02d}_repeat_{repeat:03d}_fold_{fold:03d}"
-                    )
-                    for fold in folds
-                ]
+                name = f"{axis}_{i:02d}_repeat_{repeat:03d}_fold_"
+                out[axis, i, repeat] = [_job(cohort, recipe, fold, level, repeat, seed, name) for fold in folds]
     return out
 
 
 def _job(cohort: Cohort, recipe: Recipe, fold: int, level: Level, repeat: int, seed: int, name: str) -> FoldJob:
     """The fit of one fold with fewer subjects or cells."""
-    n_labelled = int(training_subjects(cohort, fold).notna().sum())
+    amount = level.amount
     if level.axis == SUBJECTS:
         kept = kept_subjects(cohort, fold, level, stream(seed, CURVE, 0, repeat, fold))
-        part, test = replace(cohort, trains=cohort.trains & kept), cohort.held_out(fold)
-        what = f"{int(level.of(n_labelled))} subjects"
+        test = cohort.held_out(fold)
+        what = f"{int(level.of(training_subjects(cohort, fold).notna().sum()))} subjects"
     else:
         kept = kept_cells(cohort, level, stream(seed, CURVE, 1, repeat))
-        part, test = replace(cohort, trains=cohort.trains & kept), cohort.held_out(fold, kept)
-        amount = level.amount
+        test = cohort.held_out(fold, kept)
         what = f"{amount} cells" if isinstance(amount, int) else f"{100 * amount:.0f} % of the cells"
+    part = replace(cohort, trains=cohort.trains & kept)
     if not part.can_train(part.training(fold)):
         raise ValueError(
-            f"n_{level.axis} holds {level.amount:g}, with which fold {cohort.folds[fold]!r} has too few training "
+            f"n_{level.axis} holds {amount:g}, with which fold {cohort.folds[fold]!r} has too few training "
             "subjects, or one age alone; take a larger level or fewer folds."
         )
-    return make_job(part, recipe, fold, seed=seed, name=name, test=test, what=what)
+    return make_job(part, recipe, fold, seed=seed, name=f"{name}{fold:03d}", test=test, what=what)
 
 
 def _curves(

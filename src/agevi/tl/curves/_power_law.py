@@ -88,8 +88,8 @@ def change_at_twice(
     fitted law, whose draws are fitted to all levels, to all but the smallest, and so on down to the three largest, in
     turn.
     """
-    names = ("a", "b", "c", "change", "change_low", "change_high", "last_change", "last_low", "last_high")
     if not can_fit(n):
+        names = ("a", "b", "c", "change", "change_low", "change_high", "last_change", "last_low", "last_high")
         return dict.fromkeys(names, float("nan"))
     fit, largest = fit_power_law(n, error[None]), float(np.max(n))
     starts = [k for k in range(len(n)) if can_fit(n[k:])]
@@ -100,13 +100,7 @@ def change_at_twice(
     change = float(fit.change(largest)[0])
     low = last_low * (most if last_low < 0 else least)
     high = last_high * (least if last_high < 0 else most)
-    values = (
-        *(float(coefficient[0]) for coefficient in (fit.a, fit.b, fit.c)),
-        change,
-        min(low, of_law[0], change),
-        max(high, of_law[1], change),
-        float(last_doubling(n, error[None])[0]),
-        last_low,
-        last_high,
-    )
-    return dict(zip(names, values, strict=True))
+    coefficients = {"a": float(fit.a[0]), "b": float(fit.b[0]), "c": float(fit.c[0])}
+    ends = {"change_low": min(low, of_law[0], change), "change_high": max(high, of_law[1], change)}
+    last = {"last_change": float(last_doubling(n, error[None])[0]), "last_low": last_low, "last_high": last_high}
+    return coefficients | {"change": change} | ends | last

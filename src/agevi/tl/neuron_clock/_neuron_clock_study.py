@@ -16,7 +16,7 @@ from tqdm.std import tqdm
 
 from agevi import _checks, _keys
 from agevi._docs import shared
-from agevi._progress import progress
+from agevi._progress import Bar, progress
 from agevi._settings import settings
 from agevi.dataloaders._assign import assign_roles
 from agevi.dataloaders._folds import MIN_FOLDS
@@ -27,7 +27,6 @@ from agevi.tl.neuron_clock._rows import (
     FAMILIES,
     LAYOUT,
     OTHERS,
-    PUBLISHED_TEST,
     SIZES,
     TABLES,
     TEST,
@@ -35,9 +34,9 @@ from agevi.tl.neuron_clock._rows import (
     make_rows,
 )
 from agevi.tl.validate._baselines import make_units, median_ages, profiles, ridge_ages
-from agevi.tl.validate._checkpoint import Checkpoint, seed_of
+from agevi.tl.validate._checkpoint import seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
-from agevi.tl.validate._fit_fold import FoldData, FoldJob
+from agevi.tl.validate._fit_fold import FoldJob
 from agevi.tl.validate._jobs import FITS, FOLDS, check_data, open_checkpoint, read_data, stream
 from agevi.tl.validate._recipe import plain
 from agevi.tl.validate._run_jobs import run_jobs
@@ -166,7 +165,7 @@ def neuron_clock_study(  # noqa: PLR0913
     )
     for row in study_rows:
         check_data(adata, row.recipe)
-    study = _Study(adata, layer, cohort, study_rows, seed, None if checkpoint_dir is None else Path(checkpoint_dir))
+    study = _Study(adata, layer, cohort, study_rows, seed, checkpoint_dir)
     study.run()
     out = adata.copy() if copy else adata
     out.uns[keys.table(NOUN)] = _keys.to_uns(pd.DataFrame(study.results))
@@ -192,8 +191,7 @@ def _with_roles(
     """The cohort with the three roles as its folds."""
     cohort = make_cohort(
         adata, setup | {"min_age": -1.0, "age_unit": "years"}, n_folds=MIN_FOLDS, fold_key=None, train_on=None,
-        stratify_by=stratify_by,
-        seed=stream(seed, FOLDS),
+        stratify_by=stratify_by, seed=stream(seed, FOLDS),
     )  # fmt: skip
     if split_key is None:
         ages = cohort.subject_ages(np.arange(adata.n_obs)).reindex(np.arange(len(cohort.subjects)))
@@ -209,9 +207,9 @@ def _with_roles(
     names = list(_keys.SPLIT_ROLES)
     cohort = replace(cohort, folds=names, fold=pd.Index(names).get_indexer(pd.Index(roles))[cohort.subject])
     for role in names:
-        n = int(cohort.subject_ages(np.flatnonzero(_cells(cohort, role))).notna().sum())
-        enough = cohort.can_train(np.flatnonzero(_cells(cohort, role))) if role == "train" else n >= 1
-        if not enough:
+        cells = np.flatnonzero(_cells(cohort, role))
+        n = int(cohort.subject_ages(cells).notna().sum())
+        if not (cohort.can_train(cells) if role == "train" else n):
             raise ValueError(
                 f"{n} {role} subjects have an age in adata.obs[{setup['age_key']!r}]; the study needs "
                 f"{_checks.MIN_LABELLED_SUBJECTS} training subjects of 2 ages, and one for validation and one for "
@@ -229,7 +227,7 @@ class _Study:
     """The rows of a study, one after the other."""
 
     def __init__(
-        self, adata: AnnData, layer: str | None, cohort: Cohort, rows: list[StudyRow], seed: int, directory: Path | None
+        self, adata: AnnData, layer: str | None, cohort: Cohort, rows: list[StudyRow], seed: int, directory: Any
     ) -> None:
         self.adata, self.layer, self.cohort, self.rows = adata, layer, cohort, rows
         self.seed, self.directory = seed, directory
@@ -239,60 +237,49 @@ class _Study:
     def run(self) -> None:
         """Validation of every row, then the test of the best of each model."""
         n_tested = len({(row.family, row.table == DEFAULTS) for row in self.rows})
-        with progress(len(self.rows) + n_tested, "neuron clock study") as self.bar:
-            self._run()
-
-    def _run(self) -> None:
-        """The same, with a bar that counts."""
-        for table, rows in itertools.groupby(self.rows, key=lambda row: row.table):
-            _say(f"{'' if table in (OTHERS, DEFAULTS) else f'Table {table}: '}{TABLES[table]}, validation subjects")
-            for row in rows:
-                self._fit(row, "validation")
-        _say("baselines, validation subjects")
-        self._baselines("validation")
-        _say(f"Test: {TABLES[TEST]}")
-        for row in self._best():
-            self._fit(row, "test")
-        self._baselines("test")
+        with progress(len(self.rows) + n_tested, "neuron clock study") as bar:
+            for table, rows in itertools.groupby(self.rows, key=lambda row: row.table):
+                _say(f"{'' if table in (OTHERS, DEFAULTS) else f'Table {table}: '}{TABLES[table]}, validation subjects")
+                for row in rows:
+                    self._fit(row, "validation", bar)
+            _say("baselines, validation subjects")
+            self._baselines("validation")
+            _say(f"Test: {TABLES[TEST]}")
+            for row in self._best():
+                self._fit(row, TEST, bar)
+            self._baselines(TEST)
 
     def _best(self) -> list[StudyRow]:
         """The row of each model with the lowest validation error, of published settings and of defaults."""
         error = {found["row"]: found["mae"] for found in self.results}
         out = []
-        for family in FAMILIES.values():
-            for of_defaults in (False, True):
-                mine = [r for r in self.rows if r.family == family and (r.table == DEFAULTS) == of_defaults]
-                mine = [r for r in mine if np.isfinite(error[r.name])]
-                out += [min(mine, key=lambda r: error[r.name])] if mine else []
+        for family, of_defaults in itertools.product(FAMILIES.values(), (False, True)):
+            mine = [r for r in self.rows if r.family == family and (r.table == DEFAULTS) == of_defaults]
+            mine = [r for r in mine if np.isfinite(error[r.name])]
+            out += [min(mine, key=lambda r: error[r.name])] if mine else []
         return out
 
-    def _fit(self, row: StudyRow, scored_on: str) -> None:
+    def _fit(self, row: StudyRow, scored_on: str, bar: Bar) -> None:
         """Train on who may train, predict who is scored."""
-        train = _cells(self.cohort, "train", *(["validation"] if scored_on == "test" else []))
+        bar.doing(f"{row.name}, {scored_on}")
+        cohort, recipe = self.cohort, row.recipe
+        train = _cells(cohort, "train", *(["validation"] if scored_on == TEST else []))
         job = FoldJob(
             name=scored_on,
-            fold=self.cohort.folds.index(scored_on),
-            recipe=row.recipe,
+            fold=cohort.folds.index(scored_on),
+            recipe=recipe,
             train=np.flatnonzero(train),
-            validation=_cells(self.cohort, "validation")[train] & row.recipe.selects_epochs,
-            test=np.flatnonzero(_cells(self.cohort, scored_on)),
+            validation=_cells(cohort, "validation")[train] & recipe.selects_epochs,
+            test=np.flatnonzero(_cells(cohort, scored_on)),
             seed=int(stream(self.seed, FITS).generate_state(1)[0] >> 1),
         )
-        self.bar.doing(f"{row.name}, {scored_on}")
-        data = read_data(self.adata, row.recipe.full_setup, self.cohort)
-        result = run_jobs([(data, job)], checkpoints=[self._store(row, data)])[0]
-        published = row.published
-        if scored_on == "test":
-            published = np.nan if row.table == DEFAULTS else PUBLISHED_TEST.get(row.family, np.nan)
-        table = row.table if scored_on == "validation" else TEST
-        self._add(table, row.name, row.family, row.layout, published, job.test, result.predicted, result.seconds)
-        self.bar.step()
-
-    def _store(self, row: StudyRow, data: FoldData) -> Checkpoint | None:
-        """Where the fits of a row are kept."""
+        data = read_data(self.adata, recipe.full_setup, cohort)
         name = "".join(c if c.isalnum() else "_" for c in row.name)
-        directory = None if self.directory is None else self.directory / name
-        return open_checkpoint(directory, data, self.cohort, row.recipe, seed=self.seed)
+        directory = None if self.directory is None else Path(self.directory) / name
+        store = open_checkpoint(directory, data, cohort, recipe, seed=self.seed)
+        result = run_jobs([(data, job)], checkpoints=[store])[0]
+        self._add(row, scored_on, job.test, result.predicted, result.seconds)
+        bar.step()
 
     def _baselines(self, scored_on: str) -> None:
         """The median age, and ridge regression on the summed counts of samples, from the same subjects."""
@@ -311,15 +298,11 @@ class _Study:
         x = profiles(counts, units, cells=np.ones(len(used), dtype=bool), normalize="log1p_cp10k")
         targets = cohort.age[None]
         ages = {"median age": median_ages(units, targets), "pseudobulk ridge": ridge_ages(x, x, units, targets)}
-        table = OTHERS if scored_on == "validation" else TEST
         for name, of_unit in ages.items():
             predicted = of_unit[0][units.cell][held[used]]
-            self._add(table, name, "Baseline", {}, np.nan, np.flatnonzero(held), predicted, np.nan)
+            self._add(StudyRow(name, OTHERS, "Baseline"), scored_on, np.flatnonzero(held), predicted, np.nan)
 
-    def _add(
-        self, table: str, name: str, family: str, layout: dict[str, Any], published: float, cells: np.ndarray,
-        predicted: np.ndarray, seconds: float,
-    ) -> None:  # fmt: skip
+    def _add(self, row: StudyRow, scored_on: str, cells: np.ndarray, predicted: np.ndarray, seconds: float) -> None:
         """Score, keep and print one row."""
         cohort = self.cohort
         ages = pd.Series(predicted, dtype=np.float64).groupby(cohort.sample[cells]).mean()
@@ -327,8 +310,8 @@ class _Study:
         code = ages.index.to_numpy()
         frame = pd.DataFrame(
             {
-                "row": name,
-                "role": TEST if table == TEST else "validation",
+                "row": row.name,
+                "role": scored_on,
                 "sample": cohort.samples[code],
                 "subject": cohort.subjects[cohort.owner[code]],
                 "age": cohort.age[code],
@@ -337,35 +320,19 @@ class _Study:
         )
         self.predictions.append(frame)
         known = frame[frame["age"].notna() & frame["predicted"].notna()]
-        age = known["age"].to_numpy()
-        row = metrics_row(
-            age, known["predicted"].to_numpy(), subject=known["subject"].to_numpy(), reference=np.full(len(age), np.nan)
-        )
-        described = {column: layout.get(column, _EMPTY[column]) for column in LAYOUT}
-        found: dict[str, Any] = {metric: float(row.get(metric, np.nan)) for metric in _METRICS}
+        age, predicted, nothing = known["age"].to_numpy(), known["predicted"].to_numpy(), np.full(len(known), np.nan)
+        metrics = metrics_row(age, predicted, subject=known["subject"].to_numpy(), reference=nothing)
+        found: dict[str, Any] = {metric: float(metrics.get(metric, np.nan)) for metric in _METRICS}
         found["n"] = len(age)
         if len(age) == 1:  # of one subject there is an error, but nothing else
-            found["mae"] = float(abs(known["predicted"].iloc[0] - age[0]))
-        self.results.append(
-            {
-                "table": table,
-                "row": name,
-                "model": family,
-                **described,
-                "published": published,
-                **found,
-                "seconds": seconds,
-            }
-        )
+            found["mae"] = float(abs(predicted[0] - age[0]))
+        table, published = (TEST, row.published_test) if scored_on == TEST else (row.table, row.published)
+        names = {"table": table, "row": row.name, "model": row.family}
+        self.results.append(names | LAYOUT | row.layout | {"published": published} | found | {"seconds": seconds})
         paper = "" if np.isnan(published) else f"{published:.2f}"
         r = "" if np.isnan(found["pearson"]) else f"{found['pearson']:.2f}"
         took = "" if np.isnan(seconds) else f"{seconds:.0f} s"
-        _say(f"  {name:<50} paper {paper:>6}  here {found['mae']:6.2f}  r {r:>5}  {took:>8}")
-
-
-_EMPTY: dict[str, Any] = {
-    column: {"n_latent": 0, "epochs": 0, "learning_rate": np.nan}.get(column, "") for column in LAYOUT
-}
+        _say(f"  {row.name:<50} paper {paper:>6}  here {found['mae']:6.2f}  r {r:>5}  {took:>8}")
 
 
 def _say(line: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import agevi
 from agevi import _checks
 from agevi.model import presets
-from agevi.tl.validate._recipe import Recipe, recipe_of
+from agevi.tl.validate._recipe import recipe_of
 
 N_TRAIN_CELLS = 189_432 * 50 / 69
 """Training cells of the paper, about."""
@@ -60,8 +60,11 @@ _PUBLISHED = {
 }
 PUBLISHED_TEST = {"MLP": 15.97, "NMF + MLP": 13.08, "Poisson VAE": 7.55, "Denoising VAE": 16.09}
 """Mean absolute error of the paper's 10 test subjects, in years."""
-LAYOUT = ("n_hidden", "n_latent", "n_head", "noise", "learning_rate", "dropout", "epochs")
-"""Columns of the paper's tables."""
+LAYOUT: dict[str, Any] = {
+    **dict.fromkeys(("n_hidden", "n_latent", "n_head", "noise", "learning_rate", "dropout", "epochs"), ""),
+    **{"n_latent": 0, "learning_rate": float("nan"), "epochs": 0},
+}
+"""Columns of the paper's tables, with what stands there for rows that are not in them."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,15 @@ class StudyRow:
 
     name: str
     table: str
-    recipe: Recipe
-    layout: dict[str, Any]
+    family: str  # name of the model in the paper
+    recipe: Any = None  # none of baselines
+    layout: dict[str, Any] = field(default_factory=dict)
     published: float = float("nan")
 
     @property
-    def family(self) -> str:
-        """Name of the model in the paper."""
-        return FAMILIES[self.recipe.model_cls.__name__]
+    def published_test(self) -> float:
+        """The paper's error of the test subjects, NaN where there is none."""
+        return float("nan") if self.table == DEFAULTS else PUBLISHED_TEST.get(self.family, float("nan"))
 
 
 def make_rows(
@@ -105,12 +109,12 @@ def make_rows(
             cls = getattr(agevi.model, preset["model"])
             init, train = _scaled(preset, n_train, n_genes, epochs, widths)
             recipe = recipe_of(cls, keys, preset["setup"], init, train)
-            table = _TABLE_OF.get(preset["model"], OTHERS)
-            out.append(StudyRow(name, table, recipe, _layout(preset), _PUBLISHED.get(name, float("nan"))))
+            table, family = _TABLE_OF.get(preset["model"], OTHERS), FAMILIES[preset["model"]]
+            out.append(StudyRow(name, table, family, recipe, _layout(preset), _PUBLISHED.get(name, float("nan"))))
     out.sort(key=lambda row: list(TABLES).index(row.table))  # stable
     for model, family in FAMILIES.items() if defaults else ():
-        recipe = recipe_of(getattr(agevi.model, model), keys, None, None, None)
-        out.append(StudyRow(f"{family}, defaults of agevi", DEFAULTS, recipe, {}))
+        recipe = recipe_of(getattr(agevi.model, model), keys)
+        out.append(StudyRow(f"{family}, defaults of agevi", DEFAULTS, family, recipe))
     return out
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
@@ -17,7 +18,7 @@ from agevi.dataloaders._register import where
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.model.base._seed import as_seed
 from agevi.tl.tuning._spaces import default_space
-from agevi.tl.validate._arguments import check_dictionaries, described, with_layer
+from agevi.tl.validate._arguments import described, with_layer
 from agevi.tl.validate._checkpoint import matrix_digest
 from agevi.tl.validate._cohort import Cohort, deal_folds, without_folds
 from agevi.tl.validate._fit_fold import FoldJob
@@ -147,19 +148,18 @@ def tune(  # noqa: PLR0913
     """
     _need_optuna()
     _checks.anndata(adata)
-    check_dictionaries(setup_kwargs=setup_kwargs, model_kwargs=model_kwargs, train_kwargs=train_kwargs)
     from agevi.tl.tuning._search import Search
     from agevi.tl.tuning._study import Objective, open_storage, open_study, run_trials, stored_attribute
 
     model_cls, setup_kwargs = clock_class(model_cls), with_layer(setup_kwargs, layer)
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     given = {"setup_kwargs": setup_kwargs, "model_kwargs": model_kwargs, "train_kwargs": train_kwargs}
+    recipe = recipe_of(model_cls, keys, **given)
     fixed = {call: dict(kwargs or {}) for call, kwargs in given.items()}
-    recipe = recipe_of(model_cls, keys, **fixed)
     search = Search(model_cls, default_space(model_cls) if space is None else space, fixed, is_default=space is None)
     n_trials, _ = _checks.count(n_trials, "n_trials"), _checks.generator(rng)
-    check_data(adata, recipe)
-    rows, held_out = _cells(adata, recipe, split_key)
+    subject, _ = check_data(adata, recipe)
+    rows, held_out = _cells(adata, subject, split_key)
     name, storage = study_name or model_cls.__name__, open_storage(storage)
     known = stored_attribute(storage, name, RECORD) if rng is None else None
     seed = int(known["rng"]) if known else as_seed(rng)
@@ -184,15 +184,13 @@ def _need_optuna() -> None:
         raise ImportError('tl.tune needs optuna, which is not installed; run: pip install "agevi[tune]"')
 
 
-def _cells(adata: AnnData, recipe: Recipe, split_key: str) -> tuple[np.ndarray, np.ndarray]:
+def _cells(adata: AnnData, subject: pd.Series, split_key: str) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the cells of all subjects but those of the test, and which of them are for validation."""
     if split_key not in adata.obs and split_key == _keys.SPLIT:
         raise KeyError(
             f"adata.obs has no {split_key!r}, so the test subjects are unknown, which must not be seen; run "
             "agevi.pp.split_subjects first."
         )
-    setup = recipe.full_setup
-    subject, _ = _checks.units(adata, setup["subject_key"], setup["sample_key"])
     role = subject.map(roles_from_column(adata, split_key, subject)).to_numpy()
     rows = np.flatnonzero(role != _keys.TEST)
     return rows, role[rows] == _keys.VALIDATION

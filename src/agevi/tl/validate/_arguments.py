@@ -57,13 +57,6 @@ def with_layer(setup_kwargs: Any, layer: str | None) -> Any:
     return kwargs | {"layer": layer}
 
 
-def check_dictionaries(**given: Any) -> None:
-    """Refuse arguments for others that are no dictionaries, by the names of the tool."""
-    for name, kwargs in given.items():
-        if not isinstance(kwargs, Mapping | None):
-            raise TypeError(f"{name} is a {type(kwargs).__name__}; pass a dictionary of arguments.")
-
-
 @contextlib.contextmanager
 def as_called(recipe: Recipe, calls: Sequence[str] = CALLS) -> Iterator[None]:
     """Errors of ``calls`` inside the block name arguments as the tools take them: ``setup_kwargs={'min_age': -1}``."""

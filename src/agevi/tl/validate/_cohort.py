@@ -80,9 +80,10 @@ def make_cohort(
     stratify_by: str | Sequence[str] | None,
     train_on: str | None,
     seed: np.random.SeedSequence,
+    units: tuple[pd.Series, pd.Series] | None = None,
 ) -> Cohort:
-    """Units, ages and folds of ``adata``, which is only read."""
-    subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    """Units, ages and folds of ``adata``, which is only read, with subject and sample of every cell if known already."""
+    subject, sample = units or _checks.units(adata, setup["subject_key"], setup["sample_key"])
     columns = [stratify_by] if isinstance(stratify_by, str) else list(stratify_by or [])
     cohort = without_folds(adata, setup, subject, sample)
     strata = subject_strata(adata, columns, subject)

@@ -20,7 +20,7 @@ from agevi._threads import threads
 from agevi.dataloaders._register import check_setup
 from agevi.model import MODELS
 from agevi.model.base._clock import ClockMixin
-from agevi.tl.validate._arguments import CALLS, as_called, check_dictionaries, described, with_layer
+from agevi.tl.validate._arguments import CALLS, as_called, described, with_layer
 from agevi.tl.validate._baselines import Units, make_units, median_ages, profiles, ridge_ages, shuffled_ages
 from agevi.tl.validate._checkpoint import Checkpoint, seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
@@ -148,8 +148,9 @@ def compare_models(  # noqa: PLR0913
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "models", "n_jobs", "copy")}
     slots, keys = _keys.Keys(key_added), {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
-    check_dictionaries(setup_kwargs=setup_kwargs)
     setup_kwargs = with_layer(setup_kwargs, layer)
+    if not isinstance(setup_kwargs, Mapping | None):
+        raise TypeError(f"setup_kwargs is a {type(setup_kwargs).__name__}; pass a dictionary of arguments.")
     recipes = named_recipes(models, keys, setup_kwargs)
     n_linear = _checks.count(n_null_linear, "n_null_linear", low=0)
     n_network = _checks.count(n_null_network, "n_null_network", low=0)
@@ -157,17 +158,12 @@ def compare_models(  # noqa: PLR0913
     baseline = Recipe(ClockMixin, keys | dict(setup_kwargs or {}))
     setup = baseline.full_setup
     with as_called(baseline, CALLS[:1]):
-        check_setup(adata, setup, counts=False, model=f"the {RIDGE}")
+        units = check_setup(adata, setup, counts=False, model=f"the {RIDGE}")
     seed = seed_of(rng, checkpoint_dir)
     cohort = make_cohort(
-        adata,
-        setup,
-        n_folds=n_folds,
-        fold_key=fold_key,
-        stratify_by=stratify_by,
-        train_on=train_on,
-        seed=stream(seed, FOLDS),
-    )
+        adata, setup, n_folds=n_folds, fold_key=fold_key, stratify_by=stratify_by, train_on=train_on,
+        seed=stream(seed, FOLDS), units=units,
+    )  # fmt: skip
     if checkpoint_dir is not None:
         Checkpoint(checkpoint_dir, {"tool": "compare_models", "rng": seed})
     shuffled = [
@@ -181,9 +177,9 @@ def compare_models(  # noqa: PLR0913
             fits[-1].store = open_checkpoint(
                 Path(checkpoint_dir) / _folder(name), fits[-1].data, cohort, recipe, seed=seed
             )
-    units = make_units(cohort)
-    entries = _run(fits, units, n_jobs) + _baselines(adata, setup, cohort, units, shuffled[:n_linear])
-    table, predictions = leaderboard(entries, cohort, units, rng=seed), predictions_table(entries, cohort, units)
+    judged = make_units(cohort)
+    entries = _run(fits, judged, n_jobs) + _baselines(adata, setup, cohort, judged, shuffled[:n_linear])
+    table, predictions = leaderboard(entries, cohort, judged, rng=seed), predictions_table(entries, cohort, judged)
     record = {
         "params": plain(arguments | {"seed": seed}),
         "models": as_text({name: recipe.described() for name, recipe in recipes.items()}),

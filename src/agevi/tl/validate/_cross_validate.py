@@ -154,22 +154,17 @@ def cross_validate(  # noqa: PLR0913
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "model_cls", "n_jobs", "copy")}
     keys = _keys.Keys(key_added)
-    units = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
-    recipe = recipe_of(model_cls, units, with_layer(setup_kwargs, layer), model_kwargs, train_kwargs)
-    check_data(adata, recipe)
+    columns = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
+    recipe = recipe_of(model_cls, columns, with_layer(setup_kwargs, layer), model_kwargs, train_kwargs)
+    units = check_data(adata, recipe)
     strata = [stratify_by] if isinstance(stratify_by, str) else stratify_by or []
     outputs = [keys.predicted, keys.predicted_sample, keys.role, keys.fold]
-    check_outputs([*units.values(), groupby, *strata], outputs, key_added)
+    check_outputs([*columns.values(), groupby, *strata], outputs, key_added)
     seed = seed_of(rng, checkpoint_dir)
     cohort = make_cohort(
-        adata,
-        recipe.full_setup,
-        n_folds=n_folds,
-        fold_key=fold_key,
-        stratify_by=stratify_by,
-        train_on=train_on,
-        seed=stream(seed, FOLDS),
-    )
+        adata, recipe.full_setup, n_folds=n_folds, fold_key=fold_key, stratify_by=stratify_by, train_on=train_on,
+        seed=stream(seed, FOLDS), units=units,
+    )  # fmt: skip
     groups = None if groupby is None else make_groups(adata, groupby, min_cells, cohort)
     pairs = [(fold, -1) for fold in range(len(cohort.folds))]
     if groups is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 import agevi
@@ -30,12 +31,13 @@ def stream(seed: int, *key: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=key)
 
 
-def check_data(adata: AnnData, recipe: Recipe) -> None:
-    """Every gate of ``setup_anndata`` without registering anything."""
+def check_data(adata: AnnData, recipe: Recipe) -> tuple[pd.Series, pd.Series]:
+    """Subject and sample of every cell, after every gate of ``setup_anndata``; nothing is registered."""
     for part in recipe.parts:
         cls = part.model_cls
         with as_called(part, CALLS[:1]):
-            check_setup(adata, part.full_setup, counts=cls.expects == "counts", model=cls.__name__)
+            units = check_setup(adata, part.full_setup, counts=cls.expects == "counts", model=cls.__name__)
+    return units
 
 
 def check_outputs(inputs: Sequence[str | None], outputs: Sequence[str], key_added: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,5 +124,5 @@ def _combine(
 
 def combined_per_cell(table: pd.DataFrame, cohort: Cohort) -> np.ndarray:
     """The combined prediction of each cell's sample, (n_cells,) float32."""
-    by_sample: Any = table.groupby("sample")["combined"].first().reindex(cohort.samples)
+    by_sample = table.groupby("sample")["combined"].first().reindex(cohort.samples)
     return by_sample.to_numpy(dtype=np.float32)[cohort.sample]
