@@ -272,7 +272,7 @@ CASES = {
     "one fold": ({"n_folds": 1}, ValueError, "n_folds=1 is not between 2 and the 24 subjects"),
     "folds as a share": ({"n_folds": 0.2}, TypeError, "n_folds=0.2 is a float; pass a whole number"),
     "query of a missing column": ({"train_on": "sexx == 'male'"}, KeyError, "train_on='sexx' is not a column of adata.obs; closest: 'sex'"),
-    "query with an error": ({"train_on": "sex =="}, ValueError, "is no query that pandas can evaluate on adata.obs"),
+    "query with an error": ({"train_on": "sex =="}, ValueError, "is not a query that pandas can evaluate on adata.obs"),
     "query without an answer": ({"train_on": "age + 1"}, ValueError, "does not say yes or no for every cell"),
     "query that is no text": ({"train_on": ["male"]}, TypeError, "train_on is a list; pass a pandas query"),
     "query without subjects": ({"train_on": "sex == 'x'"}, ValueError, "train_on=\"sex == 'x'\" holds for no cell of adata.obs; adata.obs['sex'] has 'female', 'male'."),

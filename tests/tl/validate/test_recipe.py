@@ -215,7 +215,7 @@ CASES = {
     "ensemble": ({"model_cls": [PLSClock, agevi.model.EnsembleClock]}, ValueError, "EnsembleClock is not trained on ages"),
     "ensemble alone": ({"model_cls": agevi.model.EnsembleClock}, ValueError, "EnsembleClock is not trained on ages"),
     "twice": ({"model_cls": [PLSClock, PLSClock]}, ValueError, "model_cls holds PLSClock twice, and arguments go by the name"),
-    "flat": ({"model_kwargs": {"n_components": 3}}, TypeError, "model_kwargs holds 'n_components', which is no class of model_cls"),
+    "flat": ({"model_kwargs": {"n_components": 3}}, TypeError, "model_kwargs holds 'n_components', which is not a class of model_cls"),
     "flat value": ({"train_kwargs": {"MLPClock": 3}}, TypeError, "train_kwargs['MLPClock'] is a int; pass a dictionary of arguments"),
     "list": ({"model_kwargs": [1]}, TypeError, "model_kwargs is a list; pass a dictionary of arguments by class"),
     "misspelt": ({"model_kwargs": {"PLSClock": {"n_component": 3}}}, TypeError, "'n_component', which PLSClock does not take"),

@@ -172,7 +172,7 @@ def _query(adata: AnnData, train_on: str | None) -> np.ndarray:
         raise
     except Exception as error:
         raise ValueError(
-            f"train_on={train_on!r} is no query that pandas can evaluate on adata.obs ({error}); write it as in "
+            f"train_on={train_on!r} is not a query that pandas can evaluate on adata.obs ({error}); write it as in "
             "adata.obs.query(\"condition == 'healthy'\")."
         ) from error
     if not isinstance(found, pd.Series) or not pd.api.types.is_bool_dtype(found):

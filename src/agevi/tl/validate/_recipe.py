@@ -159,7 +159,7 @@ def _by_class(argument: str, kwargs: Kwargs, names: Sequence[str], *, for_all: b
     others = {name: value for name, value in kwargs.items() if name not in names}
     if others and not for_all:
         raise TypeError(
-            f"{argument} holds {next(iter(others))!r}, which is no class of model_cls ({_checks.listed(names)}); "
+            f"{argument} holds {next(iter(others))!r}, which is not a class of model_cls ({_checks.listed(names)}); "
             f"with several classes arguments go by class: {example}."
         )
     for name in names:
