@@ -8,8 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 import agevi
 from agevi.model import DenoisingVAE, GaussianVAE, MLPClock, NMFClock, PoissonVAE
-from agevi.tl.tuning._search import Search
-from agevi.tl.tuning._spaces import default_space
+from agevi.tl.tuning._search import Search, default_space
 from tests.test_gates import check_style
 
 TRAINABLE = [cls for cls in agevi.model.MODELS if cls.trainable]

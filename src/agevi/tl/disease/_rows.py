@@ -167,7 +167,8 @@ def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, sample: pd
         if pd.api.types.is_numeric_dtype(values) and text.nunique() > _MOST_CATEGORIES:
             raise ValueError(
                 f"sex_key={sex_key!r} is a column of {text.nunique()} numbers (e.g. "
-                f"{_checks.listed(text.unique(), 3)}); pass one of categories, such as the sex. pandas.cut makes categories of numbers."
+                f"{_checks.listed(text.unique(), 3)}); pass one of categories, such as the sex. pandas.cut "
+                "makes categories of numbers."
             )
         parts.append(pd.get_dummies(text).to_numpy()[:, 1:])
         names.append("sex" if sex_key.lower() in ("sex", "gender") else sex_key)

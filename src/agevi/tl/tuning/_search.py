@@ -1,4 +1,11 @@
-"""A space of arguments: read from a plain dictionary, drawn from by a trial. Imported where optuna is installed."""
+"""A space of arguments: read from a plain dictionary, drawn from by a trial. Imported where optuna is installed.
+
+The name of an entry is an argument of the constructor, of ``train`` or of ``setup_anndata``; a dot leads into a
+dictionary (``"plan_kwargs.lr"``). The value is a list of choices, or bounds: ``{"low": 1e-4, "high": 1e-2}`` with
+``"log": True`` or ``"step"`` if wanted; whole numbers where both bounds are. A choice that is a dictionary sets several
+arguments at once, for those that make sense together only. Of such choices, those remain that agree with the arguments
+that the user fixes.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +19,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from agevi import _checks
+from agevi.model import MODELS
 from agevi.tl.validate._recipe import plain
 
 CALLS = ("model_kwargs", "train_kwargs", "setup_kwargs")
@@ -22,6 +30,18 @@ UNKNOWN: Any = object()
 """Stands for a value that cannot be told, since None is one that arguments take."""
 
 Arguments = dict[str, dict[str, Any]]
+
+
+def default_space(model_cls: Any) -> dict[str, Any]:
+    """What is varied for a class: its ``search_space``."""
+    space = getattr(model_cls, "search_space", None)
+    if not space:
+        known = ", ".join(cls.__name__ for cls in MODELS if cls.search_space)
+        raise ValueError(
+            f"{model_cls.__name__} has no default space; pass space={{'<argument>': [choices]}} (there are spaces for "
+            f"{known})."
+        )
+    return dict(space)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.dataloaders._register import where
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.model.base._seed import as_seed
-from agevi.tl.tuning._spaces import default_space
 from agevi.tl.validate._arguments import described, with_layer
 from agevi.tl.validate._checkpoint import matrix_digest
 from agevi.tl.validate._cohort import Cohort, deal_folds, without_folds
@@ -148,7 +147,7 @@ def tune(  # noqa: PLR0913
     """
     _need_optuna()
     _checks.anndata(adata)
-    from agevi.tl.tuning._search import Search
+    from agevi.tl.tuning._search import Search, default_space
     from agevi.tl.tuning._study import Objective, open_storage, open_study, run_trials, stored_attribute
 
     model_cls, setup_kwargs = clock_class(model_cls), with_layer(setup_kwargs, layer)
