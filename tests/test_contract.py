@@ -105,7 +105,7 @@ def test_backed_blocks_join(cls, cohort, tmp_path, monkeypatch):
     model = fit(cls, cohort.copy())
     cohort.write_h5ad(tmp_path / "x.h5ad")
     backed = ad.read_h5ad(tmp_path / "x.h5ad", backed="r")
-    monkeypatch.setattr(agevi.model.base._predict, "_BACKED_BLOCK", 7)
+    monkeypatch.setattr(agevi.dataloaders._query, "_BACKED_BLOCK", 7)
     np.testing.assert_allclose(model.predict_age(backed), model.predict_age(cohort), rtol=1e-5)
     backed.file.close()
 

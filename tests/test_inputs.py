@@ -246,7 +246,7 @@ def test_views_of_backed_data_are_read_through_their_parent(backed, small, call)
 @each_class
 def test_views_of_backed_data_are_predicted_without_change(cls, backed, small, monkeypatch):
     view, memory = backed
-    monkeypatch.setattr(agevi.model.base._predict, "_BACKED_BLOCK", 7)
+    monkeypatch.setattr(agevi.dataloaders._query, "_BACKED_BLOCK", 7)
     model = fit(cls, small)
     np.testing.assert_allclose(model.predict_age(view), model.predict_age(memory), rtol=1e-3)
     if model.predicts_sums:
@@ -262,7 +262,7 @@ def test_views_of_backed_data_are_predicted_without_change(cls, backed, small, m
 
 def test_backed_data_are_aligned_block_by_block(backed, monkeypatch):
     view, memory = backed
-    monkeypatch.setattr(agevi.model.base._predict, "_BACKED_BLOCK", 7)
+    monkeypatch.setattr(agevi.dataloaders._query, "_BACKED_BLOCK", 7)
     mapping = dict.fromkeys(memory.var_names[:3], "A") | dict.fromkeys(memory.var_names[3:5], "B")
     got, expected = (agevi.pp.align_genes(a, ["B", "A"], mapping=mapping) for a in (view, memory))
     np.testing.assert_array_equal(got.to_df(), expected.to_df())

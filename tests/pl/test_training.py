@@ -86,7 +86,7 @@ def test_kl_weight_is_left_out(weights, arguments):
 
 
 def test_other_metrics_ax_and_unit(model):
-    model.setup_args = {"age_unit": "weeks"}
+    model.unit = "weeks"
     _, ax = plt.subplots()
     assert pl.training(model, metric="elbo", ax=ax) is ax
     assert ax.get_ylabel() == "elbo"

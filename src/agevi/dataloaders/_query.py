@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from agevi import _checks, _symbols
+from agevi._compat import read_rows
 
 logger = logging.getLogger(__name__)
+_BACKED_BLOCK = 16384  # cells read from disk at a time
 
 
 @dataclass(frozen=True)
@@ -104,3 +107,13 @@ def query_shell(
     if layer is None:
         return ad.AnnData(X=x, obs=obs, var=var)
     return ad.AnnData(obs=obs, var=var, layers={layer: x}, shape=(adata.n_obs, len(genes)))
+
+
+def blocks(adata: ad.AnnData, indices: Sequence[int] | np.ndarray | None) -> Iterator[ad.AnnData]:
+    """``adata`` itself, or the chosen cells of backed data, some at a time."""
+    if not adata.isbacked:
+        yield adata
+        return
+    rows = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
+    for part in np.array_split(rows, max(1, -(-len(rows) // _BACKED_BLOCK))):
+        yield read_rows(adata, part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agevi.model import presets
+from agevi.model.base import _save
 from agevi.model.ensemble import EnsembleClock
 from agevi.model.linear import ElasticNetClock, LinearClock, PLSClock
 from agevi.model.mlp import MLPClock
@@ -25,6 +26,7 @@ MODELS = (
     CaseControlClassifier,
 )
 """Every clock class, in the order in which docs and leaderboards show them."""
+_save.KNOWN.update({cls.__name__: cls for cls in MODELS})
 
 __all__ = [
     "MODELS",

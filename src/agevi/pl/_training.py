@@ -80,7 +80,7 @@ def training(model: Any, *, metric: str = "age_mae", show_kl_weight: bool = True
     weight = history[history["quantity"] == "kl_weight"]
     with_weight = show_kl_weight and weight["value"].nunique() > 1 and metric != "kl_weight"
     behind = [_draw_weight(ax, weight)] if with_weight else []
-    unit = getattr(model, "setup_args", {}).get("age_unit", "years")
+    unit = getattr(model, "unit", "years")
     ax.set(xlabel="Epoch", ylabel=_LABELS.get(metric, metric).format(unit=unit))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set_ylim(*_limits(curves["value"].to_numpy()))

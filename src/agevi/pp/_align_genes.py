@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks
-from agevi.model.base._predict import blocks
+from agevi.dataloaders._query import blocks
 
 logger = logging.getLogger(__name__)
 

@@ -234,7 +234,7 @@ def test_verbs(cohort, trained, foreign):
     n, g = 480, 60
     latent = trained.get_latent_representation(adata)
     assert latent.shape == (n, 5)
-    np.testing.assert_allclose(latent, trained._predict(cohort).latent, atol=1e-5)
+    np.testing.assert_allclose(latent, trained.predict_rows(cohort).latent, atol=1e-5)
     elbo = float(trained.get_elbo(adata))
     assert np.isfinite(elbo)
     assert elbo < float(trained.get_marginal_ll(adata, n_mc_samples=20))

@@ -102,7 +102,7 @@ HEAD = {"PoissonVAE": "head.", "GaussianVAE": ("encoder.mean.", "head."), "Denoi
 @pytest.mark.parametrize("freeze", ["all_but_last", "encoder", "none"])
 def test_frozen_parts_stay_bit_identical_over_20_epochs(clocks, data, name, freeze):
     clock = clocks(name)
-    before, ages, latent = state(clock), clock.predict_age(data), clock._predict(data).latent
+    before, ages, latent = state(clock), clock.predict_age(data), clock.predict_rows(data).latent
     model = of(clock, data, freeze=freeze)
     model.train(max_epochs=20)
     moved = changed(before, state(model))
@@ -110,7 +110,7 @@ def test_frozen_parts_stay_bit_identical_over_20_epochs(clocks, data, name, free
     if freeze == "all_but_last":
         assert moved == last
         if name.startswith(("MLP", "Transformer")):
-            np.testing.assert_array_equal(model._predict(data).latent, latent)
+            np.testing.assert_array_equal(model.predict_rows(data).latent, latent)
     elif freeze == "encoder":
         assert last < moved
         assert all(key.startswith(HEAD[name.split()[0]]) for key in moved)
@@ -141,7 +141,7 @@ def test_the_last_layer_is_a_logistic_regression_of_the_latent(clocks, data, nam
     hidden = []
     output = model.module.head.output
     handle = output.register_forward_hook(lambda _, inputs, __: hidden.append(inputs[0].numpy().copy()))
-    odds = model._predict(data).age
+    odds = model.predict_rows(data).value
     handle.remove()
     expected = np.concatenate(hidden) @ output.weight.detach().numpy()[0] + output.bias.detach().numpy()
     np.testing.assert_allclose(odds, expected, rtol=1e-4, atol=1e-5)

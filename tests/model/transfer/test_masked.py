@@ -87,7 +87,7 @@ def test_held_out_samples_shape_nothing_from_scratch(clocks, data, architecture)
 def test_the_line_is_read_and_not_added(clocks, data, architecture):
     """Log-odds of the frozen transfer are a linear map of the latent representation, by numpy."""
     model = trained(clocks[architecture], data)
-    found, output = model._predict(data), model.module.output
+    found, output = model.predict_rows(data), model.module.output
     expected = found.latent @ output.weight.detach().numpy()[0] + output.bias.detach().numpy()
     np.testing.assert_allclose(found.age, expected, rtol=1e-4, atol=1e-5)
     case = (data.obs["condition"] == "case").to_numpy()
@@ -118,8 +118,8 @@ def test_a_saved_classifier_is_the_same(clocks, data, architecture, tmp_path):
 def test_a_comparison_keeps_the_mask(clocks, data, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        CaseControlClassifier, "train",
-        lambda self, **_: seen.append(self._adata.varm["agevi_measured"]) or setattr(self, "is_trained_", True),
+        CaseControlClassifier, "_train_until",
+        lambda self, *_, **__: seen.append(self._adata.varm["agevi_measured"]) or setattr(self, "is_trained_", True),
     )  # fmt: skip
     monkeypatch.setattr(CaseControlClassifier, "predict_proba", lambda self, indices: np.full(len(indices), 0.5))
     agevi.tl.compare_transfer(data, clocks["ft"], **CONDITION, n_folds=2, n_repeats=1, n_boot=10)

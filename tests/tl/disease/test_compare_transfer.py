@@ -220,18 +220,18 @@ def test_metrics_are_means_over_divisions(clock, data, monkeypatch):
 
 def test_networks_train_for_as_many_epochs_as_validation_subjects_chose(clock, data, monkeypatch):
     """On all training subjects; once where nobody is to choose."""
-    calls, train = [], CaseControlClassifier.train
+    calls, train = [], CaseControlClassifier._train_until
 
-    def spied(self, **arguments):
-        train(self, **arguments)
+    def spied(self, last_epoch, **arguments):
+        train(self, last_epoch, **arguments)
         calls.append((arguments, self.best_epoch_, "log_loss_validation" in self.history))
 
-    monkeypatch.setattr(CaseControlClassifier, "train", spied)
+    monkeypatch.setattr(CaseControlClassifier, "_train_until", spied)
     short = SHORT | {"n_folds": 2, "n_repeats": 1, "train_kwargs": {"max_epochs": 4}}
     agevi.tl.compare_transfer(data, clock, **CONDITION, **short, validation_size=0.4)
     assert len(calls) == 16
     for first, final in zip(calls[::2], calls[1::2], strict=True):
-        assert first[0] == {"early_stopping": True, "max_epochs": 4}
+        assert first[0].items() >= {"early_stopping": True, "max_epochs": 4, "train_roles": ("train",)}.items()
         roles = ("train", "validation")
         assert final[0] == {"early_stopping": False, "max_epochs": 4, "train_roles": roles}
         assert final[1] == first[1]

@@ -153,9 +153,9 @@ def test_cells_are_read_once_unless_something_of_single_cells_is_wanted(kind, co
     both = agevi.model.EnsembleClock([linear, trained])
     model = {"PLSClock": linear, "ensemble": both, "PoissonVAE": trained}[kind]
     part = cohort[:, 3:].copy()
-    expected = model._predict(part, min_gene_coverage=0.9)
-    calls, predict = [], type(model)._predict
-    monkeypatch.setattr(type(model), "_predict", lambda self, *a, **k: calls.append(1) or predict(self, *a, **k))
+    expected = model.predict_rows(part, min_gene_coverage=0.9)
+    calls, predict = [], type(model).predict_rows
+    monkeypatch.setattr(type(model), "predict_rows", lambda self, *a, **k: calls.append(1) or predict(self, *a, **k))
     agevi.tl.predict_age(part, model)
     assert len(calls) == (kind == "PoissonVAE")  # for its latent space
     assert part.uns["agevi"]["gene_coverage"] == expected.gene_coverage == pytest.approx(57 / 60)

@@ -28,8 +28,12 @@ Moments = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 """Mean and standard deviation of every column of a latent representation, (n_latent,) each, taken when asked for."""
 
 
-class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
-    """Verbs shared by all clocks, to be mixed in before scvi-tools' base class."""
+class Clock(RoleMixin, PredictMixin, NumbersMixin, BaseModelClass):
+    """What every clock is: the contract on which ``tl``, ``pp``, ``get``, ``pl`` and ``io`` rely.
+
+    Tags say what a class can do, and methods do it. A class that can be trained defines ``train`` and, as its network, a
+    :class:`~agevi.model.base._module.ClockModule`.
+    """
 
     expects: str = "any"
     """``"counts"``, ``"continuous"`` or ``"any"``."""
@@ -52,6 +56,17 @@ class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
     """What a column of the latent representation is, for clocks whose :meth:`programs` lead from it back to genes."""
     search_space: ClassVar[dict[str, Any]] = {}
     """What :func:`agevi.tl.tune` varies by default: choices or bounds by argument, as in its ``space``."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of what it predicts: that of the ages, or log-odds."""
+        return str(self.setup_args["age_unit"])
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        """Arguments of its constructor, with defaults."""
+        params = self.init_params_
+        return {**params["non_kwargs"], **params["kwargs"].get("kwargs", {})}
 
     @property
     def predicts_rows(self) -> bool:
@@ -245,8 +260,8 @@ class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
         rows, place = (None, slice(None)) if indices is None else _checks.rows(indices, self._data(adata).n_obs)
         with factors_in(factors_for(_checks.choice(precision, PRECISIONS, "precision"), self.device)):
             if level == "sample":
-                return self._predict_samples(adata, indices=rows, batch_size=batch_size)[place]
-            return self._predict(adata, indices=rows, batch_size=batch_size).age[place]
+                return self.predict_samples(adata, indices=rows, batch_size=batch_size)[place]
+            return self.predict_rows(adata, indices=rows, batch_size=batch_size).value[place]
 
     def roles(self, adata: AnnData) -> np.ndarray:
         """How the fitted weights used the subject of each cell, (n_cells,) of text.
@@ -278,7 +293,7 @@ class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
         FileExistsError
             If ``path`` exists and ``overwrite`` is False.
         """
-        self._check_trained("model.save")
+        self.check_trained("model.save")
         _save.save(self, path, overwrite=overwrite)
 
     @classmethod
@@ -324,12 +339,12 @@ class ClockMixin(RoleMixin, PredictMixin, NumbersMixin):
 
 def is_clock(model: Any) -> bool:
     """Whether ``model`` is a clock of agevi."""
-    return isinstance(model, ClockMixin) and isinstance(model, BaseModelClass)
+    return isinstance(model, Clock)
 
 
 def require_clock(model: Any) -> None:
     """Refuse what is not a clock: a class, the data in its place, or anything else."""
-    if isinstance(model, type) and issubclass(model, ClockMixin):
+    if isinstance(model, type) and issubclass(model, Clock):
         name = model.__name__
         raise TypeError(f"model is the class {name}; pass a trained clock: model = {name}(adata); model.train().")
     if isinstance(model, AnnData):

@@ -53,9 +53,7 @@ def of_model(model: Any) -> dict[str, str]:
     if clocks := getattr(model, "clocks", None):
         own = of_members(type(model).__name__, [of_model(clock) for clock in clocks], model.scale)
         return own | {"weights": _digest([model.weights_.tolist(), weights_of(model.module)])}
-    params = model.init_params_
-    init = {**params["non_kwargs"], **params["kwargs"].get("kwargs", {})}
-    return of_parts(type(model), model.setup_args, init, model.genes) | {"weights": weights_of(model.module)}
+    return of_parts(type(model), model.setup_args, model.init_args, model.genes) | {"weights": weights_of(model.module)}
 
 
 def weights_of(module: torch.nn.Module) -> str:

@@ -167,7 +167,7 @@ class NumbersMixin(Host):
             raise TypeError(
                 f"a {type(self).__name__} predicts {self.predicts} and no ages; model.{verb} takes ageing clocks."
             )
-        self._check_trained(f"model.{verb}")
+        self.check_trained(f"model.{verb}")
 
     def _check_same(self, stored: Any, what: str) -> None:
         """Refuse numbers that are of another clock."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,23 +13,22 @@ from anndata import AnnData
 from pandas.api.types import is_numeric_dtype
 
 from agevi import _checks, _names
-from agevi._compat import REGISTRY_KEYS, read_rows
+from agevi._compat import REGISTRY_KEYS
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._fields import SUMMED
-from agevi.dataloaders._query import GeneMatch
+from agevi.dataloaders._query import GeneMatch, blocks
 from agevi.dataloaders._register import covariate_columns
 from agevi.dataloaders._sums import most_common, sample_groups, sample_means, sum_rows
 from agevi.model.base._query import ShellMixin
 
 _PREDICT_VALUES = 2**23  # cells x genes of a step of prediction, about
-_BACKED_BLOCK = 16384  # cells read from disk at a time
 
 
 class Prediction(NamedTuple):
     """What a pass over cells gives."""
 
-    age: np.ndarray  # (n_cells,) float32, unit of the age column
+    value: np.ndarray  # (n_cells,) float32, ages in the unit of their column, or log-odds
     latent: np.ndarray | None  # (n_cells, n_latent) float32
     gene_coverage: float
 
@@ -37,7 +36,7 @@ class Prediction(NamedTuple):
 class PredictMixin(ShellMixin):
     """How a clock goes over data, in memory or on disk."""
 
-    def _predict(
+    def predict_rows(
         self,
         adata: AnnData | None = None,
         *,
@@ -46,7 +45,7 @@ class PredictMixin(ShellMixin):
         min_gene_coverage: float = 0.8,
     ) -> Prediction:
         """Ages and latent representation in one pass over the cells."""
-        self._check_trained("tl.predict_age")
+        self.check_trained("tl.predict_age")
         data = self._data(adata)
         parts = [
             self._predict_block(block, None if data.isbacked else indices, batch_size, min_gene_coverage)
@@ -54,12 +53,12 @@ class PredictMixin(ShellMixin):
         ]
         latents = [part.latent for part in parts if part.latent is not None]
         return Prediction(
-            np.concatenate([part.age for part in parts]),
+            np.concatenate([part.value for part in parts]),
             np.concatenate(latents) if latents else None,
             parts[0].gene_coverage,
         )
 
-    def _coverage(self, adata: AnnData, min_gene_coverage: float) -> float:
+    def gene_coverage(self, adata: AnnData, min_gene_coverage: float) -> float:
         """Share of the clock's genes that the data have; values are not read."""
         _checks.unique_names(adata)
         return self._match(adata, min_gene_coverage).coverage
@@ -68,7 +67,7 @@ class PredictMixin(ShellMixin):
         self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None, min_gene_coverage: float
     ) -> Prediction:
         """The same for cells in memory."""
-        shell, match = self._shell(adata, min_gene_coverage=min_gene_coverage, conditioned=False)
+        shell, match = self.query(adata, min_gene_coverage=min_gene_coverage, conditioned=False)
         age, latent = self._predict_shell(shell, match, indices=indices, batch_size=batch_size)
         return Prediction(age, latent, match.coverage)
 
@@ -92,7 +91,7 @@ class PredictMixin(ShellMixin):
         finally:
             self._forget(shell)
 
-    def _sample_codes(
+    def sample_codes(
         self, adata: AnnData, indices: Sequence[int] | np.ndarray | None, sample_key: str | None
     ) -> np.ndarray:
         """Sample of every cell, (n_cells,); by default the samples are those of training."""
@@ -105,7 +104,7 @@ class PredictMixin(ShellMixin):
         codes: np.ndarray = pd.factorize(names if indices is None else names[np.asarray(indices)], sort=True)[0]
         return codes
 
-    def _predict_samples(
+    def predict_samples(
         self,
         adata: AnnData | None = None,
         *,
@@ -115,35 +114,41 @@ class PredictMixin(ShellMixin):
         sample_key: str | None = None,
     ) -> np.ndarray:
         """Ages from the sum of each sample's cells, one value per cell, (n_cells,); by default training's samples."""
-        self._check_trained("tl.predict_age")
-        data, setup = self._data(adata), self.setup_args
+        self.check_trained("tl.predict_age")
+        data = self._data(adata)
         rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
-        codes = of_sample = self._sample_codes(data, rows, sample_key)
+        codes = of_sample = self.sample_codes(data, rows, sample_key)
         if self.pseudocell_groupby is not None:
             group = _checks.labels(data, self.pseudocell_groupby, "pseudocell_groupby").iloc[rows]
             codes = sample_groups(of_sample, group)
-        n_units, sums, start = codes.max() + 1, None, 0
-        for block in blocks(data, rows):
-            shell, match = self._shell(block, min_gene_coverage=min_gene_coverage, conditioned=False)
-            x = _checks.matrix(shell, setup["layer"])
-            used = codes[start : start + block.n_obs] if data.isbacked else np.full(block.n_obs, -1)
-            if not data.isbacked:
-                used[rows] = codes
-            part = sum_rows(x, used, n_units)
+        units, match = self.sums(data, rows, codes, min_gene_coverage)
+        age, _ = self._predict_shell(units, match, batch_size=batch_size, summed=True)
+        if self.pseudocell_groupby is None:
+            return age[codes]
+        return sample_means(age[codes], of_sample)  # over cells, so that a group weighs by its cells
+
+    def sums(
+        self, adata: AnnData, cells: np.ndarray, codes: np.ndarray, min_gene_coverage: float
+    ) -> tuple[AnnData, GeneMatch]:
+        """Cells summed by ``codes``, (n_cells,), as :meth:`query` gives them; means where the clock does not normalise."""
+        setup, n_units, sums, start = self.setup_args, int(codes.max()) + 1, None, 0
+        for block in blocks(adata, cells):
+            shell, match = self.query(block, min_gene_coverage=min_gene_coverage, conditioned=False)
+            of_row = np.full(block.n_obs, -1)
+            own = slice(start, start + block.n_obs) if adata.isbacked else slice(None)
+            of_row[slice(None) if adata.isbacked else cells] = codes[own]
+            part = sum_rows(_checks.matrix(shell, setup["layer"]), of_row, n_units)
             sums, start = part if sums is None else sums + part, start + block.n_obs
         if setup["normalize"] == "none":
             sums = sp.diags(1 / np.bincount(codes)) @ sums
         read = getattr(self.module, "encode_covariates", False)
-        obs = self._conditions(columns_of_units(data, rows, codes, setup, read=read), read)
+        obs = self._conditions(columns_of_units(adata, cells, codes, setup, read=read), read)
         units = AnnData(obs=obs, var=shell.var.copy(), shape=(n_units, len(self.genes)))
         if setup["layer"] is None:
             units.X = sums
         else:
             units.layers[setup["layer"]] = sums
-        age, _ = self._predict_shell(units, match, batch_size=batch_size, summed=True)
-        if self.pseudocell_groupby is None:
-            return age[codes]
-        return sample_means(age[codes], of_sample)  # over cells, so that a group weighs by its cells
+        return units, match
 
     @torch.inference_mode()
     def _predict_batches(
@@ -165,7 +170,7 @@ class PredictMixin(ShellMixin):
         """What the network is told of genes that the data lack: a mask of those that they have, (n_genes,)."""
         return None if match.present.all() else torch.from_numpy(match.present).to(self.device)
 
-    def _check_trained(self, verb: str) -> None:
+    def check_trained(self, verb: str) -> None:
         if not self.is_trained_:
             name = type(self).__name__
             raise RuntimeError(f"{verb} needs a trained model; call model.train() or {name}.load(...) first.")
@@ -195,13 +200,3 @@ def columns_of_units(
             )
             obs[key] = names[most_common(found, codes, n_units)]
     return AnnData(obs=obs)
-
-
-def blocks(adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> Iterator[AnnData]:
-    """``adata`` itself, or the chosen cells of backed data, some at a time."""
-    if not adata.isbacked:
-        yield adata
-        return
-    rows = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
-    for part in np.array_split(rows, max(1, -(-len(rows) // _BACKED_BLOCK))):
-        yield read_rows(adata, part)

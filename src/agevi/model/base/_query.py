@@ -67,7 +67,7 @@ class ShellMixin(Host):
         names = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
         return np.asarray(names)
 
-    def _shell(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
+    def query(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
         """A registered-to-be AnnData with the clock's genes; ``adata`` is only read.
 
         With ``conditioned`` every batch and covariate column must be there and known, because the decoder reads
@@ -78,12 +78,12 @@ class ShellMixin(Host):
         match = self._match(adata, min_gene_coverage)
         required = conditioned or getattr(self.module, "encode_covariates", False)
         obs = self._conditions(adata, required, conditioned=conditioned)
-        shell = query_shell(adata, match, self.genes, layer=setup["layer"], read=self._layer_of(adata), obs=obs)
+        shell = query_shell(adata, match, self.genes, layer=setup["layer"], read=self.layer_of(adata), obs=obs)
         x = _checks.matrix(shell, setup["layer"])
         check_values(x, setup, counts=self.expects == "counts", model=type(self).__name__, new=True, source=adata)
         return shell, match
 
-    def _layer_of(self, adata: AnnData) -> str | None:
+    def layer_of(self, adata: AnnData) -> str | None:
         """The layer of new data that is read: that of training, or None for X where it holds what the clock expects."""
         layer, there = self.setup_args["layer"], adata.layers
         if layer in there and layer is not None:
@@ -161,7 +161,7 @@ class ShellMixin(Host):
         if self.get_anndata_manager(data) is not None:  # a shell, from the verb that called this one
             return data
         _checks.in_memory(data)
-        shell, _ = self._shell(data, min_gene_coverage=1.0, conditioned=True)
+        shell, _ = self.query(data, min_gene_coverage=1.0, conditioned=True)
         self._remember(shell)
         return shell
 

@@ -9,12 +9,11 @@ import numpy as np
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import BaseModelClass
-from agevi.model.base._clock import ClockMixin
+from agevi.model.base._clock import Clock
 from agevi.model.base._train import SubjectTrainingMixin
 
 
-class RegressorClock(SubjectTrainingMixin, ClockMixin, BaseModelClass):
+class RegressorClock(SubjectTrainingMixin, Clock):
     """A clock whose module is a :class:`RegressorModule`; it reads neither batch nor covariates."""
 
     reads_cells = False
@@ -43,4 +42,4 @@ class RegressorClock(SubjectTrainingMixin, ClockMixin, BaseModelClass):
         """
         data = self._data(adata)
         rows, place = _checks.rows(indices, data.n_obs)
-        return np.asarray(self._predict(data, indices=rows, batch_size=batch_size).latent)[place]
+        return np.asarray(self.predict_rows(data, indices=rows, batch_size=batch_size).latent)[place]

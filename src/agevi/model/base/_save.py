@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ from agevi._compat import REGISTRY_KEYS, parse_device, version
 from agevi.dataloaders._fields import CATEGORY
 from agevi.io import _bundle
 
-if TYPE_CHECKING:
-    from agevi.model.base._clock import ClockMixin
+KNOWN: dict[str, Any] = {}
+"""Classes that a bundle may make, by name: those of ``agevi.model.MODELS``, which fills it, and no others."""
 
 
 def categories(registry: dict[str, Any]) -> dict[str, list[str]]:
@@ -38,10 +38,9 @@ def categories(registry: dict[str, Any]) -> dict[str, list[str]]:
 
 def meta_of(model: Any) -> dict[str, Any]:
     """Everything about a trained clock except its weights, as plain values."""
-    init = model.init_params_
     return {
         "class": type(model).__name__,
-        "init": {**init["non_kwargs"], **init["kwargs"].get("kwargs", {})},
+        "init": model.init_args,
         "setup": dict(model.setup_args),
         "genes": [str(g) for g in model.genes],
         "categories": categories(model.registry_),
@@ -59,7 +58,7 @@ def versions() -> dict[str, str]:
     return {p: version(p) for p in packages} | {"python": platform.python_version()}
 
 
-def save(model: ClockMixin, path: str | Path, *, overwrite: bool) -> None:
+def save(model: Any, path: str | Path, *, overwrite: bool) -> None:
     """Write a trained clock."""
     meta = full_meta(model)
     _bundle.write_bundle(path, meta, model.module.state_dict(), model._card(meta), overwrite=overwrite)
@@ -155,15 +154,12 @@ def build(
 
 def class_of(meta: dict[str, Any], path: Path) -> Any:
     """The class that made a clock."""
-    from agevi.model import MODELS  # which imports this module
-
-    known = {cls.__name__: cls for cls in MODELS}
     name = meta.get("class")
-    if name not in known:
+    if name not in KNOWN:
         raise _bundle.BundleError(
-            f"{path} holds a clock of class {name!r}; this version of agevi knows {', '.join(known)}. Upgrade agevi."
+            f"{path} holds a clock of class {name!r}; this version of agevi knows {', '.join(KNOWN)}. Upgrade agevi."
         )
-    return known[name]
+    return KNOWN[name]
 
 
 def restore(cls: Any, bundle: _bundle.Bundle) -> Any:

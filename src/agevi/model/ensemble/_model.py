@@ -11,12 +11,12 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import Absent, BaseModelClass
+from agevi._compat import Absent
 from agevi.dataloaders._sums import sample_means
 from agevi.io import _bundle
 from agevi.io._card import ensemble_card
 from agevi.model.base import _save
-from agevi.model.base._clock import ClockMixin
+from agevi.model.base._clock import Clock
 from agevi.model.base._predict import Prediction
 from agevi.model.base._query import DataMixin
 from agevi.model.ensemble import _members
@@ -25,7 +25,7 @@ from agevi.model.ensemble._module import EnsembleModule
 from agevi.nn.attribution import Reading, Tensors
 
 
-class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
+class EnsembleClock(DataMixin, Clock):
     """Ageing clock: the mean of the ages that several trained clocks predict.
 
     Each member looks for its genes and normalises values by itself, and the ages are averaged, by default on the
@@ -132,7 +132,7 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
 
     # --- prediction ------------------------------------------------------------------------------------------
 
-    def _predict(
+    def predict_rows(
         self,
         adata: AnnData | None = None,
         *,
@@ -142,18 +142,18 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
     ) -> Prediction:
         """Mean of the members' ages of every cell."""
         parts = [
-            clock._predict(
+            clock.predict_rows(
                 self._data(adata), indices=indices, batch_size=batch_size, min_gene_coverage=min_gene_coverage
             )
             for clock in self.clocks
         ]
-        return Prediction(self._average([p.age for p in parts]), None, min(p.gene_coverage for p in parts))
+        return Prediction(self._average([p.value for p in parts]), None, min(p.gene_coverage for p in parts))
 
-    def _coverage(self, adata: AnnData, min_gene_coverage: float) -> float:
+    def gene_coverage(self, adata: AnnData, min_gene_coverage: float) -> float:
         """The lowest of the members."""
-        return min(clock._coverage(adata, min_gene_coverage) for clock in self.clocks)
+        return min(clock.gene_coverage(adata, min_gene_coverage) for clock in self.clocks)
 
-    def _predict_samples(
+    def predict_samples(
         self,
         adata: AnnData | None = None,
         *,
@@ -165,12 +165,12 @@ class EnsembleClock(DataMixin, ClockMixin, BaseModelClass):
         """Mean of the members' ages of every sample, from its sum or (members of single cells) its cells' mean."""
         data = self._data(adata)
         options = {"indices": indices, "batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
-        code = self._sample_codes(data, indices, sample_key)
+        code = self.sample_codes(data, indices, sample_key)
         return self._average(
             [
-                clock._predict_samples(data, **options, sample_key=sample_key)
+                clock.predict_samples(data, **options, sample_key=sample_key)
                 if clock.predicts_sums
-                else sample_means(clock._predict(data, **options).age, code)
+                else sample_means(clock.predict_rows(data, **options).value, code)
                 for clock in self.clocks
             ]
         )

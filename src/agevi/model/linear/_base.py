@@ -13,12 +13,12 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import REGISTRY_KEYS, BaseModelClass, Trainer
+from agevi._compat import REGISTRY_KEYS, Trainer
 from agevi._progress import silent
 from agevi._threads import n_threads, threads
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
-from agevi.model.base._clock import ClockMixin
+from agevi.model.base._clock import Clock
 from agevi.model.base._roles import all_or_nothing
 from agevi.model.linear._module import LinearModule
 from agevi.model.linear._scaled_rows import ScaledRows
@@ -27,7 +27,7 @@ from agevi.model.linear._training_cells import TrainingCells, cell_offset
 _OF_NETWORKS = ("devices", "plan_kwargs")  # further arguments of train() that network clocks take
 
 
-class LinearMixin(ClockMixin):
+class LinearBase(Clock):
     """How every linear clock predicts."""
 
     has_latent: ClassVar[bool] = False
@@ -35,7 +35,7 @@ class LinearMixin(ClockMixin):
     module: LinearModule
 
 
-class FittedLinearClock(LinearMixin, BaseModelClass):
+class FittedLinearClock(LinearBase):
     """A linear clock that is fitted exactly; classes differ in how they find the coefficients."""
 
     selects_epochs: ClassVar[bool] = False
@@ -127,7 +127,7 @@ class FittedLinearClock(LinearMixin, BaseModelClass):
         RuntimeError
             If the clock is not trained.
         """
-        self._check_trained("model.coefficients")
+        self.check_trained("model.coefficients")
         values = self.module.coefficients.detach().cpu().numpy() * self.module.age_slope()
         unit = self.setup_args["age_unit"]
         out = pd.Series(values, index=pd.Index(self.genes, dtype=object, name="gene"), name=f"{unit} per sd")

@@ -13,14 +13,14 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _symbols
-from agevi._compat import Absent, BaseModelClass
+from agevi._compat import Absent
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import check_horvath_unit, where
 from agevi.dataloaders._registration import is_registered
 from agevi.io._card import published_card
 from agevi.model.base import _save
 from agevi.model.base._query import DataMixin
-from agevi.model.linear._base import LinearMixin
+from agevi.model.linear._base import LinearBase
 from agevi.model.linear._module import PublishedModule
 from agevi.model.linear._table import Coefficients, read_coefficients
 from agevi.nn.heads import AGE_TRANSFORMS
@@ -28,7 +28,7 @@ from agevi.nn.heads import AGE_TRANSFORMS
 VALUES = ("any", "beta")
 
 
-class LinearClock(DataMixin, LinearMixin, BaseModelClass):
+class LinearClock(DataMixin, LinearBase):
     """Ageing clock: a weighted sum of features with published weights.
 
     Made by :meth:`from_coefficients`; there is nothing to train. Values are read as they are in the data, so they must
@@ -210,8 +210,8 @@ class LinearClock(DataMixin, LinearMixin, BaseModelClass):
 
     # --- data ------------------------------------------------------------------------------------------------
 
-    def _shell(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
-        shell, match = super()._shell(adata, min_gene_coverage=min_gene_coverage, conditioned=conditioned)
+    def query(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
+        shell, match = super().query(adata, min_gene_coverage=min_gene_coverage, conditioned=conditioned)
         layer = self.setup_args["layer"]
         if self.values == "beta":
             _checks.within(

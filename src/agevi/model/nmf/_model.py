@@ -234,7 +234,7 @@ class NMFClock(RegressorClock):
 
         Loadings times components approximate the counts, per 10,000 of them unless ``normalize="none"``.
         """
-        self._check_trained("get_components")
+        self.check_trained("get_components")
         values = self.module.components.cpu().numpy().T
         return pd.DataFrame(values, index=self.genes, columns=[f"component_{k}" for k in range(values.shape[1])])
 
@@ -251,11 +251,11 @@ class NMFClock(RegressorClock):
         indices
             Positions of the cells; default all.
         """
-        self._check_trained("get_reconstruction_error")
+        self.check_trained("get_reconstruction_error")
         data = self._data(adata)
         _checks.in_memory(data, "model.get_reconstruction_error reads")
         rows = np.arange(data.n_obs) if indices is None else _checks.positions(indices, data.n_obs)
-        shell, _ = self._shell(data, min_gene_coverage=1.0, conditioned=False)
+        shell, _ = self.query(data, min_gene_coverage=1.0, conditioned=False)
         x, module = _checks.matrix(shell, self.setup_args["layer"]), self.module
         total = 0.0
         for start in range(0, len(rows), _ROWS):

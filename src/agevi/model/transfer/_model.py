@@ -11,12 +11,12 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _names
-from agevi._compat import Absent, BaseModelClass
+from agevi._compat import Absent
 from agevi.dataloaders._sums import sample_means
 from agevi.io import _bundle
 from agevi.io._card import classifier_card
 from agevi.model.base import _save
-from agevi.model.base._clock import ClockMixin, Moments
+from agevi.model.base._clock import Clock, Moments
 from agevi.model.base._predict import Prediction
 from agevi.model.base._query import DataMixin
 from agevi.model.base._seed import as_seed
@@ -27,7 +27,7 @@ CLASS_WEIGHTS = ("balanced", "none")
 LEVELS = ("sample", "cell")
 
 
-class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseModelClass):
+class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
     """Classifier of cases and controls: the network of a trained clock with a new last unit that gives log-odds.
 
     Make it with :meth:`from_clock`. What a clock has learnt from ages may tell a disease of age from health with fewer
@@ -186,15 +186,20 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
             clock, condition_key=condition_key, control=names[0], case=names[1], freeze=freeze,
             from_scratch=from_scratch, class_weight=class_weight, rng=rng,
         )  # fmt: skip
-        model.clock._shell(adata, min_gene_coverage=0.8, conditioned=False)  # its gates
+        model.clock.query(adata, min_gene_coverage=0.8, conditioned=False)  # its gates
         model._adata = adata
         model._initial = {k: v.detach().clone() for k, v in model.module.state_dict().items()}
         return model
 
     @property
     def setup_args(self) -> dict[str, Any]:
-        """Arguments of the clock's ``setup_anndata``, with the unit of what is predicted."""
-        return {**self.clock.setup_args, "age_unit": self.predicts, "age_transform": "none"}
+        """Arguments of the clock's ``setup_anndata``."""
+        return dict(self.clock.setup_args)
+
+    @property
+    def unit(self) -> str:
+        """Log-odds."""
+        return self.predicts
 
     @property
     def program_kind(self) -> str | None:  # type: ignore[override]
@@ -254,8 +259,8 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
             If genes are missing or the values are not what the clock was trained on.
         """
         _checks.choice(level, LEVELS, "level")
-        self._check_trained("model.predict_proba")
-        find = self._predict_samples if level == "sample" else self._of_cells
+        self.check_trained("model.predict_proba")
+        find = self.predict_samples if level == "sample" else self._of_cells
         data = self._data(adata)
         rows, place = _checks.rows(indices, data.n_obs)
         odds = torch.from_numpy(find(data, indices=rows, batch_size=batch_size))
@@ -263,16 +268,16 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         return probability
 
     def _of_cells(self, adata: AnnData, **options: Any) -> np.ndarray:
-        found: np.ndarray = self.clock._predict(adata, **options).age
+        found: np.ndarray = self.clock.predict_rows(adata, **options).value
         return found
 
-    def _predict(self, adata: AnnData | None = None, **options: Any) -> Prediction:
+    def predict_rows(self, adata: AnnData | None = None, **options: Any) -> Prediction:
         """Log-odds of every cell."""
-        self._check_trained("model.predict_proba")
-        found: Prediction = self.clock._predict(self._data(adata), **options)
+        self.check_trained("model.predict_proba")
+        found: Prediction = self.clock.predict_rows(self._data(adata), **options)
         return found
 
-    def _predict_samples(
+    def predict_samples(
         self,
         adata: AnnData | None = None,
         *,
@@ -285,9 +290,11 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, ClockMixin, BaseMo
         data = self._data(adata)
         options = {"indices": indices, "batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
         if self.predicts_sums:
-            sums: np.ndarray = self.clock._predict_samples(data, **options, sample_key=sample_key)
+            sums: np.ndarray = self.clock.predict_samples(data, **options, sample_key=sample_key)
             return sums
-        return sample_means(self.clock._predict(data, **options).age, self._sample_codes(data, indices, sample_key))
+        return sample_means(
+            self.clock.predict_rows(data, **options).value, self.sample_codes(data, indices, sample_key)
+        )
 
     # --- saving and loading ----------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ def check_network(clock: Any) -> None:
             "has a "
             "row for a linear model of the features."
         )
-    clock._check_trained("CaseControlClassifier.from_clock")
+    clock.check_trained("CaseControlClassifier.from_clock")
 
 
 def trained_layers(module: Any, freeze: str) -> list[nn.Module]:

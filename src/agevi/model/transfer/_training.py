@@ -16,7 +16,6 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi._compat import parse_device
 from agevi._threads import n_threads, n_weights, threads
-from agevi.dataloaders._fields import AGE
 from agevi.dataloaders._pseudocells import Rows
 from agevi.model.base._roles import RoleMixin, all_or_nothing
 from agevi.model.base._seed import seeded
@@ -39,9 +38,7 @@ class TransferTrainingMixin(RoleMixin):
     freeze: str
     _adata: AnnData | None
     _initial: dict[str, torch.Tensor] | None
-    _last_epoch: int | None = None  # after which training ends, other than the last of the cycle
 
-    @all_or_nothing
     def train(
         self,
         max_epochs: int | None = None,
@@ -87,6 +84,31 @@ class TransferTrainingMixin(RoleMixin):
         ValueError
             If the split puts a subject on two sides, one class has no training subject, or an argument is out of range.
         """
+        self._train_until(
+            None,
+            max_epochs=max_epochs,
+            split_key=split_key,
+            train_roles=train_roles,
+            early_stopping=early_stopping,
+            lr=lr,
+            weight_decay=weight_decay,
+            accelerator=accelerator,
+        )
+
+    @all_or_nothing
+    def _train_until(
+        self,
+        last_epoch: int | None,
+        max_epochs: int | None = None,
+        *,
+        split_key: str = _keys.SPLIT,
+        train_roles: tuple[str, ...] = (_keys.TRAIN,),
+        early_stopping: bool = False,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-2,
+        accelerator: str = "auto",
+    ) -> None:
+        """As :meth:`train`, but a cycle of ``max_epochs`` ends after ``last_epoch`` of them."""
         adata = self._training_data()
         max_epochs = _EPOCHS if max_epochs is None else _checks.count(max_epochs, "max_epochs")
         if not isinstance(lr, numbers.Real) or not lr > 0:
@@ -101,24 +123,24 @@ class TransferTrainingMixin(RoleMixin):
         if accelerator != "auto":
             self.to_device(parse_device(accelerator, "auto"))
         validates = of_role[_keys.VALIDATION].nunique() == 2
-        shell, match = self._shell_of(adata, subject, sample, case)
-        clock, template = self.clock, self.clock._adata_manager
-        clock._adata, clock._adata_manager = shell, clock.get_anndata_manager(shell, required=True)
+        shell, match = self._shell_of(adata, subject, sample)
+        learner = self.clock._learning(shell, subject.map(case).to_numpy(dtype=np.float64))
         try:
             with seeded(self.seed), threads(n_threads(_ROWS * n_weights(self.module))):
-                self._renew((subject.map(roles) == _keys.TRAIN).to_numpy() & subject.map(case).notna().to_numpy())
+                self._renew(
+                    learner, (subject.map(roles) == _keys.TRAIN).to_numpy() & subject.map(case).notna().to_numpy()
+                )
                 rng = np.random.default_rng(self.seed)
-                rows = Rows(clock.adata_manager, averaged=self.setup_args["normalize"] == "none")
+                rows = Rows(learner.adata_manager, averaged=self.setup_args["normalize"] == "none")
                 draws = {
-                    role: Draws(rows, self._units(chosen, subject), size=self._size, rng=rng)
+                    role: Draws(rows, self._units(learner._units_of_sums(), chosen, subject), size=self._size, rng=rng)
                     for role, chosen in of_role.items()
                     if role == _keys.TRAIN or (role == _keys.VALIDATION and validates)
                 }
-                present = clock.present_genes(shell, match)
-                self._fit(draws, present, max_epochs, early_stopping, lr, weight_decay)
+                present = learner.present_genes(shell, match)
+                self._fit(draws, present, max_epochs, last_epoch, early_stopping, lr, weight_decay)
         finally:
-            clock._forget(shell)
-            clock._adata, clock._adata_manager = None, template
+            self.clock._forget(shell)
         self.split_ = {str(name): str(role) for name, role in roles.items()}
         self.age_summary_ = {
             "n_subjects": len(of_role[_keys.TRAIN]),
@@ -138,24 +160,23 @@ class TransferTrainingMixin(RoleMixin):
             self.clock.module = self.module
             raise
 
-    def _train_on_all(self, kwargs: dict[str, Any], *, choose: bool) -> None:
+    def train_on_all(self, kwargs: dict[str, Any], *, choose: bool) -> None:
         """Train on training and validation subjects, and stop at the epoch that the latter choose if they are to.
 
         The cycle of the learning rate is that of the training in which they chose.
         """
-        try:
-            if choose:
-                self.train(**kwargs)
-                self._last_epoch = self.best_epoch_
-            self.train(**(kwargs | {"early_stopping": False, "train_roles": _keys.FITTED_ROLES}))
-        finally:
-            self._last_epoch = None
+        last_epoch = None
+        if choose:
+            self.train(**kwargs)
+            last_epoch = self.best_epoch_
+        self._train_until(last_epoch, **(kwargs | {"early_stopping": False, "train_roles": _keys.FITTED_ROLES}))
 
     def _fit(
         self,
         draws: dict[str, Draws],
         present: torch.Tensor | None,
         max_epochs: int,
+        last_epoch: int | None,
         early_stopping: bool,
         lr: float,
         weight_decay: float,
@@ -169,7 +190,7 @@ class TransferTrainingMixin(RoleMixin):
             train=draws[_keys.TRAIN],
             validation=draws.get(_keys.VALIDATION),
             max_epochs=max_epochs,
-            last_epoch=self._last_epoch,
+            last_epoch=last_epoch,
             patience=max(10, max_epochs // 4) if early_stopping else None,
             lr=lr,
             weight_decay=weight_decay,
@@ -197,10 +218,10 @@ class TransferTrainingMixin(RoleMixin):
         size: float = self.clock.pseudocell_size
         return size if self.predicts_sums else None
 
-    def _shell_of(self, adata: AnnData, subject: pd.Series, sample: pd.Series, case: pd.Series) -> tuple[AnnData, Any]:
-        """The data as the clock reads them, registered with the class of every cell in the place of its age."""
+    def _shell_of(self, adata: AnnData, subject: pd.Series, sample: pd.Series) -> tuple[AnnData, Any]:
+        """The data as the clock reads them, registered."""
         clock = self.clock
-        shell, match = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
+        shell, match = clock.query(adata, min_gene_coverage=0.8, conditioned=False)
         setup = clock.setup_args
         shell.obs[setup["subject_key"]] = subject.to_numpy()
         if setup["sample_key"] is not None:
@@ -210,27 +231,22 @@ class TransferTrainingMixin(RoleMixin):
                 adata, clock.pseudocell_groupby, "pseudocell_groupby"
             ).to_numpy()
         clock._remember(shell)
-        shell.obs[f"_scvi_{AGE}"] = subject.map(case).to_numpy(dtype=np.float64)
         return shell, match
 
-    def _renew(self, train: np.ndarray) -> None:
+    def _renew(self, learner: Any, train: np.ndarray) -> None:
         """The weights that training starts from."""
-        if self._initial is None:
-            raise RuntimeError("no weights to start from.")
         if not self.from_scratch:
             self.module.load_state_dict(self._initial)
             _network.renew_last(self.module)
             return
-        clock, device = self.clock, self.device
-        clock.init_params_["non_kwargs"]["rng"] = self.seed
-        clock.module = clock._make_module()
-        clock.module.age_scale.target = "condition"
-        clock._fit_buffers(train)
-        self.module = clock.module.to(device)
+        learner.init_params_["non_kwargs"]["rng"] = self.seed
+        learner.module = learner._make_module()
+        learner.module.age_scale.target = "condition"
+        learner._fit_buffers(train)
+        self.clock.module = self.module = learner.module.to(self.device)
 
-    def _units(self, case: pd.Series, subject: pd.Series) -> Units:
-        """What training draws from among the subjects of ``case``, with weights that are equal within a class."""
-        codes = self.clock._units_of_sums()
+    def _units(self, codes: np.ndarray, case: pd.Series, subject: pd.Series) -> Units:
+        """What is drawn, by its code in every cell, of the subjects of ``case``, with weights that are equal in a class."""
         used = np.flatnonzero(subject.isin(case.index).to_numpy())
         order = used[np.argsort(codes[used], kind="stable")]
         cells = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)

@@ -116,9 +116,9 @@ class SampleClock(RegressorClock):
         known = FeatureSets(self._set_names, self.module.measured.cpu().numpy(), np.zeros(0, dtype=np.int64))
         return match_sets(self.genes, known, adata, min_coverage=min_coverage)
 
-    def _shell(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
+    def query(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
         """A registered-to-be AnnData with the clock's features and what was measured of them."""
-        shell, match = super()._shell(adata, min_gene_coverage=min_gene_coverage, conditioned=conditioned)
+        shell, match = super().query(adata, min_gene_coverage=min_gene_coverage, conditioned=conditioned)
         write_sets(shell, aligned(feature_sets(adata), match))
         return shell, match
 

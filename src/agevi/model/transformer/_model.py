@@ -336,7 +336,7 @@ class TransformerClock(SampleClock):
         ValueError
             If the clock has no tokens of features.
         """
-        self._check_trained("model.modules")
+        self.check_trained("model.modules")
         if self._init["architecture"] != "ft":
             raise ValueError("architecture='tab' makes no tokens of features; take architecture='ft'.")
         names = np.asarray(self._token_names()[-self.module.net.n_tokens :], dtype=object)
@@ -382,11 +382,11 @@ class TransformerClock(SampleClock):
         RuntimeError
             If the clock is not trained.
         """
-        self._check_trained("model.get_attention")
+        self.check_trained("model.get_attention")
         data = self._data(adata)
         _checks.in_memory(data, "model.get_attention reads")
         rows = _checks.positions(indices, data.n_obs)
-        shell, match = self._shell(data, min_gene_coverage=0.8, conditioned=False)
+        shell, match = self.query(data, min_gene_coverage=0.8, conditioned=False)
         module, masks, found = self.module.eval(), self.present_genes(shell, match), []
         self._remember(shell)
         try:

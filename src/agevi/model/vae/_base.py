@@ -13,9 +13,9 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _names
-from agevi._compat import REGISTRY_KEYS, Absent, BaseModelClass, RNASeqMixin, VAEMixin
+from agevi._compat import REGISTRY_KEYS, Absent, RNASeqMixin, VAEMixin
 from agevi.dataloaders._stats import gene_stats
-from agevi.model.base._clock import ClockMixin, Moments
+from agevi.model.base._clock import Clock, Moments
 from agevi.model.base._seed import seeded
 from agevi.model.base._train import SubjectTrainingMixin
 from agevi.model.vae._module import ClockVAEModule
@@ -77,7 +77,7 @@ def _values_of(given: Any, column: pd.Series, argument: str) -> Any:
     return found if argument == "group1" else found[0]
 
 
-class VAEClock(SubjectTrainingMixin, ClockMixin, RNASeqMixin, VAEMixin, BaseModelClass):
+class VAEClock(SubjectTrainingMixin, RNASeqMixin, VAEMixin, Clock):
     """A clock whose module is a :class:`ClockVAEModule`; classes differ in what they hand to it."""
 
     program_kind: ClassVar[str | None] = "latent"

@@ -105,7 +105,7 @@ def _refitted(fits: Fits, fold: Fold) -> Any:
     cls = type(clock)
     genes = [str(gene) for gene in clock.genes if gene in data.var_names]
     cls.setup_anndata(data, **(clock.setup_args | {"features": genes}))
-    new = cls(data, **(clock._meta()["init"] | {"rng": fold.seed}))
+    new = cls(data, **(clock.init_args | {"rng": fold.seed}))
     new.train(**({"enable_progress_bar": False} | (fits.clock_kwargs or {})))
     return new
 
@@ -123,7 +123,7 @@ def _network(fits: Fits, clock: Any, row: str, fold: Fold) -> np.ndarray:
     quiet.setLevel(max(quiet.getEffectiveLevel(), logging.WARNING))  # known subjects are told of once, by a warning
     try:
         choose = bool(fits.train_kwargs["early_stopping"]) and _keys.VALIDATION in set(fold.roles)
-        classifier._train_on_all(fits.train_kwargs, choose=choose)
+        classifier.train_on_all(fits.train_kwargs, choose=choose)
     finally:
         quiet.setLevel(level)
     cells = np.flatnonzero((role == _keys.TEST).to_numpy() & (samples.cell_sample >= 0))

@@ -86,9 +86,9 @@ def samples_of(
     cells = np.flatnonzero(labelled)[first]
     owner = subject.to_numpy()[cells]
     age = _ages(adata, setup["age_key"], code, len(cells))
-    shell, match = clock._shell(adata, min_gene_coverage=0.8, conditioned=False)
+    shell, match = clock.query(adata, min_gene_coverage=0.8, conditioned=False)
     # The matrix is shared, in the order of the clock's genes if all of them are there.
-    source, layer = (shell, setup["layer"]) if match.present.all() else (adata, clock._layer_of(adata))
+    source, layer = (shell, setup["layer"]) if match.present.all() else (adata, clock.layer_of(adata))
     x = _checks.matrix(source, layer)
     features = {FEATURES: _table(adata, clock, shell, code)} | _covariates(adata, age, sex_key, names)
     return Samples(

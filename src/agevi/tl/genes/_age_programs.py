@@ -121,7 +121,7 @@ def age_programs(
         "n_cells_per_subject": n_cells_per_subject,
         "rng": rng,
         "model": type(model).__name__,
-        "age_unit": model.setup_args["age_unit"],
+        "age_unit": model.unit,
     }
     stored = _keys.to_uns(table), _keys.to_uns(params)
     out = written_to(adata, copy=copy)

@@ -189,7 +189,7 @@ def attribute_genes(  # noqa: PLR0913
 def check_clock(adata: AnnData, model: Any, verb: str) -> None:
     """Refuse what is no trained clock, and no AnnData."""
     require_clock(model)
-    model._check_trained(verb)
+    model.check_trained(verb)
     _checks.anndata(adata)
 
 
@@ -225,8 +225,10 @@ def _clocks(adata: AnnData, model: Any, unit: str) -> list[Any]:
     for clock in models:
         check_clock(adata, clock, "tl.attribute_genes")
     for clock in models[1:]:
-        if not np.array_equal(clock.genes, models[0].genes) or any(
-            clock.setup_args[key] != models[0].setup_args[key] for key in ("subject_key", "sample_key", "age_unit")
+        if (
+            not np.array_equal(clock.genes, models[0].genes)
+            or any(clock.setup_args[key] != models[0].setup_args[key] for key in ("subject_key", "sample_key"))
+            or clock.unit != models[0].unit
         ):
             raise ValueError(
                 "the clocks in model differ in their genes, subject_key, sample_key or age_unit; attribute each under "
@@ -288,7 +290,7 @@ def _record(runs: Sequence[Totals], groups: Sequence[str], models: Sequence[Any]
         "background_age": float(np.mean(np.concatenate([part for totals in runs for part in totals.references]))),
         "model": ";".join(dict.fromkeys(type(model).__name__ for model in models)),
         "version": agevi.__version__,
-        "age_unit": models[0].setup_args["age_unit"],
+        "age_unit": models[0].unit,
     }
 
 

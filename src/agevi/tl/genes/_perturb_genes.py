@@ -138,7 +138,7 @@ def perturb_genes(  # noqa: PLR0913
         "n_boot": n_boot,
         "rng": rng,
         "model": type(model).__name__,
-        "age_unit": model.setup_args["age_unit"],
+        "age_unit": model.unit,
     }
     stored = _keys.to_uns(table), _keys.to_uns(params)
     out = written_to(adata, copy=copy)

@@ -126,7 +126,7 @@ def predict_age(
     _keep_out_of_fold(adata, keys, overwrite)
     setup = model.setup_args
     if sample_key is not None and not (model.predicts_sums and sample_key in adata.obs):
-        model._sample_codes(adata, None, sample_key)  # its gates, which the sums pass anyway
+        model.sample_codes(adata, None, sample_key)  # its gates, which the sums pass anyway
     sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
     if sample_key not in adata.obs and not model.predicts_rows:
         raise KeyError(
@@ -137,19 +137,19 @@ def predict_age(
     cell_type = None if cell_type_key is None else _checks.column(adata, cell_type_key, "cell_type_key")
     options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
     summed = model.predicts_sums and sample_key in adata.obs
-    sample_ages = model._predict_samples(adata, **options, sample_key=sample_key) if summed else None
+    sample_ages = model.predict_samples(adata, **options, sample_key=sample_key) if summed else None
     by_row = sample_ages is None or model.predicts_rows
     of_cells = by_row or cell_type is not None or model.has_latent  # else a pass over cells is not needed
-    prediction: Any = model._predict(adata, **options) if of_cells else None
-    coverage = prediction.gene_coverage if prediction else model._coverage(adata, min_gene_coverage)
+    prediction: Any = model.predict_rows(adata, **options) if of_cells else None
+    coverage = prediction.gene_coverage if prediction else model.gene_coverage(adata, min_gene_coverage)
     roles = _roles(adata, model)
     adata = written_to(adata, copy=copy)
-    adata.obs[keys.predicted] = prediction.age if by_row else sample_ages
+    adata.obs[keys.predicted] = prediction.value if by_row else sample_ages
     forget(adata, keys)
     if sample_ages is not None:
         adata.obs[keys.predicted_sample] = sample_ages
     if cell_type is not None:
-        adata.obs[keys.cell_deviation] = _within(prediction.age, cell_type)
+        adata.obs[keys.cell_deviation] = _within(prediction.value, cell_type)
     adata.obs[keys.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
     if prediction and prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
@@ -164,7 +164,7 @@ def predict_age(
             "subject_key": setup["subject_key"],
             "sample_key": sample_key,
             "age_key": setup["age_key"],
-            "age_unit": setup["age_unit"],
+            "age_unit": model.unit,
             "age_transform": model.age_transform,
             "min_age": float(setup["min_age"]),
             "clock": _fingerprint.of_model(model),

@@ -19,7 +19,7 @@ from agevi._compat import written_to
 from agevi._threads import threads
 from agevi.dataloaders._register import check_setup
 from agevi.model import MODELS
-from agevi.model.base._clock import ClockMixin
+from agevi.model.base._clock import Clock
 from agevi.tl.validate._arguments import CALLS, as_called, described, with_layer
 from agevi.tl.validate._baselines import Units, make_units, median_ages, profiles, ridge_ages, shuffled_ages
 from agevi.tl.validate._checkpoint import Checkpoint, seed_of
@@ -155,7 +155,7 @@ def compare_models(  # noqa: PLR0913
     n_linear = _checks.count(n_null_linear, "n_null_linear", low=0)
     n_network = _checks.count(n_null_network, "n_null_network", low=0)
     null_folds = _checks.count(null_folds, "null_folds", low=0)
-    baseline = Recipe(ClockMixin, keys | dict(setup_kwargs or {}))
+    baseline = Recipe(Clock, keys | dict(setup_kwargs or {}))
     setup = baseline.full_setup
     with as_called(baseline, CALLS[:1]):
         units = check_setup(adata, setup, counts=False, model=f"the {RIDGE}")

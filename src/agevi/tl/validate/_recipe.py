@@ -16,7 +16,7 @@ import pandas as pd
 import agevi
 from agevi import _checks
 from agevi.model import MODELS, EnsembleClock
-from agevi.model.base._clock import ClockMixin
+from agevi.model.base._clock import Clock
 from agevi.model.ensemble._average import SCALES, check_weights
 
 Kwargs = Mapping[str, Any] | None
@@ -181,12 +181,12 @@ def clock_class(model_cls: Any) -> Any:
                 f"{_checks.listed(names, len(names))}; pass a class of your own as such."
             )
         model_cls = by_name[model_cls]
-    if isinstance(model_cls, ClockMixin):
+    if isinstance(model_cls, Clock):
         name = type(model_cls).__name__
         raise TypeError(
             f"model_cls is a {name} that was made already; pass the class, agevi.model.{name}: each fold makes its own."
         )
-    if not isinstance(model_cls, type) or not issubclass(model_cls, ClockMixin):
+    if not isinstance(model_cls, type) or not issubclass(model_cls, Clock):
         what = model_cls.__name__ if isinstance(model_cls, type) else type(model_cls).__name__
         raise TypeError(f"model_cls is {what}, no clock; pass a class such as agevi.model.PoissonVAE.")
     if not model_cls.trainable:
