@@ -89,7 +89,7 @@ def test_the_line_is_read_and_not_added(clocks, data, architecture):
     model = trained(clocks[architecture], data)
     found, output = model.predict_rows(data), model.module.output
     expected = found.latent @ output.weight.detach().numpy()[0] + output.bias.detach().numpy()
-    np.testing.assert_allclose(found.age, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.value, expected, rtol=1e-4, atol=1e-5)
     case = (data.obs["condition"] == "case").to_numpy()
     model = CaseControlClassifier.from_clock(clocks[architecture], data, **CONDITION, freeze="none")
     model.train()
