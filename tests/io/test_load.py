@@ -131,7 +131,7 @@ def test_another_class_is_refused(bundle, monkeypatch):
 
     with pytest.raises(ValueError, match="holds a PoissonVAE, not a OtherVAE; use PoissonVAE.load"):
         OtherVAE.load(bundle)
-    monkeypatch.setattr(agevi.model, "MODELS", (OtherVAE,))
+    monkeypatch.setattr(agevi.model.base._save, "KNOWN", {"OtherVAE": OtherVAE})
     with pytest.raises(ValueError, match="holds a clock of class 'PoissonVAE'; this version of agevi knows OtherVAE"):
         agevi.io.load_clock(bundle)
 
