@@ -14,6 +14,8 @@ from agevi._compat import REGISTRY_KEYS, CategoricalJointObsField, CategoricalOb
 from agevi.dataloaders._measured import feature_sets
 
 AGE = "agevi_age"
+TARGET = "agevi_target"
+"""Column of agevi's own copies of data, with what a classifier learns in place of ages."""
 SUBJECT = "agevi_subject"
 SAMPLE = "agevi_sample"
 SUMMED = "agevi_summed"
@@ -36,9 +38,13 @@ class AgeField(NumericalObsField):
         self.age_key, self.min_age = age_key, min_age
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
-        """Copy the ages, or fill NaN where the column is absent."""
-        known = self.age_key in adata.obs
-        adata.obs[self.attr_key] = _checks.ages(adata, self.age_key, min_age=self.min_age) if known else np.nan
+        """Copy the ages, or another target, or fill NaN where neither is there."""
+        if TARGET in adata.obs:
+            adata.obs[self.attr_key] = adata.obs[TARGET].to_numpy(dtype=np.float64)
+        elif self.age_key in adata.obs:
+            adata.obs[self.attr_key] = _checks.ages(adata, self.age_key, min_age=self.min_age)
+        else:
+            adata.obs[self.attr_key] = np.nan
         super().register_field(adata)
         return {"original_key": self.age_key}
 

@@ -55,7 +55,6 @@ class RoleMixin(Host):
     history_: Any
     age_summary_: dict[str, Any]
     default_age_transform: ClassVar[str] = "none"
-    _conditions_of_cells: np.ndarray | None = None
 
     @property
     def age_transform(self) -> str:
@@ -101,17 +100,14 @@ class RoleMixin(Host):
         return sample_groups(codes, _checks.labels(self.adata, self.pseudocell_groupby, "pseudocell_groupby"))
 
     def _cell_ages(self) -> np.ndarray:
-        """Target of every cell, (n_cells,), NaN where unlabelled: its age, or the condition of :meth:`_learning`."""
-        if self._conditions_of_cells is not None:
-            return self._conditions_of_cells
+        """Target of every cell, (n_cells,), NaN where unlabelled: its age, or its condition in data with ``TARGET``."""
         ages: np.ndarray = self.adata_manager.get_from_registry(AGE).ravel()
         return ages
 
-    def _learning(self, shell: AnnData, condition: np.ndarray) -> Any:
-        """The same clock and module on registered data whose cells have a ``condition``, (n_cells,), in place of an age."""
+    def _learning(self, shell: AnnData) -> Any:
+        """The same clock and module, on other registered data."""
         learner = copy(self)
         learner._adata, learner._adata_manager = shell, self.get_anndata_manager(shell, required=True)
-        learner._conditions_of_cells = condition
         return learner
 
     def _split(self, split_key: str, train_roles: tuple[str, ...]) -> pd.Series:

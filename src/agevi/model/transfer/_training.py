@@ -16,6 +16,7 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi._compat import parse_device
 from agevi._threads import n_threads, n_weights, threads
+from agevi.dataloaders._fields import TARGET
 from agevi.dataloaders._pseudocells import Rows
 from agevi.model.base._roles import RoleMixin, all_or_nothing
 from agevi.model.base._seed import seeded
@@ -123,8 +124,8 @@ class TransferTrainingMixin(RoleMixin):
         if accelerator != "auto":
             self.to_device(parse_device(accelerator, "auto"))
         validates = of_role[_keys.VALIDATION].nunique() == 2
-        shell, match = self._shell_of(adata, subject, sample)
-        learner = self.clock._learning(shell, subject.map(case).to_numpy(dtype=np.float64))
+        shell, match = self._shell_of(adata, subject, sample, case)
+        learner = self.clock._learning(shell)
         try:
             with seeded(self.seed), threads(n_threads(_ROWS * n_weights(self.module))):
                 self._renew(
@@ -218,8 +219,8 @@ class TransferTrainingMixin(RoleMixin):
         size: float = self.clock.pseudocell_size
         return size if self.predicts_sums else None
 
-    def _shell_of(self, adata: AnnData, subject: pd.Series, sample: pd.Series) -> tuple[AnnData, Any]:
-        """The data as the clock reads them, registered."""
+    def _shell_of(self, adata: AnnData, subject: pd.Series, sample: pd.Series, case: pd.Series) -> tuple[AnnData, Any]:
+        """The data as the clock reads them, registered with the condition as their target."""
         clock = self.clock
         shell, match = clock.query(adata, min_gene_coverage=0.8, conditioned=False)
         setup = clock.setup_args
@@ -230,6 +231,7 @@ class TransferTrainingMixin(RoleMixin):
             shell.obs[clock.pseudocell_groupby] = _checks.labels(
                 adata, clock.pseudocell_groupby, "pseudocell_groupby"
             ).to_numpy()
+        shell.obs[TARGET] = subject.map(case).to_numpy(dtype=np.float64)
         clock._remember(shell)
         return shell, match
 
