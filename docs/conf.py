@@ -76,6 +76,17 @@ def _written_in_agevi(class_name: str, members: list[str]) -> list[str]:
     return [member for member in members if hasattr(documented, member) and member in own]
 
 
+def _write_slots(app) -> None:
+    """Write the page of all slots, made from the one table that declares them."""
+    from agevi._keys import SLOTS
+
+    rows = [f"| `{s.where}` | `{s.pattern}` | {s.writers} | {s.content} |" for s in SLOTS.values()]
+    intro = "`{key}` is the argument `key_added`, by default `agevi`. Made from `SLOTS` in `src/agevi/_keys.py`."
+    head = ["| where | name | written by | content |", "| --- | --- | --- | --- |"]
+    (HERE / "developer").mkdir(exist_ok=True)
+    (HERE / "developer" / "slots.md").write_text("\n".join(["# Slots of AnnData", "", intro, "", *head, *rows, ""]))
+
+
 def _check_api_page(app) -> None:
     """Warn, which fails the build, of public names that the API page does not list."""
     listed = set((HERE / "api.md").read_text(encoding="utf-8").split())
@@ -88,6 +99,7 @@ def _check_api_page(app) -> None:
 
 def setup(app) -> None:
     """Connect to Sphinx."""
+    app.connect("builder-inited", _write_slots)
     app.connect("builder-inited", _check_api_page)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 from pathlib import Path
 
 import anndata as ad
@@ -36,9 +38,33 @@ def test_default_slots_are_the_documented_ones():
 
 def test_key_added_renames_every_slot():
     keys = _keys.Keys("mine")
-    slots = {getattr(keys, name) for name, value in vars(_keys.Keys).items() if isinstance(value, property)}
-    assert len(slots) == 8
-    assert all("mine" in slot for slot in slots)
+    slots = {(slot.where, getattr(keys, name)) for name, slot in _keys.SLOTS.items() if name != "attribution"}
+    assert len(slots) == len(_keys.SLOTS) - 1  # no two have one name
+    assert all("mine" in name for _, name in slots)
+
+
+def test_a_slot_that_is_not_declared():
+    keys = _keys.Keys()
+    with pytest.raises(AttributeError, match="'calibratoin' is not a slot of agevi; declare it in agevi._keys.SLOTS"):
+        _ = keys.calibratoin
+    assert copy.deepcopy(keys) == keys == pickle.loads(pickle.dumps(keys))
+
+
+def test_tables_and_parts_of_attributions_by_their_nouns():
+    keys = _keys.Keys("mine")
+    assert (keys.table("metrics"), keys.table_params("metrics")) == ("mine_metrics", "mine_metrics_params")
+    assert (keys.table("attribution"), keys.attribution()) == ("mine_attribution", "mine_attribution")
+    assert keys.attribution("signed") == "mine_attribution_signed"
+    assert (keys.calibration, keys.calibration_params) == ("mine_calibration", "mine_calibration_params")
+
+
+@pytest.mark.parametrize("name", _keys.SLOTS)
+def test_the_writers_of_a_slot_are_public_and_name_it(name):
+    slot = _keys.SLOTS[name]
+    assert slot.where in ("obs", "obsm", "varm", "layers", "uns")
+    assert slot.content.endswith(".")
+    for writer in slot.writers.split(", "):
+        assert callable(getattr(agevi.tl, writer.removeprefix("tl.")))
 
 
 def required(function):

@@ -44,57 +44,116 @@ def check(value: Any, argument: str) -> None:
 
 
 @dataclass(frozen=True)
+class Slot:
+    """A slot of AnnData: where it lies, its name around ``{key}``, which functions write it, and what it holds."""
+
+    where: str
+    pattern: str
+    writers: str
+    content: str
+
+
+def _table(noun: str, writer: str, content: str, params: str = "Arguments of that call.") -> dict[str, Slot]:
+    """The slots of a tool's table: the table itself, and its parameters."""
+    own = Slot("uns", f"{{key}}_{noun}", writer, content)
+    return {noun: own, f"{noun}_params": Slot("uns", f"{{key}}_{noun}_params", writer, params)}
+
+
+_PREDICTS = "tl.predict_age, tl.cross_validate"
+SLOTS: dict[str, Slot] = {
+    "uns": Slot(
+        "uns", "{key}", _PREDICTS, "The clock, its version, columns and unit of ages, coverage of genes, arguments."
+    ),
+    "predicted": Slot("obs", "{key}_predicted", _PREDICTS, "Predicted age, float32, in the unit of the age column."),
+    "predicted_sample": Slot(
+        "obs",
+        "{key}_predicted_sample",
+        _PREDICTS,
+        "Age predicted from the sum of the cell's sample, by clocks of sums.",
+    ),
+    "cell_deviation": Slot(
+        "obs",
+        "{key}_cell_deviation",
+        "tl.predict_age",
+        "Deviation of a cell from its sample, by clocks of sums, on request.",
+    ),
+    "role": Slot("obs", "{key}_role", _PREDICTS, "What the cell's subject was to the clock: one of `_keys.ROLES`."),
+    "fold": Slot("obs", "{key}_fold", "tl.cross_validate", "Fold in which the cell's subject was held out."),
+    "latent": Slot("obsm", "X_{key}", "tl.predict_age", "Latent representation, of clocks that have one."),
+    "subjects": Slot("uns", "{key}_subjects", "tl.aggregate_subjects, tl.cross_validate", "One row per sample."),
+    **_table("by_group", "tl.cross_validate", "Predictions of each sample by the clock of each group."),
+    **_table("acceleration", "tl.age_acceleration", "Tables `samples` and `groups`: differences in age at equal age."),
+    **_table(
+        "calibration", "tl.calibrate", "Coverage and width of intervals.", "The calibration itself, and the arguments."
+    ),
+    **_table("correlation", "tl.age_correlation", "Correlation of each component of a representation with age."),
+    **_table("enrichment", "tl.enrich", "Enrichment of each gene set in a ranking of genes."),
+    **_table("leaderboard", "tl.compare_models", "Accuracy of each model."),
+    "leaderboard_predictions": Slot(
+        "uns", "{key}_leaderboard_predictions", "tl.compare_models", "Held-out predictions of each model."
+    ),
+    **_table("learning_curve", "tl.learning_curve", "Error against the number of subjects and of cells."),
+    **_table("metrics", "tl.evaluate_by", "Accuracy overall and per group of samples."),
+    **_table("neuron_clock_study", "tl.neuron_clock_study", "Error of each row of the study."),
+    "neuron_clock_study_predictions": Slot(
+        "uns", "{key}_neuron_clock_study_predictions", "tl.neuron_clock_study", "Predictions of each row of the study."
+    ),
+    **_table("normative", "tl.normative_scores", "Score of each sample among references of its age."),
+    **_table("perturbation", "tl.perturb_genes", "Change of the predicted age for each gene and group."),
+    **_table("posterior", "tl.subject_posterior", "Age of each subject with its uncertainty."),
+    **_table("programs", "tl.age_programs", "Part of each program in the predicted age."),
+    "programs_genes": Slot("varm", "{key}_programs", "tl.age_programs", "Weight of each gene in each program."),
+    **_table("recalibration", "tl.recalibrate", "What moved the predictions of each cohort."),
+    **_table("transfer", "tl.compare_transfer", "Accuracy of a classifier with and without the clock's weights."),
+    **_table("trend", "tl.trend_test", "Trend of predicted age along ordered groups."),
+    "attribution": Slot(
+        "varm", "{key}_attribution", "tl.attribute_genes", "Attribution of each gene in each group, (n_vars, n_groups)."
+    ),
+    "attribution_signed": Slot("varm", "{key}_attribution_signed", "tl.attribute_genes", "The same with a sign."),
+    "attribution_se": Slot("varm", "{key}_attribution_se", "tl.attribute_genes", "Its standard error over subjects."),
+    **{
+        f"attribution_{part}": Slot("varm", f"{{key}}_attribution_{part}", "tl.attribute_genes", content)
+        for part, content in {
+            "rank_low": "Lower end of the 95 % interval of the gene's rank.",
+            "rank_high": "Upper end of that interval.",
+            "selected": "Share of draws of subjects in which the gene is selected.",
+        }.items()
+    },
+    "attribution_groups": Slot(
+        "uns", "{key}_attribution", "tl.attribute_genes", "Names of the groups, and the arguments."
+    ),
+    "attribution_cells": Slot(
+        "layers", "{key}_attribution", "tl.attribute_genes", "Attributions of cells, on request."
+    ),
+}
+"""Every slot under a ``key_added``, by its attribute of :class:`Keys`; the table of slots in the docs is made from it."""
+
+
+@dataclass(frozen=True)
 class Keys:
-    """The slots that belong to one ``key_added``."""
+    """Names of the slots that belong to one ``key_added``: ``Keys("mine").calibration_params`` and so on, see :data:`SLOTS`."""
 
     key_added: str = DEFAULT_KEY
 
     def __post_init__(self) -> None:
         check(self.key_added, "key_added")
 
-    @property
-    def uns(self) -> str:
-        return self.key_added
-
-    @property
-    def predicted(self) -> str:
-        return f"{self.key_added}_predicted"
-
-    @property
-    def predicted_sample(self) -> str:
-        return f"{self.key_added}_predicted_sample"
-
-    @property
-    def cell_deviation(self) -> str:
-        return f"{self.key_added}_cell_deviation"
-
-    @property
-    def role(self) -> str:
-        return f"{self.key_added}_role"
-
-    @property
-    def fold(self) -> str:
-        return f"{self.key_added}_fold"
-
-    @property
-    def latent(self) -> str:
-        return f"X_{self.key_added}"
-
-    @property
-    def subjects(self) -> str:
-        return f"{self.key_added}_subjects"
+    def __getattr__(self, name: str) -> str:
+        if name not in SLOTS:
+            raise AttributeError(f"{name!r} is not a slot of agevi; declare it in agevi._keys.SLOTS.")
+        return SLOTS[name].pattern.format(key=self.key_added)
 
     def attribution(self, part: str = "") -> str:
         """Slot of ``varm`` with the attributions of genes, or with another ``part`` of them, such as ``"signed"``."""
-        return f"{self.key_added}_attribution" + (f"_{part}" if part else "")
+        return self.table(f"attribution_{part}" if part else "attribution")
 
     def table(self, noun: str) -> str:
-        """Slot of ``uns`` with the table of a tool, such as ``"metrics"``."""
-        return f"{self.key_added}_{noun}"
+        """Slot of ``uns`` with the table of a tool, for a noun in a variable; ``keys.metrics`` where it is known."""
+        return self.__getattr__(noun)
 
     def table_params(self, noun: str) -> str:
         """Slot of ``uns`` with the parameters of that table."""
-        return f"{self.key_added}_{noun}_params"
+        return self.__getattr__(f"{noun}_params")
 
 
 def clock_of(uns: Mapping[Any, Any], age_key: str, key_added: str = DEFAULT_KEY) -> str | None:

@@ -58,7 +58,7 @@ def attribution_df(
     keys = _keys.Keys(key_added)
     groups = _names.several(stored(adata, "attribution", key_added)["groups"])
     if group is not None:
-        _checks.group(group, groups, f"adata.uns[{keys.table('attribution')!r}]")
+        _checks.group(group, groups, f"adata.uns[{keys.attribution_groups!r}]")
     values = np.asarray(stored(adata, "attribution", key_added, "varm"))
     known = np.flatnonzero(~np.isnan(values[:, 0]))
     n_top = len(known) if n_top is None else _checks.count(n_top, "n_top", high=len(known))
@@ -164,7 +164,7 @@ def perturbation_df(
     table = read(adata, "perturbation", key_added)
     if group is not None:
         groups = table["group"].astype(str)
-        slot = _keys.Keys(key_added).table("perturbation")
+        slot = _keys.Keys(key_added).perturbation
         name = _checks.group(group, list(dict.fromkeys(groups)), f"adata.uns[{slot!r}]")
         table = table[groups == name].reset_index(drop=True)
     return _with_symbols(adata, table, gene_symbols)

@@ -134,7 +134,7 @@ def metrics_df(
         _subjects.check_cells(adata, keys, adata.uns[keys.subjects].index, keys.subjects)
     table = of_types(adata, keys) if by_type else subjects_df(adata, key_added=key_added)
     if by_type:
-        _subjects.check_cells(adata, keys, table["sample"], keys.table("by_group"))
+        _subjects.check_cells(adata, keys, table["sample"], keys.by_group)
     else:
         check_groupby(adata, table, keys, groupby)
     keep = table["age"].notna() & table["predicted"].notna()

@@ -152,10 +152,10 @@ def attribution_heatmap(
         groups = there[1:]
         if not groups:
             raise ValueError(
-                f"adata.uns[{_keys.Keys(key_added).table('attribution')!r}] has no groups but 'all'; run "
+                f"adata.uns[{_keys.Keys(key_added).attribution_groups!r}] has no groups but 'all'; run "
                 "agevi.tl.attribute_genes(adata, model, groupby=...)."
             )
-    where = f"adata.uns[{_keys.Keys(key_added).table('attribution')!r}]"
+    where = f"adata.uns[{_keys.Keys(key_added).attribution_groups!r}]"
     groups = [_checks.group(name, there, where) for name in ([groups] if isinstance(groups, str) else groups)]
     if genes is None:
         genes = _first_of_groups(table, groups, n_top)
@@ -182,7 +182,7 @@ def attribution_heatmap(
 
 def _unit(adata: AnnData, key_added: str) -> str:
     """Unit of the ages."""
-    return _base.unit_of(adata.uns[_keys.Keys(key_added).table("attribution")])
+    return _base.unit_of(adata.uns[_keys.Keys(key_added).attribution_groups])
 
 
 def _room(ax: Axes, texts: Sequence[str]) -> float:

@@ -65,7 +65,7 @@ def calibration(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Any =
     """
     keys = _keys.Keys(key_added)
     report = get.calibration_df(adata, key_added=key_added)
-    whole = Calibration.from_dict(adata.uns[keys.table_params("calibration")])
+    whole = Calibration.from_dict(adata.uns[keys.calibration_params])
     table = _subjects.subject_table(adata, keys)
     rows = Labelled.of(table[_subjects.held_out(table)])
     if len(rows.age) != len(whole.scores):

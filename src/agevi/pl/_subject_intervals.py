@@ -161,7 +161,7 @@ def _posterior(adata: AnnData, keys: _keys.Keys, roles: str | Sequence[str] | No
     given = [roles] if isinstance(roles, str) else roles
     wanted = None if given is None else [_checks.choice(role, _keys.ROLES, "roles") for role in given]
     found = get.posterior_df(adata, key_added=keys.key_added)
-    slot = keys.table("posterior")
+    slot = keys.posterior
     found = (
         found[found["type"] == ALL].set_index("sample").drop(columns="predicted").rename(columns={"mean": "predicted"})
     )

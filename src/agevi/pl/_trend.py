@@ -58,7 +58,7 @@ def trend(
     """
     table = get.trend_df(adata, key_added=key_added)
     keys = _keys.Keys(key_added)
-    params = adata.uns[keys.table_params("trend")]
+    params = adata.uns[keys.trend_params]
     groupby, order_key = params.get("groupby") or None, str(params["order_key"])
     samples, levels, _ = samples_in_order(
         adata, order_key, groupby, keys=keys, sample_key=params.get("sample_key") or None

@@ -95,7 +95,7 @@ class NumbersMixin(Host):
         self._check_judged("set_calibration")
         _checks.anndata(adata)
         keys, call = _keys.Keys(key_added), f"agevi.tl.calibrate(adata, key_added={key_added!r})"
-        params = _checks.slot(adata, keys.table_params("calibration"), "uns", call)
+        params = _checks.slot(adata, keys.calibration_params, "uns", call)
         self._check_same(params.get("clock"), f"calibration under key_added={key_added!r}")
         self.calibration_ = check_calibration(_plain(params))
 
@@ -152,8 +152,8 @@ class NumbersMixin(Host):
         record = adata.uns.get(keys.uns, {})
         self._check_same(record.get("clock"), f"table of subjects under key_added={key_added!r}")
         symbols = None if gene_symbols is None else _symbols(adata, gene_symbols, self.genes)
-        report = adata.uns.get(keys.table("calibration"))
-        cohorts = adata.uns.get(keys.table_params("calibration"), {}).get("cohorts", ())
+        report = adata.uns.get(keys.calibration)
+        cohorts = adata.uns.get(keys.calibration_params, {}).get("cohorts", ())
         found = _evaluated(table, record, f"adata.uns[{keys.subjects!r}]")
         found["cohorts"] = [str(name) for name in cohorts] or found["cohorts"]
         if report is not None and np.isfinite(report["coverage"].iloc[0]):

@@ -279,6 +279,6 @@ def _write(
     age, subject = cohort.age[units.sample[judged]], cohort.owner[units.sample[judged]]
     table, laws = curve_table(curves, age, subject, Resampler.of(subject, _N_BOOT, seed))
     sentence, gains = verdict(curves[SUBJECTS], laws, age, subject, record["age_unit"])
-    adata.uns[keys.table(NOUN)] = _keys.to_uns(table)
-    adata.uns[keys.table_params(NOUN)] = _keys.to_uns(record | laws | {"sentence": sentence, "level": COVERAGE})
+    adata.uns[keys.learning_curve] = _keys.to_uns(table)
+    adata.uns[keys.learning_curve_params] = _keys.to_uns(record | laws | {"sentence": sentence, "level": COVERAGE})
     (logger.info if gains else logger.warning)(sentence)

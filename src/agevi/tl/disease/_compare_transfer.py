@@ -22,8 +22,6 @@ from agevi.tl.disease._rows import Samples, reading, samples_of
 from agevi.tl.disease._table import metric_table
 from agevi.tl.validate._recipe import ROLE_ARGUMENTS, check_kwargs
 
-NOUN = "transfer"
-
 
 @shared
 def compare_transfer(  # noqa: PLR0913
@@ -194,8 +192,8 @@ def compare_transfer(  # noqa: PLR0913
     given = {"train_kwargs": train_kwargs or {}, "clock_kwargs": clock_kwargs or {}}
     of_clock = {"model": type(clock).__name__, "n_known": n_known, "version": agevi.__version__}
     out = written_to(adata, copy=copy)
-    out.uns[keys.table(NOUN)] = _keys.to_uns(table)
-    out.uns[keys.table_params(NOUN)] = _keys.to_uns(names | arguments | names | given | of_clock)
+    out.uns[keys.transfer] = _keys.to_uns(table)
+    out.uns[keys.transfer_params] = _keys.to_uns(names | arguments | names | given | of_clock)
     return out if copy else None
 
 

@@ -20,8 +20,6 @@ from agevi.tl.genes._methods import settings_of
 from agevi.tl.genes._passes import Function, Totals, add_rows
 from agevi.tl.genes._units import draw_cells, make_units
 
-NOUN = "programs"
-
 
 def age_programs(
     adata: AnnData,
@@ -125,8 +123,8 @@ def age_programs(
     }
     stored = _keys.to_uns(table), _keys.to_uns(params)
     out = written_to(adata, copy=copy)
-    out.varm[keys.table(NOUN)] = aligned
-    out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
+    out.varm[keys.programs] = aligned
+    out.uns[keys.programs], out.uns[keys.programs_params] = stored
     return out if copy else None
 
 

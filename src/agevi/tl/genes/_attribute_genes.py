@@ -21,7 +21,6 @@ from agevi.tl.genes._methods import settings_of
 from agevi.tl.genes._passes import Function, Settings, Totals, add_rows, background_of
 from agevi.tl.genes._units import Units, draw_cells, make_units
 
-NOUN = "attribution"
 PARTS = ("", "signed", "se", "rank_low", "rank_high", "selected")
 
 
@@ -182,7 +181,7 @@ def attribute_genes(  # noqa: PLR0913
     out.layers.pop(keys.attribution(), None)
     if layers:
         out.layers[keys.attribution()] = sum(layers[1:], layers[0])
-    out.uns[keys.table(NOUN)] = record
+    out.uns[keys.attribution_groups] = record
     return out if copy else None
 
 

@@ -17,7 +17,6 @@ from agevi.tl.genes._attribute_genes import check_clock
 from agevi.tl.genes._passes import Function
 from agevi.tl.genes._units import RowSet, Units, draw_cells, make_units
 
-NOUN = "perturbation"
 Sets = dict[str, list[str]]
 
 
@@ -142,7 +141,7 @@ def perturb_genes(  # noqa: PLR0913
     }
     stored = _keys.to_uns(table), _keys.to_uns(params)
     out = written_to(adata, copy=copy)
-    out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
+    out.uns[keys.perturbation], out.uns[keys.perturbation_params] = stored
     return out if copy else None
 
 

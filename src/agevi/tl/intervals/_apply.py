@@ -12,7 +12,6 @@ from agevi import _keys, _subjects
 from agevi.tl.intervals._conformal import Calibration
 from agevi.tl.intervals._report import Labelled, cross_intervals
 
-NOUN = "calibration"
 _SAME = 1e-4  # of scores: predictions of one clock differ by rounding between machines, in float32
 
 

@@ -14,7 +14,7 @@ from agevi import _checks, _keys, _names, _subjects
 from agevi._ages import AgeTransform
 from agevi._compat import written_to
 from agevi._docs import shared
-from agevi.tl.intervals._apply import NOUN, with_intervals
+from agevi.tl.intervals._apply import with_intervals
 from agevi.tl.intervals._conformal import Calibration
 from agevi.tl.intervals._recalibration import OldErrors, old_errors
 from agevi.tl.intervals._report import Labelled, report
@@ -141,8 +141,8 @@ def calibrate(
             "calibrate are NaN; those of new subjects are not.", level, fitted.n, fitted.n,
         )  # fmt: skip
     out = written_to(adata, copy=copy)
-    out.uns[keys.subjects], out.uns[keys.table(NOUN)] = stored[:2]
-    out.uns[keys.table_params(NOUN)] = _keys.to_uns(params)
+    out.uns[keys.subjects], out.uns[keys.calibration] = stored[:2]
+    out.uns[keys.calibration_params] = _keys.to_uns(params)
     return out if copy else None
 
 

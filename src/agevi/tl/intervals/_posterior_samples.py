@@ -55,8 +55,8 @@ def whole(adata: AnnData, keys: _keys.Keys) -> Samples:
 def by_type(adata: AnnData, keys: _keys.Keys, cell_type_key: str) -> Samples:
     """Predictions of every sample by the clocks of the types."""
     call = f"agevi.tl.cross_validate(adata, model_cls, groupby={cell_type_key!r}, key_added={keys.key_added!r}, ...)"
-    long = _checks.slot(adata, keys.table("by_group"), "uns", call)
-    _subjects.check_cells(adata, keys, long["sample"], keys.table("by_group"))
+    long = _checks.slot(adata, keys.by_group, "uns", call)
+    _subjects.check_cells(adata, keys, long["sample"], keys.by_group)
     groupby = types_key(adata, keys)
     if groupby != cell_type_key:
         raise ValueError(

@@ -22,7 +22,6 @@ from agevi.tl.validate._jobs import check_outputs
 
 logger = logging.getLogger(__name__)
 
-NOUN = "recalibration"
 NONE = "none"
 """Kind of a cohort without labelled samples, whose predictions stay."""
 _SAME = 1e-9  # scatter of errors that is rounding
@@ -155,8 +154,8 @@ def recalibrate(
             len(kept), by, _checks.listed(kept), key,
         )  # fmt: skip
     record = {name: value for name, value in record.items() if name not in ("params", "folds")}
-    stored = {new.subjects: out, new.table(NOUN): pd.DataFrame(rows), new.uns: record | {"recalibrated_from": key}}
-    stored[new.table_params(NOUN)] = {"by": by, "key": key, "labels": labels, "kind": kind, "level": float(level)}
+    stored = {new.subjects: out, new.recalibration: pd.DataFrame(rows), new.uns: record | {"recalibrated_from": key}}
+    stored[new.recalibration_params] = {"by": by, "key": key, "labels": labels, "kind": kind, "level": float(level)}
     stored = {slot: _keys.to_uns(value) for slot, value in stored.items()}
     of_cell = _sample_of_cell(adata, out, record, old)
     adata = written_to(adata, copy=copy)
@@ -282,7 +281,7 @@ def _move(
 
 def _old_errors(adata: AnnData, keys: _keys.Keys, k: int, level: float) -> kernel.OldErrors:
     """Errors of the clock where it was calibrated."""
-    slot = keys.table_params("calibration")
+    slot = keys.calibration_params
     params: Mapping[str, Any] = adata.uns.get(slot, {})
     residuals = np.asarray(params.get("residuals", ()), dtype=np.float64)
     if len(residuals) < kernel.MIN_LABELLED:

@@ -41,7 +41,6 @@ from agevi.tl.validate._jobs import FITS, FOLDS, check_data, open_checkpoint, re
 from agevi.tl.validate._recipe import plain
 from agevi.tl.validate._run_jobs import run_jobs
 
-NOUN = "neuron_clock_study"
 _METRICS = ("n", "mae", "mae_low", "mae_high", "pearson", "slope")
 
 
@@ -168,11 +167,11 @@ def neuron_clock_study(  # noqa: PLR0913
     study = _Study(adata, layer, cohort, study_rows, seed, checkpoint_dir)
     study.run()
     out = adata.copy() if copy else adata
-    out.uns[keys.table(NOUN)] = _keys.to_uns(pd.DataFrame(study.results))
-    out.uns[f"{keys.table(NOUN)}_predictions"] = _keys.to_uns(pd.concat(study.predictions, ignore_index=True))
+    out.uns[keys.neuron_clock_study] = _keys.to_uns(pd.DataFrame(study.results))
+    out.uns[keys.neuron_clock_study_predictions] = _keys.to_uns(pd.concat(study.predictions, ignore_index=True))
     of_subject = pd.Series(cohort.fold).groupby(cohort.subject).first()
     roles = pd.DataFrame({"subject": cohort.subjects, "role": np.asarray(cohort.folds, dtype=object)[of_subject]})
-    out.uns[keys.table_params(NOUN)] = _keys.to_uns(plain(arguments | {"seed": seed}) | {"roles": roles})
+    out.uns[keys.neuron_clock_study_params] = _keys.to_uns(plain(arguments | {"seed": seed}) | {"roles": roles})
     return out if copy else None
 
 

@@ -13,7 +13,7 @@ from agevi import _checks, _keys, _names
 from agevi._compat import written_to
 from agevi._docs import shared
 from agevi._units import PerUnit
-from agevi.tl.intervals._apply import NOUN, recalibrated_again, with_intervals
+from agevi.tl.intervals._apply import recalibrated_again, with_intervals
 from agevi.tl.predict._judged import say_left_out
 from agevi.tl.predict._verdict import announce
 
@@ -134,8 +134,8 @@ def aggregate_subjects(
         table["fold"] = _folds(_one_label(adata, keys.fold, codes, names, used))
     if not used.all():
         logger.info("%d of %d cells have no prediction and are left out.", (~used).sum(), adata.n_obs)
-    if keys.table_params(NOUN) in adata.uns:
-        table = with_intervals(table, adata.uns[keys.table_params(NOUN)])
+    if keys.calibration_params in adata.uns:
+        table = with_intervals(table, adata.uns[keys.calibration_params])
     elif "recalibrated_from" in adata.uns.get(keys.uns, {}) and keys.subjects in adata.uns:
         table = recalibrated_again(table, adata.uns[keys.subjects])
     say_left_out(table)

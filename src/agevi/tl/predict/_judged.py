@@ -23,12 +23,12 @@ TYPE = "group"
 def types_key(adata: AnnData, keys: _keys.Keys) -> str | None:
     """The column by whose types the clocks of a cross-validation were fitted; None where one clock took all cells."""
     groupby = adata.uns.get(keys.uns, {}).get("params", {}).get("groupby")
-    return str(groupby) if groupby and keys.table("by_group") in adata.uns else None
+    return str(groupby) if groupby and keys.by_group in adata.uns else None
 
 
 def of_types(adata: AnnData, keys: _keys.Keys) -> pd.DataFrame:
     """One row per sample and type: columns of the subject table, :data:`TYPE`, and the baseline within the type."""
-    table: pd.DataFrame = adata.uns[keys.table("by_group")].assign(role=_keys.OUT_OF_FOLD).reset_index(drop=True)
+    table: pd.DataFrame = adata.uns[keys.by_group].assign(role=_keys.OUT_OF_FOLD).reset_index(drop=True)
     fitted = table["predicted"].notna()  # samples of fewer cells trained no clock of the type
     for _, part in table[fitted].groupby(TYPE):
         table.loc[part.index, REFERENCE] = references(adata, part, keys)

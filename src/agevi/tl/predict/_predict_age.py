@@ -16,7 +16,6 @@ from agevi._compat import written_to
 from agevi._docs import shared
 from agevi.model.base import _fingerprint
 from agevi.model.base._clock import require_clock
-from agevi.tl.intervals._apply import NOUN
 from agevi.tl.predict._stale import forget
 
 logger = logging.getLogger(__name__)
@@ -154,7 +153,7 @@ def predict_age(
     if prediction and prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
     if model.calibration is not None:
-        adata.uns[keys.table_params(NOUN)] = _keys.to_uns(model.calibration)
+        adata.uns[keys.calibration_params] = _keys.to_uns(model.calibration)
     adata.uns[keys.uns] = _keys.to_uns(
         {
             "params": {**options, "key_added": key_added},

@@ -17,7 +17,6 @@ from agevi.tl.sets._gene_sets import read_sets
 from agevi.tl.sets._rankings import members, rankings
 from agevi.tl.sets._set_tests import N_PERMUTATIONS, over_represented, scored
 
-NOUN = "enrichment"
 METHODS = ("ora", "gsea", "ulm")
 ORA_COLUMNS = ["group", "term", "overlap", "set_size", "n_top", "n_background", "odds_ratio", "p", "padj"]
 ORA_COLUMNS += ["combined_score", "genes"]
@@ -164,7 +163,7 @@ def enrich(  # noqa: PLR0913
     }
     stored = _keys.to_uns(pd.concat(tables, ignore_index=True)), _keys.to_uns(params)
     out = written_to(adata, copy=copy)
-    out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
+    out.uns[keys.enrichment], out.uns[keys.enrichment_params] = stored
     return out if copy else None
 
 

@@ -315,5 +315,5 @@ def _enrichment(tables: dict[str, pd.DataFrame], sets: Any, n_top: int) -> pd.Da
         adata.varm[keys.attribution()] = table["attribution"].to_numpy()[:, None]
         adata.uns[keys.attribution()] = {"groups": [name]}
         enrich(adata, sets, n_top=n_top, size_range=(5, None))
-        found.append(adata.uns[keys.table("enrichment")])
+        found.append(adata.uns[keys.enrichment])
     return pd.concat(found, ignore_index=True)

@@ -52,13 +52,13 @@ def rankings(
         raise TypeError(f"background is a {type(background).__name__}; pass 'model', 'all' or a list of genes.")
     names = background if isinstance(background, str) else list(background)
     call = f"agevi.tl.attribute_genes(adata, model, key_added={keys.key_added!r})"
-    slot = keys.table("attribution_signed" if signed else "attribution")
+    slot = keys.attribution("signed" if signed else "")
     values = np.asarray(_checks.slot(adata, slot, "varm", call), dtype=np.float64)
-    known = _names.several(_checks.slot(adata, keys.table("attribution"), "uns", call).get("groups", []))
+    known = _names.several(_checks.slot(adata, keys.attribution_groups, "uns", call).get("groups", []))
     # Both slots are written together, but either can be overwritten or subset by hand.
     if values.ndim != 2 or values.shape[1] != len(known):
         raise ValueError(
-            f"adata.varm[{slot!r}] has the shape {values.shape} and adata.uns[{keys.table('attribution')!r}]['groups'] "
+            f"adata.varm[{slot!r}] has the shape {values.shape} and adata.uns[{keys.attribution_groups!r}]['groups'] "
             f"{len(known)} names; one of them was replaced. Run {call} again."
         )
     wanted = known if groups is None else _names.several(groups)

@@ -16,7 +16,6 @@ from agevi import _checks, _keys
 from agevi._compat import written_to
 from agevi.tl.trends._permute import EQUAL, permuted
 
-NOUN = "correlation"
 LEVELS = ("cell", "sample")
 BAND = (0.05, 0.5, 0.95)
 """Quantiles of the best permuted correlation that make the band."""
@@ -175,7 +174,7 @@ def age_correlation(
     }
     stored = _keys.to_uns(table), _keys.to_uns(params)
     out = written_to(adata, copy=copy)
-    out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
+    out.uns[keys.correlation], out.uns[keys.correlation_params] = stored
     return out if copy else None
 
 

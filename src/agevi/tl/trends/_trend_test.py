@@ -17,7 +17,6 @@ from agevi.tl.trends._permute import p_value
 
 logger = logging.getLogger(__name__)
 
-NOUN = "trend"
 MIN_SAMPLES = 3
 COLUMNS = ["groupby", "group", "n", "n_subjects", "n_levels", "spearman", "spearman_low", "spearman_high"]
 COLUMNS += ["slope", "slope_low", "slope_high", "p"]
@@ -156,7 +155,7 @@ def trend_test(
     }
     stored = _keys.to_uns(table), _keys.to_uns(params)
     out = written_to(adata, copy=copy)
-    out.uns[keys.table(NOUN)], out.uns[keys.table_params(NOUN)] = stored
+    out.uns[keys.trend], out.uns[keys.trend_params] = stored
     return out if copy else None
 
 

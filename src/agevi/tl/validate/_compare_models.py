@@ -187,9 +187,9 @@ def compare_models(  # noqa: PLR0913
         "age_unit": setup["age_unit"],
     }
     out = written_to(adata, copy=copy)
-    out.uns[slots.table("leaderboard")] = _keys.to_uns(table)
-    out.uns[slots.table("leaderboard_predictions")] = _keys.to_uns(predictions)
-    out.uns[slots.table_params("leaderboard")] = _keys.to_uns(record)
+    out.uns[slots.leaderboard] = _keys.to_uns(table)
+    out.uns[slots.leaderboard_predictions] = _keys.to_uns(predictions)
+    out.uns[slots.leaderboard_params] = _keys.to_uns(record)
     return out if copy else None
 
 

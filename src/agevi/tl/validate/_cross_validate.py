@@ -177,7 +177,7 @@ def cross_validate(  # noqa: PLR0913
     out = written_to(adata, copy=copy)
     _write_cells(out, keys, cohort, groups, jobs, results)
     if groups is not None:
-        out.uns[keys.table_params("by_group")] = {"groupby": str(groupby), "min_cells": int(min_cells)}
+        out.uns[keys.by_group_params] = {"groupby": str(groupby), "min_cells": int(min_cells)}
     of_data: dict[str, Any] = {"folds": _fits(cohort, groups, jobs, results)}
     of_data["clock"] = fingerprint_of(recipe, adata.var_names) | ({} if groupby is None else {"groupby": str(groupby)})
     out.uns[keys.uns] = _keys.to_uns(recipe.record(arguments, seed) | _of_setup(recipe) | of_data)
@@ -205,7 +205,7 @@ def _write_cells(
     adata.obs[keys.role] = pd.Categorical(np.full(adata.n_obs, _keys.OUT_OF_FOLD, dtype=object))
     adata.obs[keys.fold] = pd.Categorical.from_codes(cohort.fold, categories=pd.Index(cohort.folds, dtype=object))
     if table is not None:
-        adata.uns[keys.table("by_group")] = _keys.to_uns(table)
+        adata.uns[keys.by_group] = _keys.to_uns(table)
 
 
 def gather(
