@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from agevi import datasets, get, io, metrics, model, pl, pp, tl
 from agevi._settings import settings
 
-__version__ = "0.1.0"
+__version__ = version("agevi")
 
 __all__ = ["datasets", "get", "io", "metrics", "model", "pl", "pp", "settings", "tl"]
 
