@@ -26,7 +26,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-latest lint mypy format docs tutorials clean distclean
+.PHONY: help demo test test-fast test-latest coverage lint mypy format docs tutorials clean distclean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test-fast: $(VENV)/.installed-test  ## Run the tests that are neither slow nor o
 test-latest:  ## Run all tests on Python 3.12 or newer, in .venv-latest
 	@python="$(LATEST_PYTHON)"; test -n "$$python" || exit 1; \
 	$(MAKE) --no-print-directory test VENV=$(VENV_LATEST) PYTHON="$$python"
+
+coverage: $(VENV)/.installed-test  ## Run the tests that are not on real data, and show the lines of src that none runs
+	MPLBACKEND=Agg $(bin)/python -m pytest -m "not realdata" --cov --cov-report=term --cov-report=xml $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-lint  ## Check style, types and spelling
 	@for pin in ruff codespell; do \
@@ -75,7 +78,7 @@ tutorials: $(VENV)/.installed-tutorial  ## Execute the notebooks in place, with 
 	done
 
 clean:  ## Remove what was built, but not the environments
-	rm -rf build dist docs/_build docs/generated docs/tutorials .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .coverage coverage.xml build dist docs/_build docs/developer/slots.md docs/generated docs/tutorials .mypy_cache .pytest_cache .ruff_cache
 	find src tests docs tutorials -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean  ## Remove the environments too
