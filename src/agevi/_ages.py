@@ -20,16 +20,9 @@ _SMALLEST = 1e-3  # of the argument of Horvath's logarithm, which is 0 a year be
 
 @dataclass(frozen=True)
 class AgeTransform:
-    """The scale T on which a clock was trained, for arrays; :class:`agevi.nn.heads.TargetScale` has the formulas.
+    """The scale T ("none", "log" or "horvath") of a clock; :class:`agevi.nn.heads.TargetScale` has the formulas.
 
-    Parameters
-    ----------
-    name
-        ``"none"``, ``"log"`` or ``"horvath"``.
-    min_age
-        Lowest age that is believed.
-    year
-        Length of a year in the unit of the ages, for ``"horvath"``.
+    ``min_age`` is the lowest age that is believed, ``year`` the length of a year in the unit of ages, for "horvath".
     """
 
     name: str = "none"
@@ -38,13 +31,13 @@ class AgeTransform:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> AgeTransform:
-        """The scale that ``adata.uns[key_added]`` records; the identity where a clock of an earlier version wrote none."""
+        """The scale that ``adata.uns[key_added]`` records, the identity where an earlier version recorded none."""
         year = YEAR.get(str(record.get("age_unit") or "years"), 1.0)
         return cls(str(record.get("age_transform") or "none"), float(record.get("min_age", -1.0)), year)
 
     def forward(self, age: np.ndarray) -> np.ndarray:
         """T(age); ages below ``min_age`` count as that."""
-        known: np.ndarray = np.maximum(np.asarray(age, dtype=np.float64), self.min_age)
+        known = np.maximum(np.asarray(age, dtype=np.float64), self.min_age)
         if self.name == "horvath":
             beyond = (known / self.year - ADULT) / (ADULT + 1)
             return np.where(beyond > 0, beyond, np.log1p(np.clip(beyond, _SMALLEST - 1, 0)))
@@ -52,7 +45,7 @@ class AgeTransform:
 
     def back(self, t: np.ndarray) -> np.ndarray:
         """The age at a value of the scale, ``min_age`` at least."""
-        age: np.ndarray = np.asarray(t, dtype=np.float64)
+        age = np.asarray(t, dtype=np.float64)
         if self.name == "horvath":
             age = (np.where(age > 0, age, np.expm1(np.minimum(age, 0))) * (ADULT + 1) + ADULT) * self.year
         elif self.name == "log":
@@ -63,16 +56,8 @@ class AgeTransform:
 def check(age: np.ndarray, age_key: str, unit: str | None, recorded: str = "") -> None:
     """Refuse years of birth, ages in a finer unit than ``unit`` and codes for unknown ages.
 
-    Parameters
-    ----------
-    age
-        Ages, (n_cells,), NaN where unlabelled; at least one is not.
-    age_key
-        Their column, for messages.
-    unit
-        One of :data:`YEAR`; None where the tool is not told: then years of birth alone are refused.
-    recorded
-        Where ``unit`` is recorded, if it is not an argument of the tool.
+    Ages are (n_cells,), NaN where unlabelled but not everywhere. Without a ``unit``, years of birth alone are refused;
+    ``recorded`` says where it is recorded, if it is not an argument of the tool.
     """
     known = age[~np.isnan(age)]
     low, high = float(known.min()), float(known.max())
@@ -80,7 +65,8 @@ def check(age: np.ndarray, age_key: str, unit: str | None, recorded: str = "") -
     if unit in (None, "years") and born.mean() > 0.5:
         first, last = known[born].min(), known[born].max()
         raise ValueError(
-            f"adata.obs[{age_key!r}] holds numbers from {first:.0f} to {last:.0f} in {born.sum():,} of {len(known):,} cells, as "
+            f"adata.obs[{age_key!r}] holds numbers from {first:.0f} to {last:.0f} in {born.sum():,} of {len(known):,} "
+            "cells, as "
             f"years of birth do; turn them into ages: adata.obs['age'] = collection_year - adata.obs[{age_key!r}]."
         )
     if unit not in YEAR or high <= OLDEST * YEAR[unit]:

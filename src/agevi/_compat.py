@@ -94,7 +94,7 @@ def parse_device(accelerator: str, device: int | str) -> torch.device:
 
 
 def read_rows(adata: AnnData, rows: np.ndarray) -> AnnData:
-    """Some rows of backed data in memory; those of a view through its parent, since anndata makes no view of such a view."""
+    """Some rows of backed data in memory; of a view through its parent, since anndata makes no view of such a view."""
     if not adata.is_view:
         return adata[rows].to_memory()
     parent = adata._adata_ref
@@ -109,8 +109,8 @@ def read_rows(adata: AnnData, rows: np.ndarray) -> AnnData:
 def written_to(adata: AnnData, *, copy: bool = False) -> AnnData:
     """What a tool writes to: ``adata``, or a copy, in memory where the data are on disk.
 
-    anndata copies a view when it is written to, and cannot where its parent is on disk; such a view is read into memory in
-    place.
+    anndata copies a view when it is written to, and cannot where its parent is on disk; such a view is read into memory
+    in place.
     """
     if not adata.isbacked:
         return adata.copy() if copy else adata
@@ -123,7 +123,7 @@ def written_to(adata: AnnData, *, copy: bool = False) -> AnnData:
 
 
 def take_control_of_pools() -> None:
-    """Let this thread set the pools of linear algebra: from threadpoolctl 3.8 on, the first that sets them keeps the others out."""
+    """Let this thread set the pools of linear algebra; since threadpoolctl 3.8 the first one locks others out."""
     for pool in ThreadpoolController().lib_controllers:
         if hasattr(pool, "clear_controlling_thread"):
             pool.clear_controlling_thread(force=True)

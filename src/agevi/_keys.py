@@ -37,7 +37,8 @@ def check(value: Any, argument: str) -> None:
     """Refuse what cannot be the prefix of slots."""
     if not isinstance(value, str):
         raise TypeError(
-            f"{argument}={value!r} is a {type(value).__name__}; pass text, the prefix of the slots, such as {DEFAULT_KEY!r}."
+            f"{argument}={value!r} is a {type(value).__name__}; pass text, the prefix of the slots, such as "
+            f"{DEFAULT_KEY!r}."
         )
     if not value.strip():
         raise ValueError(f"{argument}={value!r} is empty; pass the prefix of the slots, such as {DEFAULT_KEY!r}.")
@@ -126,12 +127,12 @@ SLOTS: dict[str, Slot] = {
         "layers", "{key}_attribution", "tl.attribute_genes", "Attributions of cells, on request."
     ),
 }
-"""Every slot under a ``key_added``, by its attribute of :class:`Keys`; the table of slots in the docs is made from it."""
+"""Every slot under a ``key_added``, by its attribute of :class:`Keys`; the docs have a page made from it."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Names of the slots that belong to one ``key_added``: ``Keys("mine").calibration_params`` and so on, see :data:`SLOTS`."""
+    """Names of the slots of one ``key_added``, as ``Keys("mine").calibration_params``; :data:`SLOTS` declares them."""
 
     key_added: str = DEFAULT_KEY
 

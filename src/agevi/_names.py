@@ -22,8 +22,8 @@ def name(value: Any) -> str:
 
     - Whole numbers are digits: ``7``, ``7.0``, ``numpy.float32(7)`` and ``"7"`` are all ``"7"``, as an integer column
       becomes one of floats beside a missing value. Other floats are their shortest text, ``"0.1"``.
-    - Text is kept as it is, with its spaces, its case and its zeros (``"007"``, ``"1e3"``, ``"nan"``), except for a whole
-      number as a float is written to a table: ``"12.0"`` is ``"12"``.
+    - Text is kept as it is, with its spaces, its case and its zeros (``"007"``, ``"1e3"``, ``"nan"``), except for a
+      whole number as a float is written to a table: ``"12.0"`` is ``"12"``.
     - Bytes are read as UTF-8. True and False are ``"True"`` and ``"False"``, never 1 and 0. Days are ``"2024-01-31"``.
     """
     if isinstance(value, bytes):
@@ -44,14 +44,9 @@ def name(value: Any) -> str:
 
 
 def names(values: Any, where: str = "") -> pd.Series:
-    """Names of a column of labels, dtype object; missing values stay missing.
+    """Names of a column of labels, (n,), dtype object; missing values stay missing, and a Series keeps its index.
 
-    Parameters
-    ----------
-    values
-        Labels of any type, (n,); a Series keeps its index.
-    where
-        What the labels are, for the message that refuses a column which spells one name in two ways; "" takes it.
+    ``where`` says what the labels are, for the message that refuses one name in two spellings; "" lets them pass.
     """
     values = values if isinstance(values, pd.Series) else pd.Series(values)
     code, found = _found(values)

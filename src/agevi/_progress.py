@@ -138,16 +138,7 @@ class _Lines(_Plain):
 def progress(total: int, what: str, unit: str = "fits", *, show: bool = True) -> Iterator[Bar]:
     """A bar over ``total`` steps of a long call; none inside another call's bar, in a worker, or at verbosity 0.
 
-    Parameters
-    ----------
-    total
-        Steps.
-    what
-        What is being computed.
-    unit
-        What is counted, in the plural. Of ``"epochs"``, a file gets a line for every tenth.
-    show
-        Whether a bar is wanted.
+    ``what`` is being computed, and ``unit`` (plural) is counted; of "epochs", a file gets a line for every tenth.
     """
     settings.apply()
     part = in_worker() or getattr(_thread, "silent", False)
@@ -171,7 +162,7 @@ def progress(total: int, what: str, unit: str = "fits", *, show: bool = True) ->
 
 @contextlib.contextmanager
 def silent(wanted: bool = True) -> Iterator[None]:
-    """No bar of this thread inside the block, where that is ``wanted``, as for a part of a longer call on any machine."""
+    """No bar of this thread inside the block, if that is ``wanted``, as for a part of a longer call."""
     before = getattr(_thread, "silent", False)
     _thread.silent = before or wanted
     try:
@@ -181,15 +172,7 @@ def silent(wanted: bool = True) -> Iterator[None]:
 
 
 def steps(items: Iterable[T], total: int, what: str, unit: str, *, show: bool = True) -> Iterator[T]:
-    """``items`` one by one, with a bar that counts each when the next is asked for.
-
-    Parameters
-    ----------
-    items
-        What is gone through.
-    total, what, unit, show
-        As in :func:`progress`.
-    """
+    """``items`` one by one, with the bar of :func:`progress`, which counts each when the next is asked for."""
     with progress(total, what, unit, show=show) as bar:
         for item in items:
             yield item

@@ -27,8 +27,8 @@ class _Console(logging.Handler):
 class Settings:
     """How much agevi says and on how many threads it computes, in this session.
 
-    Set the attributes of ``agevi.settings``; None puts a setting back. Another number of threads adds in another order, which
-    over a whole training can change ages a little; nothing else here changes a result.
+    Set the attributes of ``agevi.settings``; None puts a setting back. Another number of threads adds in another order,
+    which over a whole training can change ages a little; nothing else here changes a result.
     """
 
     _verbosity: int | None
@@ -41,7 +41,7 @@ class Settings:
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse names that are no settings."""
+        """Refuse names of anything but settings."""
         if name not in ("verbosity", "n_threads", "_verbosity", "_n_threads", "_applied"):
             names = ["verbosity", "n_threads"]
             close = difflib.get_close_matches(name, names, n=1)
@@ -54,9 +54,9 @@ class Settings:
         """How much is said, from 0 (``"error"``) by way of 1 (``"warning"``, the default) to 4 (``"debug"``).
 
         0 hides progress bars and all but errors; 1 shows bars and warnings; 2 (``"info"``) adds what functions log
-        about their choices; 3 (``"hint"``) lets Lightning and scvi-tools say what they say; 4 adds details. Until it is set, it follows
-        ``scanpy.settings.verbosity`` where that was changed. Handlers of your own, of the root logger or of
-        the logger ``"agevi"``, take the lines over.
+        about their choices; 3 (``"hint"``) lets through what Lightning and scvi-tools log; 4 adds details. Until it is
+        set, it follows ``scanpy.settings.verbosity`` where that was changed. Handlers of your own, of the root logger
+        or of the logger ``"agevi"``, take the lines over.
 
         Raises
         ------
@@ -82,8 +82,8 @@ class Settings:
     def n_threads(self) -> int | None:
         """Threads of torch and of linear algebra in fits and predictions, None for a choice by the size of the work.
 
-        The choice never exceeds ``torch.get_num_threads()``, and with it ``OMP_NUM_THREADS``; a number set here does. The
-        number of threads outside of agevi stays as it is. Folds of a cross-validation compute on one thread each,
+        The choice never exceeds ``torch.get_num_threads()``, and with it ``OMP_NUM_THREADS``; a number set here does.
+        The number of threads outside of agevi stays as it is. Folds of a cross-validation compute on one thread each,
         whatever is set here, and on more with joblib's ``inner_max_num_threads``.
 
         Raises

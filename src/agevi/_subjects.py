@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 def subject_table(adata: AnnData, keys: _keys.Keys, call: str = "agevi.tl.aggregate_subjects(adata)") -> pd.DataFrame:
     """The table of samples for what judges or draws it: refused where some of its samples have no cells any more."""
-    table: pd.DataFrame = _checks.slot(adata, keys.subjects, "uns", call)
+    table = _checks.slot(adata, keys.subjects, "uns", call)
     check_cells(adata, keys, table.index, keys.subjects)
     return table
 
@@ -38,7 +38,7 @@ def say_without_cells(adata: AnnData, keys: _keys.Keys, samples: Iterable[str], 
 
 
 def _without_cells(adata: AnnData, keys: _keys.Keys, samples: Iterable[str], slot: str) -> str:
-    """Which samples have no cells, as the start of a message; empty for none, and for all, whose names are of another column."""
+    """Which samples have no cells, as the start of a message; "" for none, and for all (names of another column)."""
     record = adata.uns.get(keys.uns, {})
     sample_key = record.get("sample_key") or record.get("subject_key")
     if not sample_key or sample_key not in adata.obs:
@@ -57,8 +57,7 @@ def _without_cells(adata: AnnData, keys: _keys.Keys, samples: Iterable[str], slo
 def held_out(table: pd.DataFrame, roles: Sequence[str] | None = None) -> np.ndarray:
     """Samples with age and prediction of held-out roles, of some of these or of all, (n_samples,)."""
     wanted = [role for role in _keys.HELD_OUT_ROLES if roles is None or role in roles]
-    mask: np.ndarray = (table["role"].isin(wanted) & table["age"].notna() & table["predicted"].notna()).to_numpy()
-    return mask
+    return (table["role"].isin(wanted) & table["age"].notna() & table["predicted"].notna()).to_numpy()
 
 
 def refuse_fitted(table: pd.DataFrame, keys: _keys.Keys, consequence: str) -> None:
@@ -66,8 +65,10 @@ def refuse_fitted(table: pd.DataFrame, keys: _keys.Keys, consequence: str) -> No
     fitted = table["role"].isin(_keys.FITTED_ROLES)
     if fitted.any():
         raise ValueError(
-            f"{fitted.sum()} of {len(table)} samples have the role {_checks.listed(sorted(set(table['role'][fitted])))} in "
+            f"{fitted.sum()} of {len(table)} samples have the role "
+            f"{_checks.listed(sorted(set(table['role'][fitted])))} in "
             f"adata.uns[{keys.subjects!r}]: their ages shaped the clock, {consequence}. Predict every subject with a "
-            "clock that never saw it, agevi.tl.cross_validate(adata, ..., train_on=\"<condition> == '<reference>'\"), or keep "
+            "clock that never saw it, agevi.tl.cross_validate(adata, ..., train_on=\"<condition> == '<reference>'\"), "
+            "or keep "
             f"held-out cells, adata[~adata.obs[{keys.role!r}].isin(['train', 'validation'])]."
         )

@@ -18,15 +18,7 @@ CUT = 'adata.var_names.str.split(".").str[0]'
 
 
 def names(adata: AnnData, gene_symbols: str | None) -> pd.Series:
-    """Symbol of every gene, indexed by its name in ``adata.var_names``, which stands where it has no symbol.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    gene_symbols
-        Column of ``adata.var``, None for ``adata.var_names``.
-    """
+    """Symbol of every gene, indexed by its name in ``adata.var_names``, which stands where it has no symbol."""
     genes = pd.Index(adata.var_names.astype(str), name="gene", dtype=object)
     if gene_symbols is None:
         return pd.Series(genes, index=genes, name="symbol", dtype=object)
@@ -49,30 +41,13 @@ def column(adata: AnnData, gene_symbols: str) -> pd.Series:
 
 
 def largest(symbols: pd.Index, values: np.ndarray) -> np.ndarray:
-    """Positions, in their order, of the genes that stand for their symbols: of several those with the largest values.
-
-    Parameters
-    ----------
-    symbols
-        Symbol of every gene.
-    values
-        Their values, (n_genes,), NaN where there are none.
-    """
+    """Rising positions of the genes that stand for their symbols: of several, that with the largest of ``values``."""
     order = np.argsort(-np.where(np.isnan(values), -1.0, np.abs(values)), kind="stable")
-    found: np.ndarray = np.sort(order[~symbols[order].duplicated()])
-    return found
+    return np.sort(order[~symbols[order].duplicated()])
 
 
 def labels(adata: AnnData, gene_symbols: str | None) -> pd.Series:
-    """The same with the gene's name in brackets where genes share a symbol, so that every label is another.
-
-    Parameters
-    ----------
-    adata
-        Annotated data.
-    gene_symbols
-        Column of ``adata.var``, None for ``adata.var_names``.
-    """
+    """As :func:`names`, with the gene's own name in brackets where genes share a symbol, so that no label repeats."""
     found = names(adata, gene_symbols)
     twice = found.duplicated(keep=False).to_numpy()
     return found.mask(twice & (found != found.index), found + " (" + found.index + ")")

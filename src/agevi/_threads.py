@@ -14,8 +14,8 @@ from agevi._compat import take_control_of_pools
 from agevi._settings import settings
 
 _OF_A_THREAD = 1 << 28
-"""Multiplications of a step (rows times weights) from which another thread is worth the time that all wait for each other:
-2.7e8 are 512 cells and 9,000 genes of a PoissonVAE. Measured in benchmarks/threads.py, see benchmarks/RESULTS.md."""
+"""Multiplications of a step (rows times weights) from which another thread is worth the time that all wait for each
+other: 2.7e8 are 512 cells and 9,000 genes of a PoissonVAE. See benchmarks/threads.py and benchmarks/RESULTS.md."""
 _thread = threading.local()
 
 

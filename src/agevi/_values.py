@@ -45,7 +45,7 @@ def is_number(dtype: np.dtype[Any]) -> bool:
 
 
 def dense(block: Any, dtype: Any = np.float32) -> np.ndarray:
-    """Some rows as a dense array; values that a sparse matrix stores twice are summed in ``dtype``, not in their own."""
+    """Some rows as a dense array; values that a sparse matrix stores twice are summed in ``dtype``, not their own."""
     return np.asarray(block.astype(dtype, copy=False).toarray() if sp.issparse(block) else block, dtype=dtype)
 
 

@@ -55,7 +55,7 @@ _DTYPES = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bundle:
-    """What a bundle holds, checked; ``path`` is the directory that was read, ``<name>.old`` after an interrupted save."""
+    """What a bundle holds, checked; ``path`` was read, ``<name>.old`` after an interrupted save."""
 
     meta: dict[str, Any]
     tensors: dict[str, torch.Tensor] = dataclasses.field(repr=False)
@@ -73,8 +73,8 @@ def write_bundle(
 ) -> None:
     """Write a bundle, whole or not at all; equal input gives equal bytes.
 
-    ``meta`` takes what :func:`plain` does, ``tensors`` dense ones of finite floats, integers or booleans. A directory that
-    agevi did not write is never replaced, even with ``overwrite``.
+    ``meta`` takes what :func:`plain` does, ``tensors`` dense ones of finite floats, integers or booleans. A directory
+    that agevi did not write is never replaced, even with ``overwrite``.
     """
     directory = _resolve(path)
     _files.check_free(directory, overwrite=overwrite)
@@ -131,7 +131,8 @@ def plain(value: Any, name: str, depth: int = 0) -> Any:
     # exact types: a subclass (an enum, say) would read back as something else
     if value is not None and type(value) not in (bool, str, int, float):
         raise TypeError(
-            f"{name} is of type {type(value).__name__}; only dict, list, tuple, str, int, bool, None and float are stored."
+            f"{name} is of type {type(value).__name__}; only dict, list, tuple, str, int, bool, None and float are "
+            "stored."
         )
     if type(value) is int and abs(value) >= MAX_INT:
         raise ValueError(f"{name} is a whole number of more than 39 digits; store it as text.")
@@ -270,7 +271,8 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
     # These two names and no others: a name in a bundle never leads to a file elsewhere.
     if not isinstance(files, dict) or files.keys() != {WEIGHTS, CARD} or not all(map(_is_entry, files.values())):
         raise BundleError(
-            f"{path} does not give the size and sha256 of {WEIGHTS} and {CARD} alone ({show(files)}); it was edited. {AGAIN}"
+            f"{path} does not give the size and sha256 of {WEIGHTS} and {CARD} alone ({show(files)}); it was edited. "
+            f"{AGAIN}"
         )
     return document
 
@@ -293,7 +295,8 @@ def _decode(directory: Path, document: dict[str, Any], contents: dict[str, bytes
     for name, entry in document["files"].items():
         if len(contents[name]) != entry["size"] or sha256(contents[name]) != entry["sha256"]:
             raise BundleError(
-                f"{directory / name} is not the file that {CLOCK} describes (its SHA-256 differs); it was edited. {AGAIN}"
+                f"{directory / name} is not the file that {CLOCK} describes (its SHA-256 differs); it was edited. "
+                f"{AGAIN}"
             )
     tensors = _tensors(directory / WEIGHTS, contents[WEIGHTS], document.get("tensors"))
     try:
@@ -306,7 +309,7 @@ def _decode(directory: Path, document: dict[str, Any], contents: dict[str, bytes
 def _tensors(path: Path, data: bytes, recorded: Any) -> dict[str, torch.Tensor]:
     """The tensors in ``data``, in the order of ``recorded``, which says what :func:`_record` gave."""
     try:
-        # safetensors refuses headers that are not JSON, too long, or whose offsets overlap, leave gaps or do not fit the file
+        # refuses a header that is not JSON or too long, and offsets that overlap, leave gaps or do not fit the file
         found = safetensors.torch.load(data)
     except (safetensors.SafetensorError, RuntimeError, ValueError, TypeError, KeyError, OverflowError) as error:
         reason = " ".join(str(error).split())

@@ -26,20 +26,22 @@ def clock_card(meta: dict[str, Any]) -> str:
 
 **Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}){_scale(meta)}.
 
-**Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged {_range(age)}. \
+**Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged \
+{_range(age)}. \
 Held out as whole subjects: {roles.count("validation")} for validation, {roles.count("test")} for testing.
 
 **How well**: {_how_well(meta) or _validation_error(meta)}
 
 {_USE % "sample"}{_unit(setup)}
-Values are read from {_where(setup)}; genes are found by name ({_gene_examples(meta)}).{_groups(meta)} {_LIMITS} training \
+Values are read from {_where(setup)}; genes are found by name ({_gene_examples(meta)}).{_groups(meta)} {_LIMITS} \
+training \
 data. {_NO_DIAGNOSIS}
 
 {_made(meta)}"""
 
 
 def ensemble_card(meta: dict[str, Any], roles: list[str], n_genes: int) -> str:
-    """README.md of an ensemble of ``n_genes`` in all: its members, and the ``roles`` of every subject that one knows."""
+    """README.md of an ensemble of ``n_genes`` in all; ``roles`` are those of every subject that a member knows."""
     age, members = meta["age"], meta["members"]
     rows = "\n".join(
         f"| {member['class']} | {weight:.3f} | {_trained_on(member)} |"
@@ -50,7 +52,8 @@ def ensemble_card(meta: dict[str, Any], roles: list[str], n_genes: int) -> str:
 
 **Predicts** chronological age in {age["unit"]} from {n_genes:,} genes: the weighted mean {how} over its members.
 
-**Trained on** subjects aged {_range(age)}. Held out from every member as whole subjects: {roles.count("test")} for testing. \
+**Trained on** subjects aged {_range(age)}. Held out from every member as whole subjects: {roles.count("test")} for \
+testing. \
 {roles.count("train")} subjects trained a member or more, and {roles.count("validation")} validated.
 
 | member | weight | trained on |
@@ -68,7 +71,8 @@ def classifier_card(meta: dict[str, Any]) -> str:
     init, clock, roles, n = meta["init"], meta["clock"], list(meta["split"].values()), meta["trained_on"]
     start = "new weights" if init["from_scratch"] else f"the weights of the clock (freeze: {init['freeze']})"
     balanced = (
-        " Cases and controls weighed the same in sum, so probabilities are those of a population half of which are cases."
+        " Cases and controls weighed the same in sum, so probabilities are those of a population half of which are "
+        "cases."
         if init["class_weight"] == "balanced"
         else ""
     )
@@ -78,7 +82,8 @@ def classifier_card(meta: dict[str, Any]) -> str:
 {len(clock["genes"]):,} genes ({_input(clock)}), with the network of a {clock["class"]}, trained from {start}.
 
 **Trained on** {n["n_cases"]:,} cases and {n["n_subjects"] - n["n_cases"]:,} controls. Held out as whole subjects: \
-{roles.count("validation")} for validation, {roles.count("test")} for testing.{balanced} The clock was trained on the ages of \
+{roles.count("validation")} for validation, {roles.count("test")} for testing.{balanced} The clock was trained on the \
+ages of \
 {list(clock["split"].values()).count("train"):,} subjects.
 
 **Use it**
@@ -90,7 +95,8 @@ model = agevi.io.load_clock("path/to/this/directory")
 probability = model.predict_proba(adata)  # needs neither ages nor conditions
 ```
 
-**Limits**: predictions hold for the tissue, assay, species and patients of the training data. Whatever sets cases apart from \
+**Limits**: predictions hold for the tissue, assay, species and patients of the training data. Whatever sets cases \
+apart from \
 controls there is used, batches too. This is research software and no diagnosis.
 
 {_made(meta)}"""
@@ -102,7 +108,8 @@ def published_card(meta: dict[str, Any]) -> str:
     return f"""# Ageing clock: {meta["class"]}
 
 **Predicts** an age in {meta["age"]["unit"]} as a weighted sum of {len(meta["genes"]):,} features ({kind}; transform: \
-{meta["age"]["transform"]}). The coefficients are published ones and were not trained here; cite the publication, whose \
+{meta["age"]["transform"]}). The coefficients are published ones and were not trained here; cite the publication, \
+whose \
 licence holds.
 {_paragraph(meta)}
 {_USE % "subject"}
@@ -116,7 +123,8 @@ def _made(meta: dict[str, Any]) -> str:
     """With what a clock was made, and what its files are."""
     versions = meta["versions"]
     return (
-        f"Made with agevi {versions['agevi']}, scvi-tools {versions['scvi-tools']}, torch {versions['torch']}. Weights are "
+        f"Made with agevi {versions['agevi']}, scvi-tools {versions['scvi-tools']}, torch {versions['torch']}. Weights "
+        "are "
         "safetensors, everything else is JSON; loading runs no code.\n"
     )
 
@@ -158,10 +166,10 @@ def _trained_on(meta: dict[str, Any]) -> str:
     if "members" in meta:
         return f"{len(meta['members'])} members of its own"
     setup = meta["setup"]
-    where = _where(setup)
     if "n_subjects" not in age:
-        return f"elsewhere, published coefficients; {len(meta['genes']):,} features in {where} ({_input(meta)})"
-    return f"{age['n_subjects']:,} subjects, {age['n_samples']:,} samples; {len(meta['genes']):,} genes in {where} ({_input(meta)})"
+        return f"elsewhere, published coefficients; {len(meta['genes']):,} features in {_where(setup)} ({_input(meta)})"
+    who = f"{age['n_subjects']:,} subjects, {age['n_samples']:,} samples"
+    return f"{who}; {len(meta['genes']):,} genes in {_where(setup)} ({_input(meta)})"
 
 
 def _scale(meta: dict[str, Any]) -> str:
@@ -228,7 +236,8 @@ def _error(found: dict[str, Any]) -> str:
     who = f"{found['n_subjects']:,} subjects aged {round(found['age_min'], 1):g} to {round(found['age_max'], 1):g}"
     more = f" ({found['n_samples']:,} samples)" if found["n_samples"] > found["n_subjects"] else ""
     return (
-        f"mean absolute error {found['mae']:.2f} {unit}{interval} over {who}{more}, {_held_out(found)}; predicting the median "
+        f"mean absolute error {found['mae']:.2f} {unit}{interval} over {who}{more}, {_held_out(found)}; predicting the "
+        "median "
         f"age for everyone gives {found['mae_median']:.2f}."
     )
 
@@ -240,7 +249,8 @@ def _held_out(found: dict[str, Any]) -> str:
     by = f" by {found['fold_key']!r} ({_some(found['cohorts'])})" if found["fold_key"] else ""
     by += f", trained on {found['train_on']!r}" if found["train_on"] else ""
     return (
-        f"each predicted by a clock of the same recipe that never saw it ({found['n_folds']} folds{by}), before this one was "
+        f"each predicted by a clock of the same recipe that never saw it ({found['n_folds']} folds{by}), before this "
+        "one was "
         "trained"
     )
 
@@ -256,7 +266,8 @@ def _intervals(found: dict[str, Any], unit: str) -> str:
     """Coverage and width."""
     return (
         f"{100 * found['level']:.3g} % intervals are {found['width']:.1f} {unit} wide on average and held the age of "
-        f"{100 * found['coverage']:.1f} % [{100 * found['coverage_low']:.1f}, {100 * found['coverage_high']:.1f}] of these "
+        f"{100 * found['coverage']:.1f} % [{100 * found['coverage_low']:.1f}, {100 * found['coverage_high']:.1f}] of "
+        "these "
         "subjects (cross-calibrated)."
     )
 
@@ -265,7 +276,8 @@ def _calibrated(found: dict[str, Any]) -> str:
     """What new predictions get."""
     cohorts = f" of {_some(found['cohorts'])}" if found["cohorts"] else ""
     return (
-        f"Predictions come with {100 * found['level']:.3g} % intervals (`lower`, `upper`), calibrated on {found['n']:,} "
+        f"Predictions come with {100 * found['level']:.3g} % intervals (`lower`, `upper`), calibrated on "
+        f"{found['n']:,} "
         f"subjects{cohorts}; they hold for subjects like those, and for less than that share in another cohort."
     )
 

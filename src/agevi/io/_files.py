@@ -1,7 +1,7 @@
 """The files of a bundle: what may be opened, and how a new bundle takes the place of an older one.
 
-Only regular files are opened, under one name, never through a link, and every byte is read once. At every moment of a save
-the old or the new bundle is there and whole.
+Only regular files are opened, under one name, never through a link, and every byte is read once. At every moment of a
+save the old or the new bundle is there and whole.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def survey(directory: Path) -> None:
     """Refuse a directory without a clock, and one with links or with pickles beside the clock.
 
     Folders and files whose name begins with a dot (``.DS_Store``, ``.gitattributes``) are passed over, and of any other
-    file that is not part of a bundle only the beginning is looked at: a figure or a licence beside a clock does no harm.
+    file that is not part of a bundle only the beginning is read: a figure or a licence beside a clock does no harm.
     """
     names = _names(directory)
     if CLOCK not in names and any(name.endswith("model.pt") for name in names):
