@@ -99,13 +99,12 @@ def generator(rng: Any) -> np.random.Generator:
         return np.random.default_rng(rng)
     except (TypeError, ValueError):
         raise TypeError(
-            f"rng={rng!r} is a {type(rng).__name__}; pass a non-negative integer seed, a numpy.random.Generator or "
-            "None."
+            f"rng={rng!r} is a {type(rng).__name__}; pass a non-negative integer seed, a numpy.random.Generator or None."
         ) from None
 
 
 def positions(indices: Any, n: int) -> Any:
-    """``indices`` (positions, or a mask of all cells) as an array of positions among ``n`` cells, or None."""
+    """``indices`` as an array of positions among ``n`` cells, or None; a mask of all cells stands for those where it holds."""
     if indices is None:
         return None
     given = np.asarray(indices)
@@ -121,7 +120,7 @@ def positions(indices: Any, n: int) -> Any:
 
 
 def rows(indices: Any, n: int) -> tuple[Any, Any]:
-    """The cells of ``indices``, once each in rising order (None for all), and where each given one is among them."""
+    """The cells of ``indices``, each once and in rising order (None for all), and where each of the given is among them."""
     chosen = positions(indices, n)
     return (None, slice(None)) if chosen is None else np.unique(chosen, return_inverse=True)
 
@@ -148,8 +147,7 @@ def unique_names(adata: ad.AnnData) -> None:
         if missing.any():
             first = int(missing.argmax())
             raise ValueError(
-                f"adata.{axis}_names is missing in {missing.sum():,} of {len(names):,} places (first: position "
-                f"{first}); name "
+                f"adata.{axis}_names is missing in {missing.sum():,} of {len(names):,} places (first: position {first}); name "
                 "them, or drop those " + ("genes." if axis == "var" else "cells.")
             )
         if not names.is_unique:
@@ -162,8 +160,7 @@ def unique_names(adata: ad.AnnData) -> None:
     if kind != "string":
         convert = "str.decode('utf-8')" if kind == "bytes" else "astype(str)"
         raise TypeError(
-            f"adata.var_names holds {kind} values (e.g. {listed(adata.var_names, 2)}); a clock finds genes by their "
-            "names "
+            f"adata.var_names holds {kind} values (e.g. {listed(adata.var_names, 2)}); a clock finds genes by their names "
             f"as text. Call adata.var_names = adata.var_names.{convert} first."
         )
 
@@ -173,7 +170,8 @@ def column(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
     if not isinstance(key, Hashable):
         raise TypeError(f"{argument}={key!r} is a {type(key).__name__}; pass the name of one column of adata.obs.")
     if key in adata.obs:
-        return adata.obs[key]
+        values: pd.Series = adata.obs[key]
+        return values
     names = [str(c) for c in adata.obs.columns if not str(c).startswith("_scvi")]
     there = f"Available: {listed(names)}." if names else "adata.obs has no columns."
     raise KeyError(f"{argument}={key!r} is not a column of adata.obs{closest(key, names)}. {there}")
@@ -202,12 +200,11 @@ def labels(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
 
 
 def warn_of_spelling(found: pd.Series, known: Iterable[str], key: str, what: str) -> None:
-    """Warn once where names of a column miss the ``known`` by their spelling alone; ``what`` says so of them."""
+    """Warn once where names of a column are not among the ``known`` for their spelling alone; ``what`` says so of them."""
     pairs = _names.lookalikes(found.unique(), known)
     if pairs:
         warnings.warn(
-            f"{len(pairs):,} names in adata.obs[{key!r}] {what}, and differ from those it knows only in zeros, spaces, "
-            "case or "
+            f"{len(pairs):,} names in adata.obs[{key!r}] {what}, and differ from those it knows only in zeros, spaces, case or "
             f"'.0' ({_names.shown(pairs)}); if they are the same, write them as the clock knows them.",
             UserWarning,
             stacklevel=stack_depth(),
@@ -219,8 +216,7 @@ def warn_of_twins(found: Iterable[str], key: str, what: str) -> None:
     pairs = _names.twins(found)
     if pairs:
         warnings.warn(
-            f"{what} in adata.obs[{key!r}] differ only in zeros, spaces, case or '.0' ({_names.shown(pairs)}); if they "
-            "are the "
+            f"{what} in adata.obs[{key!r}] differ only in zeros, spaces, case or '.0' ({_names.shown(pairs)}); if they are the "
             "same, write them in one way.",
             UserWarning,
             stacklevel=stack_depth(),
@@ -247,8 +243,7 @@ def ages(
                 f"collection_date - adata.obs[{age_key!r}]" if values.dtype.kind == "M" else f"adata.obs[{age_key!r}]"
             )
             raise TypeError(
-                f"adata.obs[{age_key!r}] holds {'dates' if values.dtype.kind == 'M' else 'spans of time'}, not "
-                "numbers; in years: "
+                f"adata.obs[{age_key!r}] holds {'dates' if values.dtype.kind == 'M' else 'spans of time'}, not numbers; in years: "
                 f"adata.obs['age'] = ({span}).dt.days / 365.25."
             )
         raise TypeError(
@@ -298,8 +293,7 @@ def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: b
     """The one age of every unit, indexed by unit; NaN where unlabelled."""
     if unit.name == age_key:
         raise ValueError(
-            f"age_key={age_key!r} is also the column of the {'samples' if is_sample else 'subjects'}; pass the column "
-            "with "
+            f"age_key={age_key!r} is also the column of the {'samples' if is_sample else 'subjects'}; pass the column with "
             "the names of the donors or animals as subject_key."
         )
     kind, found = "sample" if is_sample else "subject", PerUnit(age, unit)
@@ -310,14 +304,12 @@ def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: b
             fix = f"If these are visits, set {visits}, and pass sample_key='sample'; subjects are held out whole."
         name, own = found.several[0], found.cells(found.several[0])
         raise ValueError(
-            f"{kind} {name!r} has two ages ({own.min().round(2)}, {own.max().round(2)}) in adata.obs[{age_key!r}]. "
-            f"{fix}"
+            f"{kind} {name!r} has two ages ({own.min().round(2)}, {own.max().round(2)}) in adata.obs[{age_key!r}]. {fix}"
         )
     if len(found.part):
         name, own = found.part[0], found.cells(found.part[0])
         raise ValueError(
-            f"{kind} {name!r} has an age in {own.count():,} of its {len(own):,} cells in adata.obs[{age_key!r}]; give "
-            "all "
+            f"{kind} {name!r} has an age in {own.count():,} of its {len(own):,} cells in adata.obs[{age_key!r}]; give all "
             "its cells the age, or none."
         )
     return found.values.rename("age").rename_axis("unit")
@@ -343,8 +335,7 @@ def label_of_subject(adata: ad.AnnData, key: str, argument: str, subject: pd.Ser
     if len(found.several):
         own = found.cells(found.several[0]).unique()
         raise ValueError(
-            f"subject {found.several[0]!r} is in {' and '.join(map(repr, own))} of adata.obs[{key!r}]; a subject is "
-            "held out "
+            f"subject {found.several[0]!r} is in {' and '.join(map(repr, own))} of adata.obs[{key!r}]; a subject is held out "
             f"as a whole. {advice}"
         )
     return found.values
