@@ -154,7 +154,7 @@ class Keys:
 
     def table_params(self, noun: str) -> str:
         """Slot of ``uns`` with the parameters of that table."""
-        return self.__getattr__(f"{noun}_params")
+        return f"{self.table(noun)}_params"
 
 
 def clock_of(uns: Mapping[Any, Any], age_key: str, key_added: str = DEFAULT_KEY) -> str | None:
