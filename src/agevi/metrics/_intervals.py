@@ -206,7 +206,7 @@ def interval_metrics(
 def interval_rows(
     age: Array, lower: Array, upper: Array, labels: Mapping[str, pd.Series], weight: Array, level: float
 ) -> pd.DataFrame:
-    """One row for all samples and one for each label; weights of samples, (n_samples,), sum to the number of subjects."""
+    """One row for all samples and one for each label; weights, (n_samples,), sum to the number of subjects."""
     inside = ((lower <= age) & (age <= upper)).astype(np.float64)
     score = interval_scores(age, lower, upper, level)
     of_samples = {"coverage": inside, "width": upper - lower, "interval_score": score}
