@@ -82,7 +82,7 @@ def make_cohort(
     seed: np.random.SeedSequence,
     units: tuple[pd.Series, pd.Series] | None = None,
 ) -> Cohort:
-    """Units, ages and folds of ``adata``, which is only read; ``units`` are subject and sample of its cells if known."""
+    """Units, ages and folds of ``adata``, only read; ``units`` are subject and sample of its cells if known."""
     subject, sample = units or _checks.units(adata, setup["subject_key"], setup["sample_key"])
     columns = [stratify_by] if isinstance(stratify_by, str) else list(stratify_by or [])
     cohort = without_folds(adata, setup, subject, sample)
