@@ -1,7 +1,7 @@
 """A clock to copy: genes, one linear layer, one unit. Rename it, change the network, and run the contract on it.
 
 It is complete: registration, training on whole subjects, prediction with roles, attribution, saving and loading come
-from the base classes. What a clock has to define itself is marked by (1) to (6).
+from the base classes. What a clock has to define itself is marked by (1) to (7).
 """
 
 from __future__ import annotations
@@ -63,16 +63,15 @@ class TemplateClock(RegressorClock):
         how = {"age_loss": "huber", "subject_weight": "equal", "train_unit": "pseudocell", "pseudocell_size": 0.5}
         super().__init__(adata, **how, pseudocell_groupby=None)  # or make them arguments, as MLPClock does
         self.init_params_ = self._get_init_params(locals())
-        with seeded(rng):
-            self.module = TemplateModule(
-                self.summary_stats.n_vars,
-                n_latent=n_latent,
-                normalize=self.setup_args["normalize"],
-                sums=self.predicts_sums,
-                age_loss="huber",
-                **self._age_scale_args,
-            )
+        self.module = self._make_module()
         self._model_summary_string = f"TemplateClock: {len(self.genes):,} genes, n_latent: {n_latent}"
+
+    def _make_module(self) -> TemplateModule:
+        """(6) A network with new weights, which the seed decides; training with other roles starts from one."""
+        setup, stats = self.setup_args, self.summary_stats
+        own = {"normalize": setup["normalize"], "sums": self.predicts_sums, "age_loss": "huber"}
+        with seeded(self.init_args["rng"]):
+            return TemplateModule(stats.n_vars, n_latent=self.init_args["n_latent"], **own, **self._age_scale_args)
 
     @classmethod
     def test_params(cls) -> dict[str, dict[str, Any]]:
@@ -80,7 +79,7 @@ class TemplateClock(RegressorClock):
         return super().test_params() | {"init": {"n_latent": 4}}
 
     def _fit_buffers(self, train: np.ndarray) -> None:
-        """(6) What is computed before training, from training cells alone: the scales of genes and of ages."""
+        """(7) What is computed before training, from training cells alone: the scales of genes and of ages."""
         x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         gene_stats(x, np.flatnonzero(train), normalize=self.setup_args["normalize"]).fill(self.module.input)
         self.module.age_scale.fit(self._sample_ages(train))

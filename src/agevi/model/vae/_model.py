@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,13 +11,44 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._compat import REGISTRY_KEYS
+from agevi._docs import shared
 from agevi.dataloaders._register import check_values
 from agevi.model.base._seed import as_seed
 from agevi.model.vae._base import RATES, VAEClock, whole_numbers
 from agevi.nn.likelihoods import GENE_LIKELIHOODS
 from agevi.nn.noise import NOISE_SCALES, NOISES
 
+_ARGUMENTS = {
+    "widths": """
+        n_latent
+            Latent dimensions.
+        n_hidden
+            Widths of the encoder's layers; the decoder mirrors them.
+        n_head
+            Widths of the age head's layers; none makes it linear.
+        dropout_rate
+            Dropout of encoder and head while training.
+    """,
+    "training": """
+        subject_weight
+            ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does;
+            ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
+            density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
+        train_unit
+            ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
+            reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
+        pseudocell_size
+            Cells of a pseudocell: a share of the sample's cells, or a number.
+        pseudocell_groupby
+            Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group
+            of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
+        encode_covariates
+            Whether the encoder sees batch and covariates too; then new cells need known values of them.
+    """,
+}
 
+
+@partial(shared, entries=_ARGUMENTS)
 class PoissonVAE(VAEClock):
     """Ageing clock: variational autoencoder of raw counts with an age head on its latent mean.
 
@@ -31,14 +63,7 @@ class PoissonVAE(VAEClock):
     ----------
     adata
         AnnData registered with :meth:`setup_anndata`; raw counts.
-    n_latent
-        Latent dimensions.
-    n_hidden
-        Widths of the encoder's layers; the decoder mirrors them.
-    n_head
-        Widths of the age head's layers; none makes it linear.
-    dropout_rate
-        Dropout of encoder and head while training.
+    %(widths)s
     gene_likelihood
         ``"poisson"``, ``"nb"`` (negative binomial, one inverse dispersion per gene), ``"zip"`` or ``"zinb"`` (the same
         with one probability per gene that a count is lost).
@@ -50,20 +75,7 @@ class PoissonVAE(VAEClock):
     age_weight
         Weight of the age loss, in units of the counts of an average training cell: at 1 an error of one standard
         deviation weighs as much as half a nat per count of the reconstruction.
-    subject_weight
-        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does;
-        ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
-        density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
-    train_unit
-        ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
-        reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
-    pseudocell_size
-        Cells of a pseudocell: a share of the sample's cells, or a number.
-    pseudocell_groupby
-        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group
-        of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
-    encode_covariates
-        Whether the encoder sees batch and covariates too; then new cells need known values of them.
+    %(training)s
     rng
         Seed of the initial weights and of training. The same seed gives the same clock bit for bit on a CPU
         with the same number of threads.
@@ -121,6 +133,7 @@ class PoissonVAE(VAEClock):
         self._build(self._get_init_params(locals()))
 
 
+@partial(shared, entries=_ARGUMENTS)
 class GaussianVAE(VAEClock):
     """Ageing clock: variational autoencoder of normalised values with an age head on its latent mean.
 
@@ -135,14 +148,7 @@ class GaussianVAE(VAEClock):
     ----------
     adata
         AnnData registered with :meth:`setup_anndata`.
-    n_latent
-        Latent dimensions.
-    n_hidden
-        Widths of the encoder's layers; the decoder mirrors them.
-    n_head
-        Widths of the age head's layers; none makes it linear.
-    dropout_rate
-        Dropout of encoder and head while training.
+    %(widths)s
     standardize
         Z-score every gene with mean and standard deviation of the training cells; otherwise the normalised values are
         taken as they are.
@@ -151,20 +157,7 @@ class GaussianVAE(VAEClock):
     age_weight
         Weight of the age loss, in units of the number of genes: at 1 an error of one standard deviation weighs as
         much as one standard deviation in every gene.
-    subject_weight
-        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does;
-        ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
-        density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
-    train_unit
-        ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
-        reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
-    pseudocell_size
-        Cells of a pseudocell: a share of the sample's cells, or a number.
-    pseudocell_groupby
-        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group
-        of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
-    encode_covariates
-        Whether the encoder sees batch and covariates too; then new cells need known values of them.
+    %(training)s
     rng
         Seed of the initial weights and of training.
 
@@ -213,6 +206,7 @@ class GaussianVAE(VAEClock):
         self._build(self._get_init_params(locals()))
 
 
+@partial(shared, entries=_ARGUMENTS)
 class DenoisingVAE(VAEClock):
     """Ageing clock: variational autoencoder whose encoder sees noisy cells while it is trained.
 
@@ -226,14 +220,7 @@ class DenoisingVAE(VAEClock):
     adata
         AnnData registered with :meth:`setup_anndata`: counts, or any values with ``gene_likelihood="normal"`` and
         Gaussian noise.
-    n_latent
-        Latent dimensions.
-    n_hidden
-        Widths of the encoder's layers; the decoder mirrors them.
-    n_head
-        Widths of the age head's layers; none makes it linear.
-    dropout_rate
-        Dropout of encoder and head while training.
+    %(widths)s
     gene_likelihood
         ``"poisson"``, ``"nb"``, ``"zip"``, ``"zinb"``, or ``"normal"`` for normalised values.
     noise
@@ -254,20 +241,7 @@ class DenoisingVAE(VAEClock):
         ``"huber"``, ``"mse"`` or ``"mae"`` on the standardised age.
     age_weight
         Weight of the age loss, in the units of :class:`PoissonVAE`, or with ``"normal"`` of :class:`GaussianVAE`.
-    subject_weight
-        ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does;
-        ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
-        density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
-    train_unit
-        ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
-        reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
-    pseudocell_size
-        Cells of a pseudocell: a share of the sample's cells, or a number.
-    pseudocell_groupby
-        Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group
-        of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
-    encode_covariates
-        Whether the encoder sees batch and covariates too; then new cells need known values of them.
+    %(training)s
     rng
         Seed of the initial weights and of training.
 
