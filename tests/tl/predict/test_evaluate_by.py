@@ -214,7 +214,7 @@ def test_copy_and_key():
         pytest.param(None, {"groupby": "tisue"}, KeyError, "groupby='tisue' is not a column.*closest: 'tissue'", id="column"),
         pytest.param(None, {"groupby": [()]}, ValueError, r"groupby has \(\); a crossing names different", id="empty"),
         pytest.param(None, {"groupby": [("sex", "sex")]}, ValueError, "a crossing names different", id="twice"),
-        pytest.param(None, {"age_bins": [20, 10]}, ValueError, r"age_bins=\[20, 10\] are no bins", id="bins fall"),
+        pytest.param(None, {"age_bins": [20, 10]}, ValueError, r"age_bins=\[20, 10\] are not bins", id="bins fall"),
         pytest.param(None, {"age_bins": [20]}, ValueError, "two or more rising edges", id="one edge"),
         pytest.param(None, {"roles": "tests"}, ValueError, "roles='tests' is not known", id="unknown role"),
         pytest.param(None, {"roles": "new"}, ValueError, "no sample of the roles 'new'.*roles there: 'test', 'train'", id="role"),
