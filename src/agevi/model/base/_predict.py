@@ -130,7 +130,7 @@ class PredictMixin(ShellMixin):
     def sums(
         self, adata: AnnData, cells: np.ndarray, codes: np.ndarray, min_gene_coverage: float
     ) -> tuple[AnnData, GeneMatch]:
-        """Cells summed by ``codes``, (n_cells,), as :meth:`query` gives them; means where the clock does not normalise."""
+        """Cells summed by ``codes``, (n_cells,), as :meth:`query` gives them; means with ``normalize="none"``."""
         setup, n_units, sums, start = self.setup_args, int(codes.max()) + 1, None, 0
         for block in blocks(adata, cells):
             shell, match = self.query(block, min_gene_coverage=min_gene_coverage, conditioned=False)

@@ -248,7 +248,7 @@ class TransferTrainingMixin(RoleMixin):
         self.clock.module = self.module = learner.module.to(self.device)
 
     def _units(self, codes: np.ndarray, case: pd.Series, subject: pd.Series) -> Units:
-        """What is drawn, by its code in every cell, of the subjects of ``case``, with weights that are equal in a class."""
+        """What is drawn, by its code in every cell, of the subjects of ``case``; weights sum to the same by class."""
         used = np.flatnonzero(subject.isin(case.index).to_numpy())
         order = used[np.argsort(codes[used], kind="stable")]
         cells = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)

@@ -31,17 +31,18 @@ _ARGUMENTS = {
     """,
     "training": """
         subject_weight
-            ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does;
-            ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
-            density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
+            ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does; ``"density"``: a
+            subject weighs inversely to how common its age is among the training subjects (Gaussian kernel density,
+            Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
         train_unit
-            ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells are
-            reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single cells.
+            ``"pseudocell"``: ages are learnt from sums of cells of a sample, drawn anew in every step, and single cells
+            are reconstructed; the clock then predicts a sample from the sum of its cells. ``"cell"``: from single
+            cells.
         pseudocell_size
             Cells of a pseudocell: a share of the sample's cells, or a number.
         pseudocell_groupby
-            Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one group
-            of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
+            Column of ``adata.obs``, such as the cell type, whose groups are kept apart: a pseudocell has cells of one
+            group of a sample, and a sample is predicted as the mean over its groups, weighted by their cells.
         encode_covariates
             Whether the encoder sees batch and covariates too; then new cells need known values of them.
     """,
