@@ -69,10 +69,10 @@ def documented(function: F) -> F:
 def public(checked: Callable[..., float], kernel: Kernel) -> Metric:
     """``checked`` under the name and with the docstring of its kernel, which it carries for bootstraps."""
     kept = ("__module__", "__name__", "__qualname__", "__doc__")
-    functools.update_wrapper(checked, kernel, assigned=kept, updated=())
+    functools.update_wrapper(checked, documented(kernel), assigned=kept, updated=())
     del checked.__wrapped__  # type: ignore[attr-defined]  # else its signature would be the kernel's
     checked.kernel = kernel  # type: ignore[attr-defined]
-    return cast(Metric, documented(checked))
+    return cast(Metric, checked)
 
 
 def ratio(numerator: Array, denominator: Array) -> Array:
