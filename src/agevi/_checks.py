@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from agevi import _ages, _names
+from agevi import _names
 from agevi._settings import settings
-from agevi._units import PerUnit
 from agevi._values import counts as counts
 from agevi._values import dense as dense
 from agevi._values import finite as finite
@@ -25,8 +24,6 @@ from agevi._values import is_backed as is_backed
 from agevi._values import readable as readable
 from agevi._values import value_blocks as value_blocks
 from agevi._values import within as within
-
-MIN_LABELLED_SUBJECTS = 3
 
 
 def listed(values: Iterable[Any], n: int = 5) -> str:
@@ -99,12 +96,13 @@ def generator(rng: Any) -> np.random.Generator:
         return np.random.default_rng(rng)
     except (TypeError, ValueError):
         raise TypeError(
-            f"rng={rng!r} is a {type(rng).__name__}; pass a non-negative integer seed, a numpy.random.Generator or None."
+            f"rng={rng!r} is a {type(rng).__name__}; pass a non-negative integer seed, a numpy.random.Generator or "
+            "None."
         ) from None
 
 
 def positions(indices: Any, n: int) -> Any:
-    """``indices`` as an array of positions among ``n`` cells, or None; a mask of all cells stands for those where it holds."""
+    """``indices`` as positions among ``n`` cells, or None; a mask of all cells stands for those where it is True."""
     if indices is None:
         return None
     given = np.asarray(indices)
@@ -120,7 +118,7 @@ def positions(indices: Any, n: int) -> Any:
 
 
 def rows(indices: Any, n: int) -> tuple[Any, Any]:
-    """The cells of ``indices``, each once and in rising order (None for all), and where each of the given is among them."""
+    """Cells of ``indices``, each once in rising order (None for all), and the place of each given one among them."""
     chosen = positions(indices, n)
     return (None, slice(None)) if chosen is None else np.unique(chosen, return_inverse=True)
 
@@ -147,8 +145,8 @@ def unique_names(adata: ad.AnnData) -> None:
         if missing.any():
             first = int(missing.argmax())
             raise ValueError(
-                f"adata.{axis}_names is missing in {missing.sum():,} of {len(names):,} places (first: position {first}); name "
-                "them, or drop those " + ("genes." if axis == "var" else "cells.")
+                f"adata.{axis}_names is missing in {missing.sum():,} of {len(names):,} places (first: position "
+                f"{first}); name them, or drop those " + ("genes." if axis == "var" else "cells.")
             )
         if not names.is_unique:
             twice = names[names.duplicated()].unique()
@@ -160,8 +158,8 @@ def unique_names(adata: ad.AnnData) -> None:
     if kind != "string":
         convert = "str.decode('utf-8')" if kind == "bytes" else "astype(str)"
         raise TypeError(
-            f"adata.var_names holds {kind} values (e.g. {listed(adata.var_names, 2)}); a clock finds genes by their names "
-            f"as text. Call adata.var_names = adata.var_names.{convert} first."
+            f"adata.var_names holds {kind} values (e.g. {listed(adata.var_names, 2)}); a clock finds genes by their "
+            f"names as text. Call adata.var_names = adata.var_names.{convert} first."
         )
 
 
@@ -200,12 +198,12 @@ def labels(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
 
 
 def warn_of_spelling(found: pd.Series, known: Iterable[str], key: str, what: str) -> None:
-    """Warn once where names of a column are not among the ``known`` for their spelling alone; ``what`` says so of them."""
+    """Warn once where names of a column differ from the ``known`` ones in spelling alone; ``what`` says so of them."""
     pairs = _names.lookalikes(found.unique(), known)
     if pairs:
         warnings.warn(
-            f"{len(pairs):,} names in adata.obs[{key!r}] {what}, and differ from those it knows only in zeros, spaces, case or "
-            f"'.0' ({_names.shown(pairs)}); if they are the same, write them as the clock knows them.",
+            f"{len(pairs):,} names in adata.obs[{key!r}] {what}, and differ from those it knows only in zeros, spaces, "
+            f"case or '.0' ({_names.shown(pairs)}); if they are the same, write them as the clock knows them.",
             UserWarning,
             stacklevel=stack_depth(),
         )
@@ -216,143 +214,10 @@ def warn_of_twins(found: Iterable[str], key: str, what: str) -> None:
     pairs = _names.twins(found)
     if pairs:
         warnings.warn(
-            f"{what} in adata.obs[{key!r}] differ only in zeros, spaces, case or '.0' ({_names.shown(pairs)}); if they are the "
-            "same, write them in one way.",
+            f"{what} in adata.obs[{key!r}] differ only in zeros, spaces, case or '.0' ({_names.shown(pairs)}); if they "
+            "are the same, write them in one way.",
             UserWarning,
             stacklevel=stack_depth(),
-        )
-
-
-def ages(
-    adata: ad.AnnData, age_key: str, *, min_age: float = -1.0, unit: str | None = None, clock: str | None = None
-) -> np.ndarray:
-    """Ages per cell as float64 of shape (n_cells,), NaN where unlabelled.
-
-    ``unit`` is as in :func:`agevi._ages.check`; without one, it is that which ``adata.uns[clock]`` records of a clock.
-    """
-    recorded = ""
-    if unit is None and clock is not None:
-        unit, recorded = adata.uns.get(clock, {}).get("age_unit"), f"adata.uns[{clock!r}]['age_unit']"
-    values = column(adata, age_key, "age_key")
-    numeric = pd.api.types.is_numeric_dtype(values) and values.dtype.kind not in "bc"
-    if not numeric:
-        if values.isna().all():
-            raise ValueError(f"adata.obs[{age_key!r}] has no ages: all {adata.n_obs:,} values are missing.")
-        if values.dtype.kind in "mM":
-            span = (
-                f"collection_date - adata.obs[{age_key!r}]" if values.dtype.kind == "M" else f"adata.obs[{age_key!r}]"
-            )
-            raise TypeError(
-                f"adata.obs[{age_key!r}] holds {'dates' if values.dtype.kind == 'M' else 'spans of time'}, not numbers; in years: "
-                f"adata.obs['age'] = ({span}).dt.days / 365.25."
-            )
-        raise TypeError(
-            f"adata.obs[{age_key!r}] holds {values.dtype} values (e.g. {listed(values.dropna().unique(), 3)}), not "
-            f"numbers; turn text, bins and censored ages into numbers with agevi.pp.parse_age(adata, {age_key!r})."
-        )
-    out = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    if np.isinf(out).any():
-        raise ValueError(
-            f"adata.obs[{age_key!r}] is infinite in {np.isinf(out).sum():,} cells (first: "
-            f"{adata.obs_names[np.isinf(out).argmax()]!r}); set unknown ages to NaN, which means unlabelled."
-        )
-    if np.isnan(out).all():
-        raise ValueError(f"adata.obs[{age_key!r}] has no ages: all {adata.n_obs:,} values are missing.")
-    if np.nanmin(out) < min_age:
-        raise ValueError(
-            f"adata.obs[{age_key!r}] has an age of {np.nanmin(out):g}, below min_age={min_age:g}; correct it, set it "
-            "to NaN, or pass a lower min_age."
-        )
-    _ages.check(out, age_key, unit, recorded)
-    return out
-
-
-def units(adata: ad.AnnData, subject_key: str, sample_key: str | None) -> tuple[pd.Series, pd.Series]:
-    """Subject and sample of every cell, as text, each sample inside one subject."""
-    subject = labels(adata, subject_key, "subject_key")
-    if sample_key is None or sample_key == subject_key:
-        return subject, subject
-    sample = labels(adata, sample_key, "sample_key")
-    found = PerUnit(subject, sample)
-    if len(found.several):
-        name, owners = found.several[0], found.cells(found.several[0]).unique()
-        raise ValueError(
-            f"sample {name!r} belongs to {len(owners)} subjects ({listed(owners, 3)}); a sample is one visit "
-            f"or biopsy of one subject. Make the names unique: {_visits(subject_key, sample_key)}, and pass "
-            "sample_key='sample'."
-        )
-    return subject, sample
-
-
-def _visits(subject_key: Any, visit_key: Any) -> str:
-    """Code that names the visits of subjects uniquely."""
-    return f"adata.obs['sample'] = adata.obs[{subject_key!r}].astype(str) + '_' + adata.obs[{visit_key!r}].astype(str)"
-
-
-def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: bool) -> pd.Series:
-    """The one age of every unit, indexed by unit; NaN where unlabelled."""
-    if unit.name == age_key:
-        raise ValueError(
-            f"age_key={age_key!r} is also the column of the {'samples' if is_sample else 'subjects'}; pass the column with "
-            "the names of the donors or animals as subject_key."
-        )
-    kind, found = "sample" if is_sample else "subject", PerUnit(age, unit)
-    if len(found.several):
-        fix = "A sample has one age."
-        if not is_sample:
-            visits = _visits(unit.name, "<visit>")
-            fix = f"If these are visits, set {visits}, and pass sample_key='sample'; subjects are held out whole."
-        name, own = found.several[0], found.cells(found.several[0])
-        raise ValueError(
-            f"{kind} {name!r} has two ages ({own.min().round(2)}, {own.max().round(2)}) in adata.obs[{age_key!r}]. {fix}"
-        )
-    if len(found.part):
-        name, own = found.part[0], found.cells(found.part[0])
-        raise ValueError(
-            f"{kind} {name!r} has an age in {own.count():,} of its {len(own):,} cells in adata.obs[{age_key!r}]; give all "
-            "its cells the age, or none."
-        )
-    return found.values.rename("age").rename_axis("unit")
-
-
-def one_per_unit(values: pd.Series, unit: pd.Series, key: str, advice: str) -> pd.Series:
-    """The one value of every unit in a column, indexed by unit in the order of their names, in the column's dtype."""
-    numeric = pd.api.types.is_numeric_dtype(values)
-    found = PerUnit(values if numeric else _names.names(values, f"adata.obs[{key!r}]"), unit)
-    several = found.units[np.isin(found.units, [*found.several, *found.part])]
-    if len(several):
-        own = values[(unit == several[0]).to_numpy()].unique()
-        raise ValueError(
-            f"adata.obs[{key!r}] has {len(own)} values ({listed(own, 3)}) in sample {several[0]!r} and several in "
-            f"{len(several)} of {len(found.units)} samples; {advice}"
-        )
-    return values.iloc[found.first].set_axis(pd.Index(found.units))
-
-
-def label_of_subject(adata: ad.AnnData, key: str, argument: str, subject: pd.Series, advice: str) -> pd.Series:
-    """The one label of every subject in a column (a role, a fold), indexed by subject in the order of their names."""
-    found = PerUnit(labels(adata, key, argument), subject)
-    if len(found.several):
-        own = found.cells(found.several[0]).unique()
-        raise ValueError(
-            f"subject {found.several[0]!r} is in {' and '.join(map(repr, own))} of adata.obs[{key!r}]; a subject is held out "
-            f"as a whole. {advice}"
-        )
-    return found.values
-
-
-def learnable(age_by_unit: pd.Series, subject_of: pd.Series, age_key: str) -> None:
-    """Refuse ages that no clock can be trained on: too few subjects, or one age for all."""
-    known = age_by_unit.dropna()
-    n = subject_of.loc[known.index].nunique()
-    if n < MIN_LABELLED_SUBJECTS:
-        raise ValueError(
-            f"only {n} subjects have an age in adata.obs[{age_key!r}]; a clock that holds subjects out needs at least "
-            f"{MIN_LABELLED_SUBJECTS}."
-        )
-    if known.nunique() < 2:
-        raise ValueError(
-            f"adata.obs[{age_key!r}] is {known.iloc[0]:g} for every subject; a clock needs subjects of different ages."
         )
 
 

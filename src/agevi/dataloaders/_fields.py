@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _names
+from agevi import _checks, _keys, _names, _units
 from agevi._compat import REGISTRY_KEYS, CategoricalJointObsField, CategoricalObsField, NumericalObsField
 from agevi.dataloaders._measured import feature_sets
 
@@ -42,7 +42,7 @@ class AgeField(NumericalObsField):
         if TARGET in adata.obs:
             adata.obs[self.attr_key] = adata.obs[TARGET].to_numpy(dtype=np.float64)
         elif self.age_key in adata.obs:
-            adata.obs[self.attr_key] = _checks.ages(adata, self.age_key, min_age=self.min_age)
+            adata.obs[self.attr_key] = _units.ages(adata, self.age_key, min_age=self.min_age)
         else:
             adata.obs[self.attr_key] = np.nan
         super().register_field(adata)

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.optimize import linear_sum_assignment
 
-from agevi import _checks, _names
+from agevi import _checks, _names, _units
 
 MIN_FOLDS = 2
 
@@ -48,7 +48,7 @@ def assign_folds(
 def folds_from_column(adata: AnnData, fold_key: str, subject: pd.Series) -> pd.Series:
     """Fold of every subject from a column of cells, as text, indexed by subject."""
     advice = "Give all its cells one fold, or leave fold_key out."
-    folds = _checks.label_of_subject(adata, fold_key, "fold_key", subject, advice)
+    folds = _units.label_of_subject(adata, fold_key, "fold_key", subject, advice)
     if folds.nunique() < MIN_FOLDS:
         raise ValueError(
             f"adata.obs[{fold_key!r}] has one fold, {folds.iloc[0]!r}; cross-validation needs two or more."

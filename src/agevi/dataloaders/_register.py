@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _units
 from agevi._ages import ADULT, YEAR
 from agevi._compat import REGISTRY_KEYS, AnnDataManager, LayerField, NumericalJointObsField
 from agevi._keys import MEASURED
@@ -46,7 +46,7 @@ def check_setup(
     if setup["age_transform"] == "horvath":
         _check_horvath(adata, setup, require_ages)
     _checks.unique_names(adata)
-    subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    subject, sample = _units.units(adata, setup["subject_key"], setup["sample_key"])
     if require_ages:
         check_ages(adata, setup, subject, sample)
     for argument, keys in covariate_columns(setup):
@@ -138,7 +138,7 @@ def _check_horvath(adata: AnnData, setup: dict[str, Any], require_ages: bool) ->
     unit, key = setup["age_unit"], setup["age_key"]
     if not require_ages:
         return
-    lowest = float(np.nanmin(_checks.ages(adata, key, min_age=-np.inf, unit=unit)))
+    lowest = float(np.nanmin(_units.ages(adata, key, min_age=-np.inf, unit=unit)))
     if lowest <= -YEAR[unit]:
         raise ValueError(
             f"adata.obs[{key!r}] has an age of {lowest:g} {unit}; age_transform='horvath' takes the logarithm of age "
@@ -158,10 +158,10 @@ def check_horvath_unit(age_unit: str) -> None:
 
 def check_ages(adata: AnnData, setup: dict[str, Any], subject: pd.Series, sample: pd.Series) -> None:
     """Refuse ages that differ within a unit or that no clock can learn from."""
-    age = _checks.ages(adata, setup["age_key"], min_age=setup["min_age"], unit=setup["age_unit"])
-    by_sample = _checks.age_per_unit(age, sample, setup["age_key"], is_sample=sample is not subject)
+    age = _units.ages(adata, setup["age_key"], min_age=setup["min_age"], unit=setup["age_unit"])
+    by_sample = _units.age_per_unit(age, sample, setup["age_key"], is_sample=sample is not subject)
     owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()
-    _checks.learnable(by_sample, owner, setup["age_key"])
+    _units.learnable(by_sample, owner, setup["age_key"])
 
 
 def covariate_columns(setup: dict[str, Any]) -> list[tuple[str, Sequence[str]]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from torch.utils.data import DataLoader
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi._compat import AnnDataManager
 from agevi.dataloaders._cells import cell_loader
 
@@ -47,4 +47,4 @@ def roles_from_column(adata: AnnData, split_key: str, subject: pd.Series) -> pd.
             f"adata.obs[{split_key!r}] holds {_checks.listed(unknown)}; the roles of a split are 'train', 'validation' "
             f"and 'test'. {advice}"
         )
-    return _checks.label_of_subject(adata, split_key, "split_key", subject, advice)
+    return _units.label_of_subject(adata, split_key, "split_key", subject, advice)

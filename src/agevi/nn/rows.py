@@ -129,7 +129,7 @@ class _Places(NamedTuple):
 
 
 _KNOWN: MutableMapping[torch.Tensor, list[_Places]] = WeakTensorKeyDictionary()
-"""The places of blocks that were read, shared by a tensor and those made :func:`with_values` of it, while these live."""
+"""Places of blocks that were read, shared by a tensor and those made :func:`with_values` of it while these live."""
 
 
 def _places(x: torch.Tensor) -> Iterator[_Places]:

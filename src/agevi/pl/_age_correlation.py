@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from agevi import _checks, _keys, _names, get
+from agevi import _checks, _keys, _names, _units, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
 
@@ -152,7 +152,7 @@ def _points(
             f"component={component!r} is not one or two components of adata.obsm[{params['use_rep']!r}]; "
             f"there are {len(names)}: {_checks.listed(names)}."
         )
-    age = _checks.ages(adata, params["age_key"], min_age=-np.inf)
+    age = _units.ages(adata, params["age_key"], min_age=-np.inf)
     values = [_column(matrix, names.index(str(c))) for c in chosen]
     color = age if color_by is None else _values(_checks.column(adata, color_by, "color_by"))
     cells = pd.DataFrame({"x": values[0] if len(values) == 2 else age, "y": values[-1], "color": color})

@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from agevi import _checks, _keys, _names
+from agevi import _checks, _keys, _names, _units
 from agevi.pl import _base
 from agevi.pl._figure import figure
 
@@ -114,7 +114,7 @@ def _subject_key(adata: AnnData, subject_key: str | None, level: str) -> str | N
 
 def _table(adata: AnnData, age_key: str, subject_key: str | None, groupby: str | None) -> pd.DataFrame:
     """Age and group of every subject or cell that has an age."""
-    age = _checks.ages(adata, age_key, min_age=-np.inf)
+    age = _units.ages(adata, age_key, min_age=-np.inf)
     if groupby is None:
         group = pd.Series("", index=adata.obs_names)
     elif groupby == _keys.SPLIT and groupby not in adata.obs:

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks, _names
+from agevi import _checks, _names, _units
 from agevi.dataloaders._register import where
 from agevi.dataloaders._sums import draw_pseudocells
 
@@ -94,7 +94,7 @@ def pseudocells(
     _checks.in_memory(adata, "pp.pseudocells reads")
     _checks.choice(statistic, STATISTICS, "statistic")
     size, n, rng = _checks.share_or_count(size, "size"), _checks.count(n, "n"), _checks.generator(rng)
-    units = _units(adata, subject_key, sample_key, groupby)
+    units = _units_of(adata, subject_key, sample_key, groupby)
     x = _values(adata, layer, statistic)
     codes = units.groupby(list(units), sort=True).ngroup().fillna(-1).to_numpy(dtype=np.int64)  # -1 without group
     drawn, unit = draw_pseudocells(codes, size, n, rng)
@@ -112,9 +112,9 @@ def pseudocells(
     return AnnData(_product(drawn, x), obs=obs, var=adata.var.copy())
 
 
-def _units(adata: AnnData, subject_key: str, sample_key: str | None, groupby: str | None) -> pd.DataFrame:
+def _units_of(adata: AnnData, subject_key: str, sample_key: str | None, groupby: str | None) -> pd.DataFrame:
     """Subject, sample and, with ``groupby``, group of every cell as text; the group is None where it is missing."""
-    subject, sample = _checks.units(adata, subject_key, sample_key)
+    subject, sample = _units.units(adata, subject_key, sample_key)
     units = pd.DataFrame({"subject": subject, "sample": sample}, dtype=object)
     if groupby is not None:
         values = _checks.column(adata, groupby, "groupby")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi._compat import written_to
 from agevi.dataloaders._assign import assign_roles, role_counts, subject_ages, subject_strata
 
@@ -89,11 +89,11 @@ def split_subjects(  # noqa: PLR0913
     {'train': 14, 'validation': 3, 'test': 3}
     """
     _checks.anndata(adata)
-    subject, sample = _checks.units(adata, subject_key, sample_key)
-    age = _checks.ages(adata, age_key, min_age=min_age, clock=_keys.clock_of(adata.uns, age_key))
-    by_sample = _checks.age_per_unit(age, sample, age_key, is_sample=sample is not subject)
+    subject, sample = _units.units(adata, subject_key, sample_key)
+    age = _units.ages(adata, age_key, min_age=min_age, clock=_keys.clock_of(adata.uns, age_key))
+    by_sample = _units.age_per_unit(age, sample, age_key, is_sample=sample is not subject)
     owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()
-    _checks.learnable(by_sample, owner, age_key)
+    _units.learnable(by_sample, owner, age_key)
     columns = [stratify_by] if isinstance(stratify_by, str) else list(stratify_by or [])
     strata = subject_strata(adata, columns, subject)
     if key_added in {subject_key, age_key, sample_key, *columns}:

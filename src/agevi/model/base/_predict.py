@@ -12,7 +12,7 @@ import torch
 from anndata import AnnData
 from pandas.api.types import is_numeric_dtype
 
-from agevi import _checks, _names
+from agevi import _checks, _names, _units
 from agevi._compat import REGISTRY_KEYS
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._cells import cell_loader
@@ -98,7 +98,7 @@ class PredictMixin(ShellMixin):
         setup = self.setup_args
         key = sample_key or setup["sample_key"] or setup["subject_key"]
         if setup["subject_key"] in adata.obs:
-            names = _checks.units(adata, setup["subject_key"], key)[1].to_numpy()
+            names = _units.units(adata, setup["subject_key"], key)[1].to_numpy()
         else:
             names = _checks.labels(adata, key, "sample_key").to_numpy()
         codes: np.ndarray = pd.factorize(names if indices is None else names[np.asarray(indices)], sort=True)[0]

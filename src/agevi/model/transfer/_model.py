@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _names
+from agevi import _checks, _names, _units
 from agevi._compat import Absent
 from agevi.dataloaders._sums import sample_means
 from agevi.io import _bundle
@@ -179,7 +179,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
         _network.check_network(clock)
         _checks.in_memory(_checks.anndata(adata), "training reads")
         names = _condition.levels(adata, condition_key, control)
-        subject, _ = _checks.units(adata, clock.setup_args["subject_key"], clock.setup_args["sample_key"])
+        subject, _ = _units.units(adata, clock.setup_args["subject_key"], clock.setup_args["sample_key"])
         case = _condition.case_by_subject(adata, condition_key, names, subject)
         _condition.check_both(case, f"subjects in adata.obs[{condition_key!r}]", names, least=2)
         model = cls(

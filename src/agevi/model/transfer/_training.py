@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi._compat import parse_device
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._fields import TARGET
@@ -114,7 +114,7 @@ class TransferTrainingMixin(RoleMixin):
         max_epochs = _EPOCHS if max_epochs is None else _checks.count(max_epochs, "max_epochs")
         if not isinstance(lr, numbers.Real) or not lr > 0:
             raise ValueError(f"lr={lr!r} is no learning rate; pass a positive number, such as 2e-3.")
-        subject, sample = _checks.units(adata, self.setup_args["subject_key"], self.setup_args["sample_key"])
+        subject, sample = _units.units(adata, self.setup_args["subject_key"], self.setup_args["sample_key"])
         names = (self.control, self.case)
         case = _condition.case_by_subject(adata, self.condition_key, names, subject)
         _condition.check_both(case, f"subjects in adata.obs[{self.condition_key!r}]", names)

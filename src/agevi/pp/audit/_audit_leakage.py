@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import spearmanr
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi._compat import written_to
 from agevi._progress import Bar, progress
 from agevi.pp.audit import _columns, _copies, _split
@@ -118,11 +118,11 @@ def audit_leakage(
     exact copies 40.0 high
     """
     _checks.anndata(adata)
-    subject, sample = _checks.units(adata, subject_key, sample_key)
-    age = _checks.ages(adata, age_key, min_age=-np.inf, clock=_keys.clock_of(adata.uns, age_key))
-    by_sample = _checks.age_per_unit(age, sample, age_key, is_sample=sample is not subject)
+    subject, sample = _units.units(adata, subject_key, sample_key)
+    age = _units.ages(adata, age_key, min_age=-np.inf, clock=_keys.clock_of(adata.uns, age_key))
+    by_sample = _units.age_per_unit(age, sample, age_key, is_sample=sample is not subject)
     owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()
-    _checks.learnable(by_sample, owner, age_key)
+    _units.learnable(by_sample, owner, age_key)
     units = _labelled(subject, sample, by_sample, owner)
     if batch_key is not None:
         _checks.column(adata, batch_key, "batch_key")

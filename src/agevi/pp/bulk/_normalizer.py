@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _compat, _names
+from agevi import _checks, _compat, _names, _units
 from agevi._compat import written_to
 from agevi.dataloaders._register import where
 from agevi.io import _bundle
@@ -276,7 +276,7 @@ class BulkNormalizer:
             code, index = pd.factorize(names, sort=True)
             batches = index.tolist()
             if self.age_key is not None:
-                _checks.ages(adata[rows], self.age_key, min_age=-np.inf)
+                _units.ages(adata[rows], self.age_key, min_age=-np.inf)
             # Age last, since its column is set to zero below.
             design = [
                 _covariates.learn(adata, key, rows) for key in (*self.covariates, self.age_key) if key is not None

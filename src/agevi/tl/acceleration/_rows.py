@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from agevi import _checks
+from agevi import _checks, _units
 from agevi.tl.acceleration._ancova import EQUAL, deviations, fieller, fit, permutation_p, two_sided
 from agevi.tl.acceleration._design import (
     CUBIC,
@@ -81,9 +81,9 @@ def compare(
     """Estimates and flags of a comparison of :func:`pair_of`, and the lines that explain the flags."""
     n = pair.groupby("is_group")["subject"].nunique().reindex([False, True], fill_value=0)
     argument = f"{group!r} and {reference!r}"
-    if n.min() < _checks.MIN_LABELLED_SUBJECTS:
+    if n.min() < _units.MIN_LABELLED_SUBJECTS:
         counts = f"{group!r}: {n[True]}, {reference!r}: {n[False]}"
-        least = _checks.MIN_LABELLED_SUBJECTS
+        least = _units.MIN_LABELLED_SUBJECTS
         raise Unusable(f"fewer than {least} subjects in one of the groups ({counts}).", "few_subjects")
     cluster = _cluster(pair, argument, settings)
     design = make_design(pair, covariates, settings.age_df, argument, cluster)
@@ -223,7 +223,7 @@ def sample_rows(frame: pd.DataFrame, of_type: str, samples: Samples, settings: S
     out = frame.rename_axis("sample").reset_index().assign(type=of_type)
     empty = dict.fromkeys(DEVIATION, np.nan)
     ages = frame["age"][is_reference]
-    if frame["subject"][is_reference].nunique() < _checks.MIN_LABELLED_SUBJECTS or ages.nunique() < 2:
+    if frame["subject"][is_reference].nunique() < _units.MIN_LABELLED_SUBJECTS or ages.nunique() < 2:
         return out.assign(**empty)[SAMPLE_COLUMNS]
     line = frame.assign(is_group=~is_reference)
     age_df = settings.age_df if ages.nunique() > CUBIC + 1 else 1

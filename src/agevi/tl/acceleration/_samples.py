@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _names, _subjects
+from agevi import _checks, _keys, _names, _subjects, _units
 from agevi.tl.acceleration._design import Covariate
 from agevi.tl.predict._evaluate_by import OVERALL, sample_values
 from agevi.tl.predict._judged import TYPE, of_types, types_key
@@ -222,7 +222,7 @@ def _check_groups(used: pd.DataFrame, levels: list[str], reference: str, groupby
             f"reference={reference!r} selects all {len(used)} held-out samples with age, prediction and covariates "
             f"(subjects per group of groupby={groupby!r}: {counts}), so there is no group to compare with it."
         )
-    least = _checks.MIN_LABELLED_SUBJECTS
+    least = _units.MIN_LABELLED_SUBJECTS
     if n[reference] < least or n.drop(reference).max() < least:
         raise ValueError(
             f"a comparison needs {least} subjects in each of two groups, and groupby={groupby!r} has {counts} held out "
@@ -261,7 +261,7 @@ def _strata(
         raise ValueError(f"by={by!r} has a value {OVERALL!r}, which names the row of all samples; rename it.")
     out = {level: whole[(name == level).to_numpy()].sort_index() for level in levels}
     if not any(_comparable(part, reference) for part in out.values()):
-        least = _checks.MIN_LABELLED_SUBJECTS
+        least = _units.MIN_LABELLED_SUBJECTS
         raise ValueError(
             f"by={by!r} has {len(out)} values, and none has {least} subjects of {reference!r} and {least} of another "
             "group; pass a column whose values have subjects of both, or leave it out."
@@ -272,7 +272,7 @@ def _strata(
 def _comparable(part: pd.DataFrame, reference: str) -> bool:
     """Whether a stratum has subjects enough of the reference and of another group."""
     n = part.groupby("group")["subject"].nunique()
-    least = _checks.MIN_LABELLED_SUBJECTS
+    least = _units.MIN_LABELLED_SUBJECTS
     return bool(n.get(reference, 0) >= least and n.drop(reference, errors="ignore").max() >= least)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi._compat import written_to
 from agevi.tl.curves._levels import CELLS, SUBJECTS, Level, kept_cells, kept_subjects, make_levels, training_subjects
 from agevi.tl.curves._rows import COVERAGE, Point, Resampler, curve_table, verdict
@@ -165,10 +165,10 @@ def _levels(cohort: Cohort, n_subjects: Any, n_cells: Any) -> dict[str, list[Lev
     labelled = [int(training_subjects(cohort, fold).notna().sum()) for fold in folds]
     levels = {SUBJECTS: make_levels(SUBJECTS, n_subjects, int(np.median(labelled)), min(labelled))}
     for level in levels[SUBJECTS]:
-        if int(level.of(min(labelled))) < _checks.MIN_LABELLED_SUBJECTS:
+        if int(level.of(min(labelled))) < _units.MIN_LABELLED_SUBJECTS:
             raise ValueError(
                 f"n_subjects holds {level.amount:g}, which leaves {int(level.of(min(labelled)))} of {min(labelled)} "
-                f"training subjects in a fold; a clock needs {_checks.MIN_LABELLED_SUBJECTS}. Leave it out, or take "
+                f"training subjects in a fold; a clock needs {_units.MIN_LABELLED_SUBJECTS}. Leave it out, or take "
                 "fewer folds."
             )
     of_sample = np.bincount(cohort.sample, minlength=len(cohort.samples))

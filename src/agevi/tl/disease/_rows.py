@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from agevi import _checks, _names
+from agevi import _checks, _names, _units
 from agevi.dataloaders._measured import feature_sets, has_sets, write_sets
 from agevi.dataloaders._sums import unit_values
 from agevi.model.transfer import CaseControlClassifier
@@ -76,7 +76,7 @@ def samples_of(
 ) -> Samples:
     """Labelled samples of ``adata`` and what linear models read of them."""
     setup = clock.setup_args
-    subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    subject, sample = _units.units(adata, setup["subject_key"], setup["sample_key"])
     case = case_by_subject(adata, condition_key, (model.control, model.case), subject)
     case_of = case.dropna()
     labelled = subject.isin(case_of.index).to_numpy()
@@ -140,7 +140,7 @@ def _ages(adata: AnnData, age_key: str, code: np.ndarray, n_samples: int) -> np.
     if values is None or values.isna().all():
         return out
     if not pd.api.types.is_numeric_dtype(values):
-        _checks.ages(adata, age_key)  # which says what to do
+        _units.ages(adata, age_key)  # which says what to do
     used = code >= 0
     means = pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan)[used]).groupby(code[used]).mean()
     out[means.index] = means.to_numpy()
@@ -160,7 +160,7 @@ def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, sample: pd
         )
     if sex_key is not None:
         values, labelled = _checks.column(adata, sex_key, "sex_key"), sample.notna().to_numpy()
-        of_sample = _checks.one_per_unit(
+        of_sample = _units.one_per_unit(
             values[labelled], sample[labelled], sex_key, "pass a column that describes samples."
         )
         text = _names.names(of_sample, f"adata.obs[{sex_key!r}]").fillna("")

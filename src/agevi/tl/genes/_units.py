@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _names
+from agevi import _checks, _keys, _names, _units
 
 ALL = "all"
 UNITS = ("auto", "sample", "cell")
@@ -42,14 +42,14 @@ def draw_cells(adata: AnnData, model: Any, n_cells_per_subject: int | None, rng:
     if n_cells_per_subject is None:
         return np.arange(adata.n_obs)
     n, setup = _checks.count(n_cells_per_subject, "n_cells_per_subject"), model.setup_args
-    return some_of_each(_checks.units(adata, setup["subject_key"], setup["sample_key"])[0].to_numpy(), n, rng)
+    return some_of_each(_units.units(adata, setup["subject_key"], setup["sample_key"])[0].to_numpy(), n, rng)
 
 
 def make_units(adata: AnnData, model: Any, *, groupby: str | None, unit: str, cells: np.ndarray | None = None) -> Units:
     """The rows in which ``model`` predicts the samples of ``adata``, of all cells or the positions ``cells``."""
     setup = model.setup_args
     summed, kind_key = _unit(model, unit)
-    subject, sample = _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    subject, sample = _units.units(adata, setup["subject_key"], setup["sample_key"])
     cells = np.arange(adata.n_obs) if cells is None else cells
     subject_code, subjects = pd.factorize(subject.to_numpy()[cells], sort=True)
     sample_code = pd.factorize(sample.to_numpy()[cells], sort=True)[0]

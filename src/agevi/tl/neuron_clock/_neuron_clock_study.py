@@ -14,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.std import tqdm
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi._docs import shared
 from agevi._progress import Bar, progress
 from agevi._settings import settings
@@ -211,7 +211,7 @@ def _with_roles(
         if not (cohort.can_train(cells) if role == "train" else n):
             raise ValueError(
                 f"{n} {role} subjects have an age in adata.obs[{setup['age_key']!r}]; the study needs "
-                f"{_checks.MIN_LABELLED_SUBJECTS} training subjects of 2 ages, and one for validation and one for "
+                f"{_units.MIN_LABELLED_SUBJECTS} training subjects of 2 ages, and one for validation and one for "
                 "testing."
             )
     return cohort

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _names
+from agevi import _checks, _keys, _names, _units
 from agevi._compat import written_to
 from agevi._docs import shared
 from agevi._units import PerUnit
@@ -105,7 +105,7 @@ def aggregate_subjects(
     summed = level == "sum" or (level == "auto" and keys.predicted_sample in adata.obs)
     cells = _cells(adata, keys, summed)
     subject_key, sample_key, age_key = _unit_keys(adata, keys, subject_key, sample_key, age_key)
-    subject, sample = _checks.units(adata, subject_key, sample_key)
+    subject, sample = _units.units(adata, subject_key, sample_key)
     used = ~np.isnan(cells["value"].to_numpy())
     codes, names = pd.factorize(sample.to_numpy(dtype=object), sort=True)
     n = len(names)
@@ -175,8 +175,8 @@ def _ages(adata: AnnData, keys: _keys.Keys, age_key: str | None, sample: pd.Seri
     """Age of every sample, (n_samples,), NaN where unknown."""
     if age_key is None or _checks.column(adata, age_key, "age_key").isna().all():
         return np.full(sample.nunique(), np.nan)
-    age = _checks.ages(adata, age_key, min_age=-np.inf, clock=keys.uns)
-    return _checks.age_per_unit(age, sample, age_key, is_sample=is_sample).to_numpy()
+    age = _units.ages(adata, age_key, min_age=-np.inf, clock=keys.uns)
+    return _units.age_per_unit(age, sample, age_key, is_sample=is_sample).to_numpy()
 
 
 def per_group(values: np.ndarray, codes: np.ndarray, n_groups: int, statistic: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _names, _subjects
+from agevi import _checks, _keys, _names, _subjects, _units
 from agevi._docs import shared
 from agevi.metrics._register import ROW
 from agevi.metrics._rows import metrics_row
@@ -234,7 +234,7 @@ def sample_values(
     advice = (
         f"{argument} takes columns with one value per sample; for cell types see agevi.tl.cross_validate(groupby=...)."
     )
-    found = _checks.one_per_unit(values, sample, column, advice)
+    found = _units.one_per_unit(values, sample, column, advice)
     absent = table.index.difference(found.index)
     if len(absent):
         raise ValueError(

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from scipy.stats import rankdata
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi._compat import written_to
 from agevi.tl.trends._permute import EQUAL, permuted
 
@@ -180,15 +180,15 @@ def age_correlation(
 
 def labelled_units(adata: AnnData, age_key: str, subject_key: str, sample_key: str | None) -> Units:
     """The samples with an age, ordered by subject."""
-    of_cell = _checks.ages(adata, age_key, min_age=-np.inf, clock=_keys.clock_of(adata.uns, age_key))
-    subject, sample = _checks.units(adata, subject_key, sample_key)
-    age = _checks.age_per_unit(of_cell, sample, age_key, is_sample=sample is not subject).dropna()
+    of_cell = _units.ages(adata, age_key, min_age=-np.inf, clock=_keys.clock_of(adata.uns, age_key))
+    subject, sample = _units.units(adata, subject_key, sample_key)
+    age = _units.age_per_unit(of_cell, sample, age_key, is_sample=sample is not subject).dropna()
     owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()[age.index]
     codes = pd.factorize(owner.to_numpy(dtype=object), sort=True)[0]
-    if codes.max() + 1 < _checks.MIN_LABELLED_SUBJECTS:
+    if codes.max() + 1 < _units.MIN_LABELLED_SUBJECTS:
         raise ValueError(
             f"only {codes.max() + 1} subjects have an age in adata.obs[{age_key!r}]; a correlation with age needs at "
-            f"least {_checks.MIN_LABELLED_SUBJECTS}."
+            f"least {_units.MIN_LABELLED_SUBJECTS}."
         )
     if age.nunique() < 2:
         raise ValueError(

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import rankdata
 
-from agevi import _checks, _keys, _names, _subjects, metrics
+from agevi import _checks, _keys, _names, _subjects, _units, metrics
 from agevi._compat import written_to
 from agevi.tl.predict._evaluate_by import OVERALL, sample_values
 from agevi.tl.trends._permute import p_value
@@ -246,7 +246,7 @@ def _estimates(samples: pd.DataFrame, level: float, n_boot: int, seed: int) -> d
     """Correlation and slope with their intervals."""
     order, predicted = samples["order"].to_numpy(), samples["predicted"].to_numpy(dtype=np.float64)
     subject = samples["subject"].to_numpy()
-    enough = n_boot > 0 and len(set(subject)) >= _checks.MIN_LABELLED_SUBJECTS
+    enough = n_boot > 0 and len(set(subject)) >= _units.MIN_LABELLED_SUBJECTS
     out: dict[str, float] = {}
     for name, metric in (("spearman", metrics.spearman), ("slope", slope)):
         out[name] = metric(order, predicted)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.dataloaders._register import where
 from agevi.dataloaders._splitter import roles_from_column
@@ -198,7 +198,7 @@ def _cells(adata: AnnData, subject: pd.Series, split_key: str) -> tuple[np.ndarr
 def _cohort(adata: AnnData, recipe: Recipe, held_out: np.ndarray, n_folds: int | None, seed: int) -> Cohort:
     """Units of the cells that may be seen, with the validation subjects in fold 0 or all dealt into ``n_folds``."""
     setup = recipe.full_setup
-    cohort = without_folds(adata, setup, *_checks.units(adata, setup["subject_key"], setup["sample_key"]))
+    cohort = without_folds(adata, setup, *_units.units(adata, setup["subject_key"], setup["sample_key"]))
     if n_folds is None:
         return replace(cohort, folds=[_keys.VALIDATION, _keys.TRAIN], fold=np.where(held_out, 0, 1))
     n_labelled = int(cohort.subject_ages(np.arange(adata.n_obs)).notna().sum())

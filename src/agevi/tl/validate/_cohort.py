@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _names
+from agevi import _checks, _names, _units
 from agevi.dataloaders._assign import assign_roles, role_counts, subject_strata
 from agevi.dataloaders._folds import MIN_FOLDS, assign_folds, fold_order, folds_from_column
 
@@ -59,7 +59,7 @@ class Cohort:
     def can_train(self, rows: np.ndarray) -> bool:
         """Whether the labelled subjects of these cells are enough for a clock."""
         known = self.subject_ages(rows).dropna()
-        return len(known) >= _checks.MIN_LABELLED_SUBJECTS and known.nunique() > 1
+        return len(known) >= _units.MIN_LABELLED_SUBJECTS and known.nunique() > 1
 
     def validation(self, rows: np.ndarray, seed: np.random.SeedSequence) -> np.ndarray:
         """Which of ``rows`` belong to the subjects that choose the epoch, (n_rows,)."""
@@ -83,7 +83,7 @@ def make_cohort(
     units: tuple[pd.Series, pd.Series] | None = None,
 ) -> Cohort:
     """Units, ages and folds of ``adata``, only read; ``units`` are subject and sample of its cells if known."""
-    subject, sample = units or _checks.units(adata, setup["subject_key"], setup["sample_key"])
+    subject, sample = units or _units.units(adata, setup["subject_key"], setup["sample_key"])
     columns = [stratify_by] if isinstance(stratify_by, str) else list(stratify_by or [])
     cohort = without_folds(adata, setup, subject, sample)
     strata = subject_strata(adata, columns, subject)
@@ -104,8 +104,8 @@ def make_cohort(
 
 def without_folds(adata: AnnData, setup: Mapping[str, Any], subject: pd.Series, sample: pd.Series) -> Cohort:
     """Units and ages of ``adata``, all of which may train, in no folds yet."""
-    cell_age = _checks.ages(adata, setup["age_key"], min_age=setup["min_age"], unit=setup["age_unit"])
-    age = _checks.age_per_unit(cell_age, sample, setup["age_key"], is_sample=sample is not subject)
+    cell_age = _units.ages(adata, setup["age_key"], min_age=setup["min_age"], unit=setup["age_unit"])
+    age = _units.age_per_unit(cell_age, sample, setup["age_key"], is_sample=sample is not subject)
     subjects, samples = pd.Index(np.unique(subject)), age.index
     return Cohort(
         subjects=subjects.to_numpy(dtype=object),
@@ -150,7 +150,7 @@ def _check_folds(cohort: Cohort, age_key: str, train_on: str | None) -> None:
             of = f" and satisfy train_on={train_on!r}" if train_on else ""
             raise ValueError(
                 f"outside fold {name!r}, {len(known)} subjects with {known.nunique()} different ages have an age in "
-                f"adata.obs[{age_key!r}]{of}; a clock needs {_checks.MIN_LABELLED_SUBJECTS} subjects and 2 ages. Take "
+                f"adata.obs[{age_key!r}]{of}; a clock needs {_units.MIN_LABELLED_SUBJECTS} subjects and 2 ages. Take "
                 "fewer or larger folds."
             )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _names
+from agevi import _checks, _names, _units
 from agevi.tl.validate._cohort import Cohort
 from agevi.tl.validate._fit_fold import FoldJob, FoldResult
 
@@ -57,7 +57,7 @@ def pairs_to_fit(cohort: Cohort, groups: Groups, groupby: str, min_cells: int) -
             else:
                 lacking[name] += 1
     rare = [f"{name!r} (in {n} of {len(cohort.folds)} folds)" for name, n in lacking.items() if n]
-    needs = f"{_checks.MIN_LABELLED_SUBJECTS} training subjects of 2 ages with min_cells={min_cells} cells"
+    needs = f"{_units.MIN_LABELLED_SUBJECTS} training subjects of 2 ages with min_cells={min_cells} cells"
     if not pairs:
         raise ValueError(
             f"no type in adata.obs[{groupby!r}] ({_checks.listed(groups.names)}) has {needs} in any fold; "
