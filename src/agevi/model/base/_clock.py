@@ -143,7 +143,7 @@ class Clock(RoleMixin, PredictMixin, NumbersMixin, BaseModelClass):
         KeyError
             If a column or the layer does not exist.
         TypeError
-            If ages are no numbers, or ``features`` no list of names.
+            If ages are not numeric or ``features`` is not a list of names.
         ValueError
             If ages, units or values cannot be trained on, or the data have none of the ``features``.
 

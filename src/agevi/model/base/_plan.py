@@ -151,7 +151,7 @@ class AgeTrainingPlan(TrainingPlan):
             self.log(name, value.float(), prog_bar=name == shown, sync_dist=self.use_sync_dist)
 
     def on_train_epoch_end(self) -> None:
-        """Log the means of the epoch; stop when the loss is no number."""
+        """Log the means of the epoch; stop when the loss is not a number."""
         self._sums["train"].over_processes()
         loss = self._sums["train"].means()["loss"]
         if not torch.isfinite(loss):

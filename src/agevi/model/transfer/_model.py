@@ -170,7 +170,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
         KeyError
             If a column is missing.
         TypeError
-            If ``clock`` is no network clock.
+            If ``clock`` is not a network clock.
         RuntimeError
             If the clock is not trained.
         ValueError
@@ -252,7 +252,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
         KeyError
             If ``level="sample"`` and the column of the samples is missing.
         IndexError
-            If ``indices`` are no positions of cells.
+            If ``indices`` are not positions of cells.
         RuntimeError
             If the classifier is not trained, or was loaded without data and ``adata`` is missing.
         ValueError

@@ -14,7 +14,7 @@ FREEZE = ("all_but_last", "encoder", "none")
 
 
 def check_network(clock: Any) -> None:
-    """Refuse what is no trained clock whose network can be taken apart."""
+    """Refuse everything but a trained clock whose network can be taken apart."""
     if not is_clock(clock):
         raise TypeError(
             f"clock is a {type(clock).__name__}; pass a trained network clock, for example agevi.model.MLPClock."

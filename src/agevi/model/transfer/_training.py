@@ -113,7 +113,7 @@ class TransferTrainingMixin(RoleMixin):
         adata = self._training_data()
         max_epochs = _EPOCHS if max_epochs is None else _checks.count(max_epochs, "max_epochs")
         if not isinstance(lr, numbers.Real) or not lr > 0:
-            raise ValueError(f"lr={lr!r} is no learning rate; pass a positive number, such as 2e-3.")
+            raise ValueError(f"lr={lr!r} is not a learning rate; pass a positive number, such as 2e-3.")
         subject, sample = _units.units(adata, self.setup_args["subject_key"], self.setup_args["sample_key"])
         names = (self.control, self.case)
         case = _condition.case_by_subject(adata, self.condition_key, names, subject)

@@ -98,7 +98,7 @@ class SampleClock(RegressorClock):
         KeyError
             If a column, the layer or a part of the mask does not exist.
         TypeError
-            If ages are no numbers, or ``features`` no list of names.
+            If ages are not numeric or ``features`` is not a list of names.
         ValueError
             If ages, units, values or the mask cannot be trained on, a modality has one sample, or the data have none of
             the ``features``.

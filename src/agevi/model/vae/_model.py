@@ -69,7 +69,7 @@ class PoissonVAE(VAEClock):
         ``"poisson"``, ``"nb"`` (negative binomial, one inverse dispersion per gene), ``"zip"`` or ``"zinb"`` (the same
         with one probability per gene that a count is lost).
     rate
-        ``"softmax"``: expected counts are library size times a softmax over genes, so that depth is no signal;
+        ``"softmax"``: expected counts are library size times a softmax over genes, so that depth carries no signal;
         ``"softplus"``: softplus of the decoder's output, as published.
     age_loss
         ``"huber"``, ``"mse"`` or ``"mae"`` on the standardised age.
@@ -230,7 +230,7 @@ class DenoisingVAE(VAEClock):
         ``noise_level`` x. ``"gaussian"``: normal noise on the encoder's input, after normalisation.
     noise_level
         What it means depends on ``noise``, see there; for Gaussian noise the standard deviation in units of
-        ``noise_relative_to``. 0 is no noise.
+        ``noise_relative_to``. 0 adds no noise.
     noise_relative_to
         Unit of Gaussian noise: ``"input_sd"``, the standard deviation of each gene's input over training cells, or
         ``"max"``, the largest normalised value of the training cells.
