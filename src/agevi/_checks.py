@@ -168,8 +168,7 @@ def column(adata: ad.AnnData, key: str, argument: str) -> pd.Series:
     if not isinstance(key, Hashable):
         raise TypeError(f"{argument}={key!r} is a {type(key).__name__}; pass the name of one column of adata.obs.")
     if key in adata.obs:
-        values: pd.Series = adata.obs[key]
-        return values
+        return adata.obs[key]
     names = [str(c) for c in adata.obs.columns if not str(c).startswith("_scvi")]
     there = f"Available: {listed(names)}." if names else "adata.obs has no columns."
     raise KeyError(f"{argument}={key!r} is not a column of adata.obs{closest(key, names)}. {there}")

@@ -35,8 +35,7 @@ def _most_common(values: pd.Series, subject: pd.Series, key: str) -> pd.Series:
     frame = pd.DataFrame({"subject": subject.to_numpy(), "value": text.to_numpy()})
     counts = frame.value_counts().rename("n").reset_index()
     most = counts[counts["n"] == counts.groupby("subject")["n"].transform("max")].sort_values(["subject", "value"])
-    joined: pd.Series = most.groupby("subject")["value"].agg("\x1e".join)
-    return joined
+    return most.groupby("subject")["value"].agg("\x1e".join)
 
 
 def role_counts(n_labelled: int, test_size: float, validation_size: float) -> tuple[int, int]:

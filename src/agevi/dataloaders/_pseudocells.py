@@ -98,8 +98,7 @@ class Turns:
 def draw_cells(cells: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
     """Some of ``cells`` without replacement: a share below 1, or a number; never more than :data:`MAX_CELLS`."""
     wanted = int(np.ceil(size * len(cells))) if size < 1 else int(size)
-    drawn: np.ndarray = rng.choice(cells, min(wanted, len(cells), MAX_CELLS), replace=False)
-    return drawn
+    return rng.choice(cells, min(wanted, len(cells), MAX_CELLS), replace=False)
 
 
 class PseudocellLoader:

@@ -47,8 +47,7 @@ class SumStats:
         0 the clock would not see the gene at all, so that its attribution would have no sign.
         """
         weight = np.where(self.sd > _CONSTANT, np.maximum(self.reliability, _LEAST_RELIABILITY), 0.0)
-        scale: np.ndarray = weight / (self.sd + _SD_OFFSET)
-        return scale
+        return weight / (self.sd + _SD_OFFSET)
 
     def fill(self, module: GeneInput) -> None:
         """Set the buffers of a network's input."""
@@ -142,8 +141,7 @@ def most_common(values: np.ndarray, codes: np.ndarray, n_units: int) -> np.ndarr
     """Most common value (from 0) of every unit, (n_units,); of ties the lowest, whatever the order of rows."""
     n = int(values.max(initial=0)) + 1
     counts = np.bincount(codes * n + values.astype(np.int64), minlength=n_units * n)
-    found: np.ndarray = counts.reshape(n_units, n).argmax(axis=1)
-    return found
+    return counts.reshape(n_units, n).argmax(axis=1)
 
 
 def sample_groups(sample: np.ndarray, group: pd.Series) -> np.ndarray:

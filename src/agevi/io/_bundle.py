@@ -11,8 +11,8 @@ A bundle is a directory of three files, none of which can hold code:
 ``README.md``
     The card, for people.
 
-The digest guards against damage and careless edits. It is not a signature: who can write a bundle can make a valid one, so
-reading treats each file as hostile and checks it in full before it is used.
+The digest guards against damage and careless edits. It is not a signature: who can write a bundle can make a valid
+one, so reading treats each file as hostile and checks it in full before it is used.
 """
 
 from __future__ import annotations

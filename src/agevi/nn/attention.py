@@ -48,8 +48,7 @@ class AttentionLayer(nn.Module):
             kept.append(weights)
             mixed = weights @ v
         tokens = tokens + self.drop(self.out(mixed.transpose(1, 2).reshape(n, t, width)))
-        out: torch.Tensor = tokens + self.drop(self.feed(tokens))
-        return out
+        return tokens + self.drop(self.feed(tokens))
 
 
 class Perceptron(nn.Sequential):

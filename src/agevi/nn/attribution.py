@@ -105,8 +105,7 @@ class Attributions:
     def error(self) -> torch.Tensor:
         """Sum of a row's attributions minus what they have to add up to, (n,)."""
         total = sum(v.sum(-1, dtype=torch.float64) for v in self.values)
-        out: torch.Tensor = total - (self.output - self.reference).double()
-        return out
+        return total - (self.output - self.reference).double()
 
 
 def points(n: int, m: int) -> np.ndarray:
@@ -116,8 +115,7 @@ def points(n: int, m: int) -> np.ndarray:
     is the midpoint.
     """
     offset = (0.5 + np.arange(m) * (np.sqrt(5) - 1) / 2) % 1
-    out: np.ndarray = (np.arange(n) + offset[:, None]) / n
-    return out
+    return (np.arange(n) + offset[:, None]) / n
 
 
 def path_attributions(

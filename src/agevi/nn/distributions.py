@@ -41,22 +41,19 @@ class ZeroInflatedPoisson(Distribution):
     @property
     def mean(self) -> torch.Tensor:
         """Mean of the counts, excess zeros included."""
-        mean: torch.Tensor = (1 - self.zi_probs) * self.rate
-        return mean
+        return (1 - self.zi_probs) * self.rate
 
     @property
     def variance(self) -> torch.Tensor:
         """Variance of the counts, excess zeros included."""
-        variance: torch.Tensor = self.mean * (1 + self.rate * self.zi_probs)
-        return variance
+        return self.mean * (1 + self.rate * self.zi_probs)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> torch.Tensor:
         """Counts, ``sample_shape`` before the shape of the rates."""
         shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
             counts = torch.poisson(self.rate.expand(shape))
-            kept: torch.Tensor = counts * (torch.rand(shape, device=counts.device) >= self.zi_probs)
-            return kept
+            return counts * (torch.rand(shape, device=counts.device) >= self.zi_probs)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Log-probability of every count."""

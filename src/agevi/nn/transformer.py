@@ -79,8 +79,7 @@ class TabTransformer(nn.Module):
 
     def units(self, z: torch.Tensor) -> torch.Tensor:
         """What the map makes of standardised values, (n, n_units)."""
-        out: torch.Tensor = self.of_features(z)
-        return out
+        return self.of_features(z)
 
     def shares(self, measured: torch.Tensor) -> torch.Tensor:
         """No token is made of features, (n, 0)."""

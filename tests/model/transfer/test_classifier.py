@@ -521,7 +521,7 @@ def test_bad_training(clocks, data):
         ({"split_key": "nothing"}, KeyError, "split_key='nothing' is not a column"),
         ({"train_roles": ("all",)}, ValueError, "train_roles='all' is not known"),
         ({"train_roles": ()}, ValueError, "train_roles is empty; pass the roles that train"),
-        ({"lr": -1}, ValueError, "lr=-1 is no learning rate; pass a positive number, such as 2e-3."),
+        ({"lr": -1}, ValueError, "lr=-1 is not a learning rate; pass a positive number, such as 2e-3."),
         ({"lr": 1e30, "max_epochs": 3}, RuntimeError, "lower the learning rate with train(lr=1e-4)"),
     ):  # fmt: skip
         with pytest.raises(error) as raised:

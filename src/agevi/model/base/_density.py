@@ -21,5 +21,4 @@ def density_weights(age: np.ndarray, trains: np.ndarray) -> np.ndarray:
     density = np.exp(-0.5 * np.square((age[:, None] - values) / bandwidth)) @ counts
     weight = 1 / np.maximum(density, np.finfo(np.float64).tiny)
     weight = np.clip(weight / weight[trains].mean(), *BOUNDS)
-    out: np.ndarray = np.nan_to_num(weight / weight[trains].mean(), nan=1.0)
-    return out
+    return np.nan_to_num(weight / weight[trains].mean(), nan=1.0)

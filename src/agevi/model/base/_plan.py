@@ -130,8 +130,7 @@ class AgeTrainingPlan(TrainingPlan):
 
     def _outputs(self, batch: dict[str, torch.Tensor]) -> LossOutput:
         """The loss of a batch."""
-        output: LossOutput = self.forward(batch, loss_kwargs=self.loss_kwargs)[2]
-        return output
+        return self.forward(batch, loss_kwargs=self.loss_kwargs)[2]
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Loss of a training batch."""

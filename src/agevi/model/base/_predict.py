@@ -101,8 +101,7 @@ class PredictMixin(ShellMixin):
             names = _units.units(adata, setup["subject_key"], key)[1].to_numpy()
         else:
             names = _checks.labels(adata, key, "sample_key").to_numpy()
-        codes: np.ndarray = pd.factorize(names if indices is None else names[np.asarray(indices)], sort=True)[0]
-        return codes
+        return pd.factorize(names if indices is None else names[np.asarray(indices)], sort=True)[0]
 
     def predict_samples(
         self,

@@ -58,8 +58,7 @@ class ShellMixin(Host):
     @property
     def setup_args(self) -> dict[str, Any]:
         """Arguments of ``setup_anndata``."""
-        args: dict[str, Any] = self.registry_["setup_args"]
-        return args
+        return self.registry_["setup_args"]
 
     @property
     def genes(self) -> np.ndarray:
@@ -148,8 +147,7 @@ class ShellMixin(Host):
 
     def get_anndata_manager(self, adata: AnnData, required: bool = False) -> AnnDataManager | None:
         """Manager of data that were registered for this model, None for other data; used by scvi-tools."""
-        found: AnnDataManager | None = vars(adata).get(_MANAGERS, {}).get(self.id)
-        return found
+        return vars(adata).get(_MANAGERS, {}).get(self.id)
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
         """The clock's genes; used by scvi-tools."""
@@ -241,5 +239,4 @@ class ShellMixin(Host):
                 "this clock was loaded without data; pass adata=... to predict, or load it with "
                 "agevi.io.load_clock(path, adata) to train on."
             )
-        data: AnnData = self.adata
-        return data
+        return self.adata

@@ -101,8 +101,7 @@ class RoleMixin(Host):
 
     def _cell_ages(self) -> np.ndarray:
         """Target of every cell, (n_cells,), NaN where unlabelled: its age, or its condition in data with ``TARGET``."""
-        ages: np.ndarray = self.adata_manager.get_from_registry(AGE).ravel()
-        return ages
+        return self.adata_manager.get_from_registry(AGE).ravel()
 
     def _learning(self, shell: AnnData) -> Any:
         """The same clock and module, on other registered data."""
@@ -176,8 +175,7 @@ class RoleMixin(Host):
         ages = self._sample_ages().numpy()
         owner = np.full(len(ages), -1)
         owner[sample] = subject
-        mean: np.ndarray = pd.Series(ages).groupby(owner).mean().reindex(range(subject.max() + 1)).to_numpy()
-        return mean
+        return pd.Series(ages).groupby(owner).mean().reindex(range(subject.max() + 1)).to_numpy()
 
     def _summarise_ages(self, train: np.ndarray) -> dict[str, Any]:
         """On whom the clock is trained, for its card."""

@@ -30,8 +30,7 @@ def average(ages: np.ndarray, weights: np.ndarray, *, scale: str, min_age: float
 def weights_from_errors(errors: Sequence[float]) -> np.ndarray:
     """Weights in proportion to 1 / error, with sum 1."""
     weights = 1 / np.maximum(np.asarray(errors, dtype=np.float64), _SMALLEST_ERROR)
-    out: np.ndarray = weights / weights.sum()
-    return out
+    return weights / weights.sum()
 
 
 def check_weights(weights: Any, n_clocks: int) -> str | np.ndarray:

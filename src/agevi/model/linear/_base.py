@@ -156,8 +156,7 @@ class FittedLinearClock(LinearBase):
         return TrainingCells(x, index, sample, subject, age[index[first]], self.setup_args["normalize"])
 
     def _codes(self, field: str) -> np.ndarray:
-        codes: np.ndarray = self.adata_manager.get_from_registry(field).ravel().astype(np.int64)
-        return codes
+        return self.adata_manager.get_from_registry(field).ravel().astype(np.int64)
 
     def _errors(self) -> dict[str, list[float]]:
         """Mean absolute error over the samples of training and of validation subjects."""

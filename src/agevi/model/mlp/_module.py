@@ -32,13 +32,11 @@ class MLPModule(RegressorModule):
         self, x: torch.Tensor, present: torch.Tensor | None = None, summed: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Output of the last block, (n, n_hidden[-1]); absent genes enter at their training mean."""
-        hidden: torch.Tensor = self.head.stack(self.input(x, present=present, summed=summed))
-        return hidden
+        return self.head.stack(self.input(x, present=present, summed=summed))
 
     def standardized_age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
         """Standardised age, (n,)."""
-        age: torch.Tensor = self.head.output(latent).squeeze(-1)
-        return age
+        return self.head.output(latent).squeeze(-1)
 
     def layers(self) -> tuple[Layers, Layers]:
         """The blocks, and the last unit."""

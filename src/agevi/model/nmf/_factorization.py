@@ -30,8 +30,7 @@ def balanced_sample(units: np.ndarray, n: int, rng: np.random.Generator) -> np.n
     order = np.lexsort((tie, codes))  # cells by unit, shuffled within
     rank = np.empty(len(units), dtype=np.int64)
     rank[order] = np.arange(len(units)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    chosen: np.ndarray = np.sort(np.lexsort((tie, rank))[:n])
-    return chosen
+    return np.sort(np.lexsort((tie, rank))[:n])
 
 
 def gene_weights(mean: np.ndarray, kind: str) -> np.ndarray:

@@ -226,8 +226,7 @@ class NMFClock(RegressorClock):
 
     def programs(self, moments: Moments) -> np.ndarray:
         """The components times the roots of the weights of the genes in the fit, (n_components, n_genes)."""
-        weighted: np.ndarray = (self.module.components * self.module.gene_weight.sqrt()).cpu().numpy()
-        return weighted
+        return (self.module.components * self.module.gene_weight.sqrt()).cpu().numpy()
 
     def get_components(self) -> pd.DataFrame:
         """Components on the scale of counts: genes x components, each column with sum 1.

@@ -61,8 +61,7 @@ class NMFModule(RegressorModule):
     def standardized_age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
         """Standardised age, (n,)."""
         unit = torch.zeros(len(latent), dtype=torch.long, device=latent.device) if summed is None else summed.long()
-        age: torch.Tensor = self.head((_stable(latent) - self.loading_mean[unit]) / self.loading_sd[unit])
-        return age
+        return self.head((_stable(latent) - self.loading_mean[unit]) / self.loading_sd[unit])
 
     def fit_scaler(self, loadings: torch.Tensor, *, summed: bool = False) -> None:
         """Set mean and standard deviation from loadings of training cells, or of sums of them, (n, n_components)."""

@@ -204,8 +204,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
     @property
     def program_kind(self) -> str | None:  # type: ignore[override]
         """That of its clock."""
-        kind: str | None = self.clock.program_kind
-        return kind
+        return self.clock.program_kind
 
     def members(self) -> list[Any]:
         """Its network, as a clock."""
@@ -213,8 +212,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
 
     def programs(self, moments: Moments) -> np.ndarray:
         """Those of its clock."""
-        found: np.ndarray = self.clock.programs(moments)
-        return found
+        return self.clock.programs(moments)
 
     # --- prediction ------------------------------------------------------------------------------------------
 
@@ -264,18 +262,15 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
         data = self._data(adata)
         rows, place = _checks.rows(indices, data.n_obs)
         odds = torch.from_numpy(find(data, indices=rows, batch_size=batch_size))
-        probability: np.ndarray = torch.sigmoid(odds).numpy()[place]
-        return probability
+        return torch.sigmoid(odds).numpy()[place]
 
     def _of_cells(self, adata: AnnData, **options: Any) -> np.ndarray:
-        found: np.ndarray = self.clock.predict_rows(adata, **options).value
-        return found
+        return self.clock.predict_rows(adata, **options).value
 
     def predict_rows(self, adata: AnnData | None = None, **options: Any) -> Prediction:
         """Log-odds of every cell."""
         self.check_trained("model.predict_proba")
-        found: Prediction = self.clock.predict_rows(self._data(adata), **options)
-        return found
+        return self.clock.predict_rows(self._data(adata), **options)
 
     def predict_samples(
         self,
@@ -290,8 +285,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
         data = self._data(adata)
         options = {"indices": indices, "batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
         if self.predicts_sums:
-            sums: np.ndarray = self.clock.predict_samples(data, **options, sample_key=sample_key)
-            return sums
+            return self.clock.predict_samples(data, **options, sample_key=sample_key)
         return sample_means(
             self.clock.predict_rows(data, **options).value, self.sample_codes(data, indices, sample_key)
         )

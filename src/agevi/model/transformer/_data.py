@@ -27,8 +27,7 @@ class SampleClock(RegressorClock):
     @property
     def compared_within(self) -> str | None:  # type: ignore[override]
         """The column of the modality."""
-        key: str | None = self.setup_args["modality_key"]
-        return key
+        return self.setup_args["modality_key"]
 
     @classmethod
     def setup_anndata(
@@ -162,8 +161,7 @@ class SampleClock(RegressorClock):
 
     def _state(self, field: str) -> dict[str, Any]:
         """What scvi-tools keeps of a field."""
-        state: dict[str, Any] = self.registry_["field_registries"][field]["state_registry"]
-        return state
+        return self.registry_["field_registries"][field]["state_registry"]
 
     def _meta(self) -> dict[str, Any]:
         """Everything about the trained clock except its weights, as plain values."""

@@ -102,8 +102,7 @@ def _by_cluster(z: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.
     place = (strength[:, None] * loadings).T
     place /= np.maximum(np.linalg.norm(place, axis=1, keepdims=True), 1e-12)  # so that distances are correlations
     label = MiniBatchKMeans(n_clusters, n_init=1, batch_size=4096, random_state=seed).fit_predict(place)
-    order: np.ndarray = np.lexsort((place[:, 0], label))
-    return order
+    return np.lexsort((place[:, 0], label))
 
 
 def given_modules(genes: Sequence[str], modules: Mapping[str, Sequence[str]]) -> tuple[list[str], np.ndarray]:

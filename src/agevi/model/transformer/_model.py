@@ -194,8 +194,7 @@ class TransformerClock(SampleClock):
 
     @property
     def _init(self) -> dict[str, Any]:
-        init: dict[str, Any] = self.init_params_["non_kwargs"]
-        return init
+        return self.init_params_["non_kwargs"]
 
     @property
     def _has_line(self) -> bool:

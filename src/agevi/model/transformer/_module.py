@@ -175,8 +175,7 @@ class TransformerModule(AgeModule):
 
     def age(self, latent: torch.Tensor, line: torch.Tensor) -> torch.Tensor:
         """Predicted age in the user's unit, (n,)."""
-        out: torch.Tensor = self.age_scale.to_target(self.standardized_age(latent, line))
-        return out
+        return self.age_scale.to_target(self.standardized_age(latent, line))
 
     def predict(
         self, tensors: dict[str, torch.Tensor], present: torch.Tensor | None = None

@@ -22,8 +22,7 @@ class Ridge:
 
     def predict(self, z: np.ndarray) -> np.ndarray:
         """Predictions of rows, (n,)."""
-        out: np.ndarray = z @ self.coef + self.intercept
-        return out
+        return z @ self.coef + self.intercept
 
 
 def fit_ridge(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> Ridge:
@@ -72,5 +71,4 @@ def folds_of(subject: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np
     for start in range(0, len(names), n_folds):
         block = order[start : start + n_folds]
         fold[block] = rng.permutation(n_folds)[: len(block)]
-    out: np.ndarray = fold[code]
-    return out
+    return fold[code]

@@ -168,8 +168,7 @@ class VAEClock(SubjectTrainingMixin, RNASeqMixin, VAEMixin, Clock):
         places = torch.cat([mean + steps, mean - steps]).float().to(self.device)
         batches = range(max(1, self.module.n_batch))
         decoded = torch.stack([self.module.decoded(places, batch) for batch in batches]).mean(0)
-        moved: np.ndarray = ((decoded[:n] - decoded[n:]) / 2).cpu().numpy()
-        return moved
+        return ((decoded[:n] - decoded[n:]) / 2).cpu().numpy()
 
     @torch.inference_mode()
     def get_likelihood_parameters(

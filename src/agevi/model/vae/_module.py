@@ -109,13 +109,11 @@ class ClockVAEModule(ClockModule):
     ) -> torch.Tensor:
         """What the encoder sees of counts with sums ``library``, (n, n_genes); noisy in training with noise."""
         if self.noise is None:
-            out: torch.Tensor = self.input(x, library, present, summed)
-            return out
+            return self.input(x, library, present, summed)
         noisy = self.noise.on_counts(x)
         if noisy is not x:  # its own sum keeps the mean of the input as it is without noise
             library = self.input.library_size(noisy, present)
-        noised: torch.Tensor = self.noise.on_input(self.input(noisy, library, present, summed))
-        return noised
+        return self.noise.on_input(self.input(noisy, library, present, summed))
 
     def covariates(
         self,
@@ -158,8 +156,7 @@ class ClockVAEModule(ClockModule):
         """Posterior mean, (n, n_latent), from which ages are predicted."""
         values = self.encoder_input(x, self.input.library_size(x, present), present, summed)
         covariates = self.covariates(batch_index, cat_covs, cont_covs) if self.encode_covariates else None
-        mean: torch.Tensor = self.encoder.location(values, covariates)
-        return mean
+        return self.encoder.location(values, covariates)
 
     def age(self, latent_mean: torch.Tensor) -> torch.Tensor:
         """Predicted age in the user's unit, (n,)."""

@@ -93,8 +93,7 @@ class Counts(nn.Module):
 
 def _theta_by_moments(excess: np.ndarray, lost: np.ndarray) -> np.ndarray:
     """Inverse dispersion that gives the second moment, where a share ``lost`` of counts is lost."""
-    theta: np.ndarray = np.clip(1 / np.maximum(excess * (1 - lost) - 1, 1e-6), 0.1, 100.0)
-    return theta
+    return np.clip(1 / np.maximum(excess * (1 - lost) - 1, 1e-6), 0.1, 100.0)
 
 
 def _lost_by_moments(mean: np.ndarray, excess: np.ndarray, zero_share: np.ndarray) -> np.ndarray:
@@ -102,8 +101,7 @@ def _lost_by_moments(mean: np.ndarray, excess: np.ndarray, zero_share: np.ndarra
     lost = np.linspace(0.0, 0.95, 96)[:, None]
     theta = _theta_by_moments(excess, lost)
     zeros = lost + (1 - lost) * (1 + mean / (1 - lost) / theta) ** -theta  # n_lost x n_genes
-    best: np.ndarray = lost[np.abs(zeros - zero_share).argmin(0), 0]
-    return best
+    return lost[np.abs(zeros - zero_share).argmin(0), 0]
 
 
 class Continuous(nn.Module):

@@ -39,8 +39,7 @@ class ClockTrainingPlan(AgeTrainingPlan):
 
     def _outputs(self, batch: dict[str, torch.Tensor]) -> LossOutput:
         """The loss without the distribution of the values, which no loss needs."""
-        output: LossOutput = self.forward(batch, loss_kwargs=self.loss_kwargs, generative_kwargs={"decode": False})[2]
-        return output
+        return self.forward(batch, loss_kwargs=self.loss_kwargs, generative_kwargs={"decode": False})[2]
 
     def epoch_metrics(self, means: dict[str, torch.Tensor], mode: str) -> dict[str, torch.Tensor]:
         """The parts of the ELBO beside what every plan logs."""

@@ -88,8 +88,7 @@ def row_codes(block: sp.csr_matrix) -> np.ndarray:
     genes = _mix(block.indices.astype(np.uint64))
     codes = _mix(block.data.view(np.uint64) ^ genes)
     upto = np.r_[np.zeros(1, np.uint64), np.cumsum(codes, dtype=np.uint64)]  # overflow is wanted: sums modulo 2**64
-    out: np.ndarray = upto[block.indptr[1:]] - upto[block.indptr[:-1]]
-    return out
+    return upto[block.indptr[1:]] - upto[block.indptr[:-1]]
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -97,8 +96,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    out: np.ndarray = x ^ (x >> np.uint64(31))
-    return out
+    return x ^ (x >> np.uint64(31))
 
 
 def exact_copies(rows: Rows) -> Pairs:

@@ -71,8 +71,7 @@ def _errors(z: np.ndarray, sample: np.ndarray, ages: np.ndarray, fold: np.ndarra
         sums += np.einsum("sd,pdk->psk", total, slopes)
         sums += np.bincount(sample[test], minlength=n)[:, None] * intercept[:, None, :]
     error = np.abs(sums / np.maximum(size, 1)[:, None] - ages)[:, size > 0].mean(axis=1)
-    best: np.ndarray = error.min(axis=0)
-    return best
+    return error.min(axis=0)
 
 
 def _fits(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
