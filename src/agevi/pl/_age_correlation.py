@@ -37,7 +37,7 @@ def age_correlation(
 
     In the box plot a point is a component. The grey band holds nine tenths of the best correlations that permuted ages
     gave, on both sides of zero; the dashed lines, its outer edges, are where the best of all components lies by chance
-    once in twenty cohorts. Components between the lines are no evidence of ageing, however many there are.
+    once in twenty cohorts. Components between the lines are not evidence of ageing, however many there are.
 
     Parameters
     ----------

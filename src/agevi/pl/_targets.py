@@ -106,5 +106,4 @@ def _key(ax: Axes, colors: set[str], top: int, last: int) -> None:
 def _areas(rank: np.ndarray, last: int) -> np.ndarray:
     """Area of a dot for each rank, in square points, on the scale of logarithms, since the first ranks matter most."""
     low, high = _AREAS
-    areas: np.ndarray = high - (high - low) * np.log(rank) / np.log(max(last, 2))
-    return areas
+    return high - (high - low) * np.log(rank) / np.log(max(last, 2))

@@ -327,7 +327,7 @@ def test_cells_without_group_count_for_all_cells_alone(cohort, linear):
 
 GATES = [
     pytest.param({"method": "lime"}, ValueError, "method='lime' is not known", id="method"),
-    pytest.param({"method": "linear"}, ValueError, "whose age is no function of one weighted sum", id="not linear"),
+    pytest.param({"method": "linear"}, ValueError, "whose age is not a function of one weighted sum", id="not linear"),
     pytest.param({"groupby": "cell_typ"}, KeyError, "closest: 'cell_type'", id="groupby"),
     pytest.param({"background": "young"}, ValueError, "background='young' is not known", id="background"),
     pytest.param({"unit": "donor"}, ValueError, "unit='donor' is not known", id="unit"),

@@ -134,8 +134,8 @@ GATES = [
     pytest.param([], {}, ValueError, "genes is empty", id="no genes"),
     pytest.param({"x": ["ENSG00000000001"]}, {}, ValueError, "Symbols against Ensembl ids", id="no overlap"),
     pytest.param({"x": []}, {}, ValueError, "gene set 'x' has 0 genes", id="empty set"),
-    pytest.param("gene00", {"factor": 1}, ValueError, "factor=1 is no perturbation", id="factor 1"),
-    pytest.param("gene00", {"factor": -1}, ValueError, "factor=-1 is no perturbation", id="factor -1"),
+    pytest.param("gene00", {"factor": 1}, ValueError, "factor=1 is not a perturbation", id="factor 1"),
+    pytest.param("gene00", {"factor": -1}, ValueError, "factor=-1 is not a perturbation", id="factor -1"),
     pytest.param("gene00", {"factor": "0"}, TypeError, "factor='0' is a str", id="factor text"),
     pytest.param("gene00", {"groupby": "cell_typ"}, KeyError, "closest: 'cell_type'", id="groupby"),
 ]

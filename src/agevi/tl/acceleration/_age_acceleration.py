@@ -136,8 +136,10 @@ def age_acceleration(  # noqa: PLR0913
         level of it has one subject, a subject is in both groups without ``paired=True``, or an argument is out of
         range.
 
-    Notes ----- Intervals and ``p`` are from Student's t with HC3 standard errors (MacKinnon and White, 1985), which
-    hold where the groups differ in spread; where subjects have several samples, from the jackknife over subjects (CR3).
+    Notes
+    -----
+    Intervals and ``p`` are from Student's t with HC3 standard errors (MacKinnon and White, 1985), which hold where the
+    groups differ in spread; where subjects have several samples, from the jackknife over subjects (CR3).
     ``p_permutation`` permutes the residuals of the model without the group (Freedman and Lane, 1983). Where groups
     differ in age, train on the reference alone: ``tl.cross_validate(train_on="condition == 'control'")``. A clock that
     learnt from older cases takes genes of the disease for genes of age (``trained_on_group``); one that did not is

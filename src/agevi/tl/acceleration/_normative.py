@@ -82,14 +82,16 @@ def normative_scores(
         The reference has fewer than 20 subjects, too few ages or equal predictions, is not given or unknown, samples
         have the role train or validation, or an argument is out of range.
 
-    Notes ----- The mean is a polynomial in age, fitted by least squares with weights of the inverse squared spread. The
-    spread is ``sigma * exp(c * age)``, constant beyond the ends of the reference, with the ``c`` that leaves the size
-    of standardised residuals uncorrelated with age, shrunk by ``1 - 1 / t**2`` (James and Stein, 1961). Centiles are
-    ranks among the standardised residuals of the reference, interpolated, and continued by the tails of Student's t:
-    normal centiles are off where predictions are skewed. With 20, 50 and 200 reference subjects 94 to 95, 95 to 96 and
-    95 % of new reference samples lie between the centiles 2.5 and 97.5, whether errors are normal, skewed or
-    heavy-tailed and whether or not their spread changes with age. Several samples of a subject count as one where the
-    number of them matters. Centiles against a healthy reference are known as normative models (Marquand et al., 2016).
+    Notes
+    -----
+    The mean is a polynomial in age, fitted by least squares with weights of the inverse squared spread. The spread is
+    ``sigma * exp(c * age)``, constant beyond the ends of the reference, with the ``c`` that leaves the size of
+    standardised residuals uncorrelated with age, shrunk by ``1 - 1 / t**2`` (James and Stein, 1961). Centiles are ranks
+    among the standardised residuals of the reference, interpolated, and continued by the tails of Student's t: normal
+    centiles are off where predictions are skewed. With 20, 50 and 200 reference subjects 94 to 95, 95 to 96 and 95 % of
+    new reference samples lie between the centiles 2.5 and 97.5, whether errors are normal, skewed or heavy-tailed and
+    whether or not their spread changes with age. Several samples of a subject count as one where the number of them
+    matters. Centiles against a healthy reference are known as normative models (Marquand et al., 2016).
 
     The reference is not saved with a clock: to score new samples, join them to the reference by ``anndata.concat`` and
     predict both with one clock that saw neither.

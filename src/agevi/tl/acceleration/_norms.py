@@ -83,7 +83,7 @@ def _centile(z: np.ndarray, order: np.ndarray, place: np.ndarray, df: float) -> 
     """Centiles of deviations in one reference, (m,)."""
     n = int(np.isfinite(order).sum())
     order, place = order[:n], place[:n]
-    out: np.ndarray = np.interp(z, order, place)
+    out = np.interp(z, order, place)
     low, high = z < order[0], z > order[-1]
     out[low] = place[0] * stdtr(df, z[low]) / stdtr(df, order[0])
     out[high] = 1 - (1 - place[-1]) * stdtr(df, -z[high]) / stdtr(df, -order[-1])

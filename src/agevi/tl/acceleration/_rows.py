@@ -109,8 +109,7 @@ def _cluster(pair: pd.DataFrame, argument: str, settings: Settings) -> np.ndarra
     if len(shared) and not settings.paired:
         raise Unusable(
             f"subject {str(shared[0])!r} has samples in both {argument} ({len(shared)} in all); pass paired=True where "
-            "these "
-            "are visits of the same people, else correct the column.", "confounded",
+            "these are visits of the same people, else correct the column.", "confounded",
         )  # fmt: skip
     if not len(shared) and settings.paired:
         raise Unusable(f"paired=True, and no subject has samples in both {argument}; leave it out.", "few_subjects")

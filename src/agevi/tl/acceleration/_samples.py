@@ -168,8 +168,7 @@ def _covariate(values: pd.Series, name: str, n_subjects: int) -> Covariate:
         if n > _CODES and n in (n_subjects, number.count()) and whole:
             logger.warning(
                 "covariates: %r holds %d whole numbers, another for every subject, and enters as one slope; if they "
-                "are ids, which "
-                "measure nothing, leave it out.", name, n,
+                "are ids, which measure nothing, leave it out.", name, n,
             )  # fmt: skip
         if 2 < n <= _CODES and whole:
             logger.warning(

@@ -129,8 +129,10 @@ def compare_transfer(  # noqa: PLR0913
     UserWarning
         If subjects of ``adata`` trained the clock or chose its epochs.
 
-    Notes ----- Intervals are of the mean over repeats. They cover the choice of subjects, not that of the training
-    data, and are too narrow with fewer than about ten subjects in a class.
+    Notes
+    -----
+    Intervals are of the mean over repeats. They cover the choice of subjects, not that of the training data, and are
+    too narrow with fewer than about ten subjects in a class.
 
     Examples
     --------

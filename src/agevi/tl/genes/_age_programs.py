@@ -11,10 +11,10 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import written_to
 from agevi.metrics._ranks import mean_and_error
 from agevi.model.base._seed import in_float32
 from agevi.nn.attribution import Reader
+from agevi.tl._store import store_table
 from agevi.tl.genes._attribute_genes import check_clock
 from agevi.tl.genes._methods import settings_of
 from agevi.tl.genes._passes import Function, Totals, add_rows
@@ -78,7 +78,7 @@ def age_programs(
     Raises
     ------
     TypeError
-        If ``model`` is no clock.
+        If ``model`` is not a clock.
     RuntimeError
         If the clock is not trained.
     ValueError
@@ -121,11 +121,9 @@ def age_programs(
         "model": type(model).__name__,
         "age_unit": model.unit,
     }
-    stored = _keys.to_uns(table), _keys.to_uns(params)
-    out = written_to(adata, copy=copy)
-    out.varm[keys.programs] = aligned
-    out.uns[keys.programs], out.uns[keys.programs_params] = stored
-    return out if copy else None
+    out = store_table(adata, keys, "programs", table, params, copy=copy)
+    (adata if out is None else out).varm[keys.programs] = aligned
+    return out
 
 
 def _readable(model: Any) -> None:
@@ -136,8 +134,7 @@ def _readable(model: Any) -> None:
         )
         raise ValueError(
             f"a {type(model).__name__} has no decoder and no components that lead from programs back to genes; take "
-            "the "
-            f"programs {advice}, or tl.attribute_genes."
+            f"the programs {advice}, or tl.attribute_genes."
         )
 
 

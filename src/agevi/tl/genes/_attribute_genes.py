@@ -116,7 +116,7 @@ def attribute_genes(  # noqa: PLR0913
     KeyError
         If a column, or a cell of ``cells``, does not exist.
     TypeError
-        If ``model`` is no clock.
+        If ``model`` is not a clock.
     RuntimeError
         If the clock is not trained.
     ValueError
@@ -186,7 +186,7 @@ def attribute_genes(  # noqa: PLR0913
 
 
 def check_clock(adata: AnnData, model: Any, verb: str) -> None:
-    """Refuse what is no trained clock, and no AnnData."""
+    """Refuse what is not a trained clock, or not an AnnData."""
     require_clock(model)
     model.check_trained(verb)
     _checks.anndata(adata)
@@ -231,8 +231,7 @@ def _clocks(adata: AnnData, model: Any, unit: str) -> list[Any]:
         ):
             raise ValueError(
                 "the clocks in model differ in their genes, subject_key, sample_key or age_unit; attribute each under "
-                "its "
-                "own key_added, or join them to an agevi.model.EnsembleClock."
+                "its own key_added, or join them to an agevi.model.EnsembleClock."
             )
         if unit != "cell" and clock.predicts_sums != models[0].predicts_sums:
             raise ValueError("some clocks in model predict sums of cells and others single cells; pass unit='cell'.")
@@ -270,8 +269,7 @@ def _aligned(adata: AnnData, model: Any, parts: dict[str, np.ndarray]) -> dict[s
 
 def _subjects(runs: Sequence[Totals]) -> np.ndarray:
     """Subjects with rows of every clock in each group, (n_groups, n_subjects)."""
-    has_rows: np.ndarray = np.all([totals.weight > 0 for totals in runs], axis=0)
-    return has_rows
+    return np.all([totals.weight > 0 for totals in runs], axis=0)
 
 
 def _record(runs: Sequence[Totals], groups: Sequence[str], models: Sequence[Any]) -> dict[str, Any]:

@@ -36,9 +36,8 @@ def settings_of(
         method = "linear" if is_linear(model) else "expected_gradients"
     if method == "linear" and not is_linear(model):
         raise ValueError(
-            f"method='linear' with a {type(model).__name__}, whose age is no function of one weighted sum of genes; "
-            "pass "
-            "method='expected_gradients'."
+            f"method='linear' with a {type(model).__name__}, whose age is not a function of one weighted sum of genes; "
+            "pass method='expected_gradients'."
         )
     projects = any(clock.solves_rows for clock in model.members())
     default = _N_PROJECTED if projects else N_SAMPLES[summed]

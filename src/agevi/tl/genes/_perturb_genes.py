@@ -11,8 +11,8 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import written_to
 from agevi._progress import Bar, progress
+from agevi.tl._store import store_table
 from agevi.tl.genes._attribute_genes import check_clock
 from agevi.tl.genes._passes import Function
 from agevi.tl.genes._units import RowSet, Units, draw_cells, make_units
@@ -88,7 +88,7 @@ def perturb_genes(  # noqa: PLR0913
     KeyError
         If a gene or a column does not exist.
     TypeError
-        If ``model`` is no clock.
+        If ``model`` is not a clock.
     RuntimeError
         If the clock is not trained.
     ValueError
@@ -97,7 +97,7 @@ def perturb_genes(  # noqa: PLR0913
     Notes
     -----
     The library size of a row is that of the unperturbed counts, so that other genes keep their normalised values. With
-    ``normalize="none"`` the values themselves are multiplied, which means something only where 0 is no expression.
+    ``normalize="none"`` the values themselves are multiplied, which means something only where 0 means that nothing is expressed.
 
     Examples
     --------
@@ -139,10 +139,7 @@ def perturb_genes(  # noqa: PLR0913
         "model": type(model).__name__,
         "age_unit": model.unit,
     }
-    stored = _keys.to_uns(table), _keys.to_uns(params)
-    out = written_to(adata, copy=copy)
-    out.uns[keys.perturbation], out.uns[keys.perturbation_params] = stored
-    return out if copy else None
+    return store_table(adata, keys, "perturbation", table, params, copy=copy)
 
 
 def _factor(factor: Any) -> float:
@@ -150,7 +147,7 @@ def _factor(factor: Any) -> float:
     if isinstance(factor, bool) or not isinstance(factor, (int, float, np.number)):
         raise TypeError(f"factor={factor!r} is a {type(factor).__name__}; pass a number, for example 0 or 2.")
     if not np.isfinite(factor) or factor < 0 or factor == 1:
-        raise ValueError(f"factor={factor:g} is no perturbation; pass 0 for a knock-out, 0.5 to halve, 2 to double.")
+        raise ValueError(f"factor={factor:g} is not a perturbation; pass 0 for a knock-out, 0.5 to halve, 2 to double.")
     return float(factor)
 
 
@@ -173,10 +170,8 @@ def _sets(genes: Any, adata: AnnData, there: pd.Index) -> Sets:
         if not kept:
             raise ValueError(
                 f"gene set {str(name)!r} has {len(members)} genes ({_checks.listed(members, 3)}), and none of them is "
-                "among "
-                f"the {len(there):,} that both the clock and adata.var_names have (e.g. {_checks.listed(there, 3)}). "
-                "Symbols "
-                "against Ensembl ids: rename them."
+                f"among the {len(there):,} that both the clock and adata.var_names have (e.g. "
+                f"{_checks.listed(there, 3)}). Symbols against Ensembl ids: rename them."
             )
         out[str(name)] = kept
     return out
@@ -233,11 +228,9 @@ def _moved(reading: Any, values: torch.Tensor, factor: float) -> torch.Tensor:
     if not reading.logarithmic and bool((values < 0).any()):
         raise ValueError(
             f"values are negative (lowest: {float(values.min()):g}), so that they cannot be multiplied by "
-            f"factor={factor:g}; a "
-            "perturbation needs a clock of counts or of values from 0 upwards."
+            f"factor={factor:g}; a perturbation needs a clock of counts or of values from 0 upwards."
         )
-    out: torch.Tensor = reading.scaled(values, factor)
-    return out
+    return reading.scaled(values, factor)
 
 
 @torch.no_grad()

@@ -82,15 +82,13 @@ def _unit(model: Any, unit: str) -> tuple[bool, str | None]:
         what = f"this {type(model).__name__}" if len(members) == 1 else f"its member {of_cells[0]}"
         raise ValueError(
             f"unit={unit!r} needs a clock that was trained on sums of cells, and {what} was trained on single cells. "
-            "Pass "
-            "unit='cell'."
+            "Pass unit='cell'."
         )
     keys = sorted({str(clock.pseudocell_groupby) for clock in members})
     if len(keys) > 1:
         raise ValueError(
             f"the members of this {type(model).__name__} sum different cells (pseudocell_groupby: "
-            f"{_checks.listed(keys)}); "
-            "attribute each of model.clocks under its own key_added."
+            f"{_checks.listed(keys)}); attribute each of model.clocks under its own key_added."
         )
     return True, members[0].pseudocell_groupby
 
@@ -155,13 +153,11 @@ def _rank(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def some_of_each(unit: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Positions of at most ``n`` rows of every unit, drawn at random, in rising order."""
-    chosen: np.ndarray = np.flatnonzero(_rank(unit, rng) < n)
-    return chosen
+    return np.flatnonzero(_rank(unit, rng) < n)
 
 
 def evenly(subject: np.ndarray, rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """``n`` of the positions ``rows`` at most, as equally many of every subject (its code by row) as there are."""
     rank = _rank(subject[rows], rng)
     first = np.lexsort((rng.random(len(rank)), rank))[:n]  # one of every subject before a second of any
-    chosen: np.ndarray = np.sort(rows[first])
-    return chosen
+    return np.sort(rows[first])

@@ -94,9 +94,11 @@ def calibrate(
     ValueError
         Too few held-out subjects with an age, or an argument is out of range.
 
-    Notes ----- Subjects count once. Where a subject has several samples, these share its weight in the quantile and in
-    the fit of the scale, and are in the same fold: the level then holds for a sample of a new subject (Lee, Barber &
-    Willett 2023).
+    Notes
+    -----
+    Subjects count once. Where a subject has several samples, these share its weight in the quantile and in the fit of
+    the scale, and are in the same fold: the level then holds for a sample of a new subject (Lee, Barber & Willett
+    2023).
 
     Examples
     --------

@@ -112,7 +112,7 @@ def _densities(values: np.ndarray, where: str, shape: tuple[int, ...]) -> np.nda
 
 
 def _fault(values: np.ndarray) -> str:
-    """Why these are no densities."""
+    """Why these are not densities."""
     if not np.isfinite(values).all():
         return f"{(~np.isfinite(values)).sum()} values are missing or infinite"
     return f"the lowest value is {values.min():g}" if (values < 0).any() else "all values are 0"

@@ -106,8 +106,7 @@ def _spread(density: _Density, mode: torch.Tensor) -> torch.Tensor:
     """Root of the covariance by the curvature at the mode, (n_parameters, n_parameters); one column per axis."""
     hessian: Any = torch.autograd.functional.hessian(lambda v: density.potential(density.by_name(v)), mode)
     curvature, axes = torch.linalg.eigh(hessian)
-    root: torch.Tensor = axes / curvature.clamp_min(_FLATTEST).sqrt()
-    return root
+    return axes / curvature.clamp_min(_FLATTEST).sqrt()
 
 
 def _laplace(density: _Density, mode: torch.Tensor, n_draws: int, seed: int) -> Fitted:

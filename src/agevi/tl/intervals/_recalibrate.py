@@ -100,10 +100,12 @@ def recalibrate(
         A cohort has 1 to 4 labelled subjects, or nobody else; no cohort has any; the labelled subjects of a line have
         one prediction; or an argument is unknown.
 
-    Notes ----- With g the clock's scale of ages and r = g(age) - g(prediction) of the k labelled subjects, the shift is
-    B mean(r) with B = k G / (k G + s**2), s**2 the variance of held-out residuals in the calibration and G the mean
-    square of its cohorts' mean residuals when each was left out (s**2 where that was not measured), with half-width (q
-    / s) max(s, sd(r)) sqrt(1 + B / k), q the conformal quantile of the calibration.
+    Notes
+    -----
+    With g the clock's scale of ages and r = g(age) - g(prediction) of the k labelled subjects, the shift is B mean(r)
+    with B = k G / (k G + s**2), s**2 the variance of held-out residuals in the calibration and G the mean square of its
+    cohorts' mean residuals when each was left out (s**2 where that was not measured), with half-width (q / s) max(s,
+    sd(r)) sqrt(1 + B / k), q the conformal quantile of the calibration.
 
     Examples
     --------

@@ -101,8 +101,10 @@ def subject_posterior(
     ValueError
         Fewer than 10 held-out samples have an age, all have one age, or an argument is out of range.
 
-    Notes ----- The formulas and what they leave out are on the page "The posterior of an age". The prior of the degrees
-    of freedom is that of Juarez & Steel (2010). Samples of one subject count as if they were of several.
+    Notes
+    -----
+    The formulas and what they leave out are on the page "The posterior of an age". The prior of the degrees of freedom
+    is that of Juarez & Steel (2010). Samples of one subject count as if they were of several.
 
     Examples
     --------

@@ -11,8 +11,8 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control
 
 from agevi import _checks, _keys
-from agevi._compat import written_to
 from agevi._progress import steps
+from agevi.tl._store import store_table
 from agevi.tl.sets._gene_sets import read_sets
 from agevi.tl.sets._rankings import members, rankings
 from agevi.tl.sets._set_tests import N_PERMUTATIONS, over_represented, scored
@@ -161,10 +161,7 @@ def enrich(  # noqa: PLR0913
         "rng": rng,
         "n_permutations": N_PERMUTATIONS if method == "gsea" else None,
     }
-    stored = _keys.to_uns(pd.concat(tables, ignore_index=True)), _keys.to_uns(params)
-    out = written_to(adata, copy=copy)
-    out.uns[keys.enrichment], out.uns[keys.enrichment_params] = stored
-    return out if copy else None
+    return store_table(adata, keys, "enrichment", pd.concat(tables, ignore_index=True), params, copy=copy)
 
 
 def _sizes(size_range: Any) -> tuple[int, int | None]:

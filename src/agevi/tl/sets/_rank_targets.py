@@ -266,8 +266,7 @@ def at_least(probability: Sequence[float]) -> np.ndarray:
     exactly = np.ones(1)  # of no event, none happens
     for q in probability:
         exactly = np.append(exactly, 0.0) * (1 - q) + np.append(0.0, exactly) * q
-    tails: np.ndarray = np.cumsum(exactly[::-1])[::-1].clip(0, 1)
-    return tails
+    return np.cumsum(exactly[::-1])[::-1].clip(0, 1)
 
 
 def _overlaps(lists: dict[str, set[str]], n_background: int) -> pd.DataFrame:

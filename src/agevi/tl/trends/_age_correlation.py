@@ -13,7 +13,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from agevi import _checks, _keys, _units
-from agevi._compat import written_to
+from agevi.tl._store import store_table
 from agevi.tl.trends._permute import EQUAL, permuted
 
 LEVELS = ("cell", "sample")
@@ -172,10 +172,7 @@ def age_correlation(
         "band_median": median,
         "band_high": high,
     }
-    stored = _keys.to_uns(table), _keys.to_uns(params)
-    out = written_to(adata, copy=copy)
-    out.uns[keys.correlation], out.uns[keys.correlation_params] = stored
-    return out if copy else None
+    return store_table(adata, keys, "correlation", table, params, copy=copy)
 
 
 def labelled_units(adata: AnnData, age_key: str, subject_key: str, sample_key: str | None) -> Units:

@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from agevi import _checks, _keys, _names, _subjects, _units, metrics
-from agevi._compat import written_to
+from agevi.tl._store import store_table
 from agevi.tl.predict._evaluate_by import OVERALL, sample_values
 from agevi.tl.trends._permute import p_value
 
@@ -153,10 +153,7 @@ def trend_test(
         "n_permutations": n_permutations,
         "rng": rng,
     }
-    stored = _keys.to_uns(table), _keys.to_uns(params)
-    out = written_to(adata, copy=copy)
-    out.uns[keys.trend], out.uns[keys.trend_params] = stored
-    return out if copy else None
+    return store_table(adata, keys, "trend", table, params, copy=copy)
 
 
 def samples_in_order(
@@ -212,7 +209,7 @@ def _numbers(values: pd.Series, order_key: str, where: str) -> np.ndarray:
         if dtype.ordered:
             return values.cat.codes.where(values.notna()).to_numpy(dtype=np.float64)
     elif isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_numeric_dtype(dtype):
-        out: np.ndarray = values.astype(np.float64).to_numpy(na_value=np.nan)
+        out = values.astype(np.float64).to_numpy(na_value=np.nan)
         if np.isinf(out).any():
             raise ValueError(
                 f"order_key={order_key!r} is infinite in {np.isinf(out).sum()} samples (first: "
