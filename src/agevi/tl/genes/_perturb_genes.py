@@ -97,7 +97,7 @@ def perturb_genes(  # noqa: PLR0913
     Notes
     -----
     The library size of a row is that of the unperturbed counts, so that other genes keep their normalised values. With
-    ``normalize="none"`` the values themselves are multiplied, which means something only where 0 means that nothing is expressed.
+    ``normalize="none"`` the values themselves are multiplied, which means something only where 0 means no expression.
 
     Examples
     --------
