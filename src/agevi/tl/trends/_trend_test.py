@@ -209,7 +209,7 @@ def _numbers(values: pd.Series, order_key: str, where: str) -> np.ndarray:
         if dtype.ordered:
             return values.cat.codes.where(values.notna()).to_numpy(dtype=np.float64)
     elif isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_numeric_dtype(dtype):
-        out = values.astype(np.float64).to_numpy(na_value=np.nan)
+        out: np.ndarray = values.astype(np.float64).to_numpy(na_value=np.nan)
         if np.isinf(out).any():
             raise ValueError(
                 f"order_key={order_key!r} is infinite in {np.isinf(out).sum()} samples (first: "
