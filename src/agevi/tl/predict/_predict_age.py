@@ -124,8 +124,8 @@ def predict_age(
     _checks.anndata(adata)
     _keep_out_of_fold(adata, keys, overwrite)
     setup = model.setup_args
-    if sample_key is not None and not (model.predicts_sums and sample_key in adata.obs):
-        model.sample_codes(adata, None, sample_key)  # its gates, which the sums pass anyway
+    if sample_key is not None:
+        model.sample_codes(adata, None, sample_key)  # its gates, also for clocks that sum nothing
     sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
     if sample_key not in adata.obs and not model.predicts_rows:
         raise KeyError(
