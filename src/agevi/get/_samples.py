@@ -13,8 +13,18 @@ from agevi import _checks, _keys, _subjects
 from agevi.get._read import documented, read
 from agevi.metrics._register import ROW
 from agevi.metrics._rows import metrics_row
-from agevi.tl.predict._judged import REFERENCE, TYPE, check_groupby, of_types, say_left_out, types_key
-from agevi.tl.predict._verdict import announce, announce_types, references, say_single
+from agevi.tl.predict._judged import (
+    REFERENCE,
+    TYPE,
+    announce,
+    announce_types,
+    check_groupby,
+    of_types,
+    references,
+    say_left_out,
+    say_single,
+    types_key,
+)
 
 
 @documented

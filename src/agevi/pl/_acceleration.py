@@ -102,7 +102,8 @@ def acceleration(
 def differences(adata: AnnData, key_added: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Rows of the comparison, groups of each type in the order of drawing, and its arguments."""
     rows = get.acceleration_df(adata, "groups", key_added=key_added)
-    return rows, _base.params_of(adata, "acceleration", key_added)
+    params = _base.params_of(adata, "acceleration", key_added)
+    return rows.assign(degree=params.get("degree", 0)), params  # older tables do not tell it
 
 
 def colors_of(
@@ -161,10 +162,11 @@ def _reference_line(samples: pd.DataFrame, rows: pd.DataFrame, age_df: str) -> P
     own = samples["group"].map(rows.set_index("group")["difference"])
     shift = own.where(samples["group"] != rows["reference"].iloc[0], 0.0).to_numpy(dtype=np.float64)
     used = samples[np.isfinite(shift)]
-    degree = CUBIC if age_df == str(CUBIC) else 1
-    if age_df == "auto" and used.groupby("group")["subject"].nunique().min() >= MANY_SUBJECTS:
-        degree = CUBIC
-    degree = min(degree, used["age"].nunique() - 1)
+    degree = rows["degree"][rows["difference"].notna()].min() if rows["difference"].notna().any() else 0
+    if not degree:
+        many = age_df == "auto" and used.groupby("group")["subject"].nunique().min() >= MANY_SUBJECTS
+        degree = CUBIC if many or age_df == str(CUBIC) else 1
+    degree = min(int(degree), used["age"].nunique() - 1)
     return Polynomial.fit(used["age"].to_numpy(), used["predicted"].to_numpy() - shift[np.isfinite(shift)], degree)
 
 

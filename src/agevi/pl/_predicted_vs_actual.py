@@ -18,8 +18,7 @@ from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import grid
 from agevi.tl.predict._evaluate_by import sample_values
-from agevi.tl.predict._judged import REFERENCE, TYPE, of_types, types_key
-from agevi.tl.predict._verdict import announce, announce_types, references
+from agevi.tl.predict._judged import REFERENCE, TYPE, announce, announce_types, of_types, references, types_key
 
 PANEL = "panel"
 """Column with the panel of every row, text."""

@@ -15,7 +15,7 @@ from agevi import _checks, _keys, _names, _subjects, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.pl._panels import grid
-from agevi.tl.intervals._posterior_samples import ALL
+from agevi.tl.intervals._subject_posterior import ALL
 from agevi.tl.predict._evaluate_by import sample_values
 
 TABLES = ("calibration", "posterior")

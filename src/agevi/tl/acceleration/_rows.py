@@ -23,7 +23,7 @@ from agevi.tl.acceleration._design import (
 )
 from agevi.tl.acceleration._samples import Samples
 from agevi.tl.predict._evaluate_by import OVERALL
-from agevi.tl.predict._verdict import FEW_SUBJECTS
+from agevi.tl.predict._judged import FEW_SUBJECTS
 
 TEXT = ["type", "group", "reference"]
 COUNTS = ["n", "n_reference", "n_subjects"]

@@ -14,8 +14,7 @@ from agevi._compat import written_to
 from agevi._docs import shared
 from agevi._units import PerUnit
 from agevi.tl.intervals._apply import recalibrated_again, with_intervals
-from agevi.tl.predict._judged import say_left_out
-from agevi.tl.predict._verdict import announce
+from agevi.tl.predict._judged import announce, say_left_out
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from agevi._docs import shared
 from agevi.metrics._register import ROW
 from agevi.metrics._rows import metrics_row
 from agevi.tl._store import store_table
-from agevi.tl.predict._judged import REFERENCE, TYPE, of_types, say_left_out, types_key
-from agevi.tl.predict._verdict import references
+from agevi.tl.predict._judged import REFERENCE, TYPE, of_types, references, say_left_out, types_key
 
 logger = logging.getLogger(__name__)
 
