@@ -50,6 +50,8 @@ def test_samples_finer_than_those_of_the_clock(cohort):
     np.testing.assert_allclose(cohort.obs["mean_predicted_sample"], expected, rtol=1e-5)
     with pytest.raises(KeyError, match="sample_key='visits' is not a column of adata.obs; closest: 'visit'"):
         agevi.tl.predict_age(cohort, trained, sample_key="visits")
+    with pytest.raises(TypeError, match=r"sample_key=\['visit'\] is a list; pass the name of one column"):
+        agevi.tl.predict_age(cohort, trained, sample_key=["visit"])
 
 
 @pytest.mark.parametrize("cls", [c for c in agevi.model.MODELS if c.trainable], ids=lambda c: c.__name__)
