@@ -1,16 +1,17 @@
-"""What the figures share: axes, colours, units."""
+"""What the figures share: axes and grids of panels, colours, units."""
 
 from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -29,6 +30,8 @@ ROLE_COLORS = {
 """One colour per role in all figures, from scanpy's default palette, grey for what was fitted; "" has no role."""
 LINE_COLOR = "#404040"
 NAME_WIDTH = 26  # letters of a line of a long name below an axis
+MAX_PANELS = 30
+_TITLE = 30  # letters of the name of a panel
 MAX_GROUPS = 20  # colours that can be told apart
 LETTER, LINE = 0.085, 0.17  # inches of a letter and of a line in the labels of ticks, at the default size of text
 
@@ -268,3 +271,57 @@ def color_bar(ax: Axes, mappable: Any, label: str, height: float = 1.0) -> None:
     inch = scale() * ax.figure.canvas.figure.dpi / ax.get_window_extent().width
     bar = ax.figure.colorbar(mappable, cax=ax.inset_axes((1 + 0.12 * inch, 0.0, 0.14 * inch, height)), label=label)
     bar.outline.set_visible(False)
+
+
+def panels(names: Sequence[str], argument: str, *, n_cols: int, ax: Any = None, size: float = 2.5) -> dict[str, Axes]:
+    """One Axes per name: those given in any nesting, or panels of ``size`` inches of a new figure."""
+    if len(names) > MAX_PANELS:
+        raise ValueError(f"{argument} has {len(names)} values; at most {MAX_PANELS} panels are drawn.")
+    if n_cols < 1:
+        raise ValueError(f"n_cols={n_cols!r} is not a number of panels; pass 1 or more.")
+    if ax is not None:
+        given = _flat(ax)
+        if len(given) != len(names):
+            raise ValueError(
+                f"ax has {len(given)} Axes and {argument} has {len(names)} values; pass one Axes per panel."
+            )
+        return dict(zip(names, given, strict=True))
+    n_cols = min(n_cols, len(names))
+    grid = new_axes(-(-len(names) // n_cols), n_cols, size, size)
+    for unused in grid.flat[len(names) :]:
+        unused.remove()
+    return dict(zip(names, grid.flat, strict=False))
+
+
+def _flat(ax: Any) -> list[Axes]:
+    """Axes in any nesting as a list."""
+    values: Iterable[Any] = ax.values() if isinstance(ax, dict) else np.ravel(np.asarray(ax, dtype=object))
+    found = list(values)
+    wrong = [value for value in found if not isinstance(value, Axes)]
+    if wrong:
+        raise TypeError(f"ax holds a {type(wrong[0]).__name__}; with groupby pass one matplotlib Axes per panel.")
+    return found
+
+
+def grid(
+    values: pd.Series,
+    groupby: str,
+    draw: Callable[[Axes, str], Sequence[str]],
+    handles: Sequence[Artist],
+    n_cols: int,
+    ax: Any,
+) -> dict[str, Axes]:
+    """A panel for each value with a legend beside the first row; ``draw`` returns what stands below a panel's title."""
+    drawn = panels(in_order(values), f"groupby={groupby!r}", n_cols=n_cols, ax=ax)
+    for short, (name, panel) in zip(shortened(drawn, _TITLE), drawn.items(), strict=True):
+        title(panel, role_name(short) if name else "not named", draw(panel, name))
+    of_row, all_panels = min(n_cols, len(drawn)), list(drawn.values())
+    legend(all_panels[of_row - 1 if ax is None else -1], handles=handles)
+    for i, panel in enumerate(all_panels if ax is None else []):  # labels on the outer panels alone
+        if i % of_row:
+            panel.set_ylabel("")
+            panel.tick_params(labelleft=False)
+        if i + of_row < len(drawn):
+            panel.set_xlabel("")
+            panel.tick_params(labelbottom=False)
+    return drawn

@@ -14,7 +14,6 @@ from scipy import stats
 from agevi import _keys, _subjects, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
-from agevi.pl._panels import panels
 from agevi.tl.intervals._conformal import Calibration, needed
 from agevi.tl.intervals._report import Labelled, cross_intervals
 
@@ -76,7 +75,7 @@ def calibration(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Any =
     if isinstance(ax, Axes):
         _levels(ax, rows, whole)
         return ax
-    drawn = panels(PANELS, "calibration", n_cols=len(PANELS), ax=ax, size=2.8)
+    drawn = _base.panels(PANELS, "calibration", n_cols=len(PANELS), ax=ax, size=2.8)
     _levels(drawn["levels"], rows, whole)
     shown = report[report["groupby"].isin(["overall", *_NAMED])]
     _coverage(drawn["coverage"], shown, whole.level)

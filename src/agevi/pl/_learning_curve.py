@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from agevi import _keys, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
-from agevi.pl._panels import panels
 from agevi.tl.curves._levels import CELLS, SUBJECTS
 from agevi.tl.curves._power_law import PowerLaw
 from agevi.tl.curves._rows import figures, shows_gain
@@ -62,7 +61,9 @@ def learning_curve(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: An
     """
     table = get.learning_curve_df(adata, key_added=key_added)
     params = _base.params_of(adata, "learning_curve", key_added)
-    axes = panels([axis for axis in _COLORS if (table["axis"] == axis).any()], "the table", n_cols=2, ax=ax, size=_SIZE)
+    axes = _base.panels(
+        [axis for axis in _COLORS if (table["axis"] == axis).any()], "the table", n_cols=2, ax=ax, size=_SIZE
+    )
     unit = _base.unit_of(params)
     limits, note = _limits(table), _note(params)
     for i, (axis, panel) in enumerate(axes.items()):

@@ -16,7 +16,6 @@ from agevi import _checks, _keys, _names, _subjects, get, metrics
 from agevi.metrics._rows import metrics_row
 from agevi.pl import _base
 from agevi.pl._figure import figure
-from agevi.pl._panels import grid
 from agevi.tl.predict._evaluate_by import sample_values
 from agevi.tl.predict._judged import REFERENCE, TYPE, announce, announce_types, of_types, references, types_key
 
@@ -150,7 +149,7 @@ def predicted_vs_actual(
         return _accuracy_of_panel(part, style)
 
     fits = [_line("fit of the panel" if fit == "all" else "fits of the colours")] if fit else []
-    return grid(table[PANEL], groupby, draw, _handles(table, style, fits), n_cols, ax)
+    return _base.grid(table[PANEL], groupby, draw, _handles(table, style, fits), n_cols, ax)
 
 
 def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | Sequence[str] | None) -> pd.DataFrame:

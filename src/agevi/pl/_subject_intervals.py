@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 from agevi import _checks, _keys, _names, _subjects, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
-from agevi.pl._panels import grid
 from agevi.tl.intervals._subject_posterior import ALL
 from agevi.tl.predict._evaluate_by import sample_values
 
@@ -135,7 +134,7 @@ def subject_intervals(
         _draw(panel, part, look)
         return _inside_text(part, level).split("\n")
 
-    return grid(samples["_groupby"], groupby, draw, _handles(samples, look), n_cols, ax)
+    return _base.grid(samples["_groupby"], groupby, draw, _handles(samples, look), n_cols, ax)
 
 
 def _with_intervals(adata: AnnData, keys: _keys.Keys, roles: str | Sequence[str] | None) -> pd.DataFrame:
