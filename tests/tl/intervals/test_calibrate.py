@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import agevi
-from agevi.tl.intervals._apply import with_intervals
 from agevi.tl.intervals._conformal import Calibration
+from agevi.tl.intervals._report import with_intervals
 from tests.tl.intervals.cohorts import predicted
 
 PARAMS = "agevi_calibration_params"

@@ -14,10 +14,9 @@ from agevi import _checks, _keys, _names, _subjects
 from agevi._ages import AgeTransform
 from agevi._compat import written_to
 from agevi._docs import shared
-from agevi.tl.intervals._apply import with_intervals
 from agevi.tl.intervals._conformal import Calibration
 from agevi.tl.intervals._recalibration import OldErrors, old_errors
-from agevi.tl.intervals._report import Labelled, report
+from agevi.tl.intervals._report import Labelled, report, with_intervals
 from agevi.tl.predict._evaluate_by import sample_values
 
 logger = logging.getLogger(__name__)

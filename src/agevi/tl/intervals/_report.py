@@ -1,19 +1,22 @@
-"""Whether intervals hold: every subject gets one from the subjects of the other folds, and these are judged."""
+"""Intervals of a subject table, and whether they hold: every subject gets one from the subjects of the other folds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from agevi import _keys, _subjects
 from agevi.metrics._intervals import binned, interval_rows
 from agevi.tl.intervals._conformal import Array, Calibration, conformal_quantile, needed, subject_weights
 
 N_FOLDS = 10
 TRIVIAL = ["width_trivial", "interval_score_trivial"]
+_SAME = 1e-4  # of scores: predictions of one clock differ by rounding between machines, in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,3 +98,32 @@ def report(rows: Labelled, whole: Calibration, cohorts: dict[str, pd.Series]) ->
         out[["coverage", "coverage_low", "coverage_high", "width", "interval_score"]] = np.nan
     out[TRIVIAL] = trivial[["width", "interval_score"]].to_numpy()
     return out
+
+
+def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    """The subject table with the columns ``lower`` and ``upper`` of a calibration, the slot's ``params``.
+
+    Samples that calibrated get the interval of the other folds, in which their own residuals have no part; NaN for
+    samples of role train, validation or recalibration, whose residuals are smaller than those of held-out ones.
+    """
+    whole = Calibration.from_dict(params)
+    cells = table["n_cells"].to_numpy(dtype=np.float64)
+    lower, upper = whole.interval(table["predicted"].to_numpy(dtype=np.float64), cells)
+    fitted = table["role"].isin(_keys.SHAPED_ROLES).to_numpy()
+    lower[fitted], upper[fitted] = np.nan, np.nan
+    own = _subjects.held_out(table)
+    rows = Labelled.of(table[own])
+    if len(rows.age) == len(whole.scores):
+        scores = np.sort(whole.score(rows.age, rows.predicted, rows.n_cells))
+        if np.allclose(scores, whole.scores, rtol=_SAME, atol=_SAME * whole.scores[-1]):
+            lower[own], upper[own] = cross_intervals(rows, whole)
+    return table.assign(lower=lower, upper=upper)
+
+
+def recalibrated_again(table: pd.DataFrame, former: pd.DataFrame) -> pd.DataFrame:
+    """The table with the intervals and labelled ages that ``tl.recalibrate`` gave the same predictions."""
+    former = former.reindex(table.index)
+    same = np.isclose(former["predicted"].to_numpy(dtype=np.float64), table["predicted"], rtol=1e-5, atol=1e-3)
+    bounds = {name: np.where(same, former[name], np.nan) for name in ("lower", "upper")}
+    labelled = same & (table["role"] == _keys.RECALIBRATION).to_numpy()
+    return table.assign(age=np.where(labelled, former["age"], table["age"]), **bounds)

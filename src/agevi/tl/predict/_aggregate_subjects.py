@@ -13,7 +13,7 @@ from agevi import _checks, _keys, _names, _units
 from agevi._compat import written_to
 from agevi._docs import shared
 from agevi._units import PerUnit
-from agevi.tl.intervals._apply import recalibrated_again, with_intervals
+from agevi.tl.intervals._report import recalibrated_again, with_intervals
 from agevi.tl.predict._judged import announce, say_left_out
 
 logger = logging.getLogger(__name__)
