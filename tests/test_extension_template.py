@@ -10,6 +10,7 @@ import pytest
 
 import agevi
 from tests import test_contract
+from tests.conftest import QUIET
 
 PATH = Path(__file__).parents[1] / "docs" / "developer" / "extension_template.py"
 PROMISES = [
@@ -39,3 +40,16 @@ def test_the_genes_of_the_template_are_attributed(template, cohort):
     agevi.tl.predict_age(cohort, model)
     agevi.tl.attribute_genes(cohort, model, n_boot=10)
     assert cohort.varm["agevi_attribution"].shape[0] == cohort.n_vars
+
+
+def test_the_template_is_tuned_over_what_it_takes(template, cohort):
+    agevi.pp.split_subjects(cohort, subject_key="donor", age_key="age")
+    study = agevi.tl.tune(
+        cohort, template, age_key="age", subject_key="donor", n_trials=2, train_kwargs={**QUIET, "max_epochs": 1}
+    )
+    assert set(study.trials[-1].params) == {
+        "batch_size",
+        "plan_kwargs.lr",
+        "plan_kwargs.weight_decay",
+        "plan_kwargs.optimizer",
+    }

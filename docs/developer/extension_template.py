@@ -60,14 +60,19 @@ class TemplateClock(RegressorClock):
 
     def __init__(self, adata: AnnData, *, n_latent: int = 16, rng: int | np.random.Generator | None = 0) -> None:
         rng = as_seed(rng)
-        how = {"age_loss": "huber", "subject_weight": "equal", "train_unit": "pseudocell", "pseudocell_size": 0.5}
+        how: dict[str, Any] = {
+            "age_loss": "huber",
+            "subject_weight": "equal",
+            "train_unit": "pseudocell",
+            "pseudocell_size": 0.5,
+        }
         super().__init__(adata, **how, pseudocell_groupby=None)  # or make them arguments, as MLPClock does
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()
         self._model_summary_string = f"TemplateClock: {len(self.genes):,} genes, n_latent: {n_latent}"
 
     def _make_module(self) -> TemplateModule:
-        """(6) A network with new weights, which the seed decides; training with other roles starts from one."""
+        """(5) A network with new weights, which the seed decides; training with other roles starts from one."""
         setup, stats = self.setup_args, self.summary_stats
         own = {"normalize": setup["normalize"], "sums": self.predicts_sums, "age_loss": "huber"}
         with seeded(self.init_args["rng"]):
@@ -75,7 +80,7 @@ class TemplateClock(RegressorClock):
 
     @classmethod
     def test_params(cls) -> dict[str, dict[str, Any]]:
-        """(5) Arguments that make a small clock for tests."""
+        """(6) Arguments that make a small clock for tests."""
         return super().test_params() | {"init": {"n_latent": 4}}
 
     def _fit_buffers(self, train: np.ndarray) -> None:

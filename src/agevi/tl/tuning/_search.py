@@ -33,15 +33,22 @@ Arguments = dict[str, dict[str, Any]]
 
 
 def default_space(model_cls: Any) -> dict[str, Any]:
-    """What is varied for a class: its ``search_space``."""
-    space = getattr(model_cls, "search_space", None)
+    """What is varied for a class: its ``search_space``, without entries of its base that it does not take."""
+    declared = getattr(model_cls, "search_space", {})
+    calls = _parameters(model_cls).values() if declared else ()
+    taken = {name for parameters in calls for name in _own(parameters)}
+    space = {
+        name: values
+        for name, values in declared.items()
+        if all(argument.split(".")[0] in taken for argument in _entry(name, values).arguments)
+    }
     if not space:
         known = ", ".join(cls.__name__ for cls in MODELS if cls.search_space)
         raise ValueError(
             f"{model_cls.__name__} has no default space; pass space={{'<argument>': [choices]}} (there are spaces for "
             f"{known})."
         )
-    return dict(space)
+    return space
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,11 @@ class Entry:
     def bundles(self) -> list[dict[str, Any]]:
         """The choices that set several arguments at once."""
         return [choice for choice in (self.choices or {}).values() if isinstance(choice, dict)]
+
+    @property
+    def arguments(self) -> list[str]:
+        """Names of the arguments that it sets."""
+        return list(dict.fromkeys(name for bundle in self.bundles for name in bundle)) or [self.name]
 
     def draw(self, trial: Any) -> Any:
         """The value of a trial."""
@@ -86,8 +98,7 @@ class Search:
                 f"space is a {type(space).__name__}; pass a dictionary such as {{'n_latent': [20, 50, 100]}}."
             )
         self.model_cls, self.fixed, self.entries = model_cls, fixed, []
-        functions = (model_cls, model_cls.train, model_cls.setup_anndata)
-        self._parameters = {call: inspect.signature(f).parameters for call, f in zip(CALLS, functions, strict=True)}
+        self._parameters = _parameters(model_cls)
         for name, values in space.items():
             entry = _entry(str(name), values)
             taken = [a for a in self._arguments_of(entry) if self._fixed(a) is not UNKNOWN]
@@ -144,17 +155,16 @@ class Search:
 
     def _arguments_of(self, entry: Entry) -> list[str]:
         """Arguments that an entry sets, after a look whether they exist."""
-        names = list(dict.fromkeys(name for bundle in entry.bundles for name in bundle)) or [entry.name]
-        for name in names:
+        for name in entry.arguments:
             self._call_of(name)
-        return names
+        return entry.arguments
 
     def _call_of(self, name: str) -> str:
         """Which call takes an argument."""
         first = name.split(".")[0]
         known: dict[str, list[str]] = {}
         for call, parameters in self._parameters.items():
-            known[call] = [n for n, p in parameters.items() if n not in _RESERVED and p.kind != p.VAR_KEYWORD]
+            known[call] = _own(parameters)
             if first in known[call]:
                 return call
         hint = _checks.closest(first, [n for names in known.values() for n in names])
@@ -187,6 +197,17 @@ class Search:
         unit = given or _signature_default(cls, "train_unit", getattr(cls, "train_unit", None))
         of_unit = getattr(cls, "plan_kwargs_of_unit", {}).get(unit, {})
         return of_unit.get(rest, _signature_default(getattr(cls, "_training_plan_cls", object), rest, UNKNOWN))
+
+
+def _parameters(model_cls: Any) -> dict[str, Mapping[str, inspect.Parameter]]:
+    """Parameters of the calls that make and train a clock."""
+    functions = (model_cls, model_cls.train, model_cls.setup_anndata)
+    return {call: inspect.signature(f).parameters for call, f in zip(CALLS, functions, strict=True)}
+
+
+def _own(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Names of the parameters that may be varied."""
+    return [n for n, p in parameters.items() if n not in _RESERVED and p.kind != p.VAR_KEYWORD]
 
 
 def _signature_default(cls: Any, name: str, otherwise: Any) -> Any:
