@@ -11,7 +11,22 @@ import agevi
 
 SRC = Path(agevi.__file__).parent
 LAYERS = [
-    {"_keys", "_names", "_checks", "_compat", "_settings", "_progress", "_threads", "_subjects", "_units", "_docs"},
+    {
+        "_keys",
+        "_names",
+        "_checks",
+        "_compat",
+        "_settings",
+        "_progress",
+        "_threads",
+        "_subjects",
+        "_units",
+        "_docs",
+        "_options",
+        "_values",
+        "_ages",
+        "_symbols",
+    },
     {"nn", "metrics", "io._bundle"},
     {"dataloaders"},
     {"model"},
@@ -37,9 +52,9 @@ def module_of(path: Path) -> str:
 
 
 def imported(path: Path) -> list[str]:
-    """Modules of agevi that a file imports when it is loaded, or for types."""
+    """Modules of agevi that a file imports: when it is loaded, inside of functions, or for types."""
     out = []
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agevi"):
             out += [
                 f"{node.module}.{a.name}" if layer_of(f"{node.module}.{a.name}") else node.module for a in node.names
@@ -47,6 +62,18 @@ def imported(path: Path) -> list[str]:
         elif isinstance(node, ast.Import):
             out += [a.name for a in node.names if a.name.startswith("agevi.")]
     return out
+
+
+def arrows_from(path: Path, modules: set[str]) -> set[str]:
+    """Modules of agevi that a file imports, each by its whole name."""
+    out = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            out |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            out |= {name if name in modules else node.module for name in whole}
+    return (out & modules) - {module_of(path)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
@@ -61,6 +88,14 @@ def test_imports_point_one_way(path):
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_no_imports_go_in_circles():
+    modules = {module_of(path) for path in FILES}
+    arrows = {module_of(path): arrows_from(path, modules) for path in FILES}
+    while leaves := {module for module, targets in arrows.items() if not targets}:
+        arrows = {module: targets - leaves for module, targets in arrows.items() if module not in leaves}
+    assert not arrows
 
 
 def test_the_map_names_every_folder():

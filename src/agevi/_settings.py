@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm.std import tqdm
 
+from agevi import _options
+
 LEVELS = ("error", "warning", "info", "hint", "debug")
 """Names of the levels of verbosity, numbered from 0 as in scanpy."""
 WARNING = 1
@@ -69,12 +71,10 @@ class Settings:
 
     @verbosity.setter
     def verbosity(self, value: int | str | None) -> None:
-        from agevi import _checks  # which tells these settings when to look at scanpy's
-
         if isinstance(value, str):
-            value = LEVELS.index(_checks.choice(value.lower(), LEVELS, "verbosity"))
+            value = LEVELS.index(_options.choice(value.lower(), LEVELS, "verbosity"))
         elif value is not None:
-            value = _checks.count(value, "verbosity", low=0, high=len(LEVELS) - 1)
+            value = _options.count(value, "verbosity", low=0, high=len(LEVELS) - 1)
         self._verbosity = value
         self.apply()
 
@@ -97,9 +97,7 @@ class Settings:
 
     @n_threads.setter
     def n_threads(self, value: int | None) -> None:
-        from agevi import _checks
-
-        self._n_threads = None if value is None else _checks.count(value, "n_threads")
+        self._n_threads = None if value is None else _options.count(value, "n_threads")
 
     def apply(self) -> None:
         """Let the logger of agevi show what is asked for; leave it to the user's logging where nothing is."""

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-import agevi
 from agevi import _checks, _keys
-from agevi._compat import written_to
+from agevi._compat import version, written_to
 from agevi._docs import shared
 from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.model.base._save import copy_of
@@ -192,7 +191,7 @@ def compare_transfer(  # noqa: PLR0913
     table = metric_table(samples.rows, case, probability, fold_of, reference=reference, n_boot=n_boot, rng=generator)
     names = {"condition_key": condition_key, "control": model.control, "case": model.case}
     given = {"train_kwargs": train_kwargs or {}, "clock_kwargs": clock_kwargs or {}}
-    of_clock = {"model": type(clock).__name__, "n_known": n_known, "version": agevi.__version__}
+    of_clock = {"model": type(clock).__name__, "n_known": n_known, "version": version("agevi")}
     out = written_to(adata, copy=copy)
     out.uns[keys.transfer] = _keys.to_uns(table)
     out.uns[keys.transfer_params] = _keys.to_uns(names | arguments | names | given | of_clock)

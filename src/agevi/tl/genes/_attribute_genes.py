@@ -10,9 +10,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-import agevi
 from agevi import _checks, _keys
-from agevi._compat import written_to
+from agevi._compat import version, written_to
 from agevi._progress import Bar, progress
 from agevi.metrics._ranks import mean_and_error, rank_stability
 from agevi.model.base._clock import require_clock
@@ -286,7 +285,7 @@ def _record(runs: Sequence[Totals], groups: Sequence[str], models: Sequence[Any]
         "predicted_range": float(np.mean(ranges)),
         "background_age": float(np.mean(np.concatenate([part for totals in runs for part in totals.references]))),
         "model": ";".join(dict.fromkeys(type(model).__name__ for model in models)),
-        "version": agevi.__version__,
+        "version": version("agevi"),
         "age_unit": models[0].unit,
     }
 

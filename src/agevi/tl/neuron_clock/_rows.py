@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import agevi
 from agevi import _checks
+from agevi import model as models
 from agevi.model import presets
 from agevi.tl.validate._recipe import recipe_of
 
@@ -106,14 +106,14 @@ def make_rows(
     out = []
     for name, preset in presets.ROWS.items():
         if rows is None or name in rows:
-            cls = getattr(agevi.model, preset["model"])
+            cls = getattr(models, preset["model"])
             init, train = _scaled(preset, n_train, n_genes, epochs, widths)
             recipe = recipe_of(cls, keys, preset["setup"], init, train)
             table, family = _TABLE_OF.get(preset["model"], OTHERS), FAMILIES[preset["model"]]
             out.append(StudyRow(name, table, family, recipe, _layout(preset), _PUBLISHED.get(name, float("nan"))))
     out.sort(key=lambda row: list(TABLES).index(row.table))  # stable
     for model, family in FAMILIES.items() if defaults else ():
-        recipe = recipe_of(getattr(agevi.model, model), keys)
+        recipe = recipe_of(getattr(models, model), keys)
         out.append(StudyRow(f"{family}, defaults of agevi", DEFAULTS, family, recipe))
     return out
 

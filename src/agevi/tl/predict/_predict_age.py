@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-import agevi
 from agevi import _checks, _keys
-from agevi._compat import written_to
+from agevi._compat import version, written_to
 from agevi._docs import shared
 from agevi.model.base import _fingerprint
 from agevi.model.base._clock import require_clock
@@ -158,7 +157,7 @@ def predict_age(
         {
             "params": {**options, "key_added": key_added},
             "model": type(model).__name__,
-            "version": agevi.__version__,
+            "version": version("agevi"),
             "gene_coverage": coverage,
             "subject_key": setup["subject_key"],
             "sample_key": sample_key,

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-import agevi
 from agevi import _checks, _keys
-from agevi._compat import written_to
+from agevi._compat import version, written_to
 from agevi._threads import threads
 from agevi.dataloaders._register import check_setup
 from agevi.model import MODELS
@@ -183,7 +182,7 @@ def compare_models(  # noqa: PLR0913
     record = {
         "params": plain(arguments | {"seed": seed}),
         "models": as_text({name: recipe.described() for name, recipe in recipes.items()}),
-        "version": agevi.__version__,
+        "version": version("agevi"),
         "age_unit": setup["age_unit"],
     }
     out = written_to(adata, copy=copy)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-import agevi
 from agevi import _checks
+from agevi._compat import version
 from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._register import check_setup, covariate_columns
 from agevi.tl.validate._arguments import CALLS, as_called
@@ -116,7 +116,7 @@ def run_fingerprint(
     setup = recipe.full_setup
     cls = recipe.model_cls
     arguments = {
-        "version of agevi": agevi.__version__,
+        "version of agevi": version("agevi"),
         "model_cls": f"{cls.__module__}.{cls.__qualname__}",
         "setup_kwargs": as_text(recipe.setup),
         "model_kwargs": as_text(recipe.model_kwargs),

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import agevi
 from agevi import _checks
+from agevi._compat import version
 from agevi.model import MODELS, EnsembleClock
 from agevi.model.base._clock import Clock
 from agevi.model.ensemble._average import SCALES, check_weights
@@ -84,7 +84,7 @@ class Recipe:
         """What every tool writes of a run: its arguments, the classes and the version."""
         members = {"members": ";".join(m.model_cls.__name__ for m in self.members)} if self.members else {}
         params = plain({**arguments, "seed": seed})
-        return {"params": params, "model": self.model_cls.__name__, **members, "version": agevi.__version__}
+        return {"params": params, "model": self.model_cls.__name__, **members, "version": version("agevi")}
 
 
 def recipe_of(
