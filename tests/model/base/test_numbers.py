@@ -304,7 +304,7 @@ def test_networks_keep_their_numbers_in_bundles_and_copies(tmp_path):
 
 def test_classifiers_have_no_ages_to_calibrate(calibrated):
     classifier = object.__new__(agevi.model.CaseControlClassifier)
-    with pytest.raises(TypeError, match="a CaseControlClassifier predicts log-odds and no ages"):
+    with pytest.raises(TypeError, match="a CaseControlClassifier predicts log-odds and not ages"):
         classifier.set_calibration(calibrated)
 
 

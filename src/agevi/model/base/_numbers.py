@@ -165,7 +165,7 @@ class NumbersMixin(Host):
         """Refuse models without ages or training."""
         if self.predicts != "age":
             raise TypeError(
-                f"a {type(self).__name__} predicts {self.predicts} and no ages; model.{verb} takes ageing clocks."
+                f"a {type(self).__name__} predicts {self.predicts} and not ages; model.{verb} takes ageing clocks."
             )
         self.check_trained(f"model.{verb}")
 

@@ -28,7 +28,7 @@ def check_members(clocks: Any) -> list[Any]:
             )
         if clock.predicts != "age":
             raise TypeError(
-                f"clocks[{i}] is a {type(clock).__name__}, which predicts {clock.predicts} and no ages; leave it out."
+                f"clocks[{i}] is a {type(clock).__name__}, which predicts {clock.predicts} and not ages; leave it out."
             )
         if not clock.is_trained_:
             raise RuntimeError(f"clocks[{i}] is a {type(clock).__name__} that is not trained; call its train() first.")
