@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import agevi
+from agevi.dataloaders import _pseudocells
+from agevi.model.transfer import _draws
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -30,6 +32,13 @@ def _one_thread(_one_thread_for_fixtures: None) -> None:
 def bars_of_short_calls(monkeypatch) -> None:
     """Bars leave their trace however short a call is, as those of long calls do."""
     monkeypatch.setattr(agevi._progress, "SHORT", 0.0)
+
+
+@pytest.fixture
+def short_epochs(monkeypatch) -> None:
+    """Two steps in an epoch and not ten, for tests to which it does not matter how much is learnt."""
+    for module in (_pseudocells, _draws):
+        monkeypatch.setattr(module, "MIN_STEPS", 2)
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ from tests.conftest import QUIET
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 
-pytestmark = pytest.mark.parametrize(
-    "cls", [m for m in agevi.model.MODELS if m.trainable], ids=lambda c: c.__name__
-)  # fmt: skip
+pytestmark = [
+    pytest.mark.parametrize("cls", [m for m in agevi.model.MODELS if m.trainable], ids=lambda c: c.__name__),
+    pytest.mark.usefixtures("short_epochs"),
+]
 
 
 def make(cls, adata, **setup):

@@ -18,6 +18,7 @@ from tests.test_contract import fit, make
 
 MODELS = [m for m in agevi.model.MODELS if m.trainable]
 every_class = pytest.mark.parametrize("cls", MODELS, ids=lambda c: c.__name__)
+briefly = pytest.mark.usefixtures("short_epochs")
 ERRORS = [KeyboardInterrupt, ValueError]
 
 
@@ -54,6 +55,7 @@ def state(model, adata):
     }
 
 
+@briefly
 @every_class
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("roles", [("train",), ("train", "validation")], ids=["same roles", "other roles"])
@@ -67,6 +69,7 @@ def test_the_earlier_fit_stays(cls, error, roles, cohort, capsys):
     np.testing.assert_array_equal(model.predict_age(cohort), alike.predict_age(cohort))
 
 
+@briefly
 @every_class
 def test_errors_of_the_checks_change_nothing(cls, cohort):
     model = fit(cls, cohort)
@@ -77,6 +80,7 @@ def test_errors_of_the_checks_change_nothing(cls, cohort):
         assert state(model, cohort) == before
 
 
+@briefly
 @every_class
 def test_a_first_training_can_be_started_again(cls, cohort, capsys):
     model = make(cls, cohort)

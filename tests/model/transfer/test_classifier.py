@@ -506,7 +506,9 @@ def test_a_classifier_is_no_clock(clocks, data):
     model.train(max_epochs=1)
     with pytest.raises(TypeError, match=r"predicts log-odds and not ages; call model.predict_proba\(adata\)"):
         agevi.tl.predict_age(data, model)
-    with pytest.raises(TypeError, match=r"clocks\[0\] is a CaseControlClassifier, which predicts log-odds and not ages"):
+    with pytest.raises(
+        TypeError, match=r"clocks\[0\] is a CaseControlClassifier, which predicts log-odds and not ages"
+    ):
         agevi.model.EnsembleClock([model])
     with pytest.raises(TypeError, match="which predicts log-odds; pass the clock that it was made from"):
         of(model, data)
