@@ -66,9 +66,8 @@ def refuse_fitted(table: pd.DataFrame, keys: _keys.Keys, consequence: str) -> No
     if fitted.any():
         raise ValueError(
             f"{fitted.sum()} of {len(table)} samples have the role "
-            f"{_checks.listed(sorted(set(table['role'][fitted])))} in "
-            f"adata.uns[{keys.subjects!r}]: their ages shaped the clock, {consequence}. Predict every subject with a "
-            "clock that never saw it, agevi.tl.cross_validate(adata, ..., train_on=\"<condition> == '<reference>'\"), "
-            "or keep "
-            f"held-out cells, adata[~adata.obs[{keys.role!r}].isin(['train', 'validation'])]."
+            f"{_checks.listed(sorted(set(table['role'][fitted])))} in adata.uns[{keys.subjects!r}]: their ages shaped "
+            f"the clock, {consequence}. Predict every subject with a clock that never saw it, "
+            "agevi.tl.cross_validate(adata, ..., train_on=\"<condition> == '<reference>'\"), or keep held-out cells, "
+            f"adata[~adata.obs[{keys.role!r}].isin(['train', 'validation'])]."
         )

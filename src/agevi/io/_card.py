@@ -124,8 +124,7 @@ def _made(meta: dict[str, Any]) -> str:
     versions = meta["versions"]
     return (
         f"Made with agevi {versions['agevi']}, scvi-tools {versions['scvi-tools']}, torch {versions['torch']}. Weights "
-        "are "
-        "safetensors, everything else is JSON; loading runs no code.\n"
+        "are safetensors, everything else is JSON; loading runs no code.\n"
     )
 
 
@@ -237,8 +236,7 @@ def _error(found: dict[str, Any]) -> str:
     more = f" ({found['n_samples']:,} samples)" if found["n_samples"] > found["n_subjects"] else ""
     return (
         f"mean absolute error {found['mae']:.2f} {unit}{interval} over {who}{more}, {_held_out(found)}; predicting the "
-        "median "
-        f"age for everyone gives {found['mae_median']:.2f}."
+        f"median age for everyone gives {found['mae_median']:.2f}."
     )
 
 
@@ -250,8 +248,7 @@ def _held_out(found: dict[str, Any]) -> str:
     by += f", trained on {found['train_on']!r}" if found["train_on"] else ""
     return (
         f"each predicted by a clock of the same recipe that never saw it ({found['n_folds']} folds{by}), before this "
-        "one was "
-        "trained"
+        "one was trained"
     )
 
 
@@ -267,8 +264,7 @@ def _intervals(found: dict[str, Any], unit: str) -> str:
     return (
         f"{100 * found['level']:.3g} % intervals are {found['width']:.1f} {unit} wide on average and held the age of "
         f"{100 * found['coverage']:.1f} % [{100 * found['coverage_low']:.1f}, {100 * found['coverage_high']:.1f}] of "
-        "these "
-        "subjects (cross-calibrated)."
+        "these subjects (cross-calibrated)."
     )
 
 

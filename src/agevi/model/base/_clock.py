@@ -254,8 +254,7 @@ class Clock(RoleMixin, PredictMixin, NumbersMixin, BaseModelClass):
         if level == "sample" and not self.predicts_sums:
             raise ValueError(
                 f"level='sample' needs a clock that was trained on sums of cells; this {type(self).__name__} was "
-                "trained "
-                "on single cells. Predict cells and average them with agevi.tl.aggregate_subjects."
+                "trained on single cells. Predict cells and average them with agevi.tl.aggregate_subjects."
             )
         rows, place = (None, slice(None)) if indices is None else _checks.rows(indices, self._data(adata).n_obs)
         with factors_in(factors_for(_checks.choice(precision, PRECISIONS, "precision"), self.device)):

@@ -182,9 +182,8 @@ class NumbersMixin(Host):
             kind = "predictions of one" if stored.get("weights") else "out-of-fold predictions of a"
             raise ValueError(
                 f"the {what} is of another clock: it is of {kind} {stored.get('class')}, and this "
-                f"{type(self).__name__} differs "
-                f"in {differs}. Cross-validate this class with the same setup_kwargs and model_kwargs, or predict test "
-                "subjects with this clock."
+                f"{type(self).__name__} differs in {differs}. Cross-validate this class with the same setup_kwargs and "
+                "model_kwargs, or predict test subjects with this clock."
             )
 
     def _numbers(self) -> dict[str, Any]:

@@ -143,8 +143,7 @@ def build(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _bundle.BundleError(
             f"{bundle.path} does not describe a {held} that this version of agevi can make ({type(error).__name__}: "
-            f"{error}); "
-            "it was made by another version or was edited. Save the clock again."
+            f"{error}); it was made by another version or was edited. Save the clock again."
         ) from error
     model.to_device(parse_device(accelerator, device))
     if adata is not None:
@@ -191,8 +190,7 @@ def load_weights(model: Any, bundle: _bundle.Bundle) -> None:
     if wrong:
         raise _bundle.BundleError(
             f"{bundle.path}: {len(wrong)} tensors do not fit a {type(model).__name__} (e.g. "
-            f"{_checks.listed(wrong, 3)}); "
-            "the bundle was made by another version or was edited. Save the clock again."
+            f"{_checks.listed(wrong, 3)}); the bundle was made by another version or was edited. Save the clock again."
         )
     model.module.load_state_dict(bundle.tensors)
 

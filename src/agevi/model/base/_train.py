@@ -92,8 +92,7 @@ class SubjectTrainingMixin(RoleMixin):
             if not self.predicts_sums:
                 raise ValueError(
                     f"pseudocell_groupby={key!r} with train_unit='cell'; single cells are not grouped. Leave it out, "
-                    "or "
-                    "train on pseudocells with train_unit='pseudocell'."
+                    "or train on pseudocells with train_unit='pseudocell'."
                 )
             _checks.labels(adata, key, "pseudocell_groupby")
         return key

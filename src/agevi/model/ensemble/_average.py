@@ -44,8 +44,7 @@ def check_weights(weights: Any, n_clocks: int) -> str | np.ndarray:
     if out.shape != (n_clocks,) or not np.isfinite(out).all() or (out < 0).any() or not out.sum() > 0:
         raise ValueError(
             f"weights={weights!r} is neither 'equal' nor 'inner' nor one number from 0 for each of the {n_clocks} "
-            "clocks; "
-            "pass one of them."
+            "clocks; pass one of them."
         )
     total = float(out.sum())
     return out if np.isclose(total, 1, rtol=1e-15, atol=0) else out / total

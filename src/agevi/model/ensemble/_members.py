@@ -107,17 +107,14 @@ def validation_errors(clocks: Sequence[Any]) -> list[float]:
         if error is None or not held[i]:
             raise ValueError(
                 f"weights='inner' needs the error on validation subjects, and clocks[{i}], a "
-                f"{type(clocks[i]).__name__}, held "
-                "none out in its last training. Pass weights='equal', or the weights_ of an ensemble made before the "
-                "final "
-                "training."
+                f"{type(clocks[i]).__name__}, held none out in its last training. Pass weights='equal', or the "
+                "weights_ of an ensemble made before the final training."
             )
         if held[i] != held[0]:
             odd = sorted(held[i] ^ held[0])
             raise ValueError(
                 f"weights='inner' compares errors on the same validation subjects; those of clocks[0] and clocks[{i}] "
-                "differ "
-                f"(e.g. {_checks.listed(odd, 3)}). Train the clocks with one split, or pass weights='equal'."
+                f"differ (e.g. {_checks.listed(odd, 3)}). Train the clocks with one split, or pass weights='equal'."
             )
     return [float(error) for error in errors if error is not None]
 

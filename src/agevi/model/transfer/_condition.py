@@ -22,9 +22,8 @@ def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
         alike = f", of which only zeros, spaces, case or '.0' differ in {_names.shown(pairs)}" if pairs else ""
         raise ValueError(
             f"adata.obs[{condition_key!r}] has {len(found)} level{'s' * (len(found) != 1)} "
-            f"({_checks.listed(found) or 'none'}){alike}; "
-            "a classifier tells two apart. Pass a subset of adata with two, or set others to missing, which means "
-            "unlabelled."
+            f"({_checks.listed(found) or 'none'}){alike}; a classifier tells two apart. Pass a subset of adata with "
+            "two, or set others to missing, which means unlabelled."
         )
     name = _names.name(control)
     if name not in found:
@@ -69,6 +68,5 @@ def check_both(case: pd.Series, what: str, names: tuple[str, str], least: int = 
     if min(n) < least:
         raise ValueError(
             f"{what}: {n[1]} of {names[1]!r} and {n[0]} of {names[0]!r}; {least} or more of each are needed. Label "
-            "more "
-            "subjects, or hold fewer out."
+            "more subjects, or hold fewer out."
         )

@@ -103,7 +103,6 @@ def _checked(loss: float, epoch: int) -> float:
     if not torch.isfinite(torch.tensor(loss)):
         raise RuntimeError(
             f"the training loss became {loss} in epoch {epoch}; lower the learning rate with train(lr=1e-4), or look "
-            "for "
-            "extreme values in the data."
+            "for extreme values in the data."
         )
     return loss

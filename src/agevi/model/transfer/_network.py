@@ -27,8 +27,7 @@ def check_network(clock: Any) -> None:
         raise TypeError(
             f"clock is a {type(clock).__name__}, which has no network of layers to freeze and train on; pass a trained "
             "PoissonVAE, GaussianVAE, DenoisingVAE, MLPClock, NMFClock or TransformerClock. agevi.tl.compare_transfer "
-            "has a "
-            "row for a linear model of the features."
+            "has a row for a linear model of the features."
         )
     clock.check_trained("CaseControlClassifier.from_clock")
 

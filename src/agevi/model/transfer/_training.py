@@ -266,6 +266,5 @@ class TransferTrainingMixin(RoleMixin):
         if known and not self.from_scratch:
             logger.info(
                 "%d of %d test subjects trained the clock or chose its epochs: it knows their ages and values, but not "
-                "their "
-                "condition (model.clock.split_).", known, len(held_out),
+                "their condition (model.clock.split_).", known, len(held_out),
             )  # fmt: skip

@@ -138,17 +138,14 @@ class SampleClock(RegressorClock):
                 raise ValueError(
                     f"adata.obs[{key!r}] holds the modality {_checks.listed(new)}, which the clock never saw; it knows "
                     f"{_checks.listed(known[key])}{_names.difference(new, known[key])}. Map the column to known "
-                    "values, or train with "
-                    "these samples."
+                    "values, or train with these samples."
                 )
             if new:
                 n_rows = int(obs[key].isin(new).sum())
                 warnings.warn(
                     f"adata.obs[{key!r}] holds {_checks.listed(new)} in {n_rows:,} samples, which the clock never saw "
-                    "(it "
-                    f"knows {_checks.listed(known[key])}){_names.difference(new, known[key])}; they are read as "
-                    "unknown, and their "
-                    "ages are less certain.",
+                    f"(it knows {_checks.listed(known[key])}){_names.difference(new, known[key])}; they are read as "
+                    "unknown, and their ages are less certain.",
                     UserWarning,
                     stacklevel=_checks.stack_depth(),
                 )

@@ -70,8 +70,7 @@ def _values_of(given: Any, column: pd.Series, argument: str) -> Any:
     if absent:
         raise ValueError(
             f"{argument}={absent[0]!r} is not in adata.obs[{column.name!r}]{_checks.closest(absent[0], list(values))}. "
-            "Available: "
-            f"{_checks.listed(_names.in_order(values))}."
+            f"Available: {_checks.listed(_names.in_order(values))}."
         )
     found = [values[name] for name in names]
     return found if argument == "group1" else found[0]
