@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,18 @@ class Slot:
     pattern: str
     writers: str
     content: str
+    of_predictions: bool = False  # whether it goes when other predictions are written under the key
 
 
-def _table(noun: str, writer: str, content: str, params: str = "Arguments of that call.") -> dict[str, Slot]:
+def _table(
+    noun: str, writer: str, content: str, params: str = "Arguments of that call.", *, of_predictions: bool = False
+) -> dict[str, Slot]:
     """The slots of a tool's table: the table itself, and its parameters."""
-    own = Slot("uns", f"{{key}}_{noun}", writer, content)
-    return {noun: own, f"{noun}_params": Slot("uns", f"{{key}}_{noun}_params", writer, params)}
+    own = Slot("uns", f"{{key}}_{noun}", writer, content, of_predictions)
+    return {noun: own, f"{noun}_params": Slot("uns", f"{{key}}_{noun}_params", writer, params, of_predictions)}
 
 
+_from_predictions = partial(_table, of_predictions=True)
 _PREDICTS = "tl.predict_age, tl.cross_validate"
 SLOTS: dict[str, Slot] = {
     "uns": Slot(
@@ -71,20 +76,30 @@ SLOTS: dict[str, Slot] = {
         "{key}_predicted_sample",
         _PREDICTS,
         "Age predicted from the sum of the cell's sample, by clocks of sums.",
+        of_predictions=True,
     ),
     "cell_deviation": Slot(
         "obs",
         "{key}_cell_deviation",
         "tl.predict_age",
         "Deviation of a cell from its sample, by clocks of sums, on request.",
+        of_predictions=True,
     ),
     "role": Slot("obs", "{key}_role", _PREDICTS, "What the cell's subject was to the clock: one of `_keys.ROLES`."),
-    "fold": Slot("obs", "{key}_fold", "tl.cross_validate", "Fold in which the cell's subject was held out."),
-    "latent": Slot("obsm", "X_{key}", "tl.predict_age", "Latent representation, of clocks that have one."),
-    "subjects": Slot("uns", "{key}_subjects", "tl.aggregate_subjects, tl.cross_validate", "One row per sample."),
-    **_table("by_group", "tl.cross_validate", "Predictions of each sample by the clock of each group."),
-    **_table("acceleration", "tl.age_acceleration", "Tables `samples` and `groups`: differences in age at equal age."),
-    **_table(
+    "fold": Slot(
+        "obs", "{key}_fold", "tl.cross_validate", "Fold in which the cell's subject was held out.", of_predictions=True
+    ),
+    "latent": Slot(
+        "obsm", "X_{key}", "tl.predict_age", "Latent representation, of clocks that have one.", of_predictions=True
+    ),
+    "subjects": Slot(
+        "uns", "{key}_subjects", "tl.aggregate_subjects, tl.cross_validate", "One row per sample.", of_predictions=True
+    ),
+    **_from_predictions("by_group", "tl.cross_validate", "Predictions of each sample by the clock of each group."),
+    **_from_predictions(
+        "acceleration", "tl.age_acceleration", "Tables `samples` and `groups`: differences in age at equal age."
+    ),
+    **_from_predictions(
         "calibration", "tl.calibrate", "Coverage and width of intervals.", "The calibration itself, and the arguments."
     ),
     **_table("correlation", "tl.age_correlation", "Correlation of each component of a representation with age."),
@@ -94,19 +109,19 @@ SLOTS: dict[str, Slot] = {
         "uns", "{key}_leaderboard_predictions", "tl.compare_models", "Held-out predictions of each model."
     ),
     **_table("learning_curve", "tl.learning_curve", "Error against the number of subjects and of cells."),
-    **_table("metrics", "tl.evaluate_by", "Accuracy overall and per group of samples."),
+    **_from_predictions("metrics", "tl.evaluate_by", "Accuracy overall and per group of samples."),
     **_table("neuron_clock_study", "tl.neuron_clock_study", "Error of each row of the study."),
     "neuron_clock_study_predictions": Slot(
         "uns", "{key}_neuron_clock_study_predictions", "tl.neuron_clock_study", "Predictions of each row of the study."
     ),
-    **_table("normative", "tl.normative_scores", "Score of each sample among references of its age."),
+    **_from_predictions("normative", "tl.normative_scores", "Score of each sample among references of its age."),
     **_table("perturbation", "tl.perturb_genes", "Change of the predicted age for each gene and group."),
-    **_table("posterior", "tl.subject_posterior", "Age of each subject with its uncertainty."),
+    **_from_predictions("posterior", "tl.subject_posterior", "Age of each subject with its uncertainty."),
     **_table("programs", "tl.age_programs", "Part of each program in the predicted age."),
     "programs_genes": Slot("varm", "{key}_programs", "tl.age_programs", "Weight of each gene in each program."),
-    **_table("recalibration", "tl.recalibrate", "What moved the predictions of each cohort."),
+    **_from_predictions("recalibration", "tl.recalibrate", "What moved the predictions of each cohort."),
     **_table("transfer", "tl.compare_transfer", "Accuracy of a classifier with and without the clock's weights."),
-    **_table("trend", "tl.trend_test", "Trend of predicted age along ordered groups."),
+    **_from_predictions("trend", "tl.trend_test", "Trend of predicted age along ordered groups."),
     "attribution": Slot(
         "varm", "{key}_attribution", "tl.attribute_genes", "Attribution of each gene in each group, (n_vars, n_groups)."
     ),

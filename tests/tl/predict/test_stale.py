@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 import agevi
-from agevi._keys import Keys
-from agevi.tl.predict._stale import TABLES
+from agevi._keys import SLOTS, Keys
+
+TABLES = [noun for noun, slot in SLOTS.items() if slot.of_predictions and slot.where == "uns"]
+TABLES = [noun for noun in TABLES if not noun.endswith("_params")]
 
 
 @pytest.fixture(scope="module")

@@ -10,24 +10,20 @@ from agevi import _checks, _keys
 
 logger = logging.getLogger(__name__)
 
-TABLES = (
-    "subjects", "by_group", "metrics", "recalibration", "calibration", "posterior", "acceleration", "normative", "trend"
-)  # fmt: skip
-"""Nouns of the tables in ``uns`` that are made from predictions; a new tool that reads these adds its own here."""
-
 
 def forget(adata: AnnData, keys: _keys.Keys) -> None:
     """Remove what goes with earlier predictions, in one line of the log, once the new ones are in ``obs``.
 
-    These are the tables made from them, and the columns and latent space that not every clock writes.
+    These are the tables made from them, and the columns and latent space that not every clock writes: the slots that
+    :data:`agevi._keys.SLOTS` marks with ``of_predictions``.
     """
-    for name in (keys.predicted_sample, keys.cell_deviation, keys.fold):
-        if name in adata.obs:
-            del adata.obs[name]
-    adata.obsm.pop(keys.latent, None)
-    tables = [keys.table(noun) for noun in TABLES if adata.uns.pop(keys.table(noun), None) is not None]
-    for noun in TABLES:
-        adata.uns.pop(keys.table_params(noun), None)
+    tables = []
+    for noun, slot in _keys.SLOTS.items():
+        held, name = getattr(adata, slot.where), keys.table(noun)
+        if slot.of_predictions and name in held:
+            del held[name]
+            if slot.where == "uns" and not noun.endswith("_params"):
+                tables.append(name)
     if tables:
         logger.info(
             "Tables made from the earlier predictions under key_added=%r are removed from adata.uns: %s.",
