@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _units
-from agevi._compat import written_to
+from agevi.tl._store import store_table
 from agevi.tl.curves._levels import CELLS, SUBJECTS, Level, kept_cells, kept_subjects, make_levels, training_subjects
 from agevi.tl.curves._rows import COVERAGE, Point, Resampler, curve_table, verdict
 from agevi.tl.validate._arguments import described, with_layer
@@ -153,10 +154,9 @@ def learning_curve(  # noqa: PLR0913
     flat = [job for fits in jobs.values() for job in fits]
     results = iter(run_jobs([(data, job) for job in flat], n_jobs=n_jobs, checkpoints=[store] * len(flat)))
     fits = {key: (of_level, [next(results) for _ in of_level]) for key, of_level in jobs.items()}
-    out = written_to(adata, copy=copy)
     record = recipe.record(arguments, seed) | {"age_unit": setup["age_unit"]}
-    _write(out, slots, _curves(cohort, levels, fits), cohort, record, stream(seed, CURVE))
-    return out if copy else None
+    table, said = _table(_curves(cohort, levels, fits), cohort, setup["age_unit"], stream(seed, CURVE))
+    return store_table(adata, slots, NOUN, table, record | said, copy=copy)
 
 
 def _levels(cohort: Cohort, n_subjects: Any, n_cells: Any) -> dict[str, list[Level]]:
@@ -266,19 +266,13 @@ def _of_units(
     return total / np.maximum(n_cells, 1), reference
 
 
-def _write(
-    adata: AnnData,
-    keys: _keys.Keys,
-    curves: dict[str, list[Point]],
-    cohort: Cohort,
-    record: dict[str, Any],
-    seed: np.random.SeedSequence,
-) -> None:
-    """The table, its parameters, and one line of log."""
+def _table(
+    curves: dict[str, list[Point]], cohort: Cohort, unit: str, seed: np.random.SeedSequence
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table, and what it says, of which one line is logged."""
     units, judged = _judged(cohort)
     age, subject = cohort.age[units.sample[judged]], cohort.owner[units.sample[judged]]
     table, laws = curve_table(curves, age, subject, Resampler.of(subject, _N_BOOT, seed))
-    sentence, gains = verdict(curves[SUBJECTS], laws, age, subject, record["age_unit"])
-    adata.uns[keys.learning_curve] = _keys.to_uns(table)
-    adata.uns[keys.learning_curve_params] = _keys.to_uns(record | laws | {"sentence": sentence, "level": COVERAGE})
+    sentence, gains = verdict(curves[SUBJECTS], laws, age, subject, unit)
     (logger.info if gains else logger.warning)(sentence)
+    return table, laws | {"sentence": sentence, "level": COVERAGE}

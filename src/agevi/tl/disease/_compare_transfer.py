@@ -11,11 +11,12 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import version, written_to
+from agevi._compat import version
 from agevi._docs import shared
 from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.model.base._save import copy_of
 from agevi.model.transfer import CaseControlClassifier
+from agevi.tl._store import store_table
 from agevi.tl.disease._folds import Fits, Fold, draw_folds, fit_folds
 from agevi.tl.disease._rows import Samples, reading, samples_of
 from agevi.tl.disease._table import metric_table
@@ -192,10 +193,7 @@ def compare_transfer(  # noqa: PLR0913
     names = {"condition_key": condition_key, "control": model.control, "case": model.case}
     given = {"train_kwargs": train_kwargs or {}, "clock_kwargs": clock_kwargs or {}}
     of_clock = {"model": type(clock).__name__, "n_known": n_known, "version": version("agevi")}
-    out = written_to(adata, copy=copy)
-    out.uns[keys.transfer] = _keys.to_uns(table)
-    out.uns[keys.transfer_params] = _keys.to_uns(names | arguments | names | given | of_clock)
-    return out if copy else None
+    return store_table(adata, keys, "transfer", table, names | arguments | names | given | of_clock, copy=copy)
 
 
 def _check_folds(samples: Samples, n_folds: int, condition_key: str) -> None:
