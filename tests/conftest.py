@@ -4,6 +4,9 @@ import logging
 import os
 from pathlib import Path
 
+import anndata as ad
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -73,3 +76,13 @@ def _trained(_cohort):
 def trained(_trained):
     """A PoissonVAE trained on single cells for three epochs of the cohort; tests must not change it."""
     return _trained
+
+
+@pytest.fixture
+def twelve_cells():
+    """Twelve cells of four subjects with one age each, counts in X; nothing but numpy, pandas and anndata."""
+    x = np.arange(48, dtype=np.float32).reshape(12, 4)
+    obs = pd.DataFrame({"donor": np.repeat(["d1", "d2", "d3", "d4"], 3)})
+    obs["age"] = np.repeat([20.0, 41.0, 60.0, np.nan], 3)
+    obs.index = [f"cell{i}" for i in range(12)]
+    return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=list("abcd")))

@@ -8,17 +8,12 @@ import scipy.sparse as sp
 
 from agevi import _checks, _values
 
-N_CELLS, N_GENES = 12, 4
+N_CELLS = 12
 
 
 @pytest.fixture
-def adata():
-    """Twelve cells of four subjects with one age each, counts in X."""
-    x = np.arange(N_CELLS * N_GENES, dtype=np.float32).reshape(N_CELLS, N_GENES)
-    subject = np.repeat(["d1", "d2", "d3", "d4"], 3)
-    obs = pd.DataFrame({"donor": subject, "age": np.repeat([20.0, 41.0, 60.0, np.nan], 3)})
-    obs.index = [f"cell{i}" for i in range(N_CELLS)]
-    return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=list("abcd")))
+def adata(twelve_cells):
+    return twelve_cells
 
 
 def test_listed_shortens():

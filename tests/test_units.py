@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,17 +35,12 @@ def test_cells_of_a_unit():
     assert PerUnit([1, 2, 3, 4, 5], UNIT).cells("b").tolist() == [1, 3]
 
 
-N_CELLS, N_GENES = 12, 4
+N_CELLS = 12
 
 
 @pytest.fixture
-def adata():
-    """Twelve cells of four subjects with one age each, counts in X."""
-    x = np.arange(N_CELLS * N_GENES, dtype=np.float32).reshape(N_CELLS, N_GENES)
-    subject = np.repeat(["d1", "d2", "d3", "d4"], 3)
-    obs = pd.DataFrame({"donor": subject, "age": np.repeat([20.0, 41.0, 60.0, np.nan], 3)})
-    obs.index = [f"cell{i}" for i in range(N_CELLS)]
-    return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=list("abcd")))
+def adata(twelve_cells):
+    return twelve_cells
 
 
 @pytest.mark.parametrize(
