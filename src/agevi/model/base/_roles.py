@@ -140,7 +140,7 @@ class RoleMixin(Host):
             np.zeros(len(known), dtype=int),
             n_test,
             n_validation,
-            np.random.default_rng(self.init_params_["non_kwargs"]["rng"]),
+            np.random.default_rng(self.init_args["rng"]),
         )
         logger.info(
             "adata.obs has no %r; %d subjects train, %d validate and %d test (model.split_). Make your own split with "

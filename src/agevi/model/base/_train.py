@@ -261,7 +261,7 @@ class SubjectTrainingMixin(RoleMixin):
         **trainer_kwargs: Any,
     ) -> None:
         """One run of scvi-tools' runner, seeded, with its history joined to that of earlier runs."""
-        seed = self.init_params_["non_kwargs"]["rng"] + self.n_trainings_
+        seed = self.init_args["rng"] + self.n_trainings_
         was_trained, earlier = self.is_trained_, self.history_
         n = n_threads(batch_size * n_weights(self.module))
         with seeded(seed), quiet(), threads(n), epochs_bar(type(self).__name__, max_epochs, trainer_kwargs):

@@ -153,7 +153,7 @@ class ElasticNetClock(FittedLinearClock):
 
     def _fit(self, module: LinearModule, cells: TrainingCells) -> dict[str, np.ndarray]:
         """Choose the penalty, and fit to all samples."""
-        init = self.init_params_["non_kwargs"]
+        init = self.init_args
         rng = np.random.default_rng(init["rng"])
         samples = self._samples(module, cells, rng)
         if self.train_unit == "sample":
@@ -177,7 +177,7 @@ class ElasticNetClock(FittedLinearClock):
         self, module: LinearModule, cells: TrainingCells, samples: SampleTargets
     ) -> tuple[Search, LinearMap]:
         """Fit to the sums of samples; sets the scale of genes."""
-        init = self.init_params_["non_kwargs"]
+        init = self.init_args
         every = np.arange(len(cells.subject))
         x = standardize(module, cells.sums, every, every).standardized(every)
         options = {"max_iter": init["max_iter"], "tol": init["tol"]}
@@ -188,7 +188,7 @@ class ElasticNetClock(FittedLinearClock):
         self, module: LinearModule, cells: TrainingCells, samples: SampleTargets, rng: np.random.Generator
     ) -> tuple[Search, LinearMap]:
         """Fit to pseudocells or cells; sets the scale of genes."""
-        init, whole = self.init_params_["non_kwargs"], None
+        init, whole = self.init_args, None
         if self.train_unit == "cell":
             rows = standardize(module, cells.x, cells.index, cells.sample)
         else:
@@ -203,7 +203,7 @@ class ElasticNetClock(FittedLinearClock):
     def _samples(self, module: LinearModule, cells: TrainingCells, rng: np.random.Generator) -> SampleTargets:
         """Targets, weights and folds of the training samples."""
         age = cells.subject_age
-        n_folds = self.init_params_["non_kwargs"]["n_folds"]
+        n_folds = self.init_args["n_folds"]
         if len(age) < n_folds:
             logger.info("%d subjects train, fewer than n_folds=%d; each is held out alone.", len(age), n_folds)
         fold = assign_folds(age, np.ones(len(age), dtype=bool), None, min(n_folds, len(age)), rng)

@@ -122,7 +122,7 @@ class PLSClock(FittedLinearClock):
 
     def _fit(self, module: LinearModule, cells: TrainingCells) -> dict[str, np.ndarray]:
         """Average the maps with every number of components or penalty, fitted to all samples."""
-        init = self.init_params_["non_kwargs"]
+        init = self.init_args
         every = np.arange(len(cells.subject))
         gene_weight = self._gene_weights(cells)
         x = standardize(module, cells.sums, every, every).standardized(every) * gene_weight
@@ -140,7 +140,7 @@ class PLSClock(FittedLinearClock):
 
     def _gene_weights(self, cells: TrainingCells) -> np.ndarray:
         """Factor of every gene's z-score, (n_genes,)."""
-        if self.init_params_["non_kwargs"]["weights"] == "zscore":
+        if self.init_args["weights"] == "zscore":
             return np.ones(cells.x.shape[1])
         codes = np.full(cells.x.shape[0], -1)
         codes[cells.index] = cells.sample
@@ -151,7 +151,7 @@ class PLSClock(FittedLinearClock):
         self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, cells: TrainingCells
     ) -> tuple[list[float], np.ndarray]:
         """Values to average over, and the squared error of held-out samples at each, mean over draws of the folds."""
-        init = self.init_params_["non_kwargs"]
+        init = self.init_args
         draws = self._draw_folds(cells)
         if init["method"] == "ridge":
             values: list[float] = list(ALPHAS)
@@ -171,7 +171,7 @@ class PLSClock(FittedLinearClock):
 
     def _draw_folds(self, cells: TrainingCells) -> list[np.ndarray]:
         """Fold of every sample, (n_samples,), drawn as often as steadies the error."""
-        init, n_subjects = self.init_params_["non_kwargs"], len(cells.subject_age)
+        init, n_subjects = self.init_args, len(cells.subject_age)
         most = _DRAWS[init["method"]]
         rng, n_folds = np.random.default_rng(init["rng"]), min(init["n_folds"], n_subjects)
         n_draws = int(np.clip(most * _ROWS_OF_DRAWS // (_DRAWS["pls"] * len(cells.subject)), most // 10, most))

@@ -108,7 +108,7 @@ class MLPClock(RegressorClock):
 
     def _make_module(self) -> MLPModule:
         """A module with fresh weights that depend on the seed alone."""
-        init: dict[str, Any] = self.init_params_["non_kwargs"]
+        init = self.init_args
         with seeded(init["rng"]):
             return MLPModule(
                 self.summary_stats.n_vars,

@@ -150,7 +150,7 @@ class NMFClock(RegressorClock):
 
     def _make_module(self) -> NMFModule:
         """A module with fresh weights that depend on the seed alone."""
-        init: dict[str, Any] = self.init_params_["non_kwargs"]
+        init = self.init_args
         with seeded(init["rng"]):
             return NMFModule(
                 self.summary_stats.n_vars,
@@ -167,7 +167,7 @@ class NMFClock(RegressorClock):
 
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Components and the scales of loadings and ages, from training cells alone."""
-        init, rows = self.init_params_["non_kwargs"], np.flatnonzero(train)
+        init, rows = self.init_args, np.flatnonzero(train)
         x, normalize = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY), self.setup_args["normalize"]
         stats = gene_stats(x, rows, normalize=normalize)
         weights = gene_weights(stats.mean, init["gene_weight"])
@@ -193,7 +193,7 @@ class NMFClock(RegressorClock):
 
     def _pseudocells(self, train: np.ndarray) -> torch.Tensor:
         """Pseudocells of the labelled training samples, as training draws them, (n_fit, n_genes)."""
-        init, n = self.init_params_["non_kwargs"], 0
+        init, n = self.init_args, 0
         out = torch.empty(init["n_fit"], self.summary_stats.n_vars)
         with seeded(init["rng"]):
             loader = super()._splitter(np.where(train, _keys.TRAIN, _keys.TEST), ROWS).train_dataloader()

@@ -193,14 +193,10 @@ class TransformerClock(SampleClock):
     # --- the module ------------------------------------------------------------------------------------------
 
     @property
-    def _init(self) -> dict[str, Any]:
-        return self.init_params_["non_kwargs"]
-
-    @property
     def _has_line(self) -> bool:
         """Whether a linear path runs around the network."""
-        skip = self._init["skip"]
-        return bool(skip == "ridge" or (skip == "auto" and self._init["architecture"] == "ft"))
+        skip = self.init_args["skip"]
+        return bool(skip == "ridge" or (skip == "auto" and self.init_args["architecture"] == "ft"))
 
     @classmethod
     def test_params(cls) -> dict[str, dict[str, Any]]:
@@ -209,7 +205,7 @@ class TransformerClock(SampleClock):
 
     def _make_module(self) -> TransformerModule:
         """A module with fresh weights that depend on the seed alone."""
-        init, setup = self._init, self.setup_args
+        init, setup = self.init_args, self.setup_args
         columns, genes = category_columns(setup), self.genes
         levels = [len(self._state(f"{CATEGORY}{i}")["categories"]) for i in range(len(columns))]
         shape = {
@@ -238,7 +234,7 @@ class TransformerClock(SampleClock):
 
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Moments, modules and the linear path, from training rows alone."""
-        module, init, x = self.module, self._init, self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        module, init, x = self.module, self.init_args, self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         sets, rows, (group, fallback) = feature_sets(self.adata_manager.adata), np.flatnonzero(train), self._groups()
         mean, scale = group_moments(
             x,
@@ -285,7 +281,7 @@ class TransformerClock(SampleClock):
             n_tissues=module.n_tissues,
             n_features=masks.shape[1],
             share=bool((np.sum(measured, axis=0) > 1).any()),
-            rng=np.random.default_rng(self._init["rng"]),
+            rng=np.random.default_rng(self.init_args["rng"]),
         )
         module.coef.copy_(torch.from_numpy(found.coef))
         module.intercept.copy_(torch.from_numpy(found.intercept))
@@ -336,7 +332,7 @@ class TransformerClock(SampleClock):
             If the clock has no tokens of features.
         """
         self.check_trained("model.modules")
-        if self._init["architecture"] != "ft":
+        if self.init_args["architecture"] != "ft":
             raise ValueError("architecture='tab' makes no tokens of features; take architecture='ft'.")
         names = np.asarray(self._token_names()[-self.module.net.n_tokens :], dtype=object)
         index = pd.Index(self.genes, dtype=object, name="feature")
@@ -345,12 +341,12 @@ class TransformerClock(SampleClock):
     def _token_names(self) -> list[str]:
         """Names of the tokens in their order."""
         columns = category_columns(self.setup_args)
-        if self._init["architecture"] == "tab":
+        if self.init_args["architecture"] == "tab":
             return columns or ["nothing"]
-        if self._init["modules"] is None:
+        if self.init_args["modules"] is None:
             own = [f"module {i}" for i in range(self.module.net.n_tokens)]
         else:
-            own = given_modules(list(self.genes), self._init["modules"])[0]
+            own = given_modules(list(self.genes), self.init_args["modules"])[0]
         return ["readout", *columns, *own]
 
     @torch.inference_mode()
