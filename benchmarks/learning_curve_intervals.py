@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from agevi.tl.curves._curve_table import Point, Resampler, curve_table, verdict
 from agevi.tl.curves._levels import SUBJECTS, Level, make_levels, subject_order
-from agevi.tl.curves._rows import Point, Resampler, curve_table, verdict
 
 N_FOLDS, N_REPEATS = 5, 3
 PENALTIES = np.geomspace(100, 1e5, 7)

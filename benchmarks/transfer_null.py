@@ -20,7 +20,7 @@ import torch
 import agevi
 from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.tl.disease._folds import draw_folds
-from agevi.tl.disease._rows import Samples
+from agevi.tl.disease._linear_models import Samples
 from agevi.tl.disease._table import auroc_within
 
 SETUP = {"age_key": "age", "subject_key": "donor"}

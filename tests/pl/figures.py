@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from agevi import pl, tl
+from agevi.tl.curves._curve_table import Point, Resampler, curve_table, verdict
 from agevi.tl.curves._levels import CELLS, SUBJECTS, make_levels
-from agevi.tl.curves._rows import Point, Resampler, curve_table, verdict
 
 LONG = "A rather long name of something that was measured in a cohort, as people write them"
 

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from agevi import _keys, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
+from agevi.tl.curves._curve_table import figures, shows_gain
 from agevi.tl.curves._levels import CELLS, SUBJECTS
 from agevi.tl.curves._power_law import PowerLaw
-from agevi.tl.curves._rows import figures, shows_gain
 
 _COLORS = {SUBJECTS: "#1f77b4", CELLS: "#279e68"}
 _LABELS = {SUBJECTS: "Training subjects", CELLS: "Cells per sample"}

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 import agevi
-from agevi.dataloaders._registration import recall
+from agevi.dataloaders._own_copies import recall
 from agevi.model import MODELS, ElasticNetClock, PLSClock, PoissonVAE, TransformerClock
 from tests.conftest import QUIET
 from tests.model.transformer import masked

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 
 import agevi
-from agevi.dataloaders._registration import recall
+from agevi.dataloaders._own_copies import recall
 from agevi.model import CaseControlClassifier, MLPClock, PLSClock, PoissonVAE
 from agevi.model.vae._base import VAEClock
 from tests.conftest import QUIET

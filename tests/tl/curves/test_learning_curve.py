@@ -12,8 +12,8 @@ import pytest
 import agevi
 from agevi import get, metrics
 from agevi.tl.curves import _learning_curve
+from agevi.tl.curves._curve_table import Point, Resampler, curve_table, figures, verdict
 from agevi.tl.curves._levels import CELLS, SUBJECTS, Level, make_levels, subject_order
-from agevi.tl.curves._rows import Point, Resampler, curve_table, figures, verdict
 from tests.test_gates import check_message, snapshot
 from tests.tl.clocks import AllClock
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 import agevi
 from agevi.model import TransformerClock
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl.disease import _compare_transfer, _folds, _rows, _table
+from agevi.tl.disease import _compare_transfer, _folds, _linear_models, _table
 from tests.conftest import QUIET
 from tests.model.transformer import masked
 from tests.test_gates import snapshot
@@ -93,7 +93,7 @@ def test_folds_hold_out_whole_subjects_and_are_the_same_for_all(clock, data, mon
     monkeypatch.setattr(_folds, "_network", network)
     agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
     case = data.obs.drop_duplicates("donor").set_index("donor")["condition"] == "case"
-    for row in _rows.NETWORKS:
+    for row in _linear_models.NETWORKS:
         masks = pd.concat(seen[row], axis=1).to_numpy()  # 2 divisions x 3 folds
         np.testing.assert_array_equal(masks, pd.concat(seen["from scratch"], axis=1).to_numpy())
         for part in (masks[:, :3], masks[:, 3:]):
@@ -120,7 +120,7 @@ def test_networks_never_see_who_is_held_out(clock, data, monkeypatch):
 
 def test_rows_of_linear_models_equal_scikit_learn(clock, data):
     model = CaseControlClassifier.from_clock(clock, data, **CONDITION)
-    samples = _rows.samples_of(data, clock, model, "condition", "sex")
+    samples = _linear_models.samples_of(data, clock, model, "condition", "sex")
     visits = data.obs.drop_duplicates("sample").sort_values("sample")
     counts = pd.DataFrame(data.X.toarray()).groupby(data.obs["sample"].to_numpy()).sum()
     values = np.log1p(counts.div(counts.sum(axis=1), axis=0) * 1e4)
@@ -134,7 +134,7 @@ def test_rows_of_linear_models_equal_scikit_learn(clock, data):
         scaler.transform(known[~held_out]), samples.case[~held_out]
     )
     expected = fitted.predict_proba(scaler.transform(known[held_out]))[:, 1]
-    found = _rows.linear_probabilities(samples, "age + sex", held_out, 0)
+    found = _linear_models.linear_probabilities(samples, "age + sex", held_out, 0)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
@@ -146,8 +146,8 @@ def test_a_linear_row_of_two_modalities_scales_each(monkeypatch):
     clock = TransformerClock(adata, **masked.SMALL)
     clock.train(max_epochs=1, **QUIET)
     model = CaseControlClassifier.from_clock(clock, adata, **CONDITION)
-    found = _rows.samples_of(adata, clock, model, "condition", None)
-    monkeypatch.setattr(_rows, "PENALTIES", (1e-2,))
+    found = _linear_models.samples_of(adata, clock, model, "condition", None)
+    monkeypatch.setattr(_linear_models, "PENALTIES", (1e-2,))
     held_out = np.arange(len(found.case)) % 4 == 0
     values = pd.DataFrame(adata.X.astype(float), index=adata.obs["donor"])
     modality, z = adata.obs["modality"].to_numpy(), np.zeros(adata.shape)
@@ -162,24 +162,24 @@ def test_a_linear_row_of_two_modalities_scales_each(monkeypatch):
     fitted = LogisticRegression(C=1e-2).fit(z[train], case[train], weight)
     log_odds = pd.Series(fitted.decision_function(z[~train])).groupby(values.index[~train]).mean()
     expected = pd.Series(expit(log_odds)).reindex(found.subject[held_out])
-    row = _rows.linear_probabilities(found, "logistic regression", held_out, 0)
+    row = _linear_models.linear_probabilities(found, "logistic regression", held_out, 0)
     np.testing.assert_allclose(row, expected, rtol=1e-3)
 
 
 def test_a_missing_age_is_the_mean_and_a_column_of_its_own(clock, data):
     data.obs.loc[data.obs["donor"].isin(["d03", "d20"]), "age"] = np.nan
     model = CaseControlClassifier.from_clock(clock, data, **CONDITION)
-    samples = _rows.samples_of(data, clock, model, "condition", None)
+    samples = _linear_models.samples_of(data, clock, model, "condition", None)
     assert samples.rows == ROWS[:-1] + ["age"]
     age = data.obs.drop_duplicates("sample").sort_values("sample")["age"].to_numpy()
     missing, held_out = np.isnan(age), samples.subject < "d10"
     known = np.column_stack([np.where(missing, np.nanmean(age[~held_out]), age), missing])
     x = StandardScaler().fit(known[~held_out]).transform(known)
     fitted = LogisticRegression(C=1e4, class_weight="balanced").fit(x[~held_out], samples.case[~held_out])
-    found = _rows.linear_probabilities(samples, "age", held_out, 0)
+    found = _linear_models.linear_probabilities(samples, "age", held_out, 0)
     np.testing.assert_allclose(found, fitted.predict_proba(x[held_out])[:, 1], atol=1e-3)
     samples = dataclasses.replace(samples, case=np.arange(60) % 2)  # so that those without an age are of both classes
-    nobody = _rows.linear_probabilities(samples, "age", ~missing, 0)
+    nobody = _linear_models.linear_probabilities(samples, "age", ~missing, 0)
     assert np.isfinite(nobody).all()
     data.obs["age"] = data.obs["age"].astype(str) + " years"
     with pytest.raises(TypeError, match="turn text, bins and censored ages into numbers with agevi.pp.parse_age"):
@@ -261,7 +261,7 @@ def people(case):
     """Samples of which nothing but the condition is known."""
     case = pd.Series(np.asarray(case, dtype=float), index=[f"d{i:02d}" for i in range(len(case))])
     code = np.arange(len(case))
-    return _rows.Samples(None, case.index.to_series(), code, case.to_numpy(), case.index.to_numpy(), case)
+    return _linear_models.Samples(None, case.index.to_series(), code, case.to_numpy(), case.index.to_numpy(), case)
 
 
 @pytest.mark.parametrize(("n_cases", "n_controls", "n_folds"), [(4, 9, 4), (12, 18, 5), (7, 30, 5), (3, 3, 2)])

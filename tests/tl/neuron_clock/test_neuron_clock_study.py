@@ -6,7 +6,7 @@ import pytest
 
 import agevi
 from agevi.model import presets
-from agevi.tl.neuron_clock._rows import make_rows
+from agevi.tl.neuron_clock._study_rows import make_rows
 from agevi.tl.validate import _run_jobs
 
 KEYS = {"age_key": "age", "subject_key": "donor"}

@@ -13,8 +13,8 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import Absent, BaseModelClass
+from agevi.dataloaders._own_copies import of_features, own_copy, remember
 from agevi.dataloaders._register import check_setup, make_manager, registered_columns
-from agevi.dataloaders._registration import of_features, own_copy, remember
 from agevi.model.base import _save
 from agevi.model.base._numbers import NumbersMixin
 from agevi.model.base._predict import PredictMixin

@@ -12,6 +12,7 @@ from anndata import AnnData
 from agevi import _checks
 from agevi._compat import REGISTRY_KEYS, Absent, AnnDataManager, Host
 from agevi.dataloaders._fields import unknown_values
+from agevi.dataloaders._own_copies import check_unchanged, check_values_kept, forget, recall, remember
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
 from agevi.dataloaders._register import (
     absent_layer,
@@ -21,7 +22,6 @@ from agevi.dataloaders._register import (
     covariate_columns,
     make_manager,
 )
-from agevi.dataloaders._registration import check_unchanged, check_values_kept, forget, recall, remember
 from agevi.io._bundle import Bundle
 from agevi.io._card import clock_card
 from agevi.model.base import _save

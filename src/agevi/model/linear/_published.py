@@ -14,9 +14,9 @@ from anndata import AnnData
 
 from agevi import _checks, _symbols
 from agevi._compat import Absent
+from agevi.dataloaders._own_copies import is_registered
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import check_horvath_unit, where
-from agevi.dataloaders._registration import is_registered
 from agevi.io._card import published_card
 from agevi.model.base import _save
 from agevi.model.base._query import DataMixin

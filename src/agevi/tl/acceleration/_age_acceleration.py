@@ -16,7 +16,7 @@ from agevi._docs import shared
 from agevi.metrics._regression import check_level
 from agevi.tl._store import store_table
 from agevi.tl.acceleration._design import Unusable, check_age_df
-from agevi.tl.acceleration._rows import (
+from agevi.tl.acceleration._differences import (
     COUNTS,
     NUMBERS,
     SAMPLE_COLUMNS,

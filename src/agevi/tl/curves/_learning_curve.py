@@ -14,8 +14,8 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _units
 from agevi.tl._store import store_table
+from agevi.tl.curves._curve_table import COVERAGE, Point, Resampler, curve_table, verdict
 from agevi.tl.curves._levels import CELLS, SUBJECTS, Level, kept_cells, kept_subjects, make_levels, training_subjects
-from agevi.tl.curves._rows import COVERAGE, Point, Resampler, curve_table, verdict
 from agevi.tl.validate._arguments import described, with_layer
 from agevi.tl.validate._baselines import Units, make_units
 from agevi.tl.validate._checkpoint import seed_of

@@ -18,7 +18,7 @@ from agevi.model.base._save import copy_of
 from agevi.model.transfer import CaseControlClassifier
 from agevi.tl._store import store_table
 from agevi.tl.disease._folds import Fits, Fold, draw_folds, fit_folds
-from agevi.tl.disease._rows import Samples, reading, samples_of
+from agevi.tl.disease._linear_models import Samples, reading, samples_of
 from agevi.tl.disease._table import metric_table
 from agevi.tl.validate._recipe import ROLE_ARGUMENTS, check_kwargs
 

@@ -13,7 +13,7 @@ import pandas as pd
 from agevi import _keys
 from agevi.model.base._seed import as_seed
 from agevi.model.transfer import CaseControlClassifier
-from agevi.tl.disease._rows import NETWORKS, Samples, linear_probabilities
+from agevi.tl.disease._linear_models import NETWORKS, Samples, linear_probabilities
 from agevi.tl.validate._fit_fold import alone
 from agevi.tl.validate._run_jobs import in_parallel
 

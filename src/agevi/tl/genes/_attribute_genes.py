@@ -18,7 +18,7 @@ from agevi.model.base._clock import require_clock
 from agevi.model.base._seed import as_seed, in_float32
 from agevi.tl.genes._methods import settings_of
 from agevi.tl.genes._passes import Function, Settings, Totals, add_rows, background_of
-from agevi.tl.genes._units import Units, draw_cells, make_units
+from agevi.tl.genes._row_sets import Units, draw_cells, make_units
 
 PARTS = ("", "signed", "se", "rank_low", "rank_high", "selected")
 

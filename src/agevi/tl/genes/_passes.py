@@ -13,7 +13,7 @@ from anndata import AnnData
 from agevi._progress import Bar
 from agevi.model.base._unit_rows import UnitRows
 from agevi.nn.attribution import Attributions, Reader
-from agevi.tl.genes._units import RowSet, Units, evenly
+from agevi.tl.genes._row_sets import RowSet, Units, evenly
 
 _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 25}
 """Values of a block of rows: on a CPU about what stays in the cache."""

@@ -15,7 +15,7 @@ from agevi._progress import Bar, progress
 from agevi.tl._store import store_table
 from agevi.tl.genes._attribute_genes import check_clock
 from agevi.tl.genes._passes import Function
-from agevi.tl.genes._units import RowSet, Units, draw_cells, make_units
+from agevi.tl.genes._row_sets import RowSet, Units, draw_cells, make_units
 
 Sets = dict[str, list[str]]
 

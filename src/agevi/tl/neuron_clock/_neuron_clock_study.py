@@ -22,7 +22,7 @@ from agevi.dataloaders._assign import assign_roles
 from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.metrics._rows import metrics_row
-from agevi.tl.neuron_clock._rows import (
+from agevi.tl.neuron_clock._study_rows import (
     DEFAULTS,
     FAMILIES,
     LAYOUT,
