@@ -20,10 +20,7 @@ _SMALLEST = 1e-3  # of the argument of Horvath's logarithm, which is 0 a year be
 
 @dataclass(frozen=True)
 class AgeTransform:
-    """The scale T ("none", "log" or "horvath") of a clock; :class:`agevi.nn.heads.TargetScale` has the formulas.
-
-    ``min_age`` is the lowest age that is believed, ``year`` the length of a year in the unit of ages, for "horvath".
-    """
+    """Scale T ("none", "log", "horvath") of a clock's ages; :class:`agevi.nn.heads.TargetScale` has the formulas."""
 
     name: str = "none"
     min_age: float = -1.0
@@ -54,11 +51,7 @@ class AgeTransform:
 
 
 def check(age: np.ndarray, age_key: str, unit: str | None, recorded: str = "") -> None:
-    """Refuse years of birth, ages in a finer unit than ``unit`` and codes for unknown ages.
-
-    Ages are (n_cells,), NaN where unlabelled but not everywhere. Without a ``unit``, years of birth alone are refused;
-    ``recorded`` says where it is recorded, if it is not an argument of the tool.
-    """
+    """Refuse years of birth, codes for unknown ages, and ages (n_cells,) in a finer unit than ``unit``."""
     known = age[~np.isnan(age)]
     low, high = float(known.min()), float(known.max())
     born = (known >= _BIRTH[0]) & (known <= _BIRTH[1])

@@ -1,14 +1,4 @@
-"""Everything that agevi takes from scvi-tools, and every switch between versions.
-
-Public names are imported here once. Underscore hooks of scvi-tools that agevi relies on, each with a canary in
-``tests/test_compat.py``:
-
-- ``BaseModelClass._get_setup_method_args``, ``_get_init_params``, ``_make_data_loader``, ``_validate_anndata``,
-  ``_get_most_recent_anndata_manager``, ``_register_manager_for_instance``, ``get_anndata_manager``
-- ``BaseModelClass._adata``, ``_adata_manager``, ``_model_summary_string``
-- ``AnnData._adata_ref``, ``_oidx``, ``_vidx`` and ``_init_as_actual`` of anndata
-- ``TrainingPlan.kl_weight`` and ``TrainRunner._update_history`` (called by ``TrainRunner``)
-"""
+"""All that agevi takes from scvi-tools, and switches between versions; tests/test_compat.py watches private hooks."""
 
 from __future__ import annotations
 
@@ -107,11 +97,8 @@ def read_rows(adata: AnnData, rows: np.ndarray) -> AnnData:
 
 
 def written_to(adata: AnnData, *, copy: bool = False) -> AnnData:
-    """What a tool writes to: ``adata``, or a copy, in memory where the data are on disk.
-
-    anndata copies a view when it is written to, and cannot where its parent is on disk; such a view is read into memory
-    in place.
-    """
+    """What a tool writes to: ``adata``, or a copy, in memory where the data are on disk."""
+    # anndata copies a view that is written to, and cannot where its parent is on disk: that is read into memory.
     if not adata.isbacked:
         return adata.copy() if copy else adata
     if copy or adata.is_view:

@@ -179,12 +179,8 @@ def clock_of(uns: Mapping[Any, Any], age_key: str, key_added: str = DEFAULT_KEY)
 
 
 def to_uns(value: Any) -> Any:
-    """The same value in types that both h5ad and zarr can store.
-
-    Mappings get string keys and lose entries that are None, tuples and sets become lists (homogeneous lists
-    become arrays), generators become their seed's text, paths become text. DataFrames pass with a plain string
-    index. Anything else is refused, so that a file is never half-written because of it.
-    """
+    """The same value in types that both h5ad and zarr can store."""
+    # Anything else is refused, so that a file is never half-written because of it.
     if isinstance(value, Mapping):
         return {str(k): to_uns(v) for k, v in value.items() if v is not None}
     if isinstance(value, pd.DataFrame):

@@ -18,14 +18,9 @@ _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")  # in front of a number, not behind i
 
 
 def name(value: Any) -> str:
-    """The name that a label stands for, whatever its type; two labels are equal when their names are.
-
-    - Whole numbers are digits: ``7``, ``7.0``, ``numpy.float32(7)`` and ``"7"`` are all ``"7"``, as an integer column
-      becomes one of floats beside a missing value. Other floats are their shortest text, ``"0.1"``.
-    - Text is kept as it is, with its spaces, its case and its zeros (``"007"``, ``"1e3"``, ``"nan"``), except for a
-      whole number as a float is written to a table: ``"12.0"`` is ``"12"``.
-    - Bytes are read as UTF-8. True and False are ``"True"`` and ``"False"``, never 1 and 0. Days are ``"2024-01-31"``.
-    """
+    """The name that a label stands for, whatever its type; two labels are equal when their names are."""
+    # 7, 7.0 and "7" are one name, since an integer column becomes one of floats beside a missing value; "12.0" is how a
+    # table writes a whole number as a float. Other text keeps its spaces, case and zeros ("007", "1e3", "nan").
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     if isinstance(value, str):
@@ -44,10 +39,7 @@ def name(value: Any) -> str:
 
 
 def names(values: Any, where: str = "") -> pd.Series:
-    """Names of a column of labels, (n,), dtype object; missing values stay missing, and a Series keeps its index.
-
-    ``where`` says what the labels are, for the message that refuses one name in two spellings; "" lets them pass.
-    """
+    """Names of a column of labels, (n,), missing ones kept; ``where``, if given, refuses a name in two spellings."""
     values = values if isinstance(values, pd.Series) else pd.Series(values)
     code, found = _found(values)
     text = np.array([*(name(value) if pd.isna(value) is not True else np.nan for value in found), np.nan], dtype=object)
@@ -86,10 +78,8 @@ def in_order(found: Iterable[str]) -> list[str]:
 
 
 def lookalikes(new: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]]:
-    """Names among ``new`` with the one of ``known`` from which they differ only in zeros, spaces, case or ".0".
-
-    Both are names that the other side lacks, so that names which one side tells apart are not taken for one.
-    """
+    """Names among ``new`` with the one of ``known`` from which they differ only in zeros, spaces, case or ".0"."""
+    # Only names that the other side lacks: what one side tells apart is not taken for one.
     new, known = dict.fromkeys(new), dict.fromkeys(known)
     plain = {_plain(other): other for other in reversed(known) if other not in new}
     return [(own, plain[_plain(own)]) for own in new if own not in known and _plain(own) in plain]

@@ -136,10 +136,7 @@ class _Lines(_Plain):
 
 @contextlib.contextmanager
 def progress(total: int, what: str, unit: str = "fits", *, show: bool = True) -> Iterator[Bar]:
-    """A bar over ``total`` steps of a long call; none inside another call's bar, in a worker, or at verbosity 0.
-
-    ``what`` is being computed, and ``unit`` (plural) is counted; of "epochs", a file gets a line for every tenth.
-    """
+    """A bar over ``total`` steps (``unit``, plural) of ``what``; none in another's bar, a worker, or at verbosity 0."""
     settings.apply()
     part = in_worker() or getattr(_thread, "silent", False)
     wanted = show and total > 0 and settings.verbosity > 0 and not part

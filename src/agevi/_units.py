@@ -42,10 +42,7 @@ class PerUnit:
 def ages(
     adata: ad.AnnData, age_key: str, *, min_age: float = -1.0, unit: str | None = None, clock: str | None = None
 ) -> np.ndarray:
-    """Ages per cell as float64 of shape (n_cells,), NaN where unlabelled.
-
-    ``unit`` is as in :func:`agevi._ages.check`; without one, it is that which ``adata.uns[clock]`` records of a clock.
-    """
+    """Ages per cell, (n_cells,), NaN where unlabelled, in ``unit`` or that which ``adata.uns[clock]`` records."""
     recorded = ""
     if unit is None and clock is not None:
         unit, recorded = adata.uns.get(clock, {}).get("age_unit"), f"adata.uns[{clock!r}]['age_unit']"

@@ -81,10 +81,7 @@ def within(x: Any, where: str, low: float, high: float, advice: str) -> None:
 
 
 def counts(x: Any, where: str, why: str, *, advice: str, empty_ok: bool = False) -> None:
-    """Refuse what is not raw counts: NaN, infinite, negative, non-integer or, unless ``empty_ok``, all zero.
-
-    ``why`` says who needs counts ("PoissonVAE is fitted to raw counts"), ``advice`` what to do.
-    """
+    """Refuse what is not raw counts, or all zero unless ``empty_ok``; ``why`` says who needs them."""
     finite(x, where)
     total = 0.0
     for block in value_blocks(x):

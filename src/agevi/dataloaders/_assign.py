@@ -72,14 +72,7 @@ def assign_roles(
     n_validation: int,
     rng: int | np.random.Generator | None = 0,
 ) -> np.ndarray:
-    """Role of every subject, (n_subjects,): exactly ``n_test`` and ``n_validation`` are held out, the rest train.
-
-    Labelled subjects in the order of age are cut into as many blocks as subjects are held out, and each block gives
-    one, so that held-out ages span the range of all ages at any cohort size; the held-out subjects are divided into
-    test and validation in the same way. Numbers per stratum are the proportional ones, rounded up or down at random.
-    Unlabelled subjects (NaN) train. Pass subjects in the order of their names, so that the result does not depend on
-    the order of cells.
-    """
+    """Role of every subject, (n_subjects,), in the order of names: ``n_test`` and ``n_validation`` are held out."""
     rng = np.random.default_rng(rng)
     age = np.asarray(age, dtype=np.float64)
     codes = np.zeros(len(age), dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
@@ -91,6 +84,7 @@ def assign_roles(
     # Ties in age are ordered at random, then by age.
     order = rng.permutation(labelled)
     order = order[np.argsort(age[order], kind="stable")]
+    # One of each block of neighbours in age: held-out ages span the range of all ages at any cohort size.
     held = _spread(order, codes, n_test + n_validation, rng)
     held = _keep_two_ages(order, held, age, rng)
     test = _spread(held, codes, n_test, rng)

@@ -31,14 +31,11 @@ def fields_of(manager: AnnDataManager) -> dict[str, np.ndarray]:
 
 
 class EvenBatchSampler(Sampler[np.ndarray]):
-    """Batches of nearly equal size, none above ``batch_size``, reshuffled in every pass.
-
-    1,025 cells at a batch size of 1,024 make batches of 513 and 512, not one of a single cell, which BatchNorm
-    could not take. With ``shared``, processes that train together (DDP) each get their part of every batch.
-    """
+    """Batches of nearly equal size, at most ``batch_size``, reshuffled in every pass; ``shared`` by processes (DDP)."""
 
     def __init__(self, n: int, batch_size: int, *, shuffle: bool, shared: bool = False) -> None:
         self.n, self.shuffle, self.shared = n, shuffle, shared
+        # 1,025 cells at 1,024 make 513 and 512: BatchNorm could not take a batch of a single cell.
         self.n_batches = -(-n // batch_size)
         # Processes draw different noise while they train, but must agree on the order of cells.
         in_step = shared and processes()[1] > 1
@@ -62,11 +59,7 @@ def processes() -> tuple[int, int]:
 
 
 class CellDataset(Dataset[Batch]):
-    """Batches of cells by position, taken from the arrays of the registered AnnData without copying these.
-
-    A CSR matrix in memory gives CSR tensors. Other matrices are read row by row into dense tensors, which is slower
-    and is logged.
-    """
+    """Batches of cells by position from the registered AnnData: CSR tensors of CSR in memory, dense of others."""
 
     def __init__(self, manager: AnnDataManager, indices: np.ndarray | None = None) -> None:
         self.manager, self.x = manager, manager.get_from_registry(REGISTRY_KEYS.X_KEY)

@@ -28,10 +28,7 @@ UNKNOWN = 0
 
 
 class AgeField(NumericalObsField):
-    """Ages per cell; missing ages are unlabelled, and data without the column is unlabelled altogether.
-
-    The user's column is never touched: a float64 copy goes to ``obs["_scvi_agevi_age"]``.
-    """
+    """Ages per cell, float64, in a column of their own; missing ages, or a missing column, are unlabelled."""
 
     def __init__(self, age_key: str, *, min_age: float) -> None:
         super().__init__(AGE, f"_scvi_{AGE}")
@@ -50,16 +47,14 @@ class AgeField(NumericalObsField):
 
 
 class UnitField(NumericalObsField):
-    """Codes of the subject or sample of every cell, numbered within each AnnData on its own.
-
-    Codes are only used to weigh and to average cells, never as model input, so new data may hold any names and
-    needs none. This is where scvi-tools' categorical field would refuse unseen subjects.
-    """
+    """Codes of the subject or sample of every cell, numbered within each AnnData on its own."""
 
     def __init__(self, registry_key: str, unit_key: str) -> None:
         super().__init__(registry_key, f"_scvi_{registry_key}")
         self.unit_key = unit_key
 
+    # Codes weigh and average cells and are never model input, so new data may hold any names and need none, where
+    # scvi-tools' categorical field would refuse unseen subjects.
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Number the units in the order of their names."""
         if self.unit_key in adata.obs:
@@ -77,10 +72,7 @@ class UnitField(NumericalObsField):
 
 
 def coded(adata: AnnData, column: str, known: Sequence[Any] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Code of every cell's name in a column, (n_cells,), -1 where unknown, and the names in the order of their codes.
-
-    Without ``known`` names, those of the column are in alphabetical order, which is the same for numbers and for text.
-    """
+    """Code of every cell's name, (n_cells,), -1 where not ``known``, and the names in order, else alphabetical."""
     text = _names.names(adata.obs[column], f"adata.obs[{column!r}]")
     names = sorted(set(text)) if known is None else _names.names(np.asarray(known, dtype=object), f"known {column!r}")
     index = pd.Index(names, dtype=object)

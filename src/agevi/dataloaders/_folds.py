@@ -19,22 +19,17 @@ def assign_folds(
     n_folds: int,
     rng: int | np.random.Generator | None = 0,
 ) -> np.ndarray:
-    """Fold of every subject, (n_subjects,), from 0; sizes differ by one subject at most.
-
-    Subjects in the order of age are cut into blocks of ``n_folds``, and each block gives one to every fold, so that all
-    folds span the range of all ages. Within a block, a subject goes to the fold that has the fewest of its stratum.
-    Subjects with an age that may train are dealt out first, then those that may not, then those without an age, each
-    kind on its own, so that every fold holds out its share of each. Pass subjects in the order of their names, so that
-    the result does not depend on the order of cells.
-    """
+    """Fold of every subject, (n_subjects,), from 0, in the order of names; sizes differ by one subject at most."""
     rng = np.random.default_rng(rng)
     codes = np.zeros(len(age), dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
     known = ~np.isnan(age)
     folds, size = np.full(len(age), -1), np.zeros(n_folds)
+    # Each kind on its own, so that every fold holds out its share of each.
     for kind in (trains & known, ~trains & known, ~known):
         order = rng.permutation(np.flatnonzero(kind))
         order = order[np.argsort(age[order], kind="stable")]  # ties in age are in random order
         filled = np.zeros((n_folds, codes.max(initial=0) + 1))
+        # A block of neighbours in age gives one to every fold: all folds span the range of all ages.
         for block in np.split(order, range(n_folds, len(order), n_folds)):
             # Equal sizes come before equal strata; the jitter is below 1 in total and only breaks ties.
             cost = filled[:, codes[block]].T + len(age) * n_folds * size

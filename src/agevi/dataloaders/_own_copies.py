@@ -24,10 +24,8 @@ _TYPED = 100  # names; longer lists are of drug targets and the like, most of wh
 
 
 def own_copy(adata: AnnData, columns: Iterable[str], layer: str | None) -> AnnData:
-    """A new AnnData of the same values, not copied unless ``adata`` is a view, and of copies of some columns of cells.
-
-    Registrations write columns: where each has an AnnData of its own, none changes another or the user's data.
-    """
+    """A new AnnData of the same values, copied only from views, and of copies of some columns of cells."""
+    # Registrations write columns: where each has an AnnData of its own, none changes another or the user's data.
     values, kept = _checks.matrix(adata, layer), dict.fromkeys(c for c in columns if c in adata.obs)
     out = _of_values(values, adata.obs[list(kept)].copy(), pd.DataFrame(index=adata.var_names.copy()), layer)
     copy_sets(adata, out)
@@ -111,10 +109,7 @@ def _of_values(values: Any, obs: pd.DataFrame, var: pd.DataFrame, layer: str | N
 
 
 def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
-    """The values of some genes with all columns of cells, as a new AnnData; genes stay in the order of the data.
-
-    Names that the data lack are left out, with a warning where few are named.
-    """
+    """Values of some genes, in the order of the data, with all columns of cells; warns where few are named."""
     _checks.anndata(adata)
     _checks.in_memory(adata)
     _checks.unique_names(adata)

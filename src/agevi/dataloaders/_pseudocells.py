@@ -38,11 +38,7 @@ class Rows:
         self._varies = {key: bool(np.ptp(self.fields[key], axis=0).any()) for key in _COVARIATES if key in self.fields}
 
     def batch(self, members: list[np.ndarray], cells: np.ndarray) -> Batch:
-        """Sums of ``members``, then the single ``cells``.
-
-        A sum has the most common category of its members and the mean of their continuous covariates; other fields are
-        the same in all of them.
-        """
+        """Sums of ``members``, with their most common category and mean covariates, then the single ``cells``."""
         first = np.array([m[0] for m in members], dtype=np.int64)
         rows = np.concatenate([first, cells])
         out = {key: torch.from_numpy(self._field(key, members, rows)) for key in self.fields}
@@ -102,10 +98,7 @@ def draw_cells(cells: np.ndarray, size: float, rng: np.random.Generator) -> np.n
 
 
 class PseudocellLoader:
-    """Steps of training: ``n_rows`` pseudocells of samples with an age, drawn anew each time, and ``n_cells`` cells.
-
-    Processes that train together (DDP) draw the same and each read their part.
-    """
+    """Steps of ``n_rows`` new pseudocells of samples with an age and ``n_cells`` cells, in parts by process (DDP)."""
 
     def __init__(
         self,
@@ -137,10 +130,7 @@ class PseudocellLoader:
 
 
 class PseudocellSplitter(pl.LightningDataModule):
-    """Loaders of pseudocells and single cells of the training subjects, and of those that validate.
-
-    ``units`` holds the code of what the cells of a pseudocell have in common, (n_cells,): sample, or sample and group.
-    """
+    """Loaders of pseudocells and cells that train and validate; a pseudocell is of one of ``units``, (n_cells,)."""
 
     def __init__(
         self,

@@ -98,10 +98,7 @@ def _columns(x: Any, match: GeneMatch) -> Any:
 def query_shell(
     adata: ad.AnnData, match: GeneMatch, genes: np.ndarray, *, layer: str | None, read: str | None, obs: pd.DataFrame
 ) -> ad.AnnData:
-    """An AnnData of the clock's genes that holds no more than a model reads; the user's data are never written to.
-
-    Values come from the layer ``read`` of ``adata`` and go to ``layer``, None being X; ``obs`` are the columns to read.
-    """
+    """AnnData of the clock's genes with what a model reads: the layer ``read`` as ``layer`` (None: X), and ``obs``."""
     x = _columns(_checks.matrix(adata, read), match)
     var = pd.DataFrame(index=pd.Index(genes, dtype=object))
     if layer is None:

@@ -41,11 +41,9 @@ class SumStats:
 
     @property
     def scale(self) -> np.ndarray:
-        """Factor that values are multiplied by, (n_genes,); 0 for genes that do not differ between samples.
-
-        Where the drawing of cells explains the variance the factor is small but not 0: the estimate is noisy, and with
-        0 the clock would not see the gene at all, so that its attribution would have no sign.
-        """
+        """Factor that values are multiplied by, (n_genes,); 0 for genes that do not differ between samples."""
+        # Small but not 0 where the drawing of cells explains the variance: that estimate is noisy, and with 0 the clock
+        # would not see the gene at all, so that its attribution would have no sign.
         weight = np.where(self.sd > _CONSTANT, np.maximum(self.reliability, _LEAST_RELIABILITY), 0.0)
         return weight / (self.sd + _SD_OFFSET)
 
@@ -65,25 +63,13 @@ def unit_values(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> n
 
 
 def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> SumStats:
-    r"""Moments over the sums of samples, and how reliable each gene is; cells of the code -1 are not used.
-
-    The reliability :math:`r` is the correlation that two sums of the same samples would have if the cells of each were
-    drawn twice: of the variance over samples :math:`s` of the normalised sums :math:`y`, the share that the sampling
-    of cells does not explain. With counts :math:`x_c` of the :math:`n` cells of a sample, their library sizes
-    :math:`l_c`, and the gene's share :math:`p = \sum_c x_c / \sum_c l_c`,
-
-    .. math::
-
-        r = 1 - \frac{\overline{v_s}}{\operatorname{var}_s(y_s)} \text{ within } [0, 1], \qquad
-        v = \Bigl(\frac{\mathrm{d} y}{\mathrm{d} p}\Bigr)^2
-        \frac{n}{n - 1} \frac{\sum_c (x_c - p\, l_c)^2}{(\sum_c l_c)^2}
-
-    where :math:`v` is the sampling variance of a ratio (Cochran 1977), carried through the logarithm to first order. To
-    that order, :math:`r` is the correlation between halves of the cells, over all ways to halve them, stepped up to the
-    whole (Spearman 1910, Brown 1910). No cell is drawn, so it depends neither on the order of the cells nor on a seed.
-    With ``normalize="none"`` the same holds with :math:`l_c = 1` and :math:`y = p`, which is exact for even :math:`n`.
-    Samples of one cell carry no information about :math:`v` and are left out of :math:`r`.
-    """
+    """Moments over sums of samples, and how reliable each gene is, (n_genes,); cells of the code -1 are not used."""
+    # Reliability r is the correlation of two sums of the same samples, were the cells of each drawn twice: r = 1 -
+    # mean_s(v_s) / var_s(y_s) within [0, 1], v = (dy/dp)^2 n / (n - 1) sum_c (x_c - p l_c)^2 / (sum_c l_c)^2 with
+    # counts x_c and library sizes l_c of n cells, the gene's share p = sum x_c / sum l_c and the normalised sum y: v is
+    # the sampling variance of a ratio (Cochran 1977), carried through the logarithm to first order. To that order r is
+    # the correlation between halves of the cells over all ways to halve them, stepped up to the whole (Spearman 1910,
+    # Brown 1910), yet no cell is drawn. With normalize="none", l_c = 1 and y = p. One cell says nothing about v.
     n_cells = np.bincount(codes[codes >= 0], minlength=n_units)
     values = unit_values(x, codes, n_units, normalize=normalize)
     both = n_cells > 1
@@ -153,11 +139,8 @@ def sample_groups(sample: np.ndarray, group: pd.Series) -> np.ndarray:
 def draw_pseudocells(
     codes: np.ndarray, size: float, n_draws: int, rng: np.random.Generator
 ) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Indicator of the cells summed into each pseudocell, (n_pseudocells, n_cells), and the unit of each pseudocell.
-
-    ``size`` is a share of the unit's cells (below 1, rounded up) or a number of them (all where the unit has fewer),
-    drawn without replacement ``n_draws`` times; cells of the code -1 belong to no unit.
-    """
+    """Indicator of the cells summed into each pseudocell, (n_pseudocells, n_cells), and the unit of each pseudocell."""
+    # Without replacement ``n_draws`` times: a share of the unit's cells (size below 1, rounded up) or a number of them.
     used = np.flatnonzero(codes >= 0)
     units, inverse, n_cells = np.unique(codes[used], return_inverse=True, return_counts=True)
     wanted = np.ceil(size * n_cells).astype(np.int64) if size < 1 else np.minimum(int(size), n_cells)

@@ -173,10 +173,8 @@ def _total(x: Any, i: int) -> float:
 def _cells_of_one(
     log_cpm: np.ndarray, n_cells: int, library_size: float, dispersion: float, rng: np.random.Generator
 ) -> sp.csr_matrix:
-    """Counts of one subject's cells, (n_cells, n_genes).
-
-    The order of the draws (all library sizes, all gamma factors, all counts) fixes the cells of the benchmarks.
-    """
+    """Counts of one subject's cells, (n_cells, n_genes)."""
+    # The order of the draws (all library sizes, all gamma factors, all counts) fixes the cells of the benchmarks.
     share = np.expm1(log_cpm, dtype=np.result_type(log_cpm, np.float32)) / _MILLION  # of bytes it would be float16
     library = rng.lognormal(np.log(library_size), SD_LOG_LIBRARY, size=n_cells)
     mean = share[None, :] * library[:, None]

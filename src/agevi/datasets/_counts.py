@@ -21,14 +21,11 @@ _FLOAT32_STEP = 2.0**-24  # spacing of Generator.random(dtype=float32)
 
 
 def draw_block(mean: np.ndarray, dispersion: float, dropout: float, rng: np.random.Generator) -> Block:
-    """Counts with these means (n_rows, n_genes), float32, as sparse rows; ``mean`` is left as it is.
-
-    Gamma-Poisson counts of variance mean + dispersion * mean**2, set to zero with probability ``dropout``. One uniform
-    number per entry decides whether its count is zero; only the others get a value.
-    """
+    """Sparse rows of gamma-Poisson counts of these means, (n_rows, n_genes), of which ``dropout`` are set to 0."""
     n_rows, n_genes = mean.shape
     above = _probability_above_zero(mean, dispersion)
     above *= np.float32(1 - dropout)
+    # One uniform number per entry decides whether its count is zero; only the others get a value.
     uniform = rng.random(mean.shape, dtype=np.float32)
     hit = uniform < above
     per_row = np.count_nonzero(hit, axis=1)

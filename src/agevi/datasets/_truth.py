@@ -221,11 +221,8 @@ def _batches(age: np.ndarray, n_batches: int, correlation: float, rng: np.random
 
 
 def age_curves(age: float | np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Linear and saturating response to age, both 0 at the reference age.
-
-    The linear one rises by 1 in every 20 years. The saturating one is (1 - exp(-(age - a0) / 20)) / (1 - exp(-1)),
-    shifted, with a0 the youngest age of ``age_range``: it rises by 1 in the 20 years after a0.
-    """
+    """Linear and saturating response to age, both 0 at the reference age."""
+    # The linear one rises by 1 in any 20 years, the saturating one in the first 20 after the youngest age.
     start, reference = settings.age_range[0], settings.reference_age
 
     def rise(a: float | np.ndarray) -> np.ndarray:

@@ -71,11 +71,7 @@ def write_bundle(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a bundle, whole or not at all; equal input gives equal bytes.
-
-    ``meta`` takes what :func:`plain` does, ``tensors`` dense ones of finite floats, integers or booleans. A directory
-    that agevi did not write is never replaced, even with ``overwrite``.
-    """
+    """Write dense ``tensors`` and ``meta`` as a bundle, whole or not at all; equal input gives equal bytes."""
     directory = _resolve(path)
     _files.check_free(directory, overwrite=overwrite)
     contents = _encode(meta, tensors, card)
@@ -86,11 +82,7 @@ def write_bundle(
 
 
 def read_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Read a bundle, after checking every byte of it. Nothing in it is executed.
-
-    Where ``path`` holds no whole bundle and ``<name>.old`` does, as after an interrupted save, that one is read with a
-    warning. Unlisted files are never opened as data; links and pickles among them are refused.
-    """
+    """Read a bundle, or ``<name>.old`` after an interrupted save; every byte is checked, nothing executed."""
     directory = _resolve(path)
     for _ in range(ATTEMPTS):
         before = _identity(directory)
@@ -114,10 +106,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 
 def plain(value: Any, name: str, depth: int = 0) -> Any:
-    """``value`` as new dicts, lists and scalars that JSON holds exactly; ``name`` is what a message calls it.
-
-    Dicts with str keys, lists, tuples (become lists), str, int, bool, None, finite floats and numpy scalars are taken.
-    """
+    """``value`` as new dicts (str keys), lists and finite scalars that JSON holds; messages call it ``name``."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{name[:60]}... is nested more than {MAX_DEPTH} deep; store something flatter.")
     if isinstance(value, dict):

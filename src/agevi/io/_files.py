@@ -1,8 +1,4 @@
-"""The files of a bundle: what may be opened, and how a new bundle takes the place of an older one.
-
-Only regular files are opened, under one name, never through a link, and every byte is read once. At every moment of a
-save the old or the new bundle is there and whole.
-"""
+"""The files of a bundle: what may be opened, and how a new bundle takes the place of an older one."""
 
 from __future__ import annotations
 
@@ -87,11 +83,8 @@ def vet(path: Path, beginning: bytes, size: int) -> None:
 
 
 def survey(directory: Path) -> None:
-    """Refuse a directory without a clock, and one with links or with pickles beside the clock.
-
-    Folders and files whose name begins with a dot (``.DS_Store``, ``.gitattributes``) are passed over, and of any other
-    file that is not part of a bundle only the beginning is read: a figure or a licence beside a clock does no harm.
-    """
+    """Refuse a directory without a clock, and one with links or with pickles beside the clock."""
+    # Dot files are passed over, and only the beginning of other files is read: a figure beside a clock does no harm.
     names = _names(directory)
     if CLOCK not in names and any(name.endswith("model.pt") for name in names):
         raise BundleError(
@@ -200,11 +193,9 @@ def check_free(directory: Path, *, overwrite: bool) -> None:
 
 
 def replace(directory: Path, contents: dict[str, bytes], whole: Callable[[Path], bool], *, overwrite: bool) -> None:
-    """Write ``contents`` (bytes by file name) beside ``directory`` and rename them there.
-
-    A directory that is not empty cannot be renamed over, so the older bundle waits as ``<name>.old`` for that moment.
-    ``whole`` says whether a directory holds a bundle that can be read.
-    """
+    """Write ``contents`` (bytes by file name) beside ``directory``, then rename; ``whole`` tells a readable bundle."""
+    # At every moment the old or the new bundle is there and whole. A directory that is not empty cannot be renamed
+    # over, so the older one waits as ``<name>.old`` for that moment.
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

@@ -28,10 +28,7 @@ def mean_and_error(values: Array) -> tuple[Array, Array]:
 def rank_stability(
     values: Array, *, n_top: int, n_boot: int, rng: np.random.Generator, level: float = 0.95
 ) -> Stability:
-    """Intervals of the ranks of genes by their mean, when subjects, and clocks, are drawn with replacement.
-
-    ``values`` are (n_clocks, n_subjects, n_genes); a gene with a rank up to ``n_top`` counts as selected.
-    """
+    """Ranks of genes by mean value over draws of subjects and clocks, from (n_clocks, n_subjects, n_genes)."""
     n_clocks, n, n_genes = values.shape
     draws = rng.multinomial(n, np.full(n, 1 / n), size=n_boot).astype(values.dtype)  # n_boot x n_subjects
     of_clocks = rng.multinomial(n_clocks, np.full(n_clocks, 1 / n_clocks), size=n_boot).astype(values.dtype)

@@ -26,11 +26,7 @@ def metrics_row(
     n_boot: int = 2000,
     rng: int | np.random.Generator | None = 0,
 ) -> dict[str, float]:
-    """Every metric of one group of samples; only ``n`` and ``n_subjects`` where there are fewer than 2.
-
-    Ages and predictions have no missing values, and ``reference`` is what :func:`reference_ages` gives, all
-    (n_samples,); ``mse`` comes beside :data:`agevi.metrics._register.ROW`.
-    """
+    """Every metric of one group, from finite (n_samples,); only ``n`` and ``n_subjects`` where fewer than 2."""
     row: dict[str, float] = {"n_subjects": len(set(subject.tolist())), "n": len(age)}
     if len(age) < 2:
         return row
@@ -57,11 +53,7 @@ def error_ratio(
 def reference_ages(
     age: Array, role: NDArray[Any], fold: NDArray[Any] | None = None, *, median: float = np.nan
 ) -> Array:
-    """Median training age that each sample is compared with, (n_samples,), NaN where training ages are unknown.
-
-    The training ages of an out-of-fold sample are those of the other folds; ``median`` is that of the samples that
-    trained the clock, where it is known from elsewhere.
-    """
+    """Median training age, or that of the other folds, beside each sample, (n_samples,), NaN where unknown."""
     held_out = role == _keys.OUT_OF_FOLD
     of_training = _median(age[role == _keys.TRAIN]) if np.isnan(median) else median
     reference = np.where(held_out, np.nan, of_training)

@@ -32,10 +32,7 @@ class AttentionLayer(nn.Module):
     def forward(
         self, tokens: torch.Tensor, visible: torch.Tensor | None = None, kept: list[torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Tokens, (n, n_tokens, n_token), that have seen the ``visible`` ones, (n, n_tokens).
-
-        The attention weights, (n, n_heads, n_tokens, n_tokens), are added to the list ``kept``.
-        """
+        """Tokens, (n, n_tokens, n_token), after seeing ``visible``, (n, n_tokens); ``kept`` gains attention weights."""
         n, t, width = tokens.shape
         qkv = self.qkv(self.norm(tokens)).view(n, t, 3, self.n_heads, width // self.n_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each n x n_heads x n_tokens x width of a head
@@ -87,11 +84,7 @@ def _arrange(tokens: FeatureTokens, keys: Any) -> None:
 
 
 class FeatureTokens(nn.Module):
-    """Tokens that are linear maps of their features, and of the share of these that was measured.
-
-    Every feature belongs to one token. A feature that was not measured adds nothing, and a token without a measured
-    feature is not visible.
-    """
+    """Tokens linear in their features and in the share measured; a token without a measured feature is not visible."""
 
     token_of: torch.Tensor
     index: torch.Tensor

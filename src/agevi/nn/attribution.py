@@ -21,12 +21,9 @@ SMALL_STEP = 1e-2
 
 @dataclass(frozen=True)
 class Reader:
-    """A function of one or several tables of values, each read through one linear map.
+    """A function ``tail([values @ weight.T + shift, ...])`` of tables: a network's first layer and its rest."""
 
-    The output is ``tail([values @ weight.T + shift, ...])``: a network's first layer and the rest of it. Splitting it
-    here makes a path between two rows cheap, since it is a straight line behind the first layer too.
-    """
-
+    # A path between two rows is a straight line behind the first layer too, which makes it cheap.
     weights: tuple[torch.Tensor, ...]  # each (n_units, n_genes)
     tail: Callable[[Tensors], torch.Tensor]  # lists of (n, n_units) to (n,)
 
@@ -109,11 +106,8 @@ class Attributions:
 
 
 def points(n: int, m: int) -> np.ndarray:
-    """``n`` evenly spaced points between 0 and 1 for each of ``m`` paths, (m, n).
-
-    Their offset turns by the golden ratio from path to path, so that errors of the paths cancel; that of one path alone
-    is the midpoint.
-    """
+    """``n`` evenly spaced points between 0 and 1 for each of ``m`` paths, (m, n)."""
+    # Offsets turn by the golden ratio from path to path, so that errors cancel; one path alone has the midpoint.
     offset = (0.5 + np.arange(m) * (np.sqrt(5) - 1) / 2) % 1
     return (np.arange(n) + offset[:, None]) / n
 
@@ -121,21 +115,11 @@ def points(n: int, m: int) -> np.ndarray:
 def path_attributions(
     reader: Reader, values: Tensors, background: Tensors, shifts: Tensors, *, n_points: int
 ) -> Attributions:
-    r"""Expected gradients: path integrals from every background row to every row, averaged over the background.
-
-    For a row :math:`x`, background rows :math:`b_1 \dots b_m` and the output :math:`f`, gene :math:`j` is given
-    (Sundararajan et al. 2017; Erion et al. 2021)
-
-    .. math::
-
-        \frac1m \sum_k (x_j - b_{kj}) \int_0^1 \frac{\partial f}{\partial x_j}(b_k + \alpha (x - b_k)) \, d\alpha
-
-    with the integral as a mean over evenly spaced points, the same background for every row, and nothing drawn at
-    random: what is given adds up to the output minus its mean over the background, except for the error of that mean.
-    With one background row these are integrated gradients. The shift of a row, which holds its covariates, is the same
-    along the whole path. Values are (n, n_genes) and the background's (m, n_genes) for each table; shifts are added
-    behind the first layer, (n, n_units) or (n_units,).
-    """
+    """Expected gradients of (n, n_genes) from background (m, n_genes); shifts are (n, n_units) or (n_units,)."""
+    # Sundararajan et al. 2017, Erion et al. 2021: gene j of row x gets the mean over background rows b_k of (x_j -
+    # b_kj) times the integral over a in [0, 1] of df/dx_j at b_k + a (x - b_k), by evenly spaced points. Nothing is
+    # drawn, so it adds up to the output minus its mean over the background, but for the error of the integral. One
+    # background row gives integrated gradients. The shift of a row, its covariates, stays along the whole path.
     ends, starts = reader.units(values), reader.units(background)
     n, m = len(values[0]), len(background[0])
     alphas = torch.as_tensor(points(n_points, m), dtype=torch.float32).to(values[0])
@@ -178,11 +162,7 @@ def _mean_output(reader: Reader, starts: Tensors, shifts: Tensors, n: int) -> to
 
 
 def linear_attributions(reader: Reader, values: Tensors, background: Tensors, shifts: Tensors) -> Attributions:
-    r"""The same, in closed form, for an output that is a function :math:`g` of one linear score :math:`s = w^\top x`.
-
-    The integral is then :math:`w_j (g(s(x)) - g(s(b))) / (s(x) - s(b))`: for :math:`g` the identity, the coefficient
-    times the value minus the mean of the background. The first layer of the reader has one unit.
-    """
+    """The same in closed form for an output g of one linear score s = w'x: w_j (g(s(x)) - g(s(b))) / (s(x) - s(b))."""
     weight, v, b = reader.weights[0][0].double(), values[0].double(), background[0].double()
     shift = shifts[0].double()
     end, start = v @ weight, b @ weight  # n, m

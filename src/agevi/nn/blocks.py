@@ -13,10 +13,7 @@ from agevi.nn.rows import is_csr
 
 
 class Stack(nn.Module):
-    """Blocks Linear - BatchNorm - ReLU - Dropout, one per width; no widths make the identity.
-
-    ``n_covariates`` columns of covariates are appended to the input of the first block.
-    """
+    """Blocks Linear - BatchNorm - ReLU - Dropout, one per width; the first also reads ``n_covariates`` columns."""
 
     def __init__(self, n_input: int, widths: Sequence[int], *, dropout_rate: float, n_covariates: int = 0) -> None:
         super().__init__()
@@ -31,10 +28,7 @@ class Stack(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
-        """Map (..., n_input) to (..., n_output); BatchNorm sees all leading dimensions as one.
-
-        ``x`` may be a CSR tensor.
-        """
+        """Map (..., n_input), dense or CSR, to (..., n_output); BatchNorm sees all leading dimensions as one."""
         if is_csr(x):
             return self._wide(x, covariates)
         if covariates is not None and self.n_covariates:

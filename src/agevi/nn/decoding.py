@@ -20,19 +20,10 @@ def decoded_nll(
     *,
     scale: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    r"""Negative log-likelihood from the last hidden layer, 0-d, and of every cell in nats, (n,), constants included.
-
-    .. math:: o_i = W h_i + b, \qquad L = c \sum_i -\log p(x_i \mid o_i)
-
-    with ``hidden`` :math:`h`, (n, n_hidden), ``weight`` :math:`W`, (n_genes, n_hidden), and ``scale`` :math:`c`. Some
-    cells are decoded at a time, and their part of the gradient :math:`G = \partial L / \partial o` is used at once, so
-    that no tensor of all cells x genes is made:
-
-    .. math:: \partial h_i = W^\top G_i, \qquad \partial W = \sum_i G_i h_i^\top, \qquad \partial b = \sum_i G_i
-
-    :math:`L` can be differentiated once, also with respect to the parameters of the likelihood, which is made for
-    these rows and used once; the values of the cells cannot. ``x``, (n, n_genes), dense or CSR, gets no gradient.
-    """
+    """Scaled sum, 0-d, of every cell's NLL in nats, (n,), given its logits ``hidden @ weight.T + bias``."""
+    # Some cells are decoded at a time and their gradient G with respect to the logits o_i = W h_i + b is used at once
+    # (dh_i = W'G_i, dW = sum G_i h_i', db = sum G_i), so that no tensor of all cells x genes is made. The sum can be
+    # differentiated once, also by the likelihood's parameters; values of cells cannot, and x gets no gradient.
     inputs = (hidden, weight, bias, *likelihood.parameters)
     gradient = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
     total, rows = _Decoded.apply(x, likelihood, scale, gradient, *inputs)  # type: ignore[no-untyped-call]

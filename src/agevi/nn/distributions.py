@@ -8,11 +8,7 @@ from torch.nn import functional as F
 
 
 class ZeroInflatedPoisson(Distribution):
-    """Zero-inflated Poisson counts, with the interface of scvi-tools' distributions.
-
-    ``zi_logits`` are the logits of an excess zero, with a shape that expands to that of ``rate``; ``scale`` is the
-    normalised rate, only stored.
-    """
+    """Zero-inflated Poisson counts like scvi-tools' distributions; ``zi_logits`` are those of an excess zero."""
 
     arg_constraints = {"rate": constraints.nonnegative, "zi_logits": constraints.real, "scale": constraints.nonnegative}
     support = constraints.nonnegative_integer

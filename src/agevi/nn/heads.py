@@ -17,21 +17,7 @@ AGE_LOSSES = tuple(_LOSSES)
 
 
 class TargetScale(nn.Module):
-    r"""What a head predicts, to and from its standardised scale: ages in the user's unit, or log-odds.
-
-    With ``target="condition"`` it is the identity, for log-odds have no scale, and keeps the moments of the ages.
-    With :math:`T` the identity (``"none"``), :math:`T(a) = \log(a - a_{min} + 1)` (``"log"``) or the transform of
-    Horvath (2013, Genome Biology 14:R115; ``"horvath"``), for ages in years
-
-    .. math::
-
-        T(a) = \log\frac{a + 1}{A + 1} \; (a \le A), \qquad T(a) = \frac{a - A}{A + 1} \; (a > A), \qquad A = 20,
-
-    which is logarithmic in childhood and linear in adults, the scale is :math:`(T(a) - m) / s` with mean and standard
-    deviation over training samples, each sample once. Where ``bounded``, ages that come back are kept between
-    ``min_age`` and the highest training age plus the span of the training ages: one noisy cell on a log scale would
-    otherwise be centuries old. ``year`` is the length of a year in the unit of the ages, for ``"horvath"``.
-    """
+    """What a head predicts, (T(a) - m) / s by training samples, to and from ages in the user's unit, or as log-odds."""
 
     mean: torch.Tensor
     sd: torch.Tensor
@@ -47,6 +33,8 @@ class TargetScale(nn.Module):
         self.register_buffer("sd", torch.ones((), dtype=torch.float64))
         self.register_buffer("highest", torch.full((), torch.finfo(torch.float32).max, dtype=torch.float64))
 
+    # T(a) is a, log(a - a_min + 1), or Horvath's (2013, Genome Biology 14:R115) log((a + 1) / (A + 1)) up to A = 20
+    # years and (a - A) / (A + 1) from there: logarithmic in childhood, linear in adults. Log-odds have no scale.
     def _forward_transform(self, age: torch.Tensor) -> torch.Tensor:
         if self.transform == "horvath":
             beyond = (age / self.year - ADULT) / (ADULT + 1)
@@ -81,6 +69,7 @@ class TargetScale(nn.Module):
         if self.target != "age":
             return z.float()
         age = self._inverse_transform(z.double() * self.sd + self.mean)
+        # One noisy cell on a log scale would otherwise be centuries old.
         if not self.bounded:
             return age.float()
         return age.clamp(torch.as_tensor(self.min_age, dtype=age.dtype, device=age.device), self.highest).float()
@@ -107,10 +96,7 @@ class AgeHead(nn.Module):
 def masked_age_loss(
     predicted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None, *, kind: str = "huber"
 ) -> torch.Tensor:
-    """Mean loss of standardised ages, (n,), over the rows that have one, 0-d; 0 with a gradient of 0 where none has.
-
-    ``kind`` is ``"huber"`` (delta 1), ``"mse"`` or ``"mae"``; a NaN target marks a row without an age.
-    """
+    """Mean loss of standardised ages, (n,), over rows that have one, 0-d; 0 with a gradient of 0 where none has."""
     labelled = torch.isfinite(target)
     target = torch.where(labelled, target, predicted.detach())  # before the difference: NaN * 0 is NaN in gradients
     loss = _LOSSES[kind](predicted, target, reduction="none") * labelled

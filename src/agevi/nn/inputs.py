@@ -11,12 +11,7 @@ CP10K = 1e4
 
 
 class GeneInput(nn.Module):
-    """Values of genes on the scale on which a clock reads them.
-
-    ``normalize`` is ``"log1p_cp10k"``, log(1 + counts per 10,000), or ``"none"``; ``standardize`` subtracts the mean
-    and divides by the standard deviation of the training cells. With ``sums``, some rows are sums of cells: these are
-    centred and scaled by moments of their own, because the logarithm of a sum varies far less than that of a cell.
-    """
+    """Values of genes on the scale on which a clock reads them: normalised, and z-scored if asked."""
 
     mean: torch.Tensor
     sd: torch.Tensor
@@ -35,6 +30,7 @@ class GeneInput(nn.Module):
         self.register_buffer("share", torch.full((n_genes,), 1.0 / n_genes))
         self.register_buffer("mean_library", torch.ones(()))
         self.sums = sums
+        # The logarithm of a sum varies far less than that of a cell, so sums have moments of their own.
         if sums:
             self.register_buffer("sum_mean", torch.zeros(n_genes))
             self.register_buffer("sum_scale", torch.ones(n_genes))
@@ -63,11 +59,7 @@ class GeneInput(nn.Module):
         present: torch.Tensor | None = None,
         summed: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What the network sees, (n, n_genes); genes that the data lack enter at their training mean.
-
-        ``library`` (n, 1) is by default that of ``x``, ``present`` (n_genes,) masks the genes that the data have, and
-        ``summed`` (n,) the rows that are sums of cells. CSR tensors stay so where zeros stay zeros.
-        """
+        """What the network sees, (n, n_genes); absent genes enter at their training mean; ``summed`` rows, (n,)."""
         if library is None:
             library = self.library_size(x, present)
         values = self.normalized(x, library)

@@ -47,11 +47,8 @@ def log_factorial(x: torch.Tensor) -> torch.Tensor:
 
 
 def log1p_rest(r: torch.Tensor) -> torch.Tensor:
-    r"""Precise r - log(1 + r) where r is below 1/8.
-
-    From :math:`\log(1 + r) = 2 \operatorname{artanh} s` with :math:`s = r / (2 + r)`, so that
-    :math:`r - \log(1 + r) = s r - 2 s^3 (1/3 + s^2 / 5 + \dots)`.
-    """
+    """Precise r - log(1 + r) where r is below 1/8."""
+    # From log(1 + r) = 2 artanh(s), s = r / (2 + r): r - log(1 + r) = s r - 2 s^3 (1/3 + s^2 / 5 + ...).
     s = r / (2 + r)
     square = s * s
     last = 6 if r.dtype == torch.float64 else 2
@@ -62,16 +59,9 @@ def log1p_rest(r: torch.Tensor) -> torch.Tensor:
 
 
 def rising_factorial(x: torch.Tensor, theta: torch.Tensor, gene: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    r"""Two functions of counts, (n,), and the dispersions of their genes; precise where both differences are tiny.
-
-    .. math::
-
-        \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, \theta^x} = \sum_{k < x} \log(1 + k / \theta), \qquad
-        x - \theta \bigl(\psi(x + \theta) - \psi(\theta)\bigr) = \sum_{k < x} \frac{k}{\theta + k}
-
-    The second is minus the derivative of the first with respect to :math:`\log\theta`. From :math:`\theta = 16` on they
-    come from Stirling's series, in which the large terms cancel before they are computed.
-    """
+    """``log(G(x + t) / (G(t) t^x))`` and ``x - t (psi(x + t) - psi(t))`` of counts, (n,), precise where tiny."""
+    # Sums over k < x of log(1 + k / t) and of k / (t + k), which is minus the derivative of the first by log t. From
+    # t = 16 on they come from Stirling's series, in which the large terms cancel before they are computed.
     large = theta >= _STIRLING
     if large.all():
         return _by_stirling(x, theta, gene)
@@ -115,30 +105,14 @@ def _stirling(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class CountLikelihood:
-    r"""Poisson or negative binomial counts, zero-inflated or not.
+    """Poisson or negative binomial counts, zero-inflated or not; ``log_library`` (n, 1), others by gene, (n_genes,)."""
 
-    With :math:`q = -\log p(0)` of the counts without inflation, and its correction :math:`e` at a count:
-
-    .. math::
-
-        \text{Poisson:} \quad & q = \lambda, & e &= -x \eta + \log x! \\
-        \text{negative binomial:} \quad & q = \theta \log(1 + \lambda / \theta), & e &= x (\log(1 + \lambda / \theta)
-        - \eta) - \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, \theta^x} + \log x!
-
-    they are :math:`z = q, c = e`. Where a zero is in excess with the probability :math:`\pi` of logit :math:`\zeta`
-    (Lambert 1992), with :math:`s(\cdot)` the softplus,
-
-    .. math:: z = s(\zeta) + q - s(\zeta + q), \qquad c = e + s(\zeta + q)
-
-    A Poisson with softmax needs less: its rates sum to :math:`\ell`, so that
-
-    .. math:: -\log p(x) = \ell - \sum_{x_g > 0} x_g \eta_g + \sum_{x_g > 0} \log x_g!, \qquad
-        \frac{\partial}{\partial o_g} = \Bigl(\sum_j x_j\Bigr) \frac{\lambda_g}{\ell} - x_g
-
-    ``log_library`` is :math:`\log\ell`, (n, 1); ``log_theta`` :math:`\log\theta`, (n_genes,), of a variance of
-    :math:`\lambda + \lambda^2 / \theta`; ``zero_logit`` :math:`\zeta`, (n_genes,).
-    """
-
+    # z and c of the module are q = -log p(0) without inflation and its correction e at a count x of rate l:
+    #   Poisson            q = l                       e = -x eta + log x!
+    #   negative binomial  q = theta log(1 + l/theta)  e = x (log(1 + l/theta) - eta) - log rising factorial + log x!
+    # Inflated with the logit zeta (Lambert 1992), z = s(zeta) + q - s(zeta + q), c = e + s(zeta + q), s softplus.
+    # The rates of a softmax Poisson sum to the library, so that it needs no more than library - sum x eta + sum log x!
+    # with the gradient sum(x) l / library - x by its logits.
     def __init__(
         self,
         kind: str,
@@ -167,10 +141,7 @@ class CountLikelihood:
         return tuple(g for g in (self.of_theta, self.of_zero) if g is not None)
 
     def __call__(self, logits: torch.Tensor, block: Block, gradient: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Negative log-likelihood of every row in nats, (n_rows,), and its gradient with respect to ``logits``.
-
-        ``logits``, (n_rows, n_genes), may be overwritten.
-        """
+        """NLL of every row in nats, (n_rows,), and its gradient by ``logits``, which may be overwritten."""
         log_library = self.log_library[block.rows]
         at: Any = None
         share: Any = None
@@ -297,13 +268,7 @@ class CountLikelihood:
 
 
 class NormalLikelihood:
-    r"""Normal values; the decoder gives their mean in units of a scaler.
-
-    .. math:: -\log p(x) = \sum_g \tfrac12 \Bigl(\frac{m_g + a_g o_g - x_g}{\sigma_g}\Bigr)^2 + \log\sigma_g
-        + \tfrac12 \log 2\pi
-
-    ``mean`` and ``scale`` are :math:`m` and :math:`a`, (n_genes,), or None for 0 and 1; ``sd`` is :math:`\sigma`.
-    """
+    """Normal values of deviation ``sd``; the decoder gives their mean, ``mean + scale * logits``, by gene."""
 
     def __init__(self, sd: torch.Tensor, mean: torch.Tensor | None = None, scale: torch.Tensor | None = None) -> None:
         self.parameters = (sd,)

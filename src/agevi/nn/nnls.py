@@ -10,21 +10,18 @@ _PATIENCE = 3  # exchanges of all wrong components without progress, after which
 
 
 def nnls(gram: torch.Tensor, target: torch.Tensor, *, n_sweeps: int = 50, max_exchanges: int = 200) -> torch.Tensor:
-    r"""Solutions of :math:`\min_{w \ge 0} \lVert x - w H \rVert^2`, (n, k), from :math:`H H^\top` and :math:`x H^\top`.
-
-    A few sweeps of coordinate descent find nearly all components that a solution uses; block principal pivoting (Kim &
-    Park 2011) exchanges the others until the conditions of optimality hold, so that solutions are exact and none
-    depends on the rows beside it; rows that need more than ``max_exchanges`` keep the result of the descent. The result
-    can be differentiated with respect to ``target``: on the components that it uses, a solution is linear in it.
-    """
+    """Solutions of min ||x - w H||^2 over w >= 0, (n, k), from H H' and x H', differentiable by x H'."""
     scale = gram.diagonal().detach().double().clamp_min(0).sqrt()
     scale = torch.where(scale > 0, scale, torch.inf)  # what is divided by it is 0
     unit = gram.detach().double() / scale / scale[:, None]
     b = target.double() / scale
     with torch.no_grad():
+        # Coordinate descent finds nearly all components in use; block principal pivoting (Kim & Park 2011) exchanges
+        # the others until the optimum, so that no solution depends on the rows beside it.
         w = _descend(unit, b.T.contiguous(), n_sweeps).T
         w = _exchange(unit, b.detach(), w, max_exchanges)
     if torch.is_grad_enabled() and b.requires_grad:
+        # On the components that it uses, a solution is linear in the target.
         linear = _solve(unit, b, w > 0)
         w = w + linear - linear.detach()
     return (w / scale).to(target.dtype)

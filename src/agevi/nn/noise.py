@@ -22,12 +22,7 @@ def resample(x: torch.Tensor, level: float) -> torch.Tensor:
 
 
 class InputNoise(nn.Module):
-    """Noise of one kind and level, in training mode only.
-
-    ``"gaussian"`` noise, of a standard deviation in units of ``scale``, is on the values that the encoder sees;
-    ``"binomial"`` (:func:`thin`, a share of counts lost) and ``"poisson"`` (:func:`resample`, a variance as a multiple
-    of the count) are on the counts before they are normalised.
-    """
+    """Noise in training: gaussian on the encoder's values by ``scale``, binomial or poisson on raw counts."""
 
     scale: torch.Tensor
 

@@ -22,11 +22,7 @@ _FACTORS: ContextVar[torch.dtype | None] = ContextVar("factors", default=None)
 
 @contextmanager
 def factors_in(dtype: torch.dtype | None) -> Iterator[None]:
-    """Round the factors of wide products to ``dtype`` inside the block; None leaves them as they are.
-
-    Only the products of :func:`linear` and :func:`agevi.nn.decoding.decoded_nll` are concerned. Their sums, and
-    everything else, keep the type of the weights.
-    """
+    """Round factors of :func:`linear` and of decoding to ``dtype`` inside the block; sums keep their type."""
     token = _FACTORS.set(dtype)
     try:
         yield
@@ -62,12 +58,7 @@ def plus_product(out: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, dty
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    r"""Linear map of rows with many columns, (n, n_out) in the type of ``weight``; ``x`` may be a CSR tensor.
-
-    .. math:: y = x W^\top + b, \qquad \partial W = (\partial y)^\top x, \quad \partial b = \sum_i \partial y_i
-
-    A CSR tensor is made dense some rows at a time, forward and backward, and gets no gradient.
-    """
+    """Linear map of rows with many columns, (n, n_out); CSR goes dense in parts, and gets no gradient."""
     if is_csr(x):
         y: torch.Tensor = _SparseLinear.apply(x, weight, factor_dtype(weight))  # type: ignore[no-untyped-call]
         return y if bias is None else y + bias

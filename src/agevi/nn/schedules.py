@@ -8,13 +8,8 @@ import math
 def cyclical_kl(
     epoch: int, *, n_off: int = 20, n_rise: int = 10, n_full: int = 10, steepness: float = 5.0, max_weight: float = 1.0
 ) -> float:
-    """KL weight of one epoch (from 0) under cyclical annealing, in [0, max_weight].
-
-    The weight is 0 for ``n_off`` epochs, rises exponentially over ``n_rise``, stays at ``max_weight`` for
-    ``n_full`` and starts again. Su & Mukundan describe the cycle without a formula for the rise; here, with
-    :math:`t` the share of the rise that has passed, it is :math:`(e^{st} - 1) / (e^{s} - 1)` with ``steepness``
-    :math:`s`.
-    """
+    """KL weight of one epoch (from 0) in [0, max_weight]: off, exponential rise, full, and again."""
+    # Su & Mukundan give no formula for the rise; here t is the share of it that has passed.
     t = (epoch % (n_off + n_rise + n_full) - n_off) / max(n_rise, 1)
     if t < 0:
         return 0.0
@@ -34,11 +29,7 @@ def constant_kl(epoch: int, *, max_weight: float = 1.0) -> float:
 
 
 def cosine_restarts(epoch: int, *, t_0: int = 20, t_mult: int = 1, eta_min: float = 0.0) -> float:
-    """Learning rate of one epoch (from 0) as a share of the first, cosine annealing with warm restarts (SGDR).
-
-    Equals :class:`torch.optim.lr_scheduler.CosineAnnealingWarmRestarts` at base rate 1: Loshchilov & Hutter 2017,
-    equation 5. The first cycle has ``t_0`` epochs, and each is ``t_mult`` times as long as the last.
-    """
+    """Learning rate of one epoch (from 0) as a share of the first: SGDR, Loshchilov & Hutter 2017, eq. 5."""
     length = t_0
     while epoch >= length:
         epoch -= length

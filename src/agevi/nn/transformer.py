@@ -37,10 +37,7 @@ class Attention(nn.Sequential):
 
 
 class TabTransformer(nn.Module):
-    """Categories through self-attention; features join behind it, in a perceptron (Huang et al. 2020).
-
-    ``n_hidden``, the widths of the perceptron, has one at least.
-    """
+    """Categories through self-attention; features join behind it, in a perceptron (Huang et al. 2020)."""
 
     n_tokens = 0
 
@@ -103,10 +100,7 @@ class TabTransformer(nn.Module):
 
 
 class FeatureTransformer(nn.Module):
-    """Groups of features and categories as tokens of one self-attention, read by a token of its own.
-
-    ``n_tokens`` are made of features; ``n_hidden`` may be empty.
-    """
+    """``n_tokens`` groups of features, and categories, as tokens of one self-attention, read by a token of its own."""
 
     block_of: torch.Tensor
 

@@ -176,11 +176,8 @@ def p_text(p: float, n_permutations: Any = None) -> str:
 
 
 def shortened(names: Iterable[Any], width: int = 34) -> list[str]:
-    """Names of at most ``width`` letters with an ellipsis in place of what is left out, different where names are.
-
-    The middle of a long name is left out. Where that makes two names alike, what stands before their first difference
-    is left out instead.
-    """
+    """Names of at most ``width`` letters with an ellipsis for what is left out, different where names are."""
+    # The middle is left out, or, where that makes two names alike, what stands before their first difference.
     given = [str(name) for name in names]
     tail = (width - 1) // 3
     out = [name if len(name) <= width else _joined(name[: width - 1 - tail], name[-tail:]) for name in given]

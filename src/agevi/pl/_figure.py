@@ -59,10 +59,7 @@ _SMALLEST = 0.25  # share of given axes that is kept for the data
 
 
 def figure(draw: Callable[..., T]) -> Callable[..., T]:
-    """A function that draws on ``ax`` and returns Axes, or a dict of them, as a public figure.
-
-    It gets ``show`` and ``save``, room for all labels and legends, and the entries of its docstring.
-    """
+    """A function that draws on ``ax`` as a public figure, with ``show``, ``save``, room for labels, shared entries."""
 
     @functools.wraps(draw)
     def plotted(

@@ -29,11 +29,7 @@ Moments = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Clock(RoleMixin, PredictMixin, NumbersMixin, BaseModelClass):
-    """What every clock is: the contract on which ``tl``, ``pp``, ``get``, ``pl`` and ``io`` rely.
-
-    Tags say what a class can do, and methods do it. A class that can be trained defines ``train`` and,
-    as its network, a :class:`~agevi.model.base._module.ClockModule`.
-    """
+    """The contract of ``tl``, ``pp``, ``get``, ``pl`` and ``io``: tags say what a class can do, methods do it."""
 
     expects: str = "any"
     """``"counts"``, ``"continuous"`` or ``"any"``."""

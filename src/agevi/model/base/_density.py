@@ -9,13 +9,9 @@ BOUNDS = (0.2, 5.0)
 
 
 def density_weights(age: np.ndarray, trains: np.ndarray) -> np.ndarray:
-    """Weight of every subject, (n_subjects,), inverse to the density of training ages at its own; mean 1 over training.
-
-    The density is that of a Gaussian kernel with Scott's bandwidth (1992), the standard deviation of the n training
-    ages times n to the power of -1/5. Weights are bounded by :data:`BOUNDS` relative to their mean before they are
-    brought to a mean of 1, and are 1 where the age is NaN. Two of the subjects that train have different ages at least.
-    """
+    """Weight of every subject, (n_subjects,), inverse to the density of training ages, mean 1 over training."""
     known = age[trains]
+    # Gaussian kernel with Scott's bandwidth (1992); two training subjects at least differ in age.
     bandwidth = known.std(ddof=1) * len(known) ** -0.2
     values, counts = np.unique(known, return_counts=True)
     density = np.exp(-0.5 * np.square((age[:, None] - values) / bandwidth)) @ counts

@@ -18,11 +18,7 @@ Layers = list[nn.Module]
 
 
 class ClockModule(BaseModuleClass):
-    """The tensors of a clock; ``age_scale`` turns the output of the last unit into ages.
-
-    ``present`` masks the genes that the data have, (n_genes,), None for all; where a clock reads feature sets, it is
-    (n_sets, n_genes).
-    """
+    """Tensors of a clock; ``age_scale`` gives ages, ``present`` masks genes, (n_genes,) or (n_sets, n_genes)."""
 
     age_scale: TargetScale
 

@@ -51,14 +51,7 @@ class _EpochSums:
 
 
 class AgeTrainingPlan(TrainingPlan):
-    """scvi-tools' plan with errors over samples.
-
-    The module's loss gives ``extra_metrics["predicted_age"]``, (n,). ``sample_ages``, (n_samples,), are NaN where
-    unlabelled; ``subject_weights``, (n_subjects,), weigh a row by the code of its subject. ``lr_schedule`` is a name in
-    :mod:`agevi.nn.schedules`, a function of the epoch, or ``"one_cycle"`` (Smith & Topin 2019): up to ``lr`` and down
-    again over the whole training. ``eps`` is torch's default, since scvi-tools' 0.01 damps the age head. ``precision``
-    is that of the factors of wide matrix products in training steps, see :func:`agevi.nn.products.factors_for`.
-    """
+    """scvi-tools' plan with errors over samples: ``sample_ages`` (n_samples,), ``subject_weights`` (n_subjects,)."""
 
     terms: ClassVar[tuple[str, ...]] = ()
     """Parts of the loss that are logged by themselves."""
@@ -74,6 +67,7 @@ class AgeTrainingPlan(TrainingPlan):
         optimizer: str = "Adam",
         lr: float = 1e-3,
         weight_decay: float = 1e-6,
+        # torch's default: scvi-tools' 0.01 damps the age head
         eps: float = 1e-8,
         precision: str = "auto",
         **loss_kwargs: Any,

@@ -178,10 +178,7 @@ class PredictMixin(ShellMixin):
 def columns_of_units(
     adata: AnnData, rows: np.ndarray, codes: np.ndarray, setup: dict[str, Any], *, read: bool
 ) -> AnnData:
-    """Columns of units without their values: the most common category of their cells, and the mean of numbers.
-
-    ``codes`` gives the unit of each of ``rows``, from 0; batch and covariates are left out unless the clock reads them.
-    """
+    """Columns of units, by ``codes`` from 0 of each of ``rows``: the most common category and the mean; no values."""
     first, n_units = np.unique(codes, return_index=True)[1], int(codes.max()) + 1
     obs = adata.obs.iloc[rows[first]]
     obs = obs.set_axis(obs.index.astype(str))

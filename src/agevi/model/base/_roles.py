@@ -194,18 +194,14 @@ class RoleMixin(Host):
         }
 
     def _subject_weights(self, train: np.ndarray) -> torch.Tensor:
-        """Weight of a row by its subject's code, (n_subjects,), mean 1 over training rows.
-
-        Rows are cells, or where the clock learns from sums what is summed, which is drawn equally often. With
-        ``subject_weight="equal"`` every subject sums to the same, with ``"cells"`` every cell does, with ``"density"``
-        a subject sums to its :func:`density_weights`.
-        """
+        """Weight of a row by its subject's code, (n_subjects,), mean 1 over training rows (cells, or parts of sums)."""
         subject, unit = self.adata_manager.get_from_registry(SUBJECT).ravel().astype(int), self._units_of_sums()
         labelled, n_codes = np.isfinite(self._cell_ages()), subject.max() + 1
         cells = np.bincount(subject[labelled], minlength=n_codes)
         pairs = np.unique(np.stack([subject[labelled], unit[labelled]]), axis=1)
         rows = np.bincount(pairs[0], minlength=n_codes) if self.predicts_sums else cells
         trained = np.unique(subject[labelled & train])
+        # What a subject sums to: its cells, the same as others, or its weight by density of ages.
         wanted = cells if self.subject_weight == "cells" else np.ones(n_codes)
         if self.subject_weight == "density":
             wanted = density_weights(self._subject_ages(), np.isin(np.arange(n_codes), trained))

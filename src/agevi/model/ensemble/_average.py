@@ -15,11 +15,7 @@ _SMALLEST_ERROR = 1e-6  # a perfect clock takes all the weight, and nothing is d
 
 
 def average(ages: np.ndarray, weights: np.ndarray, *, scale: str, min_age: float) -> np.ndarray:
-    """Weighted mean of the ages of several clocks, (n_clocks, n) to (n,) float32; weights sum to 1.
-
-    With ``scale="log"`` that of log(age - min_age + 1), and back; lower ages, where the logarithm is 0, count as
-    ``min_age``.
-    """
+    """Weighted mean of ages of several clocks, (n_clocks, n) to (n,) float32; on a log scale above ``min_age``."""
     ages = np.asarray(ages, dtype=np.float64)
     if scale == "age":
         return (weights @ ages).astype(np.float32)

@@ -39,11 +39,7 @@ class LinearMap:
 
 
 class MomentProblem:
-    """Elastic nets along falling penalties, outside each fold and on all samples, from rows that are read in blocks.
-
-    ``evaluated`` are the values from which the finished clock predicts each sample, (n_samples, n_genes), by default
-    the means of its rows.
-    """
+    """Elastic nets along falling penalties, outside each fold and on all samples, from rows that are read in blocks."""
 
     def __init__(
         self,

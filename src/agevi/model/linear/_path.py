@@ -43,11 +43,7 @@ def alpha_grid(largest: float, l1_ratio: float, n_alphas: int) -> np.ndarray:
 
 
 def search(problem: MomentProblem, alphas: int | Sequence[float], l1_ratios: Sequence[float]) -> Search:
-    """Errors of all pairs: for each, the mean over folds of the mean squared error of their samples.
-
-    A number of ``alphas`` makes a path for each ratio, which ends early once smaller penalties have stopped to help;
-    given alphas are all tried.
-    """
+    """Mean over folds of the mean squared error of all pairs; a number of ``alphas`` may end early."""
     tried: list[tuple[float, float, float]] = []
     grids = [_grid(problem.largest(), ratio, alphas) for ratio in l1_ratios]
     with progress(sum(map(len, grids)), _BAR, "penalties") as bar:
@@ -88,11 +84,8 @@ def search_samples(
     max_iter: int,
     tol: float,
 ) -> Search:
-    """Errors of all pairs on values of samples, (n_samples, n_genes), by scikit-learn's ElasticNetCV at its accuracy.
-
-    Along a flat valley of the errors the accuracy decides which penalty is the best, so only its own solver finds the
-    same.
-    """
+    """Errors of all pairs on values of samples, (n_samples, n_genes), by scikit-learn's own ElasticNetCV."""
+    # Along a flat valley of errors the accuracy decides which penalty is the best: only its own solver finds the same.
     weight = _uneven(samples.weight)
     share = samples.weight / samples.weight.sum()
     largest = float(np.abs((share * (samples.target - share @ samples.target)) @ x).max())

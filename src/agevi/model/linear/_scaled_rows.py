@@ -32,10 +32,7 @@ class SampleTargets:
 def sample_weights(
     subject: np.ndarray, size: np.ndarray, n_cells: np.ndarray, subject_weight: str, *, subject_age: np.ndarray
 ) -> np.ndarray:
-    """Weight of every sample, (n_samples,), mean 1: by ``subject_weight`` as the clocks document it.
-
-    ``size`` is what a sample counts within its subject, (n_samples,): its cells where cells train, else 1.
-    """
+    """Weight of every sample, (n_samples,), mean 1; ``size`` is what it counts within its subject."""
     if subject_weight == "cells":
         weight = np.asarray(n_cells, dtype=np.float64)
     else:

@@ -1,12 +1,4 @@
-"""The elastic net from second moments alone.
-
-All functions minimise, over coefficients b and with the intercept removed by centring,
-
-    1/2 b'Gb - c'b + l1 |b|_1 + 1/2 l2 |b|_2^2,
-
-where G = X'WX / sum(W) and c = X'Wy / sum(W) are taken of centred columns: the objective of scikit-learn's ElasticNet
-with l1 = alpha * l1_ratio and l2 = alpha * (1 - l1_ratio), up to a constant.
-"""
+"""Elastic net from centred moments G = X'WX / sum(W), c = X'Wy / sum(W): b'Gb / 2 - c'b + l1 |b|_1 + l2 |b|^2 / 2."""
 
 from __future__ import annotations
 
@@ -28,17 +20,13 @@ def elastic_net_gram(
     tol: float = 1e-6,
     max_iter: int = 1000,
 ) -> tuple[np.ndarray, bool]:
-    """Coefficients of the elastic net, (n_genes,), and whether they are as near to the optimum as asked.
-
-    A step of the primal-dual active set method (a semismooth Newton method) assumes which coefficients are not zero and
-    their signs, and solves for them exactly; when the assumption repeats itself, it is the solution. From a warm start
-    this takes a few steps. It may cycle, so between rounds come accelerated proximal gradient steps, which always
-    converge. ``tol`` ends the search before that: the largest violation of the conditions on the gradient, relative to
-    the largest entry of c. ``max_iter`` steps of both kinds are taken at most, in whole rounds.
-    """
+    """Coefficients of the elastic net, (n_genes,), and whether they are as near to the optimum as asked."""
     b = np.zeros(len(xy)) if start is None else np.array(start, dtype=np.float64)
     limit = tol * float(np.abs(xy).max(initial=0.0))
     for _ in range(-(-max_iter // (_NEWTON_STEPS + _GRADIENT_STEPS))):
+        # Primal-dual active sets (semismooth Newton): assume signs, solve exactly; a repeated assumption is the
+        # solution. From a warm start a few steps do. It may cycle, so accelerated proximal gradient steps, which always
+        # converge, follow.
         found = _newton(gram, xy, l1, l2, b)
         if found is not None:
             return found, True

@@ -59,10 +59,7 @@ class TrainingCells:
 def cell_offset(
     to_age: Callable[[np.ndarray], np.ndarray], cells: np.ndarray, sample: np.ndarray, sums: np.ndarray
 ) -> float:
-    """What to add to standardised ages of cells so that their means agree, on average, with those of sums of samples.
-
-    ``to_age`` rises; ``cells`` and ``sample`` are (n_cells,), ``sums`` (n_samples,).
-    """
+    """What to add to standardised ages of cells, (n_cells,), so that they agree on average with sums, (n_samples,)."""
     weight = 1 / np.bincount(sample)[sample]
     wanted = float(to_age(sums).mean())
 

@@ -34,10 +34,7 @@ def balanced_sample(units: np.ndarray, n: int, rng: np.random.Generator) -> np.n
 
 
 def gene_weights(mean: np.ndarray, kind: str) -> np.ndarray:
-    """Factor of every gene in the squared error, (n_genes,): its root weighs the counts.
-
-    ``"poisson"`` is one over the mean, so that Poisson noise is the same in all genes; ``"none"`` is 1.
-    """
+    """Factor of every gene in the squared error, (n_genes,): one over the mean, as Poisson noise asks, or 1."""
     return 1 / np.maximum(mean, _LOWEST_MEAN) if kind == "poisson" else np.ones_like(mean)
 
 

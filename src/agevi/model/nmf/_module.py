@@ -18,11 +18,7 @@ _ANSCOMBE = 3 / 8
 
 
 class NMFModule(RegressorModule):
-    """Loadings on fixed components, their roots z-scored, then blocks and one linear unit.
-
-    With ``normalize="log1p_cp10k"`` the loadings are those of the counts per 10,000. With ``sums``, some rows are sums
-    of cells, whose loadings vary less and have moments of their own.
-    """
+    """Loadings (of counts per 10,000) on fixed components, roots z-scored, then blocks and one linear unit."""
 
     components: torch.Tensor
     gene_weight: torch.Tensor

@@ -37,18 +37,14 @@ def fit(
     whole: bool,
     present: torch.Tensor | None,
 ) -> Fit:
-    """Minimise the weighted log-loss over the parameters of ``trained``, with the learning rate in one cycle.
-
-    The cycle has ``max_epochs``, and training ends after ``last_epoch`` of them. With ``patience`` it ends once that
-    many epochs brought no lower log-loss on ``validation``, and the best weights are kept. ``whole`` says that nothing
-    is frozen.
-    """
+    """Minimise the weighted log-loss over parameters of ``trained``, the learning rate in one cycle of epochs."""
     parameters = [p for layer in trained for p in layer.parameters()]
     device = parameters[0].device
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=max_epochs * len(train))
     last = last_epoch or max_epochs
     out, best, weights = Fit(last, {"log_loss_train": []}), float("inf"), None
+    # With patience the weights of the lowest log-loss on validation are kept; last_epoch ends the cycle before its end.
     for epoch in steps(range(1, last + 1), last, "CaseControlClassifier", "epochs"):
         set_modes(module, trained, whole=whole)
         total = torch.zeros((), device=device)

@@ -54,10 +54,7 @@ def set_trainable(module: Any, trained: list[nn.Module]) -> list[nn.Parameter]:
 
 
 def set_modes(module: Any, trained: list[nn.Module], *, whole: bool) -> None:
-    """Training mode for the ``trained`` layers alone: BatchNorm and dropout of frozen ones stay as in predictions.
-
-    Where nothing is frozen (``whole``), noise on the input is on too.
-    """
+    """Training mode for ``trained`` layers alone: frozen BatchNorm and dropout predict; ``whole`` adds noise."""
     module.train(whole)
     for layer in trained:
         layer.train()

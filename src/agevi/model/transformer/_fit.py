@@ -27,13 +27,7 @@ def dense(x: Any, rows: np.ndarray) -> np.ndarray:
 def group_moments(
     x: Any, rows: np.ndarray, group: np.ndarray, sets: np.ndarray, masks: np.ndarray, *, n_groups: int, n_tissues: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and inverse standard deviation of every feature in every group, (n_groups, n_features) float32 each.
-
-    Only measured values of the training ``rows`` count, whose groups and feature sets, (n,), are given. Where fewer
-    than ten were measured in a group, the values are those of the modality; where a feature does not vary or was never
-    measured, the inverse is 0. Groups are modality * (n_tissues + 1) + tissue, with tissue 0 for the modality as a
-    whole.
-    """
+    """Mean and inverse sd of every feature in every group of training ``rows``, (n_groups, n_features) float32 each."""
     shape = (n_groups, masks.shape[1])
     number, total, square = np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape)
     for kind in np.unique(np.stack([group, sets], axis=1), axis=0):
@@ -44,6 +38,7 @@ def group_moments(
             block = dense(x, own[start : start + _BLOCK]).astype(np.float64)
             total[kind[0]] += block.sum(axis=0) * mask
             square[kind[0]] += np.einsum("ij,ij->j", block, block) * mask
+    # Groups are modality * (n_tissues + 1) + tissue, tissue 0 the modality as a whole, which stands in for the few.
     for first in range(0, n_groups, n_tissues + 1):
         whole = slice(first, first + n_tissues + 1)
         for sums in (number, total, square):
@@ -54,6 +49,7 @@ def group_moments(
     known = np.maximum(number, 1)
     mean = total / known
     variance = square / known - mean**2
+    # The inverse is 0 where a feature does not vary or was never measured.
     varies = (variance > 1e-10 * np.maximum(square / known, 1e-12)) & (number > 1)
     inverse = np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1.0)), 0.0)
     return mean.astype(np.float32), inverse.astype(np.float32)
@@ -62,11 +58,7 @@ def group_moments(
 def learn_modules(
     z: np.ndarray, masks: np.ndarray, n_tokens: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Token of every feature, (n_features,), and block of every token, (n_tokens,).
-
-    Features that the same sets measure are a block and share tokens with no others. Within a block, k-means on the
-    leading loadings of the training rows orders features by cluster, and the order is cut into tokens of equal size.
-    """
+    """Token of every feature, (n_features,), and block, measured by the same sets, of every token, (n_tokens,)."""
     n_features = masks.shape[1]
     block = np.unique(masks, axis=1, return_inverse=True)[1].ravel()
     sizes = np.bincount(block)
@@ -77,6 +69,7 @@ def learn_modules(
     block_of = np.zeros(n_tokens, dtype=np.int64)
     for code, n in enumerate(share):
         columns = np.flatnonzero(block == code)
+        # K-means on the leading loadings orders features by cluster, and the order is cut into tokens of equal size.
         order = columns[_by_cluster(z[:, columns], int(n), rng)]
         token_of[order] = first + np.arange(len(order)) * n // len(order)
         block_of[first : first + n] = code

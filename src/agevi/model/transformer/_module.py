@@ -19,14 +19,7 @@ LIMIT = 8.0
 
 
 class TransformerModule(AgeModule):
-    r"""A transformer on standardised values, and a linear path around it.
-
-    A feature of a sample of group :math:`g`, its tissue and modality, enters as :math:`z = (x - m_g) s_g`, 0 where it
-    was not measured; the standardised age is :math:`w_g^\top z + b_g + f(z)` with the network :math:`f`. ``modality``
-    and ``tissue`` are positions among the categorical columns, None where absent. ``category_dropout`` and
-    ``modality_dropout`` are shares of training rows in which a category is replaced by the unknown one, and in which
-    the modality is and a block of features is hidden.
-    """
+    """Standardised age w_g'z + b_g + f(z), z = (x - m_g) s_g in the sample's group g, 0 if unmeasured, f a network."""
 
     mean: torch.Tensor
     scale: torch.Tensor
@@ -44,8 +37,8 @@ class TransformerModule(AgeModule):
         modality: int | None,
         tissue: int | None,
         n_sets: int,
-        category_dropout: float,
-        modality_dropout: float,
+        category_dropout: float,  # share of training rows in which a category is replaced by the unknown one
+        modality_dropout: float,  # and in which the modality is, and a block of features is hidden
         l1: float,
         l2: float,
         zero_start: bool,

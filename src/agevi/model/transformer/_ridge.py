@@ -26,11 +26,7 @@ class Ridge:
 
 
 def fit_ridge(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> Ridge:
-    """Ridge of y, (n,), on z, (n, n_features), with the penalty of least squared error on held-out folds.
-
-    Predictions of held-out folds are exact and come from one eigendecomposition: for a linear smoother with the matrix
-    :math:`H`, the held-out residuals of the rows :math:`B` are :math:`(I - H_{BB})^{-1} (y - Hy)_B`.
-    """
+    """Ridge of y, (n,), on z, (n, n_features), with the penalty of least squared error on held-out folds."""
     n, mean, middle = len(y), z.mean(axis=0, dtype=np.float64), float(y.mean())
     kernel = (z @ z.T).astype(np.float64)
     kernel += kernel.mean() - kernel.mean(axis=0) - kernel.mean(axis=1)[:, None]
@@ -45,6 +41,7 @@ def fit_ridge(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> Ridge:
             residual = y - middle - vectors @ (shrunk * turned)
             found = np.empty(n)
             for rows in blocks:
+                # Exact: held-out residuals of the rows B of a linear smoother H are (I - H_BB)^-1 (y - Hy)_B.
                 part = vectors[rows]
                 hat = (part * shrunk) @ part.T + 1 / n
                 found[rows] = y[rows] - np.linalg.solve(np.eye(len(rows)) - hat, residual[rows])

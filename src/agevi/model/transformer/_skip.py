@@ -47,12 +47,7 @@ class Skip:
 def fit_skip(
     values: Values, rows: Rows, *, n_groups: int, n_tissues: int, n_features: int, share: bool, rng: np.random.Generator
 ) -> Skip:
-    """Regressions of the standardised age.
-
-    A group with enough subjects has a regression of its own. With ``share``, a regression on all groups comes first,
-    and groups whose held-out error is lower that way get it plus a regression of what is left. Groups with fewer
-    subjects have the regression of their modality.
-    """
+    """Regressions of the standardised age: of each group with enough subjects, else of its modality."""
     coef, intercept = np.zeros((n_groups, n_features), np.float32), np.zeros(n_groups)
     held_out = np.zeros((len(rows.target), 2))
     common = _common(values, rows, rng) if share else None

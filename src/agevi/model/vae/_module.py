@@ -26,13 +26,7 @@ from agevi.nn.rows import as_dense
 
 
 class ClockVAEModule(ClockModule):
-    """Encoder, decoder and age head.
-
-    The decoder sees batch and covariates, the encoder only with ``encode_covariates``; the decoder mirrors the
-    encoder's widths. ``gene_likelihood="normal"`` models the normalised values, others the counts. ``age_weight`` is
-    relative to the counts of an average training cell (``"normal"``: to the number of genes). With ``sums``, rows that
-    :data:`agevi.dataloaders._fields.SUMMED` marks have an age term and are not reconstructed, the others the reverse.
-    """
+    """Encoder, mirrored decoder, which sees batch and covariates, and age head; summed rows have ages alone."""
 
     def __init__(
         self,

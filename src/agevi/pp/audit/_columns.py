@@ -54,10 +54,7 @@ class Feature:
 
 
 def features(columns: pd.DataFrame, sample: np.ndarray, names: Iterable[str], n: int) -> Iterator[tuple[str, Feature]]:
-    """What every column of the cells says of the ``n`` samples, but for columns that name samples or do not vary.
-
-    ``sample`` is the position of every cell's sample, (n_cells,), -1 for cells that do not count.
-    """
+    """What every column of cells says of the ``n`` samples, (n_cells,) from 0 or -1, but for names and constants."""
     used = sample >= 0
     for name in names:
         values = columns[name][used]
@@ -107,17 +104,14 @@ def _labels(values: pd.Series, sample: np.ndarray, n: int) -> Feature | None:
 
 
 def age_error(samples: Samples, values: np.ndarray, n_permutations: int, rng: np.random.Generator) -> AgeError:
-    """Out-of-fold error of a ridge regression of age on ``values`` (n, n_features) and of the median age, with p value.
-
-    Subjects are held out whole. The p value is the share of permutations of ages between subjects in which the column
-    does as well; ages within a subject stay together.
-    """
+    """Out-of-fold error of ridge regression of age on ``values`` (n, n_features) and of the median age, with p."""
     found, median = _errors(samples, values, samples.age[:, None])
     mean = np.bincount(samples.subject, weights=samples.age) / np.bincount(samples.subject)
     own = samples.age - mean[samples.subject]
     as_good = done = 0
     while done < n_permutations and as_good < _ENOUGH:  # stopping at a number of successes keeps the p-value valid
         n = min(_PERMUTATIONS_AT_ONCE, n_permutations - done)
+        # Ages within a subject stay together.
         shuffled = np.stack([rng.permutation(mean)[samples.subject] + own for _ in range(n)], axis=1)
         as_good += int((_errors(samples, values, shuffled)[0] <= found[0] + 1e-9).sum())
         done += n

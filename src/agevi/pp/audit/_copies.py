@@ -114,11 +114,9 @@ def exact_copies(rows: Rows) -> Pairs:
 
 
 def _may_be_chance(rows: Rows, cells: np.ndarray) -> np.ndarray:
-    """Whether another cell may have the same genes by chance, (n_cells,).
-
-    The genes of a cell are taken as drawn one after the other by how often they are seen at all; a few common genes are
-    then no proof. Where nearly all genes have a value the values are the proof.
-    """
+    """Whether another cell may have the same genes by chance, (n_cells,)."""
+    # The genes of a cell are taken as drawn one after the other by how often they are seen at all: a few common genes
+    # are no proof. Where nearly all genes have a value, the values are the proof.
     log_share = np.log(np.maximum(rows.detected / max(rows.detected.sum(), 1e-12), 1e-300))
     out = np.zeros(len(cells), dtype=bool)
     for start in range(0, len(cells), _ROWS):
@@ -132,17 +130,14 @@ def _may_be_chance(rows: Rows, cells: np.ndarray) -> np.ndarray:
 
 
 def project(rows: Rows, n_components: int, rng: np.random.Generator) -> np.ndarray:
-    """Random combinations of scaled genes for every cell, (n_cells, n_components) float32, centred.
-
-    Counts enter as square roots, whose noise is about the same for every gene, and every cell is scaled to length 1, so
-    that depth does not count; other values enter as they are. What is peculiar to one cell survives random
-    combinations, and would not survive a principal component analysis.
-    """
+    """Random combinations of scaled genes for every cell, (n_cells, n_components) float32, centred."""
+    # What is peculiar to one cell survives random combinations, and would not survive a principal component analysis.
     n_genes = rows.x.shape[1]
     mixing = (rng.standard_normal((n_genes, n_components)) * rows.weight[:, None]).astype(np.float32)
     out = np.empty((rows.x.shape[0], n_components), dtype=np.float32)
     for part, block in _blocks(rows.x):
         if rows.non_negative:
+            # Roots of counts have about the same noise in every gene; at length 1, depth does not count.
             block.data = np.sqrt(block.data)
             length = np.sqrt(np.bincount(_row_of(block), weights=block.data**2, minlength=block.shape[0]))
             block.data /= length[_row_of(block)]
@@ -157,11 +152,9 @@ def _row_of(block: sp.csr_matrix) -> np.ndarray:
 
 
 def whitened(z: np.ndarray) -> np.ndarray:
-    """Rows of length 1 in a basis in which all directions vary alike, (n_cells, rank) float32; ``z`` is centred.
-
-    Differences between types of cells fill few directions and weigh little then; unrelated cells are nearly at right
-    angles, and a copy that lost a share 1 - p of its counts is at a cosine near sqrt(p).
-    """
+    """Rows of length 1 in a basis in which all directions vary alike, (n_cells, rank) float32; ``z`` is centred."""
+    # Differences between types fill few directions and weigh little then; unrelated cells are nearly at right angles,
+    # and a copy that lost a share 1 - p of its counts is at a cosine near sqrt(p).
     values, vectors = np.linalg.eigh((z.T @ z).astype(np.float64) / len(z))
     kept = values > 1e-6 * max(values[-1], 1e-30)
     out: np.ndarray = z @ (vectors[:, kept] / np.sqrt(values[kept])).astype(np.float32)
@@ -175,22 +168,7 @@ def n_parts(rows: Rows) -> int:
 
 
 def near_copies(rows: Rows, rng: np.random.Generator, bar: Bar | None = None) -> Pairs:
-    """Pairs of cells that are far more alike than either is to its nearest neighbours in other parts of the data.
-
-    The cells are dealt into up to 48 parts, and each cell's smallest distance to each part is taken. Such minima follow
-    a Gumbel distribution on the log scale, whose location and scale are read from their quartiles for every cell, so
-    the rule has no threshold on distances. A pair is one whose distance is below what is expected of the nearest of all
-    cells (probability 0.01 over all cells) for one of the two, and unusual (0.01) for the other.
-
-    Parameters
-    ----------
-    rows
-        From :func:`read_rows`.
-    rng
-        Source of randomness.
-    bar
-        Counts :func:`n_parts` steps.
-    """
+    """Pairs of cells far more alike than either is to its nearest neighbours in each of :func:`n_parts` parts."""
     n, bar = n_parts(rows), bar or Bar()
     filled = np.flatnonzero(rows.n_genes > 0)
     none = Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
@@ -202,6 +180,7 @@ def near_copies(rows: Rows, rng: np.random.Generator, bar: Bar | None = None) ->
     if z.shape[1] < 2:
         bar.step(n)
         return none
+    # Smallest distances to parts follow a Gumbel distribution on the log scale, fitted to each cell: no threshold.
     nearest = _nearest_in_parts(z, n, bar)
     location, scale = _gumbel(nearest)
     surprise = (nearest - location) / scale + np.log(n)  # log chance of a minimum over all parts, n_parts x n
@@ -213,6 +192,7 @@ def near_copies(rows: Rows, rng: np.random.Generator, bar: Bar | None = None) ->
     ends = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
     distance = _log_distance(np.einsum("ij,ij->i", z[ends[:, 0]], z[ends[:, 1]]))
     log_chance = (distance[:, None] - location[ends]) / scale[ends] + np.log(n)
+    # Below what is expected of the nearest of all cells for one of the two, and unusual for the other.
     kept = (log_chance.min(axis=1) < np.log(_ALPHA / len(z))) & (log_chance.max(axis=1) < np.log(_ALPHA))
     return Pairs(filled[ends[kept, 0]], filled[ends[kept, 1]])
 
@@ -245,10 +225,8 @@ def _nearest_in_parts(z: np.ndarray, n_parts: int, bar: Bar | None = None) -> np
 
 
 def _gumbel(minima: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Location and scale of every cell's minima (n_parts, n_cells), (n_cells,) each.
-
-    The scale is never below the median one, since few parts tell it badly.
-    """
+    """Location and scale of every cell's minima (n_parts, n_cells), (n_cells,) each."""
+    # The scale is never below the median one, since few parts tell it badly.
     low, middle, high = np.quantile(minima, [0.25, 0.5, 0.75], axis=0)
     scale = (high - low) / _GUMBEL_IQR
     scale = np.maximum(scale, max(float(np.median(scale)), 1e-6))

@@ -26,10 +26,7 @@ def design_findings(
     batch: pd.Series | None,
     split: pd.Series | None,
 ) -> Iterator[Finding]:
-    """Findings on subjects, ages, batches, names and the split.
-
-    ``subject``, ``n_genes`` (not zero), ``batch`` and ``split`` are by cell; ``age`` and ``owner`` by sample.
-    """
+    """Findings on subjects, ages, batches, names and the split; ``age`` and ``owner`` are by sample, others by cell."""
     known = age.dropna()
     ages = known.groupby(owner.loc[known.index].to_numpy()).mean()
     yield _subjects(ages)

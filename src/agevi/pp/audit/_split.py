@@ -33,14 +33,9 @@ def compare_splits(
     fold: np.ndarray,
     rng: np.random.Generator,
 ) -> RandomSplit:
-    """Errors of a ridge regression on random combinations of genes, scored in two ways.
-
-    The model, its features and its choice of penalty (the best one in hindsight, both times) are the same; only the
-    split differs. With ages shuffled between subjects nothing about age is left to learn, so what the random split
-    still gains over the split of subjects is recognition of subjects.
-
-    ``z`` and ``sample`` (-1: does not count) are by cell; ``age``, ``subject`` and ``fold`` (whole subjects) by sample.
-    """
+    """Errors of a ridge regression on combinations ``z`` of genes, by cell, in folds of subjects and of cells."""
+    # Model, features and choice of penalty are the same; only the split differs. With ages shuffled between subjects
+    # nothing about age is left to learn, so what the random split still gains is recognition of subjects.
     z, sample = z[sample >= 0], sample[sample >= 0]
     mean = np.bincount(subject, weights=age) / np.bincount(subject)
     own = age - mean[subject]

@@ -1,9 +1,4 @@
-"""ComBat in two steps: what training samples say about every batch, and its application to any sample.
-
-Every value is modelled as grand mean + covariates + shift of its batch + noise that its batch stretches. The shift and
-the stretch of each gene are drawn towards those of the batch's other genes by empirical Bayes (Johnson, Li and
-Rabinovic 2007, with parametric priors). Arrays in, arrays out.
-"""
+"""ComBat in two steps: what training samples say about every batch, and its application to any sample."""
 
 from __future__ import annotations
 
@@ -40,10 +35,8 @@ class Combat:
 
 
 def fit_combat(blocks: Blocks, batch: np.ndarray, covariates: np.ndarray) -> Combat:
-    """ComBat fitted in two passes over the blocks of rows, each of whose batches (n_rows,) has two rows or more.
-
-    The covariates (n_rows, n_covariates) are centred and linearly independent of the batches.
-    """
+    """ComBat fitted in two passes over blocks; ``batch``, (n_rows,), has two rows each, covariates are independent."""
+    # Johnson, Li and Rabinovic 2007, parametric priors: grand mean + covariates + shift of the batch + stretched noise.
     size = np.bincount(batch).astype(np.float64)
     n_batches = len(size)
     design = np.hstack([np.eye(n_batches)[batch], covariates])  # n_rows x (n_batches + n_covariates)

@@ -1,7 +1,4 @@
-"""Least squares with intervals that need neither equal variances nor independent samples. Arrays in, arrays out.
-
-Leading axes are simulations: ``x`` (..., n, p) and ``y`` (..., n).
-"""
+"""Least squares without equal variances or independence; leading axes of ``x`` and ``y`` (..., n) are simulations."""
 
 from __future__ import annotations
 
@@ -42,12 +39,7 @@ class Fit:
 
 
 def fit(x: np.ndarray, y: np.ndarray, cluster: np.ndarray | None = None) -> Fit:
-    """Ordinary least squares of ``y`` (..., n) on ``x`` (..., n, p) of full rank, with HC3 errors or a jackknife.
-
-    HC3 of MacKinnon and White (1985): each residual is divided by one minus its leverage. With ``cluster`` (n,), the
-    number of each sample's subject from 0: each subject is left out in turn (CR3 of Bell and McCaffrey, 2002), centred
-    on the mean of the coefficients, with as many degrees of freedom as subjects less one.
-    """
+    """Ordinary least squares of ``y`` (..., n) on ``x`` (..., n, p) of full rank, with HC3 errors or a jackknife."""
     q, r = np.linalg.qr(x)
     rows = np.swapaxes(np.linalg.solve(r, np.swapaxes(q, -1, -2)), -1, -2)  # ..., n, p: rows of x (x'x)^-1
     along = np.swapaxes(q, -1, -2) @ y[..., None]  # ..., p, 1
@@ -55,6 +47,7 @@ def fit(x: np.ndarray, y: np.ndarray, cluster: np.ndarray | None = None) -> Fit:
     residual = y - (q @ along)[..., 0]
     n, p = x.shape[-2:]
     sd = np.sqrt(np.square(residual).sum(axis=-1) / max(n - p, 1))
+    # HC3 of MacKinnon and White (1985); with clusters each subject is left out in turn (CR3, Bell and McCaffrey 2002).
     if cluster is None:
         with np.errstate(divide="ignore"):
             weight = rows / (1 - np.square(q).sum(axis=-1))[..., None]
@@ -117,12 +110,7 @@ def permutation_p(
     rng: np.random.Generator,
     cluster: np.ndarray | None = None,
 ) -> float:
-    """Two-sided p of one coefficient by permuting the residuals of the model without it (Freedman and Lane, 1983).
-
-    The statistic is the t with HC3 or CR3 errors, which keeps its size where variances differ (DiCiccio and Romano,
-    2017). With clusters, subjects exchange the mean of their residuals, and the samples of a subject their deviations
-    from it. ``x`` is (n, p), ``y`` (n,); no permutations give NaN.
-    """
+    """Two-sided p of one coefficient by permuting the residuals of the model without it (Freedman and Lane, 1983)."""
     n = len(y)
     order = np.arange(n) if cluster is None else np.argsort(cluster, kind="stable")
     cluster = None if cluster is None else cluster[order]
@@ -133,6 +121,7 @@ def permutation_p(
     squares = own @ own
     weight = fit(x, y, cluster).weight[:, column]
 
+    # HC3 or CR3 errors keep the size of the t where variances differ (DiCiccio and Romano, 2017).
     def statistic(e: np.ndarray) -> np.ndarray:
         """Absolute t for residuals of the reduced model, (n_draws, n)."""
         e = e - (e @ q) @ q.T
@@ -149,10 +138,7 @@ def permutation_p(
 
 
 def fieller(numerator: Any, denominator: Any, var_n: Any, var_d: Any, cov: Any, quantile: float) -> tuple[Any, Any]:
-    """Interval of a ratio of two estimates (Fieller, 1954) with their (co)variances, NaN where it has no ends.
-
-    ``quantile`` is the number of standard errors on each side, such as 1.96.
-    """
+    """Interval, ``quantile`` errors wide, of a ratio of estimates (Fieller, 1954), NaN where it has no ends."""
     a = np.square(denominator) - quantile**2 * var_d
     b = numerator * denominator - quantile**2 * cov
     c = np.square(numerator) - quantile**2 * var_n
@@ -173,12 +159,9 @@ class Deviations:
 
 
 def deviations(x: np.ndarray, y: np.ndarray, is_reference: np.ndarray, subject: np.ndarray) -> Deviations:
-    """Expectation of every sample from the reference samples of other subjects.
-
-    ``x`` (n, p) is the design without the group: columns that do not vary in the reference have the coefficient 0
-    there. ``y``, ``is_reference`` and ``subject`` (numbers from 0) are (n,).
-    """
+    """Expectation of every sample, (n,), from reference samples of other subjects; ``x`` (n, p) without the group."""
     centre = y[is_reference].mean()
+    # Columns that do not vary in the reference have the coefficient 0 there.
     basis = _row_space(x[is_reference])  # p x rank
     estimable = np.abs(x - x @ basis @ basis.T).max(axis=1) < 1e-6 * np.maximum(1, np.abs(x).max(axis=1))
     z, y = x @ basis, y - centre

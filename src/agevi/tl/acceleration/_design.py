@@ -55,11 +55,7 @@ class Design:
 def make_design(
     frame: pd.DataFrame, covariates: list[Covariate], age_df: Any, argument: str, cluster: np.ndarray | None
 ) -> Design:
-    """Design of a comparison, or an :class:`Unusable` that says what to change.
-
-    ``frame`` holds the samples with ``subject``, ``age``, ``group`` and ``is_group``; ``argument`` names the two groups
-    in messages; ``cluster`` (n,) numbers the subjects where these have several samples.
-    """
+    """Design of a comparison of samples, or :class:`Unusable`; ``cluster`` (n,) numbers subjects of several samples."""
     age = frame["age"].to_numpy(dtype=np.float64)
     if np.ptp(age) <= _RANK * np.abs(age).max():
         raise Unusable(f"all {len(frame)} samples of {argument} have the age {age[0]:g}; the comparison at equal age "

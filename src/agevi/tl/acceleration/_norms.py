@@ -15,13 +15,7 @@ _VALUES = 1 << 24  # values held at once while samples are left out
 
 @dataclass(frozen=True)
 class Norms:
-    """Mean and spread of predictions by age, of one reference or of several along leading axes.
-
-    The mean is a polynomial in standardised age, the spread ``sigma * exp(spread * age)`` with the age held at the ends
-    of the reference. ``covariance`` (p, p), times ``sigma**2``, is that of the coefficients. ``order`` are the
-    standardised residuals of the reference from the lowest to the highest, NaN last, and ``place`` the centiles where
-    these stand.
-    """
+    """Mean, a polynomial in standardised age, and spread of predictions of references along leading axes."""
 
     centre: np.ndarray
     scale: np.ndarray
@@ -32,6 +26,7 @@ class Norms:
     spread: np.ndarray
     sigma: np.ndarray
     df: np.ndarray
+    # standardised residuals of the reference in rising order, NaN last, and the centiles where they stand
     order: np.ndarray
     place: np.ndarray
 
@@ -48,10 +43,7 @@ class Norms:
         return np.exp(self.spread[..., None] * (held - self.centre[..., None]) / self.scale[..., None])
 
     def centile(self, z: np.ndarray) -> np.ndarray:
-        """Share of the reference in per cent that is below each deviation, (..., m).
-
-        Between the residuals of the reference their ranks, with those of Student's t beyond them.
-        """
+        """Share of the reference in per cent below each deviation, (..., m), by rank, and by Student's t beyond."""
         flat = np.broadcast_to(z, (*self.df.shape, z.shape[-1])).reshape(-1, z.shape[-1])
         order, place = (values.reshape(len(flat), -1) for values in (self.order, self.place))
         out = np.stack([_centile(*row) for row in zip(flat, order, place, self.df.reshape(-1), strict=True)])
@@ -93,16 +85,11 @@ def _centile(z: np.ndarray, order: np.ndarray, place: np.ndarray, df: float) -> 
 def fit(
     age: np.ndarray, predicted: np.ndarray, n_subjects: np.ndarray, *, degree: int, used: np.ndarray | None = None
 ) -> Norms:
-    """Norms of references: least squares weighted by a spread that changes with age.
-
-    ``age``, ``predicted`` and ``used`` (1 in the reference, else 0; by default all 1) are (..., n), ``n_subjects``
-    (...). The slope of the spread is the one that leaves the size of standardised residuals uncorrelated with age,
-    shrunk by the factor ``1 - 1 / t**2`` (James and Stein's), so that chance among few samples makes no trend. Samples
-    weigh ``n_subjects / n_samples``: several of a subject narrow the ranks, not what is known of the mean.
-    """
+    """Norms by ``age`` and ``predicted``, (..., n): least squares weighted by a spread that changes with age."""
     used = np.ones(np.broadcast_shapes(age.shape, predicted.shape)) if used is None else used.astype(np.float64)
     age, predicted = np.broadcast_to(age, used.shape), np.broadcast_to(predicted, used.shape)
     n, n_subjects = used.sum(-1), np.asarray(n_subjects, dtype=np.float64)
+    # Several samples of a subject narrow the ranks, not what is known of the mean.
     weight = used * (n_subjects / n)[..., None]
     centre = (used * age).sum(-1) / n
     scale = np.sqrt((used * (age - centre[..., None]) ** 2).sum(-1) / n)
@@ -111,6 +98,7 @@ def fit(
     beta, inverse = _least_squares(x, predicted, weight)
     left = np.clip(1 - weight * _quadratic(x, inverse), 1e-9, None)  # 1 - leverage
     size = np.abs(predicted - _times(x, beta)) / np.sqrt(left)
+    # Shrunk (James and Stein's 1 - 1 / t**2), so that chance among few samples makes no trend.
     spread = _slope_of_size(size, x[..., 1], weight, n_subjects)
     df = n_subjects - degree - 1
     plain = Norms(centre, scale, *ends, beta, inverse, spread, np.ones_like(df), df, used, used)

@@ -66,10 +66,7 @@ def can_fit(n: np.ndarray) -> bool:
 
 
 def last_doubling(n: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Change of the error from half of the largest amount to all of it, (n_curves,), from (n_curves, n_levels).
-
-    At half it is interpolated between the levels around it, over the logarithm of the amount.
-    """
+    """Change of the error from half of the largest amount, interpolated over its logarithm, to it, (n_curves,)."""
     x = np.log2(n / np.max(n))  # rising up to 0
     right = int(np.searchsorted(x, -1.0)) or len(x) - 1  # all levels where the smallest is half or just above
     left = right - 1 if x[0] < -1 else 0
@@ -80,22 +77,18 @@ def last_doubling(n: np.ndarray, error: np.ndarray) -> np.ndarray:
 def change_at_twice(
     n: np.ndarray, error: np.ndarray, draws: np.ndarray, level: float, *, early: bool = False
 ) -> dict[str, float]:
-    """Coefficients, and the changes of the error at the last doubling and at the next, with their intervals.
-
-    The last doubling is measured. The next of any falling law with b up to 2 brings between a quarter and all of it,
-    and up to twice as much while errors still fall ever faster, as they do before a clock knows much (``early``). The
-    interval reaches from the least of that to the most, over the interval of the last doubling, and holds that of the
-    fitted law, whose draws are fitted to all levels, to all but the smallest, and so on down to the three largest, in
-    turn.
-    """
+    """Coefficients, and the changes of the error at the last doubling and at the next, with their intervals."""
     if not can_fit(n):
         names = ("a", "b", "c", "change", "change_low", "change_high", "last_change", "last_low", "last_high")
         return dict.fromkeys(names, float("nan"))
     fit, largest = fit_power_law(n, error[None]), float(np.max(n))
     starts = [k for k in range(len(n)) if can_fit(n[k:])]
+    # fitted to all levels, to all but the smallest, and so on down to the three largest
     changes = [fit_power_law(n[k:], draws[i :: len(starts), k:]).change(largest) for i, k in enumerate(starts)]
     of_law = interval(np.concatenate(changes), 0.5 + level / 2)
     last_low, last_high = interval(last_doubling(n, draws), 0.5 + level / 2)
+    # The next doubling of any falling law with b up to 2 brings between a quarter of the last and all of it, and up to
+    # twice as much while errors still fall ever faster, as they do before a clock knows much.
     most, least = (MOST_EARLY if early else MOST), LEAST
     change = float(fit.change(largest)[0])
     low = last_low * (most if last_low < 0 else least)

@@ -46,11 +46,9 @@ class Fits:
 def draw_folds(
     samples: Samples, repeat: int, n_folds: int, validation_size: float, rng: np.random.Generator
 ) -> list[Fold]:
-    """Folds of whole subjects, balanced over the condition alone.
-
-    Were they balanced over age too, each fold would repeat the association that age and condition have by chance, and
-    what tells age would tell cases from controls where labels mean nothing.
-    """
+    """Folds of whole subjects, balanced over the condition alone."""
+    # Balanced over age too, each fold would repeat the chance association of age and condition, and what tells age
+    # would tell cases from controls where labels mean nothing.
     case, out = samples.case_of, []
     dealt = np.concatenate([rng.permutation(case.index[case == label]) for label in (0.0, 1.0)])
     fold_of = pd.Series(np.arange(len(case)) % n_folds, index=dealt).loc[case.index]

@@ -23,11 +23,7 @@ def metric_table(
     n_boot: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Metrics of every row with their intervals, and the difference of its AUROC from that of the reference.
-
-    ``case``, (n_subjects,), is 1 for cases; ``probability``, (n_rows, n_repeats, n_subjects), that of being one; and
-    ``fold``, (n_repeats, n_subjects), the one that held a subject out.
-    """
+    """Metrics of ``probability``, (n_rows, n_repeats, n_subjects), with intervals and AUROC less the reference's."""
     n = len(case)
     draws = two_class_draws(case, None, n_boot, rng)
     weight = np.stack([np.ones(n), *(np.bincount(drawn, minlength=n) for drawn in draws)])
@@ -53,12 +49,9 @@ def metric_table(
 
 
 def auroc_within(case: np.ndarray, probability: np.ndarray, fold: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Share of the pairs of a case and a control of one fold in which the case ranks above, ties one half, (n_draws,).
-
-    ``weight``, (n_draws, n_subjects), is how often each subject counts in every draw. The probabilities of two folds
-    come from two models and do not compare: ranked together, those of features that say nothing have an area below one
-    half, since a fold that holds out more cases has fewer to train on (Airola et al. 2011).
-    """
+    """Share of pairs of a case and a control of one fold in which the case ranks above, ties one half, (n_draws,)."""
+    # Folds come from models of their own and do not compare: ranked together, features that say nothing have an area
+    # below one half, since a fold that holds out more cases has fewer to train on (Airola et al. 2011).
     above, pairs = np.zeros(len(weight)), np.zeros(len(weight))
     for code in np.unique(fold):
         cases, controls = (np.flatnonzero((fold == code) & (case == label)) for label in (1, 0))

@@ -129,10 +129,7 @@ def _row_set(table: pd.DataFrame, keys: list[str], summed: bool, targets: list[s
 
 
 def _target(rows: pd.DataFrame, of: str) -> tuple[np.ndarray, np.ndarray]:
-    """Group that every row counts for (-1: none), and its weight in the mean of its subject in that group.
-
-    The rows of a sample weigh by their cells, and the samples of a subject equally.
-    """
+    """Group that every row counts for (-1: none), and its weight, by cells and samples, in its subject's mean."""
     group = rows["group"].to_numpy() + 1 if of == "group" else np.zeros(len(rows), dtype=np.int64)
     frame = rows.assign(target=group)
     size = frame["size"].to_numpy(dtype=np.float64)

@@ -62,10 +62,7 @@ class Calibration:
         difficulty: Sequence[str] = DIFFICULTY,
         min_age: float = -1.0,
     ) -> Calibration:
-        """Calibrate on finite true and predicted ages, (n_samples,), that the clock never saw.
-
-        ``difficulty`` names features beside the prediction, used where they vary and there are 20 subjects for each.
-        """
+        """Calibrate on true and predicted ages, (n_samples,), that the clock never saw."""
         y, p = np.asarray(age, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
         weight = subject_weights(subject, len(y))
         n = int(round(weight.sum()))
@@ -248,10 +245,7 @@ def subject_weights(subject: ArrayLike | None, n_samples: int) -> Array:
 
 
 def conformal_quantile(scores: Array, level: float, weights: Array | None = None) -> float:
-    """Smallest score with weight ``(n + 1) * level`` at or below it, n the sum of the weights; NaN where there is none.
-
-    For weights of 1 that is the ``ceil((n + 1) * level)``-th smallest.
-    """
+    """Smallest score with weight ``(n + 1) * level`` at or below it, n the sum of weights; NaN where there is none."""
     weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(scores, kind="stable")
     below = np.cumsum(weights[order])

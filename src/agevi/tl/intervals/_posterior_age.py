@@ -57,18 +57,15 @@ def check_prior(prior: Any) -> None:
 
 
 def make_prior(prior: Prior, age: np.ndarray, subject: np.ndarray, lowest: float) -> AgePrior:
-    """The density of age before a prediction is seen, from labelled ages and their subjects, (n_labelled,).
-
-    ``"cohort"``: kernel density with the bandwidth of Silverman (1986, eq. 3.28); ``"flat"``, over the labelled ages
-    and a margin; rows of age and density, (n, 2), joined by lines and 0 outside; or a function of ages. The grid goes
-    from ``lowest`` to the highest labelled age plus the span of the labelled ages.
-    """
+    """The density of age before a prediction is seen, from labelled ages and their subjects, (n_labelled,)."""
+    # to the highest labelled age plus the span of labelled ages
     grid = np.linspace(lowest, max(2 * age.max() - age.min(), lowest + 1e-6), N_GRID)
     if isinstance(prior, str):
         if prior == "flat":
             margin = _FLAT_MARGIN * (age.max() - age.min())
             inside = (grid >= age.min() - margin) & (grid <= age.max() + margin)
             return AgePrior("flat", grid, np.where(inside, 0.0, -np.inf))
+        # Silverman (1986, eq. 3.28)
         width = 1.06 * age.std(ddof=1) * len(age) ** -0.2
         kernels = -0.5 * ((grid - age[:, None]) / width) ** 2
         return AgePrior("cohort", grid, logsumexp(kernels, axis=0) - np.log(len(age)), kernels, subject)

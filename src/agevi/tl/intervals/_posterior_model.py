@@ -100,10 +100,8 @@ def log_density(data: Data, age: torch.Tensor, draws: Draws) -> torch.Tensor:
 
 
 def log_density_on_grid(data: Data, grid: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Log of the mean over draws of the density of every sample's predictions at each standardised age, (n, G).
-
-    The squared distance is a parabola in age, so that types are summed once and not at every point.
-    """
+    """Log of the mean over draws of the density of every sample's predictions at each standardised age, (n, G)."""
+    # The squared distance is a parabola in age, so that types are summed once and not at every point.
     precision = _precision(data, draws.scale, draws.shares)
     slope = draws.slope.unsqueeze(-2)  # D x 1 x T
     residual = (data.predicted - draws.intercept.unsqueeze(-2)) * data.known  # D x n x T
@@ -119,10 +117,8 @@ def log_density_on_grid(data: Data, grid: torch.Tensor, draws: Draws) -> torch.T
 
 
 def pyro_model(data: Data, age: torch.Tensor) -> None:
-    """The same in Pyro with the priors of the parameters, for labelled samples with standardised ages (n,).
-
-    Total and shares are the parameters, since a variance in three parts is not identified.
-    """
+    """The same in Pyro with the priors of the parameters, for labelled samples with standardised ages (n,)."""
+    # Total and shares are the parameters, since a variance in three parts is not identified.
     import pyro
     import pyro.distributions as dist
 

@@ -56,10 +56,7 @@ def _folds(rows: Labelled, level: float) -> Iterator[tuple[NDArray[np.bool_], La
 
 
 def cross_intervals(rows: Labelled, whole: Calibration) -> tuple[Array, Array]:
-    """Limits of every sample from the subjects of the other folds, (n_samples,); NaN where these are too few.
-
-    The scale and features of ``whole`` are refitted on the other folds.
-    """
+    """Limits of every sample from the subjects of other folds, (n_samples,), refitted as ``whole``; NaN for too few."""
     lower, upper = np.full(len(rows.age), np.nan), np.full(len(rows.age), np.nan)
     for own, rest, weight in _folds(rows, whole.level):
         if weight.sum() < needed(whole.level) - 1e-6:
@@ -101,21 +98,19 @@ def report(rows: Labelled, whole: Calibration, cohorts: dict[str, pd.Series]) ->
 
 
 def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    """The subject table with the columns ``lower`` and ``upper`` of a calibration, the slot's ``params``.
-
-    Samples that calibrated get the interval of the other folds, in which their own residuals have no part; NaN for
-    samples of role train, validation or recalibration, whose residuals are smaller than those of held-out ones.
-    """
+    """The subject table with the columns ``lower`` and ``upper`` of a calibration, the slot's ``params``."""
     whole = Calibration.from_dict(params)
     cells = table["n_cells"].to_numpy(dtype=np.float64)
     lower, upper = whole.interval(table["predicted"].to_numpy(dtype=np.float64), cells)
     fitted = table["role"].isin(_keys.SHAPED_ROLES).to_numpy()
+    # Residuals of samples that shaped the clock are smaller than those of held-out ones.
     lower[fitted], upper[fitted] = np.nan, np.nan
     own = _subjects.held_out(table)
     rows = Labelled.of(table[own])
     if len(rows.age) == len(whole.scores):
         scores = np.sort(whole.score(rows.age, rows.predicted, rows.n_cells))
         if np.allclose(scores, whole.scores, rtol=_SAME, atol=_SAME * whole.scores[-1]):
+            # What calibrated gets the interval of other folds, in which its own residuals have no part.
             lower[own], upper[own] = cross_intervals(rows, whole)
     return table.assign(lower=lower, upper=upper)
 

@@ -216,10 +216,7 @@ def _of_types(
 def sample_values(
     adata: AnnData, table: pd.DataFrame, column: str, argument: str, *, keys: _keys.Keys, sample_key: str | None = None
 ) -> pd.Series:
-    """The one value of every sample in a column of the subject table or of ``adata.obs``, indexed as ``table``.
-
-    ``argument`` is what messages call the column; ``sample_key`` is by default that of the predictions.
-    """
+    """The one value of every sample in a column, called ``argument``, of the subject table or of ``adata.obs``."""
     sample_key = sample_key or adata.uns.get(keys.uns, {}).get("sample_key")
     if isinstance(column, Hashable) and column in table:
         values: pd.Series = table[column]
@@ -264,10 +261,7 @@ def _refuse_two_columns(adata: AnnData, of_table: pd.Series, column: str, argume
 
 
 def binned(age: pd.Series, edges: Sequence[float]) -> pd.Series:
-    """Age bin of every sample as ordered text, missing where the age is unknown or outside the bins.
-
-    A bin holds its lower edge, the last bin its upper one too.
-    """
+    """Age bin of every sample as ordered text, missing outside; bins hold lower edges, the last its upper one."""
     bounds = np.asarray(list(edges), dtype=np.float64)
     if len(bounds) < 2 or not (np.diff(bounds) > 0).all():
         raise ValueError(f"age_bins={list(edges)!r} are not bins; pass two or more rising edges, such as [0, 20, 40].")

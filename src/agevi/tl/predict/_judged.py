@@ -59,10 +59,7 @@ def check_groupby(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys, groupby
 
 
 def say_left_out(table: pd.DataFrame, roles: Sequence[str] | None = None, *, lacking: str = "a prediction") -> None:
-    """Log how many samples and subjects of these roles (None: all) accuracy cannot be taken over, and why.
-
-    ``lacking`` is what samples without a prediction lack.
-    """
+    """Log how many samples and subjects of these roles (None: all) accuracy cannot be taken over, and why."""
     used = table if roles is None else table[table["role"].isin(roles)]
     no_age = used["age"].isna()
     counts = {"an age": int(no_age.sum()), lacking: int((~no_age & used["predicted"].isna()).sum())}
@@ -85,10 +82,7 @@ def announce(
     *,
     reference: np.ndarray | None = None,
 ) -> None:
-    """Log one line where the held-out samples of a subject table, of some roles, do not show that the clock is of use.
-
-    ``reference``, (n_samples,), is what :func:`references` gives for the table, where it is known already.
-    """
+    """Log one line where held-out samples of a table do not show that the clock is of use, beside ``reference``."""
     judged = _subjects.held_out(table, roles)
     if judged.any():
         reference = (references(adata, table, keys) if reference is None else reference)[judged]
@@ -101,10 +95,7 @@ def announce(
 def announce_types(
     adata: AnnData, table: pd.DataFrame, keys: _keys.Keys, type_key: str, roles: Sequence[str] | None = None
 ) -> None:
-    """Log one line that names the types of cells whose clocks are not shown to be of use.
-
-    ``table`` has one row per sample and type, the type in ``group`` and its baseline in ``reference``.
-    """
+    """Log one line that names types whose clocks are not shown to be of use; ``table`` has samples by ``group``."""
     rows = table[_subjects.held_out(table, roles)]
     unit = str(adata.uns.get(keys.uns, {}).get("age_unit", "years"))
     parts = {str(name): part for name, part in rows.groupby("group", sort=True)}

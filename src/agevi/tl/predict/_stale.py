@@ -12,11 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def forget(adata: AnnData, keys: _keys.Keys) -> None:
-    """Remove what goes with earlier predictions, in one line of the log, once the new ones are in ``obs``.
-
-    These are the tables made from them, and the columns and latent space that not every clock writes: the slots that
-    :data:`agevi._keys.SLOTS` marks with ``of_predictions``.
-    """
+    """Remove the slots that go with earlier predictions, in one line of the log, once the new ones are in ``obs``."""
     tables = []
     for noun, slot in _keys.SLOTS.items():
         held, name = getattr(adata, slot.where), keys.table(noun)

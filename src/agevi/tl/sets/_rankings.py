@@ -43,11 +43,7 @@ def rankings(
     signed: bool,
     gene_symbols: str | None = None,
 ) -> list[Ranking]:
-    """The attributions of every wanted group over the background: ``"model"``, ``"all"`` or names of genes.
-
-    ``signed`` takes the mean of the signed values, not of their size. Of genes with one symbol the largest value is
-    taken.
-    """
+    """Attributions, or their sizes, of every group over the background: ``"model"``, ``"all"`` or names of genes."""
     if not isinstance(background, Iterable):
         raise TypeError(f"background is a {type(background).__name__}; pass 'model', 'all' or a list of genes.")
     names = background if isinstance(background, str) else list(background)

@@ -11,10 +11,7 @@ _VALUES = 1 << 21  # permuted values held at once; the draws depend on it
 
 
 def permuted(values: np.ndarray, subject: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Values after subjects exchanged their means, and the samples of a subject their deviations, (n, n_samples).
-
-    ``subject`` (n_samples,) numbers the subjects from 0 in rising order.
-    """
+    """Values after ``subject`` numbers exchanged means and their samples deviations, (n, n_samples)."""
     means = np.bincount(subject, weights=values) / np.bincount(subject)
     out = rng.permuted(np.tile(means, (n, 1)), axis=1)[:, subject]
     deviation = values - means[subject]

@@ -159,12 +159,7 @@ def trend_test(
 def samples_in_order(
     adata: AnnData, order_key: str, groupby: str | None, *, keys: _keys.Keys, sample_key: str | None = None
 ) -> tuple[pd.DataFrame, list[str] | None, int]:
-    """The held-out samples that have a prediction and a place in the order, by subject table and columns.
-
-    Returns a table with ``subject``, ``predicted``, ``order`` (float64), ``level`` (as the column has it) and
-    ``group``, the names of the levels where these are counted, and the number of samples left out because they shaped
-    the clock.
-    """
+    """Held-out samples with a prediction and a place in the order, names of counted levels, number left out."""
     table = _subjects.subject_table(adata, keys)
     given = sample_values(adata, table, order_key, "order_key", keys=keys, sample_key=sample_key)
     where = f"adata.uns[{keys.subjects!r}]" if order_key in table else "adata.obs"

@@ -87,10 +87,7 @@ class Entry:
 
 
 class Search:
-    """What is varied for a class, beside the arguments that are ``fixed`` in all trials, by call.
-
-    Fixed arguments take entries out of agevi's own space (``is_default``); in a user's space they are a conflict.
-    """
+    """What is varied for a class beside ``fixed`` arguments, by call, which take entries out of a default space."""
 
     def __init__(self, model_cls: Any, space: Mapping[str, Any], fixed: Arguments, *, is_default: bool) -> None:
         if not isinstance(space, Mapping):

@@ -37,11 +37,9 @@ _MONITOR = "age_mae_validation"
 
 
 class SeededSampler(TPESampler):
-    """Optuna's TPE, seeded anew for every trial from the seed of the study and the number of the trial.
+    """Optuna's TPE, seeded anew for every trial from the seed of the study and the number of the trial."""
 
-    A study that goes on after it was interrupted, or on another machine, does not repeat the draws of its start.
-    """
-
+    # A study that goes on elsewhere, or after an interruption, does not repeat the draws of its start.
     def __init__(self, seed: int) -> None:
         super().__init__(seed=seed)
         self.seed = seed
@@ -54,12 +52,7 @@ class SeededSampler(TPESampler):
 
 
 class PruneEpochs(Callback):
-    """Report the lowest error on validation subjects so far, and stop trials that fall behind.
-
-    Errors are reported at every 5 percent of the training, since settings differ in the number of epochs and a pruner
-    compares equal steps. The training is asked to stop, since an exception would be printed by scvi-tools; the trial is
-    ended after it.
-    """
+    """Report the lowest error on validation subjects every 5 percent of training, and stop trials that fall behind."""
 
     def __init__(self, trial: Any) -> None:
         self.trial, self.best, self.percent, self.behind = trial, float("inf"), 0, False
@@ -69,12 +62,14 @@ class PruneEpochs(Callback):
         if self.behind or trainer.sanity_checking or _MONITOR not in trainer.callback_metrics:
             return
         self.best = min(self.best, float(trainer.callback_metrics[_MONITOR]))
+        # A pruner compares equal steps, and settings differ in epochs.
         done = 100 * (trainer.current_epoch + 1) // max(trainer.max_epochs, 1)
         while not self.behind and self.percent + STEP <= done:
             self.percent += STEP
             self.trial.report(self.best, self.percent)
             self.behind = self.trial.should_prune()
         if self.behind:
+            # An exception would be printed by scvi-tools; the trial is ended after the training.
             trainer.should_stop = True
 
 

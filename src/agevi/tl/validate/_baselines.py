@@ -84,11 +84,7 @@ def _train_and_test(units: Units, targets: np.ndarray, fold: int) -> tuple[np.nd
 
 
 def shuffled_ages(cohort: Cohort, rng: np.random.Generator) -> np.ndarray:
-    """Ages of the samples, (n_samples,), after the ages of the labelled subjects have changed places.
-
-    A subject takes the mean age of another one, and its visits keep their distance from that mean, within the range of
-    all ages.
-    """
+    """Ages of samples, (n_samples,), after labelled subjects swapped mean ages; visits keep their distance."""
     mean = cohort.subject_ages(np.arange(len(cohort.sample)))
     known = mean.dropna()
     moved = mean.copy()

@@ -69,10 +69,7 @@ class Checkpoint:
 
 
 def seed_of(rng: int | np.random.Generator | None, directory: Any) -> int:
-    """One number for ``rng``; where that is None, the number with which the run in ``directory`` began.
-
-    Refuses what is not the path of a directory, before anything is fitted.
-    """
+    """One number for ``rng``, or that of the run in ``directory``, which must be the path of a directory."""
     if directory is None:
         return as_seed(rng)
     advice = "pass the path of a directory, or None to keep nothing."

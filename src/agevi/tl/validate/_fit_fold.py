@@ -98,10 +98,7 @@ class FoldResult:
 
 @contextlib.contextmanager
 def alone(n_threads: int | None = 1) -> Iterator[None]:
-    """The one fit of this process, without a bar of its own.
-
-    The same number of threads everywhere gives the same result everywhere; None leaves it to the fit.
-    """
+    """The one fit of this process, without a bar, on ``n_threads`` everywhere, for equal results (None: as it is)."""
     with _ALONE, silent(), threads(n_threads) if n_threads else contextlib.nullcontext():
         yield
 

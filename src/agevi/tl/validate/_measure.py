@@ -15,14 +15,10 @@ _MIB = 2**20
 
 
 class Watch:
-    """Wall-clock seconds since it was made, and how far the memory of the process rose above its level then.
-
-    On Linux the peak is the kernel's own high-water mark, which is reset at the start. Elsewhere that cannot be done:
-    only what exceeds the highest level in the life of the process is seen, so that figure is a lower bound. Memory that
-    earlier work freed and the process still holds is used again without a rise. Memory of a GPU is not counted.
-    """
+    """Wall-clock seconds, and how far the memory of the process rose above its level, without a GPU's."""
 
     def __init__(self) -> None:
+        # Linux resets its own high-water mark; elsewhere what exceeds the highest level so far is seen alone.
         self._from_kernel = _reset_peak()
         self._start_memory = _status("VmRSS") if self._from_kernel else _highest()
         self._start = time.perf_counter()

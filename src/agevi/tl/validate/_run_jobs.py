@@ -63,11 +63,7 @@ def in_parallel(
     n_jobs: int | None,
     keep: Callable[[int, Any], None],
 ) -> None:
-    """Call ``run`` with the arguments of every job, and ``keep`` with each number and result as soon as it is there.
-
-    ``n_jobs`` is as in joblib, but for 1, which leaves the choice to :func:`joblib.parallel_config` and runs in this
-    process without one. ``words`` name the jobs by their numbers, for a bar that counts them in ``unit``.
-    """
+    """Call ``run`` with every job and ``keep`` with each result at once; 1 leaves ``n_jobs`` to joblib's config."""
     if n_jobs is not None and (isinstance(n_jobs, str | float) or n_jobs == 0):
         raise ValueError(
             f"n_jobs={n_jobs!r} is not a number of workers; pass a whole number from 1, or -1 for as many as there are "
