@@ -157,17 +157,13 @@ def _check_log_cpm(x: Any) -> None:
     if x.min() < 0:
         raise ValueError(f"profiles.X has negative values (lowest: {x.min():g}); {fix}.")
     too_large = x.max() > np.log1p(_MAX_TOTAL)  # then expm1 may overflow
-    totals = np.array([np.inf]) if too_large else np.array([_total(x, i) for i in range(x.shape[0])])
+    rows = () if too_large else range(x.shape[0])
+    totals = np.array([np.expm1(_row(x, i), dtype=np.float64).sum() for i in rows] or [np.inf])
     if totals.max() > _MAX_TOTAL:
         raise ValueError(
             f"profiles.X is not log1p(CPM) (largest value: {x.max():g}, largest row sum of expm1: {totals.max():.3g}, "
             f"a million at most); {fix}: sc.pp.normalize_total(target_sum=1e6), then sc.pp.log1p."
         )
-
-
-def _total(x: Any, i: int) -> float:
-    """Sum of counts per million in row ``i``."""
-    return float(np.expm1(_row(x, i), dtype=np.float64).sum())
 
 
 def _cells_of_one(

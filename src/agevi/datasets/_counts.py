@@ -114,7 +114,8 @@ def stack(blocks: Iterable[Block], n_rows: int, n_genes: int) -> sp.csr_matrix:
 
 def in_threads(tasks: list[Callable[[], Block]], n_jobs: int | None) -> Iterator[Block]:
     """Results of the tasks in their order, a few of them in work at a time."""
-    n_threads = n_jobs or _processors()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_threads = n_jobs or usable
     if n_threads == 1 or len(tasks) == 1:
         yield from (task() for task in tasks)
         return
@@ -126,8 +127,3 @@ def in_threads(tasks: list[Callable[[], Block]], n_jobs: int | None) -> Iterator
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

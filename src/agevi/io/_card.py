@@ -223,7 +223,12 @@ def _how_well(meta: dict[str, Any]) -> str:
         if "intervals" in evaluation:
             parts.append(_intervals(evaluation["intervals"], evaluation["age_unit"]))
     if calibration is not None:
-        parts.append(_calibrated(calibration))
+        cohorts = f" of {_some(calibration['cohorts'])}" if calibration["cohorts"] else ""
+        parts.append(
+            f"Predictions come with {100 * calibration['level']:.3g} % intervals (`lower`, `upper`), calibrated on "
+            f"{calibration['n']:,} subjects{cohorts}; they hold for subjects like those, and for less than that share "
+            "in another cohort."
+        )
     return " ".join(part for part in parts if part)
 
 
@@ -265,16 +270,6 @@ def _intervals(found: dict[str, Any], unit: str) -> str:
         f"{100 * found['level']:.3g} % intervals are {found['width']:.1f} {unit} wide on average and held the age of "
         f"{100 * found['coverage']:.1f} % [{100 * found['coverage_low']:.1f}, {100 * found['coverage_high']:.1f}] of "
         "these subjects (cross-calibrated)."
-    )
-
-
-def _calibrated(found: dict[str, Any]) -> str:
-    """What new predictions get."""
-    cohorts = f" of {_some(found['cohorts'])}" if found["cohorts"] else ""
-    return (
-        f"Predictions come with {100 * found['level']:.3g} % intervals (`lower`, `upper`), calibrated on "
-        f"{found['n']:,} "
-        f"subjects{cohorts}; they hold for subjects like those, and for less than that share in another cohort."
     )
 
 

@@ -228,7 +228,12 @@ def replace(directory: Path, contents: dict[str, bytes], whole: Callable[[Path],
         if old.exists():
             with contextlib.suppress(OSError):  # the save is done, and a later one cleans up
                 os.rename(old, Path(temporary, "old"))
-    _sweep(directory.parent, hidden)
+    # What killed saves left beside a bundle goes once no living one can be writing it.
+    for path in directory.parent.iterdir():
+        if path.name.startswith(hidden) and path.name.endswith(TEMPORARY):
+            with contextlib.suppress(OSError):
+                if time.time() - path.lstat().st_mtime > ABANDONED:
+                    shutil.rmtree(path)
 
 
 def _ours(directory: Path) -> bool:
@@ -239,15 +244,6 @@ def _strangers(directory: Path) -> set[str]:
     """Names in ``directory`` that are not part of a bundle: all of them where one of its two main files is absent."""
     names = set(os.listdir(directory)) - CLUTTER
     return names - LIMITS.keys() if {CLOCK, WEIGHTS} <= names else names
-
-
-def _sweep(parent: Path, hidden: str) -> None:
-    """Delete what killed saves left beside a bundle, once no living one can be writing it."""
-    for path in parent.iterdir():
-        if path.name.startswith(hidden) and path.name.endswith(TEMPORARY):
-            with contextlib.suppress(OSError):
-                if time.time() - path.lstat().st_mtime > ABANDONED:
-                    shutil.rmtree(path)
 
 
 def _sync(directory: Path) -> None:

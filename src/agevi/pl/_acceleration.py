@@ -84,7 +84,8 @@ def acceleration(
     ax = _base.axes(ax, 4.2, 3.6)
     line = _reference_line(samples, rows, str(params["age_df"]))
     if params["paired"]:
-        _join_subjects(ax, samples)
+        for _, visits in samples.sort_values("age").groupby("subject", sort=True):
+            ax.plot(visits["age"], visits["predicted"], color="#b0b0b0", linewidth=0.7, zorder=1)
     handles = []
     for group, name in zip(groups, _base.shortened(groups), strict=True):
         own = samples[samples["group"] == group]
@@ -168,12 +169,6 @@ def _reference_line(samples: pd.DataFrame, rows: pd.DataFrame, age_df: str) -> P
         degree = CUBIC if many or age_df == str(CUBIC) else 1
     degree = min(int(degree), used["age"].nunique() - 1)
     return Polynomial.fit(used["age"].to_numpy(), used["predicted"].to_numpy() - shift[np.isfinite(shift)], degree)
-
-
-def _join_subjects(ax: Axes, samples: pd.DataFrame) -> None:
-    """Thin lines between the samples of each subject in the order of age."""
-    for _, visits in samples.sort_values("age").groupby("subject", sort=True):
-        ax.plot(visits["age"], visits["predicted"], color="#b0b0b0", linewidth=0.7, zorder=1)
 
 
 def _draw(

@@ -89,7 +89,8 @@ def attribution(
         )  # fmt: skip
     ax.axvline(0, color=_base.LINE_COLOR, linewidth=0.8)
     low, high = min(0.0, float(ends.min())), max(0.0, float(ends.max()))
-    room = _room(ax, [text.get_text() for text in ax.texts]) * (high - low or 1.0)
+    letters = max((len(text.get_text()) for text in ax.texts), default=0)
+    room = min(0.6, 0.03 + 0.07 * _base.scale() * letters / _base.inches(ax)[0]) * (high - low or 1.0)
     ax.set_xlim(low - (room if low < 0 else 0.3 * room), high + (room if high > 0 else 0.3 * room))
     ax.set(xlabel=f"Attribution ({_unit(adata, key_added)})")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
@@ -183,11 +184,6 @@ def attribution_heatmap(
 def _unit(adata: AnnData, key_added: str) -> str:
     """Unit of the ages."""
     return _base.unit_of(adata.uns[_keys.Keys(key_added).attribution_groups])
-
-
-def _room(ax: Axes, texts: Sequence[str]) -> float:
-    """Share of the width that the longest of some small texts needs."""
-    return min(0.6, 0.03 + 0.07 * _base.scale() * max(map(len, texts), default=0) / _base.inches(ax)[0])
 
 
 def _chosen(table: pd.DataFrame, genes: Sequence[str], symbols: pd.Series) -> pd.DataFrame:

@@ -65,7 +65,8 @@ def learning_curve(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: An
         [axis for axis in _COLORS if (table["axis"] == axis).any()], "the table", n_cols=2, ax=ax, size=_SIZE
     )
     unit = _base.unit_of(params)
-    limits, note = _limits(table), _note(params)
+    limits, sentence = _limits(table), str(params["sentence"])
+    note = sentence if sentence.startswith("No gain") else ""
     for i, (axis, panel) in enumerate(axes.items()):
         _draw(panel, table[table["axis"] == axis], params[axis], axis)
         panel.set(xlabel=_LABELS[axis], ylabel="" if i else f"Mean absolute error ({unit})", ylim=limits)
@@ -125,8 +126,3 @@ def _in_short(law: dict[str, Any], unit: str) -> list[str]:
     if not np.isfinite(law["change"]):
         return ["no gain can be shown", "(too few levels)"]
     return [figures(law, unit)] if shows_gain(law) else [figures(law, unit), "no gain can be shown"]
-
-
-def _note(params: Mapping[str, Any]) -> str:
-    """What stands below the legend."""
-    return str(params["sentence"]) if str(params["sentence"]).startswith("No gain") else ""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -73,19 +70,15 @@ def targets(targets: TargetRanking, *, n_genes: int = 30, ax: Axes | None = None
         s=_areas(table["rank"].to_numpy(), last), c=colors, zorder=3, edgecolor=_base.LINE_COLOR,
         linewidth=np.where(table["in_top"], 1.4, 0.0),
     )  # fmt: skip
-    ax.set_xticks(range(len(names)), names, **_turned(names))
+    if max(map(len, names)) <= _SHORT:
+        ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    else:
+        ax.set_xticks(range(len(names)), names, rotation=90, linespacing=1.0)
     _base.name_rows(ax, genes)
     ax.set_xlim(-0.6, len(diseases) - 0.4)
     ax.grid(color="#ececec", linewidth=0.8)
     _key(ax, set(colors), top, last)
     return ax
-
-
-def _turned(names: Sequence[str]) -> dict[str, Any]:
-    """Arguments of the names of diseases: slanted where they are short."""
-    if max(map(len, names)) <= _SHORT:
-        return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    return {"rotation": 90, "linespacing": 1.0}
 
 
 def _key(ax: Axes, colors: set[str], top: int, last: int) -> None:

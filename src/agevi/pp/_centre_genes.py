@@ -103,7 +103,16 @@ def centre_genes(
             "reference=..., the data that the clock was trained on."
         )
     share, total = _mean_shares(x, code, subject)
-    _warn_of_few(subject.groupby(cohort.to_numpy()).nunique(), by)
+    n_subjects = subject.groupby(cohort.to_numpy()).nunique()
+    few = n_subjects[n_subjects < _FEW]
+    if len(few):
+        warnings.warn(
+            f"{len(few)} values of adata.obs[{by!r}] have fewer than {_FEW} subjects "
+            f"({_checks.listed([f'{name}: {n}' for name, n in few.items()])}); their own differences, age among them, "
+            "are removed with those of the cohort.",
+            UserWarning,
+            stacklevel=2,
+        )
     wanted = share.mean(0) if reference is None else _reference(reference, adata.var_names, f"{key_added}_share")
     factor = _factors(share, total, wanted)
     values = _scaled(x, factor, code, rng)
@@ -176,16 +185,3 @@ def _scaled(x: Any, factor: np.ndarray, code: np.ndarray, rng: np.random.Generat
     if sp.issparse(x):
         out.eliminate_zeros()
     return out
-
-
-def _warn_of_few(n_subjects: pd.Series, by: str) -> None:
-    """Say where what sets subjects apart is removed with what sets their cohort apart."""
-    few = n_subjects[n_subjects < _FEW]
-    if len(few):
-        warnings.warn(
-            f"{len(few)} values of adata.obs[{by!r}] have fewer than {_FEW} subjects "
-            f"({_checks.listed([f'{name}: {n}' for name, n in few.items()])}); their own differences, age among them, "
-            "are removed with those of the cohort.",
-            UserWarning,
-            stacklevel=3,
-        )

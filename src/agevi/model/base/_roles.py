@@ -149,9 +149,6 @@ class RoleMixin(Host):
         )  # fmt: skip
         return roles
 
-    def _has_labelled(self, cells: np.ndarray) -> bool:
-        return bool(np.isfinite(self._cell_ages()[cells]).any())
-
     def _starts_from(self, roles: pd.Series) -> bool:
         """Whether the current weights may be trained on: they are new, or every subject keeps its role."""
         if not self.is_trained_:

@@ -197,9 +197,7 @@ def load_weights(model: Any, bundle: _bundle.Bundle) -> None:
 
 def history_of(meta: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """The history of a clock as tables."""
-    return {name: _history_frame(name, values) for name, values in meta["history"].items()}
-
-
-def _history_frame(name: str, values: list[float]) -> pd.DataFrame:
-    index = pd.RangeIndex(len(values), name="epoch")
-    return pd.DataFrame({name: np.asarray(values, dtype=np.float64)}, index=index)
+    return {
+        name: pd.DataFrame({name: np.asarray(values, dtype=np.float64)}, index=pd.RangeIndex(len(values), name="epoch"))
+        for name, values in meta["history"].items()
+    }

@@ -82,20 +82,17 @@ class SubjectTrainingMixin(RoleMixin):
         self.train_unit = _checks.choice(train_unit, TRAIN_UNITS, "train_unit")
         self.pseudocell_size = _checks.share_or_count(pseudocell_size, "pseudocell_size")
         self.predicts_sums = train_unit == "pseudocell"
-        self.pseudocell_groupby = self._grouped_by(_checks.anndata(adata), pseudocell_groupby)
-        super().__init__(adata)
-        self._start()
-
-    def _grouped_by(self, adata: AnnData, key: str | None) -> str | None:
-        """The column of groups, once it is known that it can be used."""
-        if key is not None:
+        self.pseudocell_groupby = pseudocell_groupby
+        _checks.anndata(adata)
+        if pseudocell_groupby is not None:
             if not self.predicts_sums:
                 raise ValueError(
-                    f"pseudocell_groupby={key!r} with train_unit='cell'; single cells are not grouped. Leave it out, "
-                    "or train on pseudocells with train_unit='pseudocell'."
+                    f"pseudocell_groupby={pseudocell_groupby!r} with train_unit='cell'; single cells are not grouped. "
+                    "Leave it out, or train on pseudocells with train_unit='pseudocell'."
                 )
-            _checks.labels(adata, key, "pseudocell_groupby")
-        return key
+            _checks.labels(adata, pseudocell_groupby, "pseudocell_groupby")
+        super().__init__(adata)
+        self._start()
 
     @all_or_nothing
     def train(
@@ -176,15 +173,17 @@ class SubjectTrainingMixin(RoleMixin):
         roles = self._split(split_key, train_roles)
         cell_roles = self._unit_names(SUBJECT).map(roles).to_numpy()
         if not self._starts_from(roles):
-            self._reset()
+            self.module = self._make_module()  # new weights, as the constructor made them
+            self._start()
         if not self.is_trained_:
             n = n_threads(len(cell_roles) * n_weights(self.module))
             with silent(not trainer_kwargs.get("enable_progress_bar", True)), threads(n):
                 self._fit_buffers(cell_roles == _keys.TRAIN)
             self.age_summary_ = self._summarise_ages(cell_roles == _keys.TRAIN)
-        batch_size = batch_size or self._default_batch_size(cell_roles)
+        of_cells = int(np.clip((cell_roles == _keys.TRAIN).sum() // 16, 64, self.default_batch_size))
+        batch_size = batch_size or (ROWS if self.train_unit == "pseudocell" else of_cells)
         max_epochs = max_epochs or self._default_epochs(cell_roles, batch_size)
-        validates = self._has_labelled(cell_roles == _keys.VALIDATION)
+        validates = bool(np.isfinite(self._cell_ages()[cell_roles == _keys.VALIDATION]).any())
         best = BestWeights(_MONITOR) if early_stopping and validates and self.train_unit == "cell" else None
         if best is not None:
             trainer_kwargs.setdefault("early_stopping_monitor", _MONITOR)
@@ -209,12 +208,6 @@ class SubjectTrainingMixin(RoleMixin):
         self.best_epoch_ = n_before + (best.best_epoch if best is not None and best.best_epoch else n_run)
         self.split_ = {str(subject): str(role) for subject, role in roles.items()}
         self.n_trainings_ += 1
-
-    def _default_batch_size(self, cell_roles: np.ndarray) -> int:
-        """Rows of a step."""
-        if self.train_unit == "pseudocell":
-            return ROWS
-        return int(np.clip((cell_roles == _keys.TRAIN).sum() // 16, 64, self.default_batch_size))
 
     def _default_epochs(self, cell_roles: np.ndarray, batch_size: int) -> int:
         """Epochs that make the default number of steps."""
@@ -243,11 +236,6 @@ class SubjectTrainingMixin(RoleMixin):
         x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         codes = np.where(train, codes, -1)
         sum_stats(x, codes, codes.max() + 1, normalize=self.setup_args["normalize"]).fill(module)
-
-    def _reset(self) -> None:
-        """New weights, as the constructor made them."""
-        self.module = self._make_module()
-        self._start()
 
     # --- the fit ---------------------------------------------------------------------------------------------
 

@@ -67,11 +67,6 @@ def strictest(clocks: Sequence[Any]) -> str:
     return next(kind for kind in _STRICTEST if kind in kinds)
 
 
-def joined_genes(clocks: Sequence[Any]) -> np.ndarray:
-    """Genes of all clocks, each once, in the order in which they are first met."""
-    return np.asarray(list(dict.fromkeys(str(gene) for clock in clocks for gene in clock.genes)), dtype=object)
-
-
 def joined_split(clocks: Sequence[Any]) -> dict[str, str]:
     """Role of every subject: ``train`` if any clock trained on it, ``validation`` if any chose by it, else ``test``."""
     out: dict[str, str] = {}
@@ -91,12 +86,6 @@ def joined_ages(clocks: Sequence[Any], scale: str) -> dict[str, Any]:
         medians = [a["median"] for a in known if "median" in a]  # which bundles of 0.1.0 did not tell
         out |= {"median": float(np.median(medians))} if medians else {}
     return out
-
-
-def shared_data(clocks: Sequence[Any]) -> Any:
-    """The AnnData that all clocks were made with; None where they differ."""
-    first = clocks[0].adata
-    return first if all(clock.adata is first for clock in clocks) else None
 
 
 def validation_errors(clocks: Sequence[Any]) -> list[float]:

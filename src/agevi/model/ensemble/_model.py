@@ -87,7 +87,7 @@ class EnsembleClock(DataMixin, Clock):
             rule = weights_from_errors(errors)
         super().__init__(registry=clocks[0].registry_)
         self._start()
-        self._adata = _members.shared_data(clocks)
+        self._adata = clocks[0].adata if all(clock.adata is clocks[0].adata for clock in clocks) else None
         self.clocks: tuple[Any, ...] = tuple(_save.copy_of(clock) for clock in clocks)
         self.registry_ = {**clocks[0].registry_, "setup_args": _members.shared_setup(clocks, scale)}
         self.expects = _members.strictest(clocks)
@@ -107,7 +107,7 @@ class EnsembleClock(DataMixin, Clock):
     @property
     def genes(self) -> np.ndarray:
         """Genes of all members, each once, (n_genes,)."""
-        return _members.joined_genes(self.clocks)
+        return np.asarray(list(dict.fromkeys(str(gene) for clock in self.clocks for gene in clock.genes)), dtype=object)
 
     def members(self) -> list[Any]:
         """All clocks in it, ensembles taken apart."""

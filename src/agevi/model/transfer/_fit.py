@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from agevi._progress import steps
 from agevi.model.transfer._draws import Draws
-from agevi.model.transfer._network import set_modes
 
 
 @dataclass
@@ -46,7 +45,10 @@ def fit(
     out, best, weights = Fit(last, {"log_loss_train": []}), float("inf"), None
     # With patience the weights of the lowest log-loss on validation are kept; last_epoch ends the cycle before its end.
     for epoch in steps(range(1, last + 1), last, "CaseControlClassifier", "epochs"):
-        set_modes(module, trained, whole=whole)
+        # Frozen BatchNorm and dropout stay as in predictions; noise on the input is on where nothing is frozen.
+        module.train(whole)
+        for layer in trained:
+            layer.train()
         total = torch.zeros((), device=device)
         for batch in train:
             loss = _loss(module, train, batch, present, device)

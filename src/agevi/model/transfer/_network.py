@@ -53,13 +53,6 @@ def set_trainable(module: Any, trained: list[nn.Module]) -> list[nn.Parameter]:
     return [p for layer in trained for p in layer.parameters()]
 
 
-def set_modes(module: Any, trained: list[nn.Module], *, whole: bool) -> None:
-    """Training mode for ``trained`` layers alone: frozen BatchNorm and dropout predict; ``whole`` adds noise."""
-    module.train(whole)
-    for layer in trained:
-        layer.train()
-
-
 @torch.no_grad()
 def renew_last(module: Any) -> None:
     """Start the last linear unit at 0, a probability of one half for all."""

@@ -110,7 +110,12 @@ class TransferTrainingMixin(RoleMixin):
         accelerator: str = "auto",
     ) -> None:
         """As :meth:`train`, but a cycle of ``max_epochs`` ends after ``last_epoch`` of them."""
-        adata = self._training_data()
+        if self._initial is None or self._adata is None:
+            raise RuntimeError(
+                "this CaseControlClassifier was loaded, without the weights that its clock had; make a new one with "
+                "CaseControlClassifier.from_clock(clock, adata, ...) to train it."
+            )
+        adata = self._adata
         max_epochs = _EPOCHS if max_epochs is None else _checks.count(max_epochs, "max_epochs")
         if not isinstance(lr, numbers.Real) or not lr > 0:
             raise ValueError(f"lr={lr!r} is not a learning rate; pass a positive number, such as 2e-3.")
@@ -204,14 +209,6 @@ class TransferTrainingMixin(RoleMixin):
             name: pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"), dtype=np.float64)
             for name, values in found.history.items()
         }
-
-    def _training_data(self) -> AnnData:
-        if self._initial is None or self._adata is None:
-            raise RuntimeError(
-                "this CaseControlClassifier was loaded, without the weights that its clock had; make a new one with "
-                "CaseControlClassifier.from_clock(clock, adata, ...) to train it."
-            )
-        return self._adata
 
     @property
     def _size(self) -> float | None:

@@ -303,7 +303,9 @@ class DenoisingVAE(VAEClock):
         _checks.choice(noise, NOISES, "noise")
         _checks.choice(noise_relative_to, NOISE_SCALES, "noise_relative_to")
         _checks.choice(rate, RATES, "rate")
-        _check_level(noise, noise_level)
+        if not 0 <= noise_level < (1.0 if noise == "binomial" else np.inf):
+            what = "the share of counts that are lost, at least 0 and below 1" if noise == "binomial" else "0 or more"
+            raise ValueError(f"noise_level={noise_level} with noise={noise!r}; it is {what}.")
         n_latent, rng = _checks.count(n_latent, "n_latent"), as_seed(rng)
         n_hidden, n_head = whole_numbers(n_hidden), whole_numbers(n_head)
         super().__init__(
@@ -319,11 +321,3 @@ class DenoisingVAE(VAEClock):
             x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
             check_values(x, self.setup_args, counts=True, model=type(self).__name__, empty_ok=True)
         self._build(self._get_init_params(locals()))
-
-
-def _check_level(noise: str, level: float) -> None:
-    """Refuse a level that the noise does not have."""
-    highest = 1.0 if noise == "binomial" else np.inf
-    if not 0 <= level < highest:
-        what = "the share of counts that are lost, at least 0 and below 1" if noise == "binomial" else "0 or more"
-        raise ValueError(f"noise_level={level} with noise={noise!r}; it is {what}.")

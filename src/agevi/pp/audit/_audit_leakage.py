@@ -123,7 +123,13 @@ def audit_leakage(
     by_sample = _units.age_per_unit(age, sample, age_key, is_sample=sample is not subject)
     owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()
     _units.learnable(by_sample, owner, age_key)
-    units = _labelled(subject, sample, by_sample, owner)
+    known = by_sample.dropna()
+    units = _Units(
+        subject=subject.to_numpy(),
+        subject_of=np.unique(owner.loc[known.index].to_numpy(), return_inverse=True)[1],
+        sample=known.index.get_indexer(pd.Index(sample)),
+        age=known.to_numpy(dtype=np.float64),
+    )
     if batch_key is not None:
         _checks.column(adata, batch_key, "batch_key")
     own = {subject_key, age_key, sample_key, key_added}
@@ -151,17 +157,6 @@ def audit_leakage(
     if key_added is not None:
         written_to(adata).obs[key_added] = _twins(adata, units.subject, exact, near)
     return _report(found)
-
-
-def _labelled(subject: pd.Series, sample: pd.Series, by_sample: pd.Series, owner: pd.Series) -> _Units:
-    """Positions of the samples that have an age and of their subjects."""
-    known = by_sample.dropna()
-    return _Units(
-        subject=subject.to_numpy(),
-        subject_of=np.unique(owner.loc[known.index].to_numpy(), return_inverse=True)[1],
-        sample=known.index.get_indexer(pd.Index(sample)),
-        age=known.to_numpy(dtype=np.float64),
-    )
 
 
 def _examined(

@@ -138,7 +138,13 @@ def normative_scores(
         "age_unit": unit,
         "norms": norms.to_dict(),
     }
-    _say_signal(age[is_reference], predicted[is_reference], unit)
+    line = linregress(age[is_reference], predicted[is_reference])
+    if line.slope < SIGNAL * line.stderr:
+        logger.warning(
+            "In the reference, predictions change by %.2f %s per %s of age (t = %.1f): the clock has no age signal "
+            "there, and centiles say nothing about ageing.",
+            line.slope, unit, unit.removesuffix("s"), line.slope / line.stderr,
+        )  # fmt: skip
     return store_table(adata, keys, NOUN, used.reset_index(drop=True)[COLUMNS], params, copy=copy)
 
 
@@ -207,14 +213,3 @@ def _degree(age: np.ndarray, predicted: np.ndarray, n_subjects: int, age_df: Any
             "predicts one age for all has no centiles."
         )
     return degree
-
-
-def _say_signal(age: np.ndarray, predicted: np.ndarray, unit: str) -> None:
-    """Warn where predictions do not rise with age in the reference."""
-    line = linregress(age, predicted)
-    if line.slope < SIGNAL * line.stderr:
-        logger.warning(
-            "In the reference, predictions change by %.2f %s per %s of age (t = %.1f): the clock has no age signal "
-            "there, and centiles say nothing about ageing.",
-            line.slope, unit, unit.removesuffix("s"), line.slope / line.stderr,
-        )  # fmt: skip

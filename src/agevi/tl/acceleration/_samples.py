@@ -66,7 +66,12 @@ def held_out_samples(
     _say_left_out(len(table), missing)
     _check_groups(used, levels, reference, groupby)
     for covariate in known:
-        _check_varies(covariate, used)
+        values = covariate.values.loc[used.index]
+        if covariate.kind != "composition" and values.iloc[:, 0].nunique() < 2:
+            raise ValueError(
+                f"covariates: {covariate.name!r} is {str(values.iloc[0, 0])!r} in all {len(used)} samples that count; "
+                "a covariate needs two values. Leave it out."
+            )
     if "fold" not in used:
         used["fold"] = ""
     trains = _trains(adata, keys)
@@ -226,16 +231,6 @@ def _check_groups(used: pd.DataFrame, levels: list[str], reference: str, groupby
         raise ValueError(
             f"a comparison needs {least} subjects in each of two groups, and groupby={groupby!r} has {counts} held out "
             "with age, prediction and covariates; merge groups, or predict more subjects."
-        )
-
-
-def _check_varies(covariate: Covariate, used: pd.DataFrame) -> None:
-    """Refuse a covariate of one value."""
-    values = covariate.values.loc[used.index]
-    if covariate.kind != "composition" and values.iloc[:, 0].nunique() < 2:
-        raise ValueError(
-            f"covariates: {covariate.name!r} is {str(values.iloc[0, 0])!r} in all {len(used)} samples that count; a "
-            "covariate needs two values. Leave it out."
         )
 
 

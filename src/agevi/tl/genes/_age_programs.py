@@ -97,7 +97,12 @@ def age_programs(
     """
     keys = _keys.Keys(key_added)
     check_clock(adata, model, "tl.age_programs")
-    _readable(model)
+    if model.program_kind is None:
+        has = "of each of model.clocks that has one" if hasattr(model, "clocks") else "of a PoissonVAE or an NMFClock"
+        raise ValueError(
+            f"a {type(model).__name__} has no decoder and no components that lead from programs back to genes; take "
+            f"the programs {has}, or tl.attribute_genes."
+        )
     n_genes, generator = _checks.count(n_genes, "n_genes", high=len(model.genes)), _checks.generator(rng)
     cells = draw_cells(adata, model, n_cells_per_subject, generator)
     units = make_units(adata, model, groupby=None, unit=unit, cells=cells)
@@ -124,18 +129,6 @@ def age_programs(
     out = store_table(adata, keys, "programs", table, params, copy=copy)
     (adata if out is None else out).varm[keys.programs] = aligned
     return out
-
-
-def _readable(model: Any) -> None:
-    """Refuse clocks whose representation does not lead back to genes."""
-    if model.program_kind is None:
-        advice = (
-            "of each of model.clocks that has one" if hasattr(model, "clocks") else "of a PoissonVAE or an NMFClock"
-        )
-        raise ValueError(
-            f"a {type(model).__name__} has no decoder and no components that lead from programs back to genes; take "
-            f"the programs {advice}, or tl.attribute_genes."
-        )
 
 
 class _Latent(Function):

@@ -42,7 +42,8 @@ def draw_cells(adata: AnnData, model: Any, n_cells_per_subject: int | None, rng:
     if n_cells_per_subject is None:
         return np.arange(adata.n_obs)
     n, setup = _checks.count(n_cells_per_subject, "n_cells_per_subject"), model.setup_args
-    return some_of_each(_units.units(adata, setup["subject_key"], setup["sample_key"])[0].to_numpy(), n, rng)
+    subject = _units.units(adata, setup["subject_key"], setup["sample_key"])[0].to_numpy()
+    return np.flatnonzero(_rank(subject, rng) < n)
 
 
 def make_units(adata: AnnData, model: Any, *, groupby: str | None, unit: str, cells: np.ndarray | None = None) -> Units:
@@ -146,11 +147,6 @@ def _rank(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     rank = np.empty(len(codes), dtype=np.int64)
     rank[order] = np.arange(len(codes)) - (np.cumsum(sizes) - sizes)[codes[order]]
     return rank
-
-
-def some_of_each(unit: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions of at most ``n`` rows of every unit, drawn at random, in rising order."""
-    return np.flatnonzero(_rank(unit, rng) < n)
 
 
 def evenly(subject: np.ndarray, rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -66,7 +66,14 @@ class Calibration:
         y, p = np.asarray(age, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
         weight = subject_weights(subject, len(y))
         n = int(round(weight.sum()))
-        check_enough(n, level)
+        check_level(level)
+        if n < needed(level):
+            highest = n / (n + 1)
+            raise ValueError(
+                f"{n} calibration subject{'s' * (n != 1)} cannot give level={level:g}, which needs {needed(level)} "
+                "with an age and a held-out prediction; label more, or pass a level up to "
+                f"{math.floor(100 * highest) / 100:g}."
+            )
         scale = chosen_scale(scale, n, level)
         features = chosen_features(scale, n, n_cells, difficulty)
         lowest = float(min_age) if (y < 0).any() else max(float(min_age), 0.0)
@@ -180,17 +187,6 @@ class Calibration:
 def needed(level: float) -> int:
     """Calibration subjects without which no interval has this coverage: 1 / (1 - level) - 1, rounded up."""
     return max(1, math.ceil(level / (1 - level) - 1e-6))
-
-
-def check_enough(n: int, level: float) -> None:
-    """Refuse a level that is none, and too few subjects for it."""
-    check_level(level)
-    if n < needed(level):
-        highest = n / (n + 1)
-        raise ValueError(
-            f"{n} calibration subject{'s' * (n != 1)} cannot give level={level:g}, which needs {needed(level)} with an "
-            f"age and a held-out prediction; label more, or pass a level up to {math.floor(100 * highest) / 100:g}."
-        )
 
 
 def chosen_scale(scale: str, n: int, level: float) -> str:

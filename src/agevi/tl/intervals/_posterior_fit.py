@@ -68,7 +68,9 @@ def fit(data: Data, age: torch.Tensor, method: str, seed: int, n_draws: int = N_
             return _svi(data, age, density, mode, n_draws)
         if method == "nuts":
             return _nuts(density, mode, 2 * n_draws)  # which depend on one another
-        return _laplace(density, mode, n_draws, seed)
+        # A normal distribution at the mode with the curvature there, on the unconstrained scale.
+        noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((n_draws, len(mode))))
+        return Fitted(density.draws(density.by_name(mode + noise @ _spread(density, mode).T)))
 
 
 def _density(data: Data, age: torch.Tensor) -> _Density:
@@ -107,12 +109,6 @@ def _spread(density: _Density, mode: torch.Tensor) -> torch.Tensor:
     hessian: Any = torch.autograd.functional.hessian(lambda v: density.potential(density.by_name(v)), mode)
     curvature, axes = torch.linalg.eigh(hessian)
     return axes / curvature.clamp_min(_FLATTEST).sqrt()
-
-
-def _laplace(density: _Density, mode: torch.Tensor, n_draws: int, seed: int) -> Fitted:
-    """A normal distribution at the mode with the curvature there, on the unconstrained scale."""
-    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((n_draws, len(mode))))
-    return Fitted(density.draws(density.by_name(mode + noise @ _spread(density, mode).T)))
 
 
 def _svi(data: Data, age: torch.Tensor, density: _Density, mode: torch.Tensor, n_draws: int) -> Fitted:

@@ -110,8 +110,11 @@ def aggregate_subjects(
     n = len(names)
     by_sample = cells["cell"].groupby(codes)
     differ = (by_sample.min() < by_sample.max()).to_numpy()
-    if level == "cells" and not differ.any():
-        _check_cells(adata, keys, codes)
+    if level == "cells" and not differ.any() and keys.predicted_sample in adata.obs and np.bincount(codes).max() > 1:
+        raise ValueError(
+            f"level='cells' averages predictions of single cells, and adata.obs[{keys.predicted!r}] holds those of "
+            "sums of cells. Take level='auto', or train the clock with train_unit='cell'."
+        )
     spread = by_sample.std().where(differ).to_numpy()
     if summed:
         _check_sums(adata, keys, sample_key or subject_key, sample)
@@ -208,15 +211,6 @@ def _check_sums(adata: AnnData, keys: _keys.Keys, unit_key: str, sample: pd.Seri
             f"adata.obs[{keys.predicted_sample!r}] has one age for all cells of {summed_by} {n_samples.idxmax()!r}, "
             f"who has {n_samples.max()} samples by sample_key={unit_key!r}; sums were taken over {summed_by!r}. Run "
             f"agevi.tl.predict_age(adata, model, sample_key={unit_key!r}) first, or pass level='cells'."
-        )
-
-
-def _check_cells(adata: AnnData, keys: _keys.Keys, codes: np.ndarray) -> None:
-    """Refuse to average what are predictions of samples already."""
-    if keys.predicted_sample in adata.obs and np.bincount(codes).max() > 1:
-        raise ValueError(
-            f"level='cells' averages predictions of single cells, and adata.obs[{keys.predicted!r}] holds those of "
-            "sums of cells. Take level='auto', or train the clock with train_unit='cell'."
         )
 
 

@@ -121,7 +121,11 @@ def predict_age(
             "model.predict_proba(adata)."
         )
     _checks.anndata(adata)
-    _keep_out_of_fold(adata, keys, overwrite)
+    if not overwrite and keys.role in adata.obs and (adata.obs[keys.role] == _keys.OUT_OF_FOLD).any():
+        raise ValueError(
+            f"adata.obs[{keys.predicted!r}] holds out-of-fold predictions of tl.cross_validate; pass another "
+            "key_added, or overwrite=True to replace them."
+        )
     setup = model.setup_args
     if sample_key is not None:
         model.sample_codes(adata, None, sample_key)  # its gates, also for clocks that sum nothing
@@ -170,15 +174,6 @@ def predict_age(
         }
     )
     return adata if copy else None
-
-
-def _keep_out_of_fold(adata: AnnData, keys: _keys.Keys, overwrite: bool) -> None:
-    """Refuse to replace out-of-fold predictions in silence."""
-    if not overwrite and keys.role in adata.obs and (adata.obs[keys.role] == _keys.OUT_OF_FOLD).any():
-        raise ValueError(
-            f"adata.obs[{keys.predicted!r}] holds out-of-fold predictions of tl.cross_validate; pass another "
-            "key_added, or overwrite=True to replace them."
-        )
 
 
 def _within(ages: np.ndarray, group: pd.Series) -> np.ndarray:

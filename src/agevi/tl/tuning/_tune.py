@@ -163,7 +163,12 @@ def tune(  # noqa: PLR0913
     known = stored_attribute(storage, name, RECORD) if rng is None else None
     seed = int(known["rng"]) if known else as_seed(rng)
     cohort = _cohort(adata[rows], recipe, held_out, n_folds, seed)
-    jobs = [_inner_job(cohort, recipe, fold, seed) for fold in range(1 if n_folds is None else n_folds)]
+    # A trial is judged by the subjects of a fold, which choose its epoch too; nothing is refitted.
+    every, nothing = np.arange(len(cohort.fold)), np.empty(0, dtype=np.int64)
+    jobs = [
+        FoldJob(f"fold_{i:03d}", i, recipe, every, cohort.fold == i, nothing, seed, weigh=True, refit=False)
+        for i in range(1 if n_folds is None else n_folds)
+    ]
     _check_jobs(cohort, jobs, age_key, split_key)
     study = open_study(storage, name, seed=seed, sampler=sampler, pruner=pruner)
     _same_run(study, _record(adata, cohort, recipe, search, rows=rows, seed=seed, n_folds=n_folds or 0))
@@ -204,12 +209,6 @@ def _cohort(adata: AnnData, recipe: Recipe, held_out: np.ndarray, n_folds: int |
     n_labelled = int(cohort.subject_ages(np.arange(adata.n_obs)).notna().sum())
     n = _checks.count(n_folds, "n_folds", low=MIN_FOLDS, high=max(MIN_FOLDS, n_labelled))
     return deal_folds(cohort, n, stream(seed, FOLDS))
-
-
-def _inner_job(cohort: Cohort, recipe: Recipe, fold: int, seed: int) -> FoldJob:
-    """The fit of a trial, judged by the subjects of ``fold``, which choose its epoch too; nothing is refitted."""
-    cells, nothing = np.arange(len(cohort.fold)), np.empty(0, dtype=np.int64)
-    return FoldJob(f"fold_{fold:03d}", fold, recipe, cells, cohort.fold == fold, nothing, seed, weigh=True, refit=False)
 
 
 def _check_jobs(cohort: Cohort, jobs: Sequence[FoldJob], age_key: str, split_key: str) -> None:

@@ -131,8 +131,7 @@ def deal_folds(cohort: Cohort, n_folds: int, seed: np.random.SeedSequence) -> Co
 
 def _check_n_folds(n_folds: Any, cohort: Cohort, train_on: str | None) -> None:
     """Refuse a number of folds that the subjects cannot fill."""
-    if isinstance(n_folds, bool) or not isinstance(n_folds, int | np.integer):
-        raise TypeError(f"n_folds={n_folds!r} is a {type(n_folds).__name__}; pass a whole number such as 5.")
+    _checks.count(n_folds, "n_folds", low=0)
     n = cohort.subject_ages(np.flatnonzero(cohort.trains)).notna().sum()
     if not MIN_FOLDS <= n_folds <= n:
         of = f" and satisfy train_on={train_on!r}" if train_on else ""

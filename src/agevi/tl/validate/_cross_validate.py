@@ -19,7 +19,7 @@ from agevi.tl.validate._checkpoint import seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
 from agevi.tl.validate._fit_fold import FoldJob, FoldResult
 from agevi.tl.validate._jobs import FOLDS, check_data, check_outputs, make_job, open_checkpoint, read_data, stream
-from agevi.tl.validate._per_type import Groups, combined_per_cell, make_groups, pairs_to_fit, table_by_group
+from agevi.tl.validate._per_type import Groups, make_groups, pairs_to_fit, table_by_group
 from agevi.tl.validate._recipe import Recipe, recipe_of
 from agevi.tl.validate._run_jobs import run_jobs
 
@@ -180,7 +180,18 @@ def cross_validate(  # noqa: PLR0913
         out.uns[keys.by_group_params] = {"groupby": str(groupby), "min_cells": int(min_cells)}
     of_data: dict[str, Any] = {"folds": _fits(cohort, groups, jobs, results)}
     of_data["clock"] = fingerprint_of(recipe, adata.var_names) | ({} if groupby is None else {"groupby": str(groupby)})
-    out.uns[keys.uns] = _keys.to_uns(recipe.record(arguments, seed) | _of_setup(recipe) | of_data)
+    # As predict_age records it of its clock.
+    setup = recipe.full_setup
+    of_setup = {
+        "gene_coverage": 1.0,
+        "subject_key": setup["subject_key"],
+        "sample_key": setup["sample_key"] or setup["subject_key"],
+        "age_key": setup["age_key"],
+        "age_unit": setup["age_unit"],
+        "age_transform": recipe.age_transform,
+        "min_age": float(setup["min_age"]),
+    }
+    out.uns[keys.uns] = _keys.to_uns(recipe.record(arguments, seed) | of_setup | of_data)
     return out if copy else None
 
 
@@ -197,7 +208,8 @@ def _write_cells(
     table = None
     if groups is not None:
         table = table_by_group(cohort, groups, jobs, results)
-        summed = combined_per_cell(table, cohort)
+        combined = table.groupby("sample")["combined"].first().reindex(cohort.samples)
+        summed = combined.to_numpy(dtype=np.float32)[cohort.sample]
     adata.obs[keys.predicted] = predicted
     forget(adata, keys)
     if summed is not None:
@@ -242,17 +254,3 @@ def _fits(
             **{name: [getattr(result, name) for result in results] for name in names},
         }
     )
-
-
-def _of_setup(recipe: Recipe) -> dict[str, Any]:
-    """How the predictions came about, as :func:`agevi.tl.predict_age` records it of its clock."""
-    setup = recipe.full_setup
-    return {
-        "gene_coverage": 1.0,
-        "subject_key": setup["subject_key"],
-        "sample_key": setup["sample_key"] or setup["subject_key"],
-        "age_key": setup["age_key"],
-        "age_unit": setup["age_unit"],
-        "age_transform": recipe.age_transform,
-        "min_age": float(setup["min_age"]),
-    }

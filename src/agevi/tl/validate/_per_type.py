@@ -120,9 +120,3 @@ def _combine(
     weight = np.divide(weight, total[sample], out=np.zeros_like(weight), where=total[sample] > 0)
     mean = np.bincount(sample, weights=weight * np.where(known, predicted, 0.0), minlength=n_samples)
     return weight, np.where(total > 0, mean, np.nan)
-
-
-def combined_per_cell(table: pd.DataFrame, cohort: Cohort) -> np.ndarray:
-    """The combined prediction of each cell's sample, (n_cells,) float32."""
-    by_sample = table.groupby("sample")["combined"].first().reindex(cohort.samples)
-    return by_sample.to_numpy(dtype=np.float32)[cohort.sample]
