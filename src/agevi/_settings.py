@@ -27,11 +27,7 @@ class _Console(logging.Handler):
 
 
 class Settings:
-    """How much agevi says and on how many threads it computes, in this session.
-
-    Set the attributes of ``agevi.settings``; None puts a setting back. Another number of threads adds in another order,
-    which over a whole training can change ages a little; nothing else here changes a result.
-    """
+    """How much agevi says and on how many threads it computes, in this session; None puts a setting back."""
 
     _verbosity: int | None
     _n_threads: int | None

@@ -128,11 +128,7 @@ def enrichment_df(
 
 @documented
 def perturbation_df(
-    adata: AnnData,
-    *,
-    group: str | None = None,
-    gene_symbols: str | None = None,
-    key_added: str = _keys.DEFAULT_KEY,
+    adata: AnnData, *, group: str | None = None, gene_symbols: str | None = None, key_added: str = _keys.DEFAULT_KEY
 ) -> pd.DataFrame:
     """Change of predicted ages when genes are perturbed, in the unit of the age column.
 

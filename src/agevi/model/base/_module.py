@@ -80,10 +80,7 @@ class RegressorModule(AgeModule):
     def latent(
         self, x: torch.Tensor, present: torch.Tensor | None = None, summed: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Latent representation, (n, n_latent), of values, (n, n_genes).
-
-        ``present`` masks the genes that the data have, (n_genes,), and ``summed`` the rows that are sums, (n,).
-        """
+        """Latent representation, (n, n_latent), of values, (n, n_genes), of present genes; ``summed`` are sums."""
 
     @abstractmethod
     def standardized_age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:

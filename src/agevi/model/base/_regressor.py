@@ -20,10 +20,7 @@ class RegressorClock(SubjectTrainingMixin, Clock):
     module: Any
 
     def get_latent_representation(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        batch_size: int | None = None,
+        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int | None = None
     ) -> np.ndarray:
         """Latent representation of every cell.
 

@@ -43,10 +43,8 @@ class LinearModule(ClockModule):
 
     @auto_move_data
     def score(self, x: torch.Tensor, present: torch.Tensor | None = None, *, summed: bool = False) -> torch.Tensor:
-        """Standardised age of every row, (n,), from values as they are in the data, (n, n_genes).
-
-        Sums of a sample's cells (``summed``) are taken in float64, since there are few of them.
-        """
+        """Standardised age of every row, (n,), from values as they are in the data, (n, n_genes)."""
+        # Sums of a sample's cells are taken in float64, since there are few of them.
         x = as_dense(x)
         values = self.input(x.double() if summed else x, present=present).to(self.coefficients.dtype)
         score: torch.Tensor = values @ self.coefficients + self.intercept

@@ -1,11 +1,4 @@
-"""Elastic nets on more rows than can be dense: second moments of screened genes, gathered in blocks of rows.
-
-The elastic net needs cells only through the covariances of genes with the target and with one another. The former
-follow from the means of samples, since all cells of a sample have one age; of the latter, only those of genes that may
-enter are needed. Genes are screened in by how strongly they pull at the current residual; after every fit the
-conditions of the optimum are checked for ALL genes, and those that violate them are gathered in a further pass over the
-cells. So a fit is exact as far as it goes: a path ends where genes want to enter beside those that fill the memory.
-"""
+"""Elastic nets on more rows than can be dense: second moments of screened genes, gathered in blocks of rows."""
 
 from __future__ import annotations
 
@@ -41,6 +34,11 @@ class LinearMap:
 class MomentProblem:
     """Elastic nets along falling penalties, outside each fold and on all samples, from rows that are read in blocks."""
 
+    # Cells matter only through covariances of genes with the target, which means of samples give, since their cells
+    # have one age, and of genes that may enter with one another. They are screened in by how strongly they pull at the
+    # residual; after every fit the conditions of the optimum are checked for ALL genes, and a further pass gathers
+    # those that violate them. So a fit is exact, and a path ends where genes want to enter beside those that fill the
+    # memory.
     def __init__(
         self,
         rows: ScaledRows,
@@ -85,10 +83,7 @@ class MomentProblem:
         return float(np.abs(self.xy[-1]).max())
 
     def errors(self, alpha: float, l1_ratio: float) -> np.ndarray | None:
-        """Mean squared error of the samples of each fold, (n_folds,); None where the memory is full.
-
-        Each call goes on from the coefficients of the one before.
-        """
+        """Mean squared error of each fold, (n_folds,), going on from the last call; None where the memory is full."""
         folds = range(self.samples.n_folds)
         if self._move(folds, alpha, l1_ratio):
             return np.array([self._error(k) for k in folds])

@@ -37,10 +37,7 @@ class NMFModule(RegressorModule):
         self.register_buffer("loading_sd", torch.ones(n_units, n_components))
 
     def project(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Non-negative loadings of counts, (n, n_components), of least weighted squared error.
-
-        Genes that the data lack have no part in the error. Can be differentiated with respect to ``x``.
-        """
+        """Non-negative loadings of counts, (n, n_components), of least weighted squared error over present genes."""
         x = as_dense(x)
         weight = self.gene_weight if present is None else self.gene_weight * present
         weighted = self.components * weight  # n_components x n_genes

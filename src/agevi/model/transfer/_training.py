@@ -148,10 +148,7 @@ class TransferTrainingMixin(RoleMixin):
         finally:
             self.clock._forget(shell)
         self.split_ = {str(name): str(role) for name, role in roles.items()}
-        self.age_summary_ = {
-            "n_subjects": len(of_role[_keys.TRAIN]),
-            "n_cases": int(of_role[_keys.TRAIN].sum()),
-        }
+        self.age_summary_ = {"n_subjects": len(of_role[_keys.TRAIN]), "n_cases": int(of_role[_keys.TRAIN].sum())}
         self.is_trained_ = True
         self.n_trainings_ += 1
         self._log_roles()

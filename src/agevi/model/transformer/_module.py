@@ -110,11 +110,8 @@ class TransformerModule(AgeModule):
         row: torch.Tensor | None = None,
         weights: bool = False,
     ) -> dict[str, Any]:
-        """Latent representation and linear path of a batch.
-
-        ``masks`` are the features of every set, (n_sets, n_features), by default those of the training data; ``row``
-        holds positions in the training data, (n,), whose linear path is then that fitted to other subjects.
-        """
+        """Latent representation and linear path of a batch; ``masks``, (n_sets, n_features), of features measured."""
+        # Rows of training data, by position, have the linear path that was fitted to other subjects.
         masks = self.measured if masks is None else masks
         levels, seen = self._dropped(levels) if self.training else (levels, levels)
         group = self.group(levels)

@@ -22,14 +22,7 @@ from agevi.model.vae._module import ClockVAEModule
 from agevi.model.vae._plan import ClockTrainingPlan
 
 RATES = ("softmax", "softplus")
-_OF_THE_MODEL = (
-    "rng",
-    "subject_weight",
-    "noise_relative_to",
-    "train_unit",
-    "pseudocell_size",
-    "pseudocell_groupby",
-)
+_OF_THE_MODEL = ("rng", "subject_weight", "noise_relative_to", "train_unit", "pseudocell_size", "pseudocell_groupby")
 """Arguments of the constructors that the module does not take."""
 _BATCHES = ("transform_batch", "batchid1", "batchid2")
 """Arguments of the verbs of scvi-tools that name batches."""

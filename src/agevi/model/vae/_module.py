@@ -110,10 +110,7 @@ class ClockVAEModule(ClockModule):
         return self.noise.on_input(self.input(noisy, library, present, summed))
 
     def covariates(
-        self,
-        batch_index: torch.Tensor,
-        cat_covs: torch.Tensor | None = None,
-        cont_covs: torch.Tensor | None = None,
+        self, batch_index: torch.Tensor, cat_covs: torch.Tensor | None = None, cont_covs: torch.Tensor | None = None
     ) -> torch.Tensor | None:
         """One-hot batch and categories beside the continuous covariates, (n, n_covariates)."""
         columns = [(batch_index, self.n_batch)]
@@ -206,10 +203,7 @@ class ClockVAEModule(ClockModule):
         summed: torch.Tensor | None = None,
         n_samples: int = 1,
     ) -> dict[str, Any]:
-        """Posterior, a draw from it and the library size.
-
-        ``z`` is (n, n_latent), or (n_samples, n, n_latent) for more than one draw.
-        """
+        """Posterior, library size and a draw, (n, n_latent), or (n_samples, n, n_latent) for more than one."""
         qz, library = self.posterior(x, self.covariates(batch_index, cat_covs, cont_covs), present, summed)
         z = qz.rsample() if n_samples == 1 else qz.rsample((n_samples,))
         if n_samples > 1:
@@ -238,11 +232,8 @@ class ClockVAEModule(ClockModule):
         transform_batch: int | None = None,
         decode: bool = True,
     ) -> dict[str, Any]:
-        """Distribution of the values, ``px``, (..., n, n_genes), the prior, and what the loss reads.
-
-        Without ``decode`` there is no ``px``: the loss needs the last hidden layer only, and no tensor of cells x
-        genes.
-        """
+        """Distribution of the values, ``px``, (..., n, n_genes), the prior, and what the loss reads."""
+        # Without decode there is no px: the loss needs the last hidden layer only, and no tensor of cells x genes.
         if transform_batch is not None:
             batch_index = torch.full_like(batch_index, transform_batch)
         hidden = self.decoder(z, self.covariates(batch_index, cat_covs, cont_covs))
@@ -332,17 +323,11 @@ class ClockVAEModule(ClockModule):
 
     @torch.inference_mode()
     def sample(
-        self,
-        tensors: dict[str, torch.Tensor],
-        n_samples: int = 1,
-        generative_kwargs: dict[str, Any] | None = None,
+        self, tensors: dict[str, torch.Tensor], n_samples: int = 1, generative_kwargs: dict[str, Any] | None = None
     ) -> torch.Tensor:
         """Counts drawn from the posterior predictive, (n, n_genes) or (n, n_genes, n_samples), on the CPU."""
         _, generative = self.forward(
-            tensors,
-            inference_kwargs={"n_samples": n_samples},
-            generative_kwargs=generative_kwargs,
-            compute_loss=False,
+            tensors, inference_kwargs={"n_samples": n_samples}, generative_kwargs=generative_kwargs, compute_loss=False
         )
         draws: torch.Tensor = generative["px"].sample()
         return (draws.permute(1, 2, 0) if n_samples > 1 else draws).cpu()

@@ -240,11 +240,7 @@ def _twins(adata: AnnData, subject: np.ndarray, exact: _copies.Pairs, near: _cop
 
 
 def _columns_that_tell(
-    table: pd.DataFrame,
-    units: _Units,
-    samples: _columns.Samples,
-    rng: np.random.Generator,
-    bar: Bar,
+    table: pd.DataFrame, units: _Units, samples: _columns.Samples, rng: np.random.Generator, bar: Bar
 ) -> list[Finding]:
     """Columns that predict the age of subjects who were held out, better than chance."""
     tested = list(_columns.features(table, units.sample, table.columns, len(units.age)))

@@ -26,12 +26,7 @@ class RandomSplit:
 
 
 def compare_splits(
-    z: np.ndarray,
-    sample: np.ndarray,
-    age: np.ndarray,
-    subject: np.ndarray,
-    fold: np.ndarray,
-    rng: np.random.Generator,
+    z: np.ndarray, sample: np.ndarray, age: np.ndarray, subject: np.ndarray, fold: np.ndarray, rng: np.random.Generator
 ) -> RandomSplit:
     """Errors of a ridge regression on combinations ``z`` of genes, by cell, in folds of subjects and of cells."""
     # Model, features and choice of penalty are the same; only the split differs. With ages shuffled between subjects

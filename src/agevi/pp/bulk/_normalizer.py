@@ -132,12 +132,7 @@ class BulkNormalizer:
         return self._fit(adata, np.arange(adata.n_obs))
 
     def apply(
-        self,
-        adata: AnnData,
-        *,
-        reference_batch: str | None = None,
-        key_added: str = "normalized",
-        copy: bool = False,
+        self, adata: AnnData, *, reference_batch: str | None = None, key_added: str = "normalized", copy: bool = False
     ) -> AnnData | None:
         """Normalise samples, each by itself.
 

@@ -66,10 +66,10 @@ def held_out_samples(
     _say_left_out(len(table), missing)
     _check_groups(used, levels, reference, groupby)
     for covariate in known:
-        values = covariate.values.loc[used.index]
-        if covariate.kind != "composition" and values.iloc[:, 0].nunique() < 2:
+        first = covariate.values.loc[used.index].iloc[:, 0]
+        if covariate.kind != "composition" and first.nunique() < 2:
             raise ValueError(
-                f"covariates: {covariate.name!r} is {str(values.iloc[0, 0])!r} in all {len(used)} samples that count; "
+                f"covariates: {covariate.name!r} is {str(first.iloc[0])!r} in all {len(used)} samples that count; "
                 "a covariate needs two values. Leave it out."
             )
     if "fold" not in used:

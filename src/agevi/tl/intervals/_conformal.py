@@ -1,10 +1,4 @@
-"""Conformal intervals of age from held-out predictions of labelled subjects: arrays in, arrays out.
-
-Scores are absolute residuals over a scale. The interval is the prediction plus and minus the scale times the smallest
-score that as many of the calibration subjects and the new one stay below as the level says (Vovk et al. 2005; Lei et
-al. 2018). A subject counts once: several samples of one share its weight, as in Lee, Barber & Willett (2023, HCP), and
-one sample per subject gives the ``ceil((n + 1) * level)``-th smallest score.
-"""
+"""Conformal intervals of age from held-out predictions of labelled subjects: arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -33,7 +27,7 @@ _SHARE = 0.1  # of the median residual, added to residuals before their logarith
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What is needed to give a prediction its interval."""
+    """What is needed to give a prediction its interval: plus and minus its scale times a score."""
 
     scale: str  # "constant", "predicted" (power law in the features), "log" (of ages) or "mondrian" (thirds)
     features: tuple[str, ...]  # of the scale: "predicted", "n_cells"
@@ -242,6 +236,8 @@ def subject_weights(subject: ArrayLike | None, n_samples: int) -> Array:
 
 def conformal_quantile(scores: Array, level: float, weights: Array | None = None) -> float:
     """Smallest score with weight ``(n + 1) * level`` at or below it, n the sum of weights; NaN where there is none."""
+    # As many of the calibration subjects and the new one stay below as the level says (Vovk et al. 2005; Lei et al.
+    # 2018); samples of a subject share its weight (Lee, Barber & Willett 2023, HCP).
     weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(scores, kind="stable")
     below = np.cumsum(weights[order])

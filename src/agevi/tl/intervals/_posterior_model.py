@@ -1,9 +1,4 @@
-"""The model of a sample's predictions given its age, with random effects integrated out, in closed form and in Pyro.
-
-On the standardised scale of ages the prediction of sample s by the clock of type t is, with u, v, e ~ N(0, 1), ``y_st =
-a_t + b_t z_s + sigma_t (sqrt(f_u) u_s + sqrt(f_v) v_st + sqrt(f_e / n_st) e_st)``, so that the predictions of a sample
-are multivariate normal, or Student with tails, around ``a + b z`` with one factor beside a diagonal.
-"""
+"""The model of a sample's predictions given its age, with random effects integrated out, in closed form and in Pyro."""
 
 from __future__ import annotations
 
@@ -14,6 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+# On the standardised scale of ages the prediction of sample s by the clock of type t is, with u, v, e ~ N(0, 1), a_t +
+# b_t z_s + sigma_t (sqrt(f_u) u_s + sqrt(f_v) v_st + sqrt(f_e / n_st) e_st): multivariate normal (Student with tails)
+# around a + b z with one factor beside a diagonal.
 START = {"intercept": 0.0, "slope": 0.7, "scale": 0.5, "shares": 1 / 3, "df": 10.0}
 """Where the search for the mode starts; ``df`` is what the degrees of freedom exceed 2 by."""
 

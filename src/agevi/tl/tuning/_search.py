@@ -1,11 +1,4 @@
-"""A space of arguments: read from a plain dictionary, drawn from by a trial. Imported where optuna is installed.
-
-The name of an entry is an argument of the constructor, of ``train`` or of ``setup_anndata``; a dot leads into a
-dictionary (``"plan_kwargs.lr"``). The value is a list of choices, or bounds: ``{"low": 1e-4, "high": 1e-2}`` with
-``"log": True`` or ``"step"`` if wanted; whole numbers where both bounds are. A choice that is a dictionary sets several
-arguments at once, for those that make sense together only. Of such choices, those remain that agree with the arguments
-that the user fixes.
-"""
+"""A space of arguments: read from a plain dictionary, drawn from by a trial. Imported where optuna is installed."""
 
 from __future__ import annotations
 
@@ -53,9 +46,9 @@ def default_space(model_cls: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that is varied."""
+    """One thing that is varied, one choice or number at a time."""
 
-    name: str
+    name: str  # an argument of the constructor, of train or of setup_anndata; a dot leads into a dictionary
     choices: dict[Any, Any] | None = None  # what a storage can hold -> the value
     bounds: IntDistribution | FloatDistribution | None = None
 

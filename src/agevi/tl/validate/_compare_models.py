@@ -280,13 +280,7 @@ class _Fits:
 
 
 def _fits(
-    adata: AnnData,
-    name: str,
-    recipe: Recipe,
-    cohort: Cohort,
-    shuffled: list[np.ndarray],
-    null_folds: int,
-    seed: int,
+    adata: AnnData, name: str, recipe: Recipe, cohort: Cohort, shuffled: list[np.ndarray], null_folds: int, seed: int
 ) -> _Fits:
     """What is to be fitted of one model, or the reason why it cannot be."""
     fits = _Fits(name, recipe, read_data(adata, recipe.full_setup, cohort), shuffled, cohort.folds)

@@ -75,10 +75,7 @@ def pairs_to_fit(cohort: Cohort, groups: Groups, groupby: str, min_cells: int) -
 
 
 def table_by_group(
-    cohort: Cohort,
-    groups: Groups,
-    jobs: Sequence[FoldJob],
-    results: Sequence[FoldResult],
+    cohort: Cohort, groups: Groups, jobs: Sequence[FoldJob], results: Sequence[FoldResult]
 ) -> pd.DataFrame:
     """One row per sample and type, as :func:`agevi.tl.cross_validate` documents it."""
     parts = []

@@ -17,10 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_jobs(
-    jobs: Sequence[tuple[FoldData, FoldJob]],
-    *,
-    n_jobs: int | None = 1,
-    checkpoints: Sequence[Checkpoint | None] = (),
+    jobs: Sequence[tuple[FoldData, FoldJob]], *, n_jobs: int | None = 1, checkpoints: Sequence[Checkpoint | None] = ()
 ) -> list[FoldResult]:
     """Results of all jobs in their order, of which those in ``checkpoints``, one for each job, are not run again."""
     stores = list(checkpoints) or [None] * len(jobs)
