@@ -130,8 +130,7 @@ def against_shap(args: argparse.Namespace) -> None:
     import shap
 
     from agevi.nn.attribution import path_attributions
-    from agevi.tl.genes._methods import N_POINTS, _Net
-    from agevi.tl.genes._passes import Function
+    from agevi.tl.genes._passes import N_POINTS, Function, _Net
 
     adata = agevi.datasets.simulate_cohort(n_subjects=50, n_cells=40, n_genes=2000, n_age_genes=100, rng=0)
     agevi.pp.split_subjects(adata, **SETUP, rng=0)

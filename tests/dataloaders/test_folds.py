@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agevi.dataloaders._folds import assign_folds, fold_order, folds_from_column
+from agevi import _names
+from agevi.dataloaders._folds import assign_folds, folds_from_column
 
 
 def subjects(n, seed=0):
@@ -95,4 +96,4 @@ def test_unusable_columns(folds, message):
     ],
 )
 def test_order(names, expected):
-    assert fold_order(pd.Series(names)) == expected
+    assert _names.in_order(pd.Series(names)) == expected

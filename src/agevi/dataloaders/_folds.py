@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.optimize import linear_sum_assignment
 
-from agevi import _checks, _names, _units
+from agevi import _checks, _units
 
 MIN_FOLDS = 2
 
@@ -50,8 +50,3 @@ def folds_from_column(adata: AnnData, fold_key: str, subject: pd.Series) -> pd.S
         )
     _checks.warn_of_twins(_checks.labels(adata, fold_key, "fold_key").unique(), fold_key, "folds")
     return folds
-
-
-def fold_order(names: pd.Series) -> list[str]:
-    """Folds in order: by number where all are numbers, else by name."""
-    return _names.in_order(names)

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from agevi.metrics._metric import Array
-
-
-@dataclass(frozen=True)
-class Stability:
-    """Ranks over draws of subjects; 1 is the largest value."""
-
-    low: Array  # (n_genes,)
-    high: Array  # (n_genes,)
-    selected: Array  # (n_genes,) share of draws with a rank of n_top or less
 
 
 def mean_and_error(values: Array) -> tuple[Array, Array]:
@@ -27,8 +16,9 @@ def mean_and_error(values: Array) -> tuple[Array, Array]:
 
 def rank_stability(
     values: Array, *, n_top: int, n_boot: int, rng: np.random.Generator, level: float = 0.95
-) -> Stability:
-    """Ranks of genes by mean value over draws of subjects and clocks, from (n_clocks, n_subjects, n_genes)."""
+) -> tuple[Array, Array, Array]:
+    """Low and high ranks of genes by mean of (n_clocks, n_subjects, n_genes), and share of draws up to ``n_top``."""
+    # Subjects and clocks are drawn with replacement; rank 1 is the largest value.
     n_clocks, n, n_genes = values.shape
     draws = rng.multinomial(n, np.full(n, 1 / n), size=n_boot).astype(values.dtype)  # n_boot x n_subjects
     of_clocks = rng.multinomial(n_clocks, np.full(n_clocks, 1 / n_clocks), size=n_boot).astype(values.dtype)
@@ -38,4 +28,4 @@ def rank_stability(
     ranks = np.empty((n_boot, n_genes), dtype=np.int32)
     np.put_along_axis(ranks, np.argsort(-means, axis=1, kind="stable"), np.arange(1, n_genes + 1, dtype=np.int32), 1)
     low, high = np.quantile(ranks, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
-    return Stability(low.astype(np.float64), high.astype(np.float64), (ranks <= n_top).mean(axis=0))
+    return low.astype(np.float64), high.astype(np.float64), (ranks <= n_top).mean(axis=0)

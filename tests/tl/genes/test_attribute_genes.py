@@ -419,7 +419,7 @@ def test_the_cells_are_drawn_once_for_all_clocks(cohort, linear):
 
 
 def test_methods_of_some_rows_take_the_same_for_all_clocks(cohort, linear, monkeypatch):
-    monkeypatch.setattr(agevi.tl.genes._methods, "_SHAP_ROWS", 10)
+    monkeypatch.setattr(agevi.tl.genes._passes, "_SHAP_ROWS", 10)
     for key, model in (("one", linear), ("twice", [linear, linear])):
         agevi.tl.attribute_genes(cohort, model, method="shap", n_samples=8000, key_added=key)
         assert cohort.uns[f"{key}_attribution"]["n_subjects"].tolist() == [10]

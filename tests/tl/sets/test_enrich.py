@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import false_discovery_control, fisher_exact, linregress
 
 import agevi
-from agevi.tl.sets._set_tests import combined_score, fisher
+from agevi.tl.sets._enrich import combined_score, fisher
 from tests.conftest import QUIET
 from tests.test_gates import check_message, snapshot
 

@@ -70,7 +70,6 @@ class SubjectTrainingMixin(RoleMixin):
     def __init__(
         self,
         adata: AnnData,
-        *,
         age_loss: str,
         subject_weight: str,
         train_unit: str,

@@ -87,14 +87,7 @@ class MLPClock(RegressorClock):
         n_hidden, rng = [int(n) for n in n_hidden], as_seed(rng)
         if not n_hidden:
             raise ValueError("n_hidden=[] has no layer; pass one width at least, for example n_hidden=[128].")
-        super().__init__(
-            adata,
-            age_loss=age_loss,
-            subject_weight=subject_weight,
-            train_unit=train_unit,
-            pseudocell_size=pseudocell_size,
-            pseudocell_groupby=pseudocell_groupby,
-        )
+        super().__init__(adata, age_loss, subject_weight, train_unit, pseudocell_size, pseudocell_groupby)
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()
         self._model_summary_string = (

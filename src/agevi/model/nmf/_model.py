@@ -123,14 +123,7 @@ class NMFClock(RegressorClock):
         n_components, max_iter = _checks.count(n_components, "n_components"), _checks.count(max_iter, "max_iter")
         n_fit = _checks.count(n_fit, "n_fit", low=n_components)
         n_hidden, rng = [int(n) for n in n_hidden], as_seed(rng)
-        super().__init__(
-            adata,
-            age_loss=age_loss,
-            subject_weight=subject_weight,
-            train_unit=train_unit,
-            pseudocell_size=pseudocell_size,
-            pseudocell_groupby=pseudocell_groupby,
-        )
+        super().__init__(adata, age_loss, subject_weight, train_unit, pseudocell_size, pseudocell_groupby)
         if n_components > self.summary_stats.n_vars:
             raise ValueError(
                 f"n_components={n_components}, but adata has {self.summary_stats.n_vars:,} genes; pass a number from "

@@ -45,14 +45,6 @@ def trained_layers(module: Any, freeze: str) -> list[nn.Module]:
     return layers[-min(n, len(layers) - 1) :] if encoder else layers[-n:]
 
 
-def set_trainable(module: Any, trained: list[nn.Module]) -> list[nn.Parameter]:
-    """Parameters of the ``trained`` layers, which alone get gradients."""
-    module.requires_grad_(False)
-    for layer in trained:
-        layer.requires_grad_(True)
-    return [p for layer in trained for p in layer.parameters()]
-
-
 @torch.no_grad()
 def renew_last(module: Any) -> None:
     """Start the last linear unit at 0, a probability of one half for all."""

@@ -21,9 +21,9 @@ from agevi.dataloaders._pseudocells import Rows
 from agevi.model.base._roles import RoleMixin, all_or_nothing
 from agevi.model.base._seed import seeded
 from agevi.model.transfer import _condition, _network
+from agevi.model.transfer._condition import roles_of
 from agevi.model.transfer._draws import Draws, Units
 from agevi.model.transfer._fit import fit
-from agevi.model.transfer._split import roles_of
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,13 @@ class TransferTrainingMixin(RoleMixin):
         self.age_summary_ = {"n_subjects": len(of_role[_keys.TRAIN]), "n_cases": int(of_role[_keys.TRAIN].sum())}
         self.is_trained_ = True
         self.n_trainings_ += 1
-        self._log_roles()
+        held_out = [name for name, role in self.split_.items() if role == _keys.TEST]
+        known = sum(self.clock.split_.get(name) in _keys.FITTED_ROLES for name in held_out)
+        if known and not self.from_scratch:
+            logger.info(
+                "%d of %d test subjects trained the clock or chose its epochs: it knows their ages and values, but not "
+                "their condition (model.clock.split_).", known, len(held_out),
+            )  # fmt: skip
 
     @contextmanager
     def _kept_unless_done(self) -> Iterator[None]:
@@ -186,7 +192,9 @@ class TransferTrainingMixin(RoleMixin):
     ) -> None:
         """Train the layers that are not frozen."""
         trained = _network.trained_layers(self.module, self.freeze)
-        _network.set_trainable(self.module, trained)
+        self.module.requires_grad_(False)
+        for layer in trained:
+            layer.requires_grad_(True)
         found = fit(
             self.module,
             trained,
@@ -252,13 +260,3 @@ class TransferTrainingMixin(RoleMixin):
         if self.class_weight == "balanced":
             weight = weight / np.where(label == 1, weight[label == 1].sum(), weight[label == 0].sum())
         return Units(cells, *(torch.tensor(v, dtype=torch.float32) for v in (label, weight / weight.mean())))
-
-    def _log_roles(self) -> None:
-        """Say how many held-out subjects the clock knows."""
-        held_out = [name for name, role in self.split_.items() if role == _keys.TEST]
-        known = sum(self.clock.split_.get(name) in _keys.FITTED_ROLES for name in held_out)
-        if known and not self.from_scratch:
-            logger.info(
-                "%d of %d test subjects trained the clock or chose its epochs: it knows their ages and values, but not "
-                "their condition (model.clock.split_).", known, len(held_out),
-            )  # fmt: skip

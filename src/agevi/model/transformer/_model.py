@@ -175,14 +175,7 @@ class TransformerClock(SampleClock):
             )
         modules = None if modules is None else {str(k): [str(gene) for gene in v] for k, v in modules.items()}
         rng = as_seed(rng)
-        super().__init__(
-            adata,
-            age_loss=age_loss,
-            subject_weight=subject_weight,
-            train_unit="cell",
-            pseudocell_size=0.5,
-            pseudocell_groupby=None,
-        )
+        super().__init__(adata, age_loss, subject_weight, "cell", pseudocell_size=0.5, pseudocell_groupby=None)
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()
         self._model_summary_string = (
@@ -268,7 +261,7 @@ class TransformerClock(SampleClock):
         rows = np.flatnonzero(train & np.isfinite(ages))
         kinds = np.unique(np.stack([group[rows], codes[rows]], axis=1), axis=0)
         measured = [masks[kinds[kinds[:, 0] == g, 1]].any(axis=0) for g in np.unique(kinds[:, 0])]
-        found = fit_skip(
+        coef, intercept, by_others = fit_skip(
             self._standardized,
             Rows(
                 position=rows,
@@ -283,10 +276,10 @@ class TransformerClock(SampleClock):
             share=bool((np.sum(measured, axis=0) > 1).any()),
             rng=np.random.default_rng(self.init_args["rng"]),
         )
-        module.coef.copy_(torch.from_numpy(found.coef))
-        module.intercept.copy_(torch.from_numpy(found.intercept))
+        module.coef.copy_(torch.from_numpy(coef))
+        module.intercept.copy_(torch.from_numpy(intercept))
         held_out = torch.full((len(ages), 2), torch.nan)
-        held_out[torch.from_numpy(rows)] = torch.from_numpy(found.held_out).float()
+        held_out[torch.from_numpy(rows)] = torch.from_numpy(by_others).float()
         module.held_out = held_out
 
     def _run(self, cell_roles: np.ndarray, **kwargs: Any) -> None:

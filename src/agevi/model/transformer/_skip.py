@@ -35,22 +35,19 @@ class Rows:
         return Rows(**{name: value[chosen] for name, value in vars(self).items()})
 
 
-@dataclass(frozen=True)
-class Skip:
-    """Linear ages of every group."""
-
-    coef: np.ndarray  # (n_groups, n_features)
-    intercept: np.ndarray  # (n_groups,)
-    held_out: np.ndarray  # (n, 2) prediction of every row by subjects other than its own: of its group, of its modality
-
-
 def fit_skip(
     values: Values, rows: Rows, *, n_groups: int, n_tissues: int, n_features: int, share: bool, rng: np.random.Generator
-) -> Skip:
-    """Regressions of the standardised age: of each group with enough subjects, else of its modality."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Linear ages, (n_groups, n_features) and (n_groups,): of each group with enough subjects, else of its modality."""
+    # Beside them, (n, 2), the prediction of every row by subjects other than its own: of its group, of its modality.
     coef, intercept = np.zeros((n_groups, n_features), np.float32), np.zeros(n_groups)
     held_out = np.zeros((len(rows.target), 2))
-    common = _common(values, rows, rng) if share else None
+    common = None
+    if share:  # a regression on all groups, of ages around the mean of their group
+        code = np.unique(rows.group, return_inverse=True)[1]
+        centre = (np.bincount(code, rows.target) / np.bincount(code))[code]
+        around = Rows(**(vars(rows) | {"target": rows.target - centre}))
+        common = _fit(values, around, rows.group, rng, MAX_SHARED)
     for modality in np.unique(rows.fallback):
         of = np.flatnonzero(rows.fallback == modality)
         groups = np.unique(rows.group[of])
@@ -67,7 +64,7 @@ def fit_skip(
         coef[modality], intercept[modality], held_out[of, 1] = one.coef, one.intercept, one.held_out
         unseen = np.setdiff1d(np.arange(modality, modality + n_tissues + 1), groups)
         coef[unseen], intercept[unseen] = one.coef, one.intercept
-    return Skip(coef, intercept, held_out)
+    return coef, intercept, held_out
 
 
 def _constant(y: np.ndarray, n_features: int) -> Ridge:
@@ -88,13 +85,6 @@ def _own(values: Values, rows: Rows, common: Ridge | None, place: np.ndarray, rn
     if joint > _GAIN * error:
         return own
     return Ridge(common.coef + rest.coef, common.intercept + rest.intercept, start + rest.held_out)
-
-
-def _common(values: Values, rows: Rows, rng: np.random.Generator) -> Ridge:
-    """The regression on all groups, of ages around the mean of their group."""
-    code = np.unique(rows.group, return_inverse=True)[1]
-    centre = (np.bincount(code, rows.target) / np.bincount(code))[code]
-    return _fit(values, Rows(**(vars(rows) | {"target": rows.target - centre})), rows.group, rng, MAX_SHARED)
 
 
 def _fit(values: Values, rows: Rows, group: np.ndarray, rng: np.random.Generator, max_rows: int = MAX_ROWS) -> Ridge:

@@ -123,14 +123,7 @@ class PoissonVAE(VAEClock):
         _checks.choice(rate, RATES, "rate")
         n_latent, rng = _checks.count(n_latent, "n_latent"), as_seed(rng)
         n_hidden, n_head = whole_numbers(n_hidden), whole_numbers(n_head)
-        super().__init__(
-            adata,
-            age_loss=age_loss,
-            subject_weight=subject_weight,
-            train_unit=train_unit,
-            pseudocell_size=pseudocell_size,
-            pseudocell_groupby=pseudocell_groupby,
-        )
+        super().__init__(adata, age_loss, subject_weight, train_unit, pseudocell_size, pseudocell_groupby)
         self._build(self._get_init_params(locals()))
 
 
@@ -196,14 +189,7 @@ class GaussianVAE(VAEClock):
     ) -> None:
         n_latent, rng = _checks.count(n_latent, "n_latent"), as_seed(rng)
         n_hidden, n_head = whole_numbers(n_hidden), whole_numbers(n_head)
-        super().__init__(
-            adata,
-            age_loss=age_loss,
-            subject_weight=subject_weight,
-            train_unit=train_unit,
-            pseudocell_size=pseudocell_size,
-            pseudocell_groupby=pseudocell_groupby,
-        )
+        super().__init__(adata, age_loss, subject_weight, train_unit, pseudocell_size, pseudocell_groupby)
         self._build(self._get_init_params(locals()))
 
 
@@ -308,14 +294,7 @@ class DenoisingVAE(VAEClock):
             raise ValueError(f"noise_level={noise_level} with noise={noise!r}; it is {what}.")
         n_latent, rng = _checks.count(n_latent, "n_latent"), as_seed(rng)
         n_hidden, n_head = whole_numbers(n_hidden), whole_numbers(n_head)
-        super().__init__(
-            adata,
-            age_loss=age_loss,
-            subject_weight=subject_weight,
-            train_unit=train_unit,
-            pseudocell_size=pseudocell_size,
-            pseudocell_groupby=pseudocell_groupby,
-        )
+        super().__init__(adata, age_loss, subject_weight, train_unit, pseudocell_size, pseudocell_groupby)
         if gene_likelihood != "normal" or noise != "gaussian":
             self.expects = "counts"
             x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)

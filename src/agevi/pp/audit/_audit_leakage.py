@@ -16,8 +16,7 @@ from agevi import _checks, _keys, _units
 from agevi._compat import written_to
 from agevi._progress import Bar, progress
 from agevi.pp.audit import _columns, _copies, _split
-from agevi.pp.audit._design import design_findings
-from agevi.pp.audit._finding import HIGH, LOW, MEDIUM, NONE, SEVERITIES, Finding
+from agevi.pp.audit._design import HIGH, LOW, MEDIUM, NONE, SEVERITIES, Finding, design_findings
 
 logger = logging.getLogger(__name__)
 

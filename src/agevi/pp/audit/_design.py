@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from agevi import _checks, _keys, _names
-from agevi.pp.audit._finding import HIGH, LOW, MEDIUM, NONE, Finding
+
+HIGH, MEDIUM, LOW, NONE = SEVERITIES = ("high", "medium", "low", "none")
+
+
+class Finding(NamedTuple):
+    """What was looked at, what was seen, and what to do."""
+
+    check: str
+    finding: str
+    value: float
+    severity: str
+    advice: str
+
 
 _FEW_SUBJECTS = 30
 _N_BINS = 5

@@ -108,7 +108,14 @@ def concat_modalities(
             matrices[name] = _matrix(adata, layers.get(name), is_beta=kinds[name] in betas)
             if subject_key is not None:
                 _checks.labels(adata, subject_key, "subject_key")
-    _check_sizes(sets, kinds, min_samples)
+    n_of = pd.Series({name: adata.n_obs for name, adata in sets.items()}).groupby(pd.Series(kinds)).sum()
+    few = n_of[n_of < min_samples]
+    if len(few):
+        raise ValueError(
+            f"modality {few.index[0]!r} has {few.iloc[0]} sample{'' if few.iloc[0] == 1 else 's'}, and at least "
+            f"{min_samples} are needed to learn about it and to hold some out; leave it out, or pass min_samples=1 to "
+            "predict only."
+        )
     obs = _joined_obs(sets, obs_keys, subject_key, index_unique, leave={modality_key, _keys.FEATURE_SET})
     var, position, measured = _union(sets, kinds, prefix=prefix)
     sizes = [adata.n_obs for adata in sets.values()]
@@ -184,18 +191,6 @@ def _matrix(adata: AnnData, layer: str | None, *, is_beta: bool) -> Any:
     if is_beta:
         _values.betas(x, place, advice="convert them with agevi.pp.m_to_beta, or pass betas=()")
     return sp.csr_matrix(x) if sp.issparse(x) else x
-
-
-def _check_sizes(sets: Mapping[str, AnnData], kinds: Mapping[str, str], min_samples: int) -> None:
-    """Refuse modalities with fewer samples than ``min_samples``."""
-    n = pd.Series({name: adata.n_obs for name, adata in sets.items()}).groupby(pd.Series(kinds)).sum()
-    few = n[n < min_samples]
-    if len(few):
-        raise ValueError(
-            f"modality {few.index[0]!r} has {few.iloc[0]} sample{'' if few.iloc[0] == 1 else 's'}, and at least "
-            f"{min_samples} are needed to learn about it and to hold some out; leave it out, or pass min_samples=1 to "
-            "predict only."
-        )
 
 
 def _joined_obs(

@@ -162,7 +162,8 @@ def deviations(x: np.ndarray, y: np.ndarray, is_reference: np.ndarray, subject: 
     """Expectation of every sample, (n,), from reference samples of other subjects; ``x`` (n, p) without the group."""
     centre = y[is_reference].mean()
     # Columns that do not vary in the reference have the coefficient 0 there.
-    basis = _row_space(x[is_reference])  # p x rank
+    _, sizes, vt = np.linalg.svd(x[is_reference], full_matrices=False)
+    basis = vt[sizes > 1e-9 * sizes[0]].T  # p x rank: orthonormal directions in which the reference varies
     estimable = np.abs(x - x @ basis @ basis.T).max(axis=1) < 1e-6 * np.maximum(1, np.abs(x).max(axis=1))
     z, y = x @ basis, y - centre
     zr, yr = z[is_reference], y[is_reference]
@@ -190,10 +191,3 @@ def deviations(x: np.ndarray, y: np.ndarray, is_reference: np.ndarray, subject: 
     expected = np.einsum("ni,ni->n", z, beta[which]) + centre
     spread = np.sqrt(variance[which] * (1 + leverage))
     return Deviations(np.where(estimable, expected, np.nan), np.where(estimable, spread, np.nan), df[which])
-
-
-def _row_space(x: np.ndarray) -> np.ndarray:
-    """Orthonormal directions in which the rows of ``x`` vary, (p, rank)."""
-    _, singular, vt = np.linalg.svd(x, full_matrices=False)
-    kept = singular > 1e-9 * singular[0]
-    return np.asarray(vt[kept].T)

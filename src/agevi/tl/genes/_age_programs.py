@@ -16,8 +16,7 @@ from agevi.model.base._seed import in_float32
 from agevi.nn.attribution import Reader
 from agevi.tl._store import store_table
 from agevi.tl.genes._attribute_genes import check_clock
-from agevi.tl.genes._methods import settings_of
-from agevi.tl.genes._passes import Function, Totals, add_rows
+from agevi.tl.genes._passes import Function, Totals, add_rows, settings_of
 from agevi.tl.genes._row_sets import draw_cells, make_units
 
 

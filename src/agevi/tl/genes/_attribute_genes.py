@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from agevi._progress import Bar, progress
 from agevi.metrics._ranks import mean_and_error, rank_stability
 from agevi.model.base._clock import require_clock
 from agevi.model.base._seed import as_seed, in_float32
-from agevi.tl.genes._methods import settings_of
-from agevi.tl.genes._passes import Function, Settings, Totals, add_rows, background_of
+from agevi.tl.genes._passes import Function, Settings, Totals, add_rows, background_of, settings_of
 from agevi.tl.genes._row_sets import Units, draw_cells, make_units
 
 PARTS = ("", "signed", "se", "rank_low", "rank_high", "selected")
@@ -199,7 +199,7 @@ def with_background(settings: Settings, model: Any, background: str | AnnData, *
     _checks.anndata(background, "background")
     unit = "sample" if summed else "cell"
     own = make_units(background, model, groupby=None, unit=unit).sets[0]
-    return settings.replaced(background=Function(model, background, own.cells, own.codes), background_rows=own)
+    return replace(settings, background=Function(model, background, own.cells, own.codes), background_rows=own)
 
 
 def run(adata: AnnData, model: Any, units: Units, settings: Settings, bar: Bar) -> Totals:
@@ -248,8 +248,7 @@ def _summaries(
         absolute = np.stack([values for values, _ in means])  # n_clocks x n_subjects x n_genes
         mean, error = mean_and_error(absolute.mean(axis=0))
         signed = np.mean([values.mean(axis=0) for _, values in means], axis=0)
-        stability = rank_stability(absolute, n_top=n_top, n_boot=n_boot, rng=rng)
-        found = (mean, signed, error, stability.low, stability.high, stability.selected)
+        found = mean, signed, error, *rank_stability(absolute, n_top=n_top, n_boot=n_boot, rng=rng)
         for part, values in zip(PARTS, found, strict=True):
             columns[part].append(values)
     return {part: np.stack(values, axis=1) for part, values in columns.items()}
@@ -315,7 +314,7 @@ def _of_cells(adata: AnnData, model: Any, chosen: np.ndarray, settings: Settings
     units = make_units(adata, model, groupby=None, unit="cell")
     rows, parts = units.sets[0], []
     function = Function(model, adata, rows.cells, rows.codes)
-    own = settings.replaced(background=None, background_rows=None)
+    own = replace(settings, background=None, background_rows=None)
     background, _ = background_of(units, rows, function, np.arange(adata.n_obs), own)
     for block in function.blocks(chosen):
         found = settings.explain(function.reader, function.values(block), background, function.shifts(block))

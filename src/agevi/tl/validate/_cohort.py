@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _names, _units
 from agevi.dataloaders._assign import assign_roles, role_counts, subject_strata
-from agevi.dataloaders._folds import MIN_FOLDS, assign_folds, fold_order, folds_from_column
+from agevi.dataloaders._folds import MIN_FOLDS, assign_folds, folds_from_column
 
 _MOST_LISTED = 9  # values of a column in a message
 VALIDATION_SIZE = 0.15
@@ -92,11 +92,18 @@ def make_cohort(
     cohort = replace(cohort, trains=_query(adata, train_on))
     if fold_key is not None:
         column = folds_from_column(adata, fold_key, subject)
-        names = fold_order(column)
+        names = _names.in_order(column)
         of_subject = pd.Index(names).get_indexer(pd.Index(column.loc[cohort.subjects]))
         cohort = replace(cohort, folds=names, fold=of_subject[cohort.subject])
     else:
-        _check_n_folds(n_folds, cohort, train_on)
+        _checks.count(n_folds, "n_folds", low=0)
+        n = cohort.subject_ages(np.flatnonzero(cohort.trains)).notna().sum()
+        if not MIN_FOLDS <= n_folds <= n:
+            of = f" and satisfy train_on={train_on!r}" if train_on else ""
+            raise ValueError(
+                f"n_folds={n_folds} is not between {MIN_FOLDS} and the {n} subjects that have an age{of}; every fold "
+                "holds out one of them at least."
+            )
         cohort = deal_folds(cohort, int(n_folds), seed)
     _check_folds(cohort, setup["age_key"], train_on)
     return cohort
@@ -127,18 +134,6 @@ def deal_folds(cohort: Cohort, n_folds: int, seed: np.random.SeedSequence) -> Co
     may_train = np.isin(age.index, cohort.subject_ages(np.flatnonzero(cohort.trains)).dropna().index)
     of_subject = assign_folds(age.to_numpy(), may_train, cohort.strata, n_folds, np.random.default_rng(seed))
     return replace(cohort, folds=[str(i) for i in range(n_folds)], fold=of_subject[cohort.subject])
-
-
-def _check_n_folds(n_folds: Any, cohort: Cohort, train_on: str | None) -> None:
-    """Refuse a number of folds that the subjects cannot fill."""
-    _checks.count(n_folds, "n_folds", low=0)
-    n = cohort.subject_ages(np.flatnonzero(cohort.trains)).notna().sum()
-    if not MIN_FOLDS <= n_folds <= n:
-        of = f" and satisfy train_on={train_on!r}" if train_on else ""
-        raise ValueError(
-            f"n_folds={n_folds} is not between {MIN_FOLDS} and the {n} subjects that have an age{of}; every fold holds "
-            "out one of them at least."
-        )
 
 
 def _check_folds(cohort: Cohort, age_key: str, train_on: str | None) -> None:

@@ -173,9 +173,10 @@ def compare_models(  # noqa: PLR0913
         of_model = shuffled[: n_linear if recipe.model_cls.linear else n_network]
         fits.append(_fits(adata, name, recipe, cohort, of_model, null_folds, seed))
         if checkpoint_dir is not None and not fits[-1].error:
-            fits[-1].store = open_checkpoint(
-                Path(checkpoint_dir) / _folder(name), fits[-1].data, cohort, recipe, seed=seed
-            )
+            # a readable name, and another one for every model
+            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+            folder = Path(checkpoint_dir) / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)[:60]}-{digest}"
+            fits[-1].store = open_checkpoint(folder, fits[-1].data, cohort, recipe, seed=seed)
     judged = make_units(cohort)
     entries = _run(fits, judged, n_jobs) + _baselines(adata, setup, cohort, judged, shuffled[:n_linear])
     table, predictions = leaderboard(entries, cohort, judged, rng=seed), predictions_table(entries, cohort, judged)
@@ -235,12 +236,6 @@ def _row(given: Any) -> str:
 def _is_pair(given: Any) -> bool:
     """Whether these are a class and its arguments, and not two classes."""
     return isinstance(given, tuple) and len(given) == 2 and not isinstance(given[1], type | str)
-
-
-def _folder(name: str) -> str:
-    """Name of the directory of a model's folds: readable, and different for different models."""
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)[:60]}-{digest}"
 
 
 @dataclass
