@@ -109,9 +109,9 @@ def written_to(adata: AnnData, *, copy: bool = False) -> AnnData:
     return adata
 
 
-def take_control_of_pools() -> None:
+def take_control_of_pools(pools: ThreadpoolController) -> None:
     """Let this thread set the pools of linear algebra; since threadpoolctl 3.8 the first one locks others out."""
-    for pool in ThreadpoolController().lib_controllers:
+    for pool in pools.lib_controllers:
         if hasattr(pool, "clear_controlling_thread"):
             pool.clear_controlling_thread(force=True)
 

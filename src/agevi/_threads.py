@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from agevi._compat import take_control_of_pools
 from agevi._settings import settings
@@ -51,9 +51,10 @@ def _limit(stack: contextlib.ExitStack, n: int) -> None:
     """Limit the pools of linear algebra, and remember the number of threads of torch."""
     global _before
     _before = torch.get_num_threads()
-    take_control_of_pools()
-    stack.enter_context(threadpool_limits(n))
-    stack.callback(take_control_of_pools)  # the last to leave may be another thread than the first
+    pools = ThreadpoolController()  # looks through all loaded libraries, which takes milliseconds
+    take_control_of_pools(pools)
+    stack.enter_context(pools.limit(limits=n))
+    stack.callback(take_control_of_pools, pools)  # the last to leave may be another thread than the first
 
 
 @contextlib.contextmanager
