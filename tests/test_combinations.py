@@ -322,6 +322,7 @@ def draw(n: int, seed: int) -> list[tuple[Any, str, str, str, str]]:
     return [*zip(*columns, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(8))
 def test_combinations_equal_the_plain_case_or_are_refused_in_our_words(part):
     rng = np.random.default_rng(part)

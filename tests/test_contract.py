@@ -10,12 +10,13 @@ import torch
 
 import agevi
 from agevi.model.linear._base import FittedLinearClock
+from tests.clocks import each_clock
 from tests.conftest import QUIET
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 
 pytestmark = [
-    pytest.mark.parametrize("cls", [m for m in agevi.model.MODELS if m.trainable], ids=lambda c: c.__name__),
+    each_clock,
     pytest.mark.usefixtures("short_epochs"),
 ]
 
@@ -65,6 +66,7 @@ def test_new_subjects_without_ages(cls, cohort):
     np.testing.assert_allclose(new.obs["agevi_predicted"], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, sp.csr_array, lambda x: x.toarray()], ids=["csr", "csc", "csr_array", "dense"])  # fmt: skip
 def test_the_same_clock_from_every_form_of_matrix(cls, cohort, form):
     other = cohort.copy()
@@ -102,6 +104,7 @@ def test_backed_data_are_predicted_but_not_trained_on(cls, cohort, tmp_path):
     backed.file.close()
 
 
+@pytest.mark.slow
 def test_backed_blocks_join(cls, cohort, tmp_path, monkeypatch):
     model = fit(cls, cohort.copy())
     cohort.write_h5ad(tmp_path / "x.h5ad")
@@ -154,6 +157,7 @@ def test_a_layer(cls, cohort):
         np.testing.assert_allclose(model.predict_age(cohort), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ages_on_the_scale_of_horvath(cls, cohort, tmp_path):
     years = fit(cls, cohort.copy(), age_transform="horvath")
     in_months = cohort.copy()
@@ -180,6 +184,7 @@ def test_save_and_load(cls, cohort, tmp_path):
         assert type(clock) is cls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_written_survives_a_file(cls, cohort, tmp_path, form):
@@ -226,6 +231,7 @@ def test_values_that_are_normalised_already(cls, cohort, tmp_path):
     np.testing.assert_array_equal(agevi.io.load_clock(tmp_path / "clock").predict_age(cohort), ages)
 
 
+@pytest.mark.slow
 def test_a_default_dtype_that_another_library_left(cls, cohort, tmp_path):
     expected = fit(cls, cohort.copy()).predict_age(cohort)
     torch.set_default_dtype(torch.float64)

@@ -28,6 +28,7 @@ def template():
     return module.TemplateClock
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__.removeprefix("test_"))
 def test_the_template_keeps_the_contract(promise, template, cohort, tmp_path, monkeypatch):
     monkeypatch.setitem(agevi.model.base._save.KNOWN, template.__name__, template)

@@ -13,11 +13,9 @@ import scipy.sparse as sp
 import agevi
 from agevi import _ages, _checks
 from agevi.model.linear._base import FittedLinearClock
+from tests.clocks import each_clock
 from tests.test_contract import SETUP, fit
 from tests.test_gates import check_message
-
-CLASSES = [m for m in agevi.model.MODELS if m.trainable]
-each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
 
 
 @pytest.fixture
@@ -49,7 +47,7 @@ REFUSED = {
 }
 
 
-@each_class
+@each_clock
 @pytest.mark.parametrize("kind", REFUSED)
 def test_values_that_no_clock_can_sum_are_refused_at_the_gate(cls, small, kind):
     make, words = REFUSED[kind]
@@ -95,7 +93,8 @@ FORMS = {
 }
 
 
-@each_class
+@pytest.mark.slow
+@each_clock
 @pytest.mark.parametrize("form", FORMS)
 def test_every_type_of_counts_gives_the_same_clock(cls, small, form):
     factor = 2 if form == "bytes stored twice" else 1
@@ -186,7 +185,8 @@ def test_names_that_cannot_be_found_again(cohort, trained, kind):
         check_message(raised, words)
 
 
-@each_class
+@pytest.mark.slow
+@each_clock
 def test_names_of_cells_may_be_positions(cls, small):
     expected = fit(cls, small.copy()).predict_age(small)
     small.obs.index = pd.RangeIndex(small.n_obs)
@@ -231,6 +231,7 @@ VIEW_CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", VIEW_CALLS)
 def test_views_of_backed_data_are_read_through_their_parent(backed, small, call):
     view, memory = backed
@@ -243,7 +244,8 @@ def test_views_of_backed_data_are_read_through_their_parent(backed, small, call)
         np.testing.assert_allclose(view.varm[part], memory.varm[part], rtol=1e-4)
 
 
-@each_class
+@pytest.mark.slow
+@each_clock
 def test_views_of_backed_data_are_predicted_without_change(cls, backed, small, monkeypatch):
     view, memory = backed
     monkeypatch.setattr(agevi.dataloaders._query, "_BACKED_BLOCK", 7)
@@ -284,6 +286,7 @@ def test_dask_and_lazy_data_are_to_be_read_first(cohort, trained, tmp_path):
     check_message(raised, "for example with adata = adata.to_memory()")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_lazy_tables_are_to_be_read_first(cohort, trained, tmp_path):
     pytest.importorskip("xarray")
@@ -309,7 +312,8 @@ def test_lazy_tables_are_to_be_read_first(cohort, trained, tmp_path):
 PLACES = {"repeated": [5, 5, 0, 31], "negative": [-1, -40, 2], "unsigned": np.array([3, 1], dtype=np.uint8)}
 
 
-@each_class
+@pytest.mark.slow
+@each_clock
 def test_positions_are_those_of_numpy(cls, small):
     model = fit(cls, small)
     every = np.asarray(model.predict_age())
@@ -328,6 +332,7 @@ def test_positions_are_those_of_numpy(cls, small):
         model.predict_age(indices=[72])
 
 
+@pytest.mark.slow
 def test_positions_in_other_verbs(small):
     vae, nmf = fit(agevi.model.PoissonVAE, small), fit(agevi.model.NMFClock, small)
     for chosen in PLACES.values():
@@ -508,6 +513,7 @@ def test_tools_without_a_unit_refuse_years_of_birth(cohort, unknown):
         check_message(raised, "adata.obs['age'] = collection_year - adata.obs['born'].")
 
 
+@pytest.mark.slow
 def test_ages_in_days_for_a_clock_in_years(cohort):
     """Tools without an argument for the unit go by what the clock recorded."""
     agevi.tl.cross_validate(cohort, agevi.model.PLSClock, **SETUP, n_folds=2)

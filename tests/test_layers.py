@@ -103,6 +103,7 @@ def test_the_map_names_every_folder():
     assert folders == {name for name in RANK if "." not in name and (SRC / name).is_dir()} | {"io"}
 
 
+@pytest.mark.slow
 def test_only_compat_imports_scvi():
     users = [module_of(p) for p in FILES if "scvi" in {n.split(".")[0] for n in _third_party(p)}]
     assert users == ["agevi._compat"]

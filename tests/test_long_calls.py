@@ -116,6 +116,7 @@ def classifier(adata):
     return agevi.model.CaseControlClassifier.from_clock(model, adata, condition_key="state", control="control")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bars_of_short_calls")
 @pytest.mark.parametrize("name", CALLS)
 def test_shows_one_bar_in_words(cohort, capsys, name):
@@ -134,6 +135,7 @@ def test_shows_one_bar_in_words(cohort, capsys, name):
     assert name == "NMFClock" or counts == sorted(set(counts)), err  # one bar, which never begins anew
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_says_nothing_at_verbosity_0(cohort, capsys, name):
     call = CALLS[name][0](cohort)
@@ -154,6 +156,7 @@ def test_one_training_can_be_silenced(cohort, capsys, name):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_training_leaves_others_quiet_and_as_they_were():
     """In a process of its own, where nothing has been configured; early stopping ends it, which scvi-tools prints."""
     code = """
@@ -182,6 +185,7 @@ def test_training_leaves_others_quiet_and_as_they_were():
         assert word not in found.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bars_of_short_calls")
 def test_the_bar_names_the_type_of_cells(cohort, capsys):
     cohort.obs["kind"] = np.where(np.arange(cohort.n_obs) % 2, "CD4 T", "NK")

@@ -233,6 +233,7 @@ def test_a_clock_reads_the_same_ids_in_every_type(plain, _cohort, kind):
     np.testing.assert_array_equal(plain.get_latent_representation(adata), plain.get_latent_representation(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float64", "object-text", "category-of-float", "reversed-category", "mixed"])
 def test_training_gives_the_same_clock_with_ids_of_every_type(plain, _cohort, kind):
     clock = fitted(with_ids(_cohort, kind))

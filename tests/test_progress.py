@@ -130,6 +130,7 @@ def _written_by_a_worker() -> str:
     return sys.stderr.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
 def test_workers_are_silent(backend):
     found = joblib.Parallel(n_jobs=2, backend=backend)(joblib.delayed(_written_by_a_worker)() for _ in range(2))

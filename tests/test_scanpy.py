@@ -12,6 +12,7 @@ from anndata import AnnData
 import agevi
 
 
+@pytest.mark.slow
 def test_umap_coloured_by_predicted_age(cohort, trained):
     agevi.tl.predict_age(cohort, trained)
     sc.pp.neighbors(cohort, use_rep="X_agevi")

@@ -102,6 +102,7 @@ def test_the_logging_of_the_user_takes_over(name):
     assert stream.getvalue() == ""
 
 
+@pytest.mark.slow
 def test_importing_configures_no_logging():
     code = (
         "import logging; root = logging.getLogger(); before = (root.level, list(root.handlers)); import agevi; "

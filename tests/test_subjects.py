@@ -93,6 +93,7 @@ def test_names_are_compared_as_names(whole):
         agevi.get.metrics_df(whole[whole.obs["visit"] < 40].copy())
 
 
+@pytest.mark.slow
 def test_the_cost_is_that_of_the_samples(whole):
     obs = pd.DataFrame({"visit": pd.Categorical(np.tile(whole.uns["agevi_subjects"].index, 20_000))})
     obs.index = obs.index.astype(str)

@@ -98,6 +98,7 @@ def test_many_held_out_subjects_keep_numbers_and_rough_proportions(monkeypatch):
     assert abs(((roles != "train") & (strata == "a")).sum() - 60) < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_strata", [1, 3])
 def test_every_subject_is_as_likely_to_be_held_out(n_strata):
     n, draws = 24, 1500

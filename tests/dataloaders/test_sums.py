@@ -71,6 +71,7 @@ def samples_that_differ(n_cells: int, rate: float) -> tuple[np.ndarray, np.ndarr
     return rng.poisson(rates[codes] * depth).astype(np.float32), codes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matrix", [np.asarray, sp.csr_matrix, sp.csr_array], ids=["dense", "csr", "csr_array"])
 @pytest.mark.parametrize(
     ("normalize", "n_cells", "rate", "tolerance"),
@@ -169,6 +170,7 @@ def test_sums_over_blocks_of_rows(matrix, monkeypatch):
     assert abs(got - expected).max() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_matrix_is_not_copied(dtype):
     x = sp.random(40_000, 200, density=0.5, format="csr", dtype=dtype, random_state=0)

@@ -52,6 +52,7 @@ def assert_standard_normal(z: np.ndarray) -> None:
     assert np.abs(z).max() < 5.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dispersion", [pytest.param(0.0, id="poisson"), pytest.param(0.5, id="negative-binomial")])
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, id="kept"), pytest.param(0.3, id="dropout")])
 def test_marginal_moments_match_closed_form(dispersion: float, dropout: float) -> None:
@@ -68,6 +69,7 @@ def test_marginal_moments_match_closed_form(dispersion: float, dropout: float) -
     assert_standard_normal((squares.mean(0) - variance) / (squares.std(0) / np.sqrt(n)))
 
 
+@pytest.mark.slow
 def test_library_sizes_are_log_normal_with_mean_one() -> None:
     settings = {**PLAIN, "library_sd": 0.5}
     adata = simulate_cohort(20, 1000, 150, **settings, dispersion=0.3, library_size=900, rng=2)
@@ -83,6 +85,7 @@ def test_library_sizes_are_log_normal_with_mean_one() -> None:
     assert np.abs(z).max() < 6  # genes share the size factors, so the scores are not independent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -127,6 +130,7 @@ def test_counts_follow_every_planted_effect(settings: dict) -> None:
     assert_standard_normal((residual**2 - variance).sum(0) / np.sqrt(((residual**2 - variance) ** 2).sum(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linear", "saturating", "cell_type"])
 def test_effects_estimated_without_the_truth_equal_the_planted(kind: str) -> None:
     """Maximum likelihood in a Poisson regression of the counts on the documented curve gives the planted effect back."""
@@ -149,6 +153,7 @@ def test_effects_estimated_without_the_truth_equal_the_planted(kind: str) -> Non
     assert 0.03 <= np.abs(planted).min() and np.abs(planted).max() <= 0.15 and len(np.unique(np.sign(planted))) == 2
 
 
+@pytest.mark.slow
 def test_module_genes_covary_as_their_loadings_say() -> None:
     adata = simulate_cohort(1500, 4, 60, **{**PLAIN, "n_modules": 2}, dispersion=0.0, library_size=2000, rng=5)
     var = adata.var
@@ -198,6 +203,7 @@ def test_composition_follows_age() -> None:
     assert abs(chi2 - 120) < 4.5 * np.sqrt(240)
 
 
+@pytest.mark.slow
 def test_composition_differs_between_subjects() -> None:
     """Log weights of a subject have the planted spread, are those of all its visits, and cells are drawn from them."""
     adata = simulate_cohort(1500, 40, 3, n_age_genes=0, n_visits=2, composition_shift=0, composition_sd=0.7, rng=11)
@@ -315,6 +321,7 @@ def test_threads_do_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> No
     assert one.X.nnz == three.X.nnz and (one.X != three.X).nnz == 0
 
 
+@pytest.mark.slow
 def test_cohort_survives_files(tmp_path: Path) -> None:
     adata = simulate_cohort(4, 3, 20, n_age_genes=6, n_visits=2, missing_age=0.25)
     adata.write_h5ad(tmp_path / "c.h5ad")
@@ -328,6 +335,7 @@ def test_cohort_survives_files(tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.asarray(back.uns["truth"][key]), value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_defaults_give_a_learnable_clock(seed: int) -> None:
     adata = simulate_cohort(rng=seed)

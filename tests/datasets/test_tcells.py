@@ -28,6 +28,7 @@ def cohort() -> ad.AnnData:
     return tcells(n_subjects=200, n_cells=20, rng=0)
 
 
+@pytest.mark.slow
 def test_shape_and_columns(cohort: ad.AnnData) -> None:
     assert cohort.shape == (4000, 2025)
     assert cohort.X.format == "csr" and cohort.X.dtype == np.float32
@@ -56,6 +57,7 @@ def test_seed_decides_donors_and_cells() -> None:
     assert set(first.obs["donor"]) != set(other.obs["donor"])
 
 
+@pytest.mark.slow
 def test_all_donors_can_be_asked_for() -> None:
     everyone = tcells(722, 1)
     assert everyone.obs["dataset"].value_counts().to_dict() == {"aida": 623, "perez_sle": 99}

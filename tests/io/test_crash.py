@@ -120,6 +120,7 @@ def run(program: str, tmp_path: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_death_at_every_step(tmp_path):
     deaths = [line.split() for line in run(EVERY_STEP, tmp_path)]
     for start, least in (("clean", 12), ("littered", 15)):

@@ -226,6 +226,7 @@ def corrupt(clock: Path, tmp_path: Path, case: str, examples: int) -> None:
     assert seen.count("refused") > 0.5 * len(seen)  # the corruptions do hurt
 
 
+@pytest.mark.slow
 @number_of(share=10)
 def test_corruptions(clock, tmp_path, case, examples):
     corrupt(clock, tmp_path, case, examples)

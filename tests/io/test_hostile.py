@@ -281,6 +281,7 @@ print("HOOK", *ran)
 """
 
 
+@pytest.mark.slow
 def test_nothing_planted_is_executed(tmp_path):
     def bundle(name: str) -> Path:
         _bundle.write_bundle(tmp_path / name, {"a": [1, 2]}, {"w": torch.ones(3)}, "# A clock\n")

@@ -136,6 +136,7 @@ def test_another_class_is_refused(bundle, monkeypatch):
         agevi.io.load_clock(bundle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setup",
     [
@@ -176,6 +177,7 @@ def test_an_existing_clock_is_replaced_only_on_request(trained, bundle):
     assert agevi.io.load_clock(bundle).is_trained
 
 
+@pytest.mark.slow
 def test_a_pickle_of_scvi_tools_is_opened_only_when_trusted(cohort, tmp_path):
     PoissonVAE.setup_anndata(cohort, age_key="age", subject_key="donor")
     model = PoissonVAE(cohort, n_hidden=[8], n_latent=3, n_head=[4])

@@ -33,6 +33,7 @@ def small(preset):
     return preset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", presets.ROWS)
 def test_every_row_trains_and_predicts(cohort, name):
     preset = small(presets.ROWS[name])

@@ -174,6 +174,7 @@ def exact(x: float, mean: float, theta: float) -> np.ndarray:
     return np.array([sum(value), sum(gradient), np.abs(value).sum(), np.abs(gradient).sum()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
 def test_negative_binomials_are_precise_for_all_dispersions(dtype, tolerance):
     x, mean, theta = (v.ravel() for v in np.meshgrid(COUNTS, MEANS, THETAS))

@@ -95,6 +95,7 @@ def test_another_component(analysed, component):
     assert ax.get_ylabel() == "X_pca[:, 0]"
 
 
+@pytest.mark.slow
 def test_two_components_against_each_other_are_coloured_by_age(analysed):
     ax = pl.age_correlation(analysed, kind="scatter", component=(1, 2))
     means = sample_means(analysed, 1, 2)

@@ -17,6 +17,7 @@ def _close():
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_the_curve_is_the_coverage_that_a_calibration_of_each_level_reports():
     adata = calibrated(40)
     levels, found = pl.calibration(adata)["levels"].lines[1].get_data()
@@ -28,6 +29,7 @@ def test_the_curve_is_the_coverage_that_a_calibration_of_each_level_reports():
         assert found[np.isclose(levels, level)] == pytest.approx(wanted)
 
 
+@pytest.mark.slow
 def test_groups_are_those_of_the_table():
     adata = calibrated(40)
     drawn, table = pl.calibration(adata), get.calibration_df(adata)

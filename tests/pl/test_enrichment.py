@@ -105,6 +105,7 @@ def test_refuses(enriched, cohort):
     check_message(raised, "run agevi.tl.enrich")
 
 
+@pytest.mark.slow
 def test_one_high_score_does_not_squeeze_the_others(enriched):
     assert pl.enrichment(enriched, x="odds_ratio").get_xscale() == "linear"
     enriched.uns["agevi_enrichment"].loc[0, "odds_ratio"] = 4000.0

@@ -104,6 +104,7 @@ FIRST = [next(name for name in DRAWINGS if name.startswith(f"{function}-")) for 
 CASES = [(name, LARGE) for name in DRAWINGS] + [(name, look) for look in (DEFAULT, SCANPY) for name in FIRST]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "look"), CASES)
 def test_text_leaves_nothing_and_covers_nothing(name, look):
     function, make, arguments = DRAWINGS[name]
@@ -115,6 +116,7 @@ def test_text_leaves_nothing_and_covers_nothing(name, look):
         check(axes[0].figure, axes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in OF_FUNCTION if name != "learning_curve"])  # which has two panels
 def test_given_axes_stay_within_their_figure(name):
     function, make, arguments = OF_FUNCTION[name]
@@ -125,6 +127,7 @@ def test_given_axes_stay_within_their_figure(name):
     check(figure, [ax])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_FUNCTION)
 def test_show_and_save(name, tmp_path, monkeypatch):
     function, make, arguments = DRAWINGS[next(case for case in FIRST if case.startswith(f"{name}-"))]

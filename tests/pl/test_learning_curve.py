@@ -58,6 +58,7 @@ def test_no_gain_is_drawn_as_none():
         assert not any("years [" in text.get_text() for text in ax.texts)
 
 
+@pytest.mark.slow
 def test_given_axes():
     _, given = plt.subplots(1, 2)
     axes = agevi.pl.learning_curve(curve(604), ax=given)

@@ -193,6 +193,7 @@ def test_fitted_samples_have_colours_where_all_were_fitted(cohort):
     assert not fits(ax)
 
 
+@pytest.mark.slow
 def test_groups_have_lines_of_their_own(cohort):
     ax = pl.predicted_vs_actual(cohort, color_by="tissue", fit="groups")
     table = cohort.uns["agevi_subjects"]
@@ -298,6 +299,7 @@ def test_panels_are_the_groups(cohort):
     assert drawn["skin"].get_legend() is None  # one for all, to their right
 
 
+@pytest.mark.slow
 def test_panels_of_the_subject_table(cohort):
     cohort.uns["agevi_subjects"]["fold"] = np.arange(40) % 10
     drawn = pl.predicted_vs_actual(cohort, groupby="fold", roles="train", n_cols=3)
@@ -319,6 +321,7 @@ def test_samples_without_group_have_a_panel(cohort):
     assert printed(drawn[""]) == "test (n = 1)\ntoo few to judge"
 
 
+@pytest.mark.slow
 def test_panels_of_clocks_per_cell_type(cohort):
     """A column that varies between cells is drawn where a cross-validation made a clock per value of it."""
     cohort.obs["cell_type"] = np.where(np.arange(200) % 2, "B", "T")

@@ -41,6 +41,7 @@ def test_rows_rise_with_the_age_and_unknown_ages_stand_last():
     np.testing.assert_allclose(rows(pl.subject_intervals(adata, order_by="age")), table[["lower", "upper"]])
 
 
+@pytest.mark.slow
 def test_ages_outside_are_red_and_counted():
     adata = with_intervals(40)
     table = adata.uns["agevi_subjects"]
@@ -80,6 +81,7 @@ def test_refusals(make, arguments, message):
     check_style(str(raised.value))
 
 
+@pytest.mark.slow
 def test_the_posterior_is_drawn_around_its_mean():
     adata = with_posterior(60)
     table = agevi.get.posterior_df(adata).sort_values("mean")
@@ -95,6 +97,7 @@ def test_the_posterior_is_drawn_around_its_mean():
     assert len(rows(one)) == (roles == roles.iloc[0]).sum()
 
 
+@pytest.mark.slow
 def test_the_posterior_of_types_is_drawn_for_all_of_them_together():
     """Without a table of subjects, which predictions by types do not need."""
     adata = with_posterior(60)

@@ -70,6 +70,7 @@ LONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_genes", [4, 30])
 @pytest.mark.parametrize(
     "diseases",

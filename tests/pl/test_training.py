@@ -138,6 +138,7 @@ def test_values_of_objects_are_drawn():
     assert np.asarray(curves(pl.training(model))["train"].get_ydata()).dtype == np.float64
 
 
+@pytest.mark.slow
 def test_clocks_of_sums_choose_no_epoch(cohort):
     keys = {"age_key": "age", "subject_key": "donor"}
     agevi.model.MLPClock.setup_anndata(cohort, **keys)

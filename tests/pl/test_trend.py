@@ -57,6 +57,7 @@ def by_rank(cohort, values):
     return np.asarray(values)[rank * len(values) // 40]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_columns", [1, 2], ids=["new axes", "given axes"])
 @pytest.mark.parametrize(
     ("names", "rotation"),

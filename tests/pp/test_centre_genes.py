@@ -99,6 +99,7 @@ def test_a_gene_with_hardly_a_count_is_hardly_moved(adata):
     assert np.isfinite(adata.layers["centred"].data).all()
 
 
+@pytest.mark.slow
 def test_a_clock_of_one_lab_is_not_off_in_another():
     adata = agevi.datasets.simulate_cohort(60, 40, 200, n_batches=1, effect_range=(0.1, 0.3), rng=1)
     rng = np.random.default_rng(0)

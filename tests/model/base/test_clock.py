@@ -208,6 +208,7 @@ def test_encoded_covariates_must_be_known(cohort):
         model.predict_age(new)
 
 
+@pytest.mark.slow
 def test_data_are_let_go(cohort, trained):
     adata = cohort.copy()
     PoissonVAE.setup_anndata(adata, **SETUP)
@@ -223,6 +224,7 @@ def test_data_are_let_go(cohort, trained):
 # --- scvi-tools' verbs ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("foreign", [False, True], ids=["own data", "new data"])
 def test_verbs(cohort, trained, foreign):
     adata = None

@@ -37,6 +37,7 @@ with open(f"{folder}/{n}_{rank}.json", "w") as file:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["cell", "pseudocell"])
 def test_two_processes_train_one_clock(unit, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}

@@ -11,7 +11,8 @@ import scipy.sparse as sp
 
 import agevi
 from agevi.dataloaders._own_copies import recall
-from agevi.model import MODELS, ElasticNetClock, PLSClock, PoissonVAE, TransformerClock
+from agevi.model import ElasticNetClock, PLSClock, PoissonVAE, TransformerClock
+from tests.clocks import each_clock_of_counts
 from tests.conftest import QUIET
 from tests.model.transformer import masked
 from tests.test_gates import check_message, check_style, snapshot
@@ -26,7 +27,6 @@ SMALL = {
     "MLPClock": {"n_hidden": [8]},
     "NMFClock": {"n_components": 3, "n_hidden": [8], "n_fit": 100},
 }
-TRAINABLE = [cls for cls in MODELS if cls.trainable and cls.expects != "continuous"]
 
 
 def train(cls, adata, **setup):
@@ -42,7 +42,8 @@ def features(cohort):
     return [*cohort.var_names[::3][::-1], *(f"absent{i}" for i in range(100))]
 
 
-@pytest.mark.parametrize("cls", TRAINABLE, ids=lambda c: c.__name__)
+@pytest.mark.slow
+@each_clock_of_counts
 def test_equals_a_clock_of_the_subset_and_predicts_from_all_genes(cls, cohort, features, tmp_path):
     kept = cohort.var_names[::3]
     subset = train(cls, cohort[:, kept].copy())
@@ -59,6 +60,7 @@ def test_equals_a_clock_of_the_subset_and_predicts_from_all_genes(cls, cohort, f
     assert "features" not in loaded.setup_args
 
 
+@pytest.mark.slow
 def test_the_rest_of_the_genes_is_not_looked_at(cohort, features):
     expected = train(PLSClock, cohort, features=features).predict_age(cohort)
     others = ~cohort.var_names.isin(features)
@@ -97,6 +99,7 @@ def test_tools_take_all_data(cohort, features):
     assert model.get_normalized_expression(cohort).shape == (cohort.n_obs, 20)
 
 
+@pytest.mark.slow
 def test_a_layer_a_view_and_dense_values(cohort, features):
     expected = train(PLSClock, cohort, features=features).predict_age(cohort)
     layered = cohort.copy()
@@ -120,6 +123,7 @@ def test_a_split_that_is_made_after_the_set_up_is_used(cohort, features):
     assert pd.Series(model.split_)[cohort.obs["donor"]].tolist() == split.astype(str).tolist()
 
 
+@pytest.mark.slow
 def test_models_and_sets_of_features_stand_beside_each_other(cohort, features):
     small = train(PLSClock, cohort, features=features)
     network = train(PoissonVAE, cohort)
@@ -142,6 +146,7 @@ def test_a_view_that_is_set_up_leaves_the_whole_as_it_was(cohort):
     assert len(PLSClock(cohort).genes) == 60
 
 
+@pytest.mark.slow
 def test_cross_validation_and_comparison(cohort, features):
     arguments = {"n_folds": 3, "rng": 0}
     subset = cohort[:, cohort.var_names[::3]].copy()
@@ -154,6 +159,7 @@ def test_cross_validation_and_comparison(cohort, features):
     np.testing.assert_allclose(cohort.obs["again_predicted"], cohort.obs["agevi_predicted"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_copy_goes_with_the_data():
     adata = agevi.datasets.simulate_cohort(n_subjects=6, n_cells=5, n_genes=30)
     PLSClock.setup_anndata(adata, **KEYS, features=adata.var_names[:10])
@@ -193,6 +199,7 @@ def test_refuses(cohort, case):
     assert snapshot(adata) == before
 
 
+@pytest.mark.slow
 def test_what_was_measured_of_chosen_features_is_kept():
     adata = masked.samples()
     kept = adata.var_names[5:25]

@@ -13,11 +13,10 @@ from agevi._compat import Callback
 from agevi.model import CaseControlClassifier, EnsembleClock, MLPClock
 from agevi.model.linear._base import FittedLinearClock
 from agevi.model.transfer import _training
+from tests.clocks import each_clock
 from tests.conftest import QUIET
 from tests.test_contract import fit, make
 
-MODELS = [m for m in agevi.model.MODELS if m.trainable]
-every_class = pytest.mark.parametrize("cls", MODELS, ids=lambda c: c.__name__)
 briefly = pytest.mark.usefixtures("short_epochs")
 ERRORS = [KeyboardInterrupt, ValueError]
 
@@ -55,8 +54,9 @@ def state(model, adata):
     }
 
 
+@pytest.mark.slow
 @briefly
-@every_class
+@each_clock
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("roles", [("train",), ("train", "validation")], ids=["same roles", "other roles"])
 def test_the_earlier_fit_stays(cls, error, roles, cohort, capsys):
@@ -70,7 +70,7 @@ def test_the_earlier_fit_stays(cls, error, roles, cohort, capsys):
 
 
 @briefly
-@every_class
+@each_clock
 def test_errors_of_the_checks_change_nothing(cls, cohort):
     model = fit(cls, cohort)
     before = state(model, cohort)
@@ -80,8 +80,9 @@ def test_errors_of_the_checks_change_nothing(cls, cohort):
         assert state(model, cohort) == before
 
 
+@pytest.mark.slow
 @briefly
-@every_class
+@each_clock
 def test_a_first_training_can_be_started_again(cls, cohort, capsys):
     model = make(cls, cohort)
     break_off(model, KeyboardInterrupt)
@@ -92,12 +93,14 @@ def test_a_first_training_can_be_started_again(cls, cohort, capsys):
     np.testing.assert_array_equal(model.predict_age(), fit(cls, cohort).predict_age())
 
 
+@pytest.mark.slow
 def test_the_key_still_interrupts(cohort, capsys):
     before = signal.getsignal(signal.SIGINT)
     break_off(make(MLPClock, cohort), KeyboardInterrupt)
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 def test_members_of_an_ensemble(cohort, capsys):
     """Members are copies, so that nothing that happens to a clock reaches them."""
     clock = fit(MLPClock, cohort)
@@ -107,6 +110,7 @@ def test_members_of_an_ensemble(cohort, capsys):
     np.testing.assert_array_equal(ensemble.predict_age(cohort), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("from_scratch", [False, True], ids=["frozen", "from scratch"])
 def test_a_classifier(error, from_scratch, cohort, monkeypatch):

@@ -14,6 +14,7 @@ from agevi.io._files import BundleError
 from agevi.io._numbers import check_calibration
 from agevi.model.base import _fingerprint, _save
 from agevi.tl.intervals._conformal import Calibration
+from tests.clocks import each_clock
 from tests.conftest import QUIET
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
@@ -47,6 +48,7 @@ def clock(calibrated):
     return model
 
 
+@pytest.mark.slow
 def test_a_saved_clock_gives_new_subjects_intervals(calibrated, clock, tmp_path):
     clock.save(tmp_path / "clock")
     loaded = agevi.io.load_clock(tmp_path / "clock")
@@ -67,6 +69,7 @@ def test_a_saved_clock_gives_new_subjects_intervals(calibrated, clock, tmp_path)
     assert agevi.get.subjects_df(again)["lower"].isna().all()  # subjects that trained it
 
 
+@pytest.mark.slow
 def test_a_saved_clock_brings_the_errors_that_shrink_a_shift(calibrated, clock, tmp_path):
     clock.save(tmp_path / "clock")
     new = agevi.datasets.simulate_cohort(n_subjects=15, n_cells=6, n_genes=40, rng=3)
@@ -140,6 +143,7 @@ def test_training_again_forgets(calibrated):
     assert model.evaluation is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["set_calibration", "set_evaluation"])
 @pytest.mark.parametrize(
     ("options", "differs"),
@@ -160,6 +164,7 @@ def test_numbers_of_another_recipe_are_refused(calibrated, verb, options, differ
     assert model.calibration is None
 
 
+@pytest.mark.slow
 def test_a_calibration_of_one_clock_fits_it_alone():
     adata = agevi.datasets.simulate_cohort(n_subjects=60, n_cells=5, n_genes=30)
     agevi.pp.split_subjects(adata, **KEYS, test_size=30)
@@ -185,6 +190,7 @@ def test_a_calibration_of_one_clock_fits_it_alone():
     np.testing.assert_allclose(agevi.get.subjects_df(adata)[["lower", "upper"]], before)
 
 
+@pytest.mark.slow
 def test_one_clock_per_type_is_none_for_all_cells():
     adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=60, n_genes=30)
     agevi.tl.cross_validate(adata, PLS, **KEYS, n_folds=2, groupby="cell_type", min_cells=2)
@@ -196,6 +202,7 @@ def test_one_clock_per_type_is_none_for_all_cells():
         everybody(adata).set_calibration(adata)
 
 
+@pytest.mark.slow
 def test_predictions_that_name_no_clock_are_refused(calibrated):
     adata = calibrated.copy()
     adata.uns["agevi_calibration_params"] = {
@@ -209,6 +216,7 @@ def test_predictions_that_name_no_clock_are_refused(calibrated):
         everybody(adata).set_evaluation(adata, gene_symbols="symbols")
 
 
+@pytest.mark.slow
 def test_ensembles_take_the_numbers_of_their_recipe(tmp_path):
     adata = agevi.datasets.simulate_cohort(n_subjects=24, n_cells=5, n_genes=30)
     agevi.tl.cross_validate(adata, [PLS, agevi.model.ElasticNetClock], **KEYS, n_folds=2)
@@ -256,7 +264,6 @@ def test_published_clocks_are_calibrated_on_labelled_subjects(tmp_path):
     assert agevi.get.subjects_df(adata)["upper"].notna().all()
 
 
-TRAINED = [cls for cls in agevi.model.MODELS if cls.trainable]
 SMALL = {"n_hidden": [4], "n_latent": 2}
 SHORT = {
     agevi.model.PoissonVAE: SMALL,
@@ -269,7 +276,7 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("cls", TRAINED, ids=lambda cls: cls.__name__)
+@each_clock
 @pytest.mark.parametrize("features", [None, 20], ids=["all genes", "20 genes"])
 def test_recipes_and_clocks_of_every_class_are_recognised(cls, features):
     """What cross_validate stores of a class and its arguments is what a clock made with these says of itself."""
@@ -284,6 +291,7 @@ def test_recipes_and_clocks_of_every_class_are_recognised(cls, features):
     assert fingerprint_of(recipe, adata.var_names) == {k: own[k] for k in _fingerprint.KEYS}
 
 
+@pytest.mark.slow
 def test_networks_keep_their_numbers_in_bundles_and_copies(tmp_path):
     adata = agevi.datasets.simulate_cohort(n_subjects=20, n_cells=6, n_genes=30)
     options = {"n_hidden": [8], "n_latent": 2, "train_unit": "cell"}

@@ -21,6 +21,7 @@ def buffers(adata, name, **init):
     return {key: value.double() for key, value in model.module.input.named_buffers()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [None, "cell_type"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_scales_of_genes(cohort, name, groups):

@@ -24,6 +24,7 @@ def weights(model) -> torch.Tensor:
     return torch.cat([p.detach().ravel() for p in model.module.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [PoissonVAE, GaussianVAE, MLPClock])
 @pytest.mark.parametrize("train_unit", ["cell", "pseudocell"])
 def test_rounded_factors_change_little_and_are_the_same_again(cohort, cls, train_unit):
@@ -36,6 +37,7 @@ def test_rounded_factors_change_little_and_are_the_same_again(cohort, cls, train
     np.testing.assert_allclose(a.history[name].to_numpy(), exact.history[name].to_numpy(), rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has", [True, False])
 def test_auto_takes_what_the_hardware_has(cohort, has, monkeypatch):
     monkeypatch.setattr(products, "_has_bfloat16", lambda device: has)

@@ -30,6 +30,7 @@ def fit(cls, adata, epochs=2, **init):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", list(SMALL), ids=lambda c: c.__name__)
 def test_a_sample_is_the_mean_over_the_sums_of_its_groups(cls, cohort):
     model = fit(cls, cohort, **BY_TYPE)
@@ -45,6 +46,7 @@ def test_a_sample_is_the_mean_over_the_sums_of_its_groups(cls, cohort):
     assert expected.nunique() == cohort.obs["donor"].nunique()
 
 
+@pytest.mark.slow
 def test_pseudocells_hold_cells_of_one_group_of_one_sample(cohort):
     model = fit(MLPClock, cohort, **BY_TYPE)
     identity = sp.identity(cohort.n_obs, dtype=np.float32, format="csr")
@@ -86,6 +88,7 @@ def test_every_subject_weighs_the_same_whatever_its_groups(cohort):
     np.testing.assert_allclose(total, total.iloc[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_keeps_the_column_and_new_data_must_have_it(cohort, tmp_path):
     model = fit(PoissonVAE, cohort, **BY_TYPE)
     model.save(tmp_path / "clock")

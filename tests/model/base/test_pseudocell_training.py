@@ -25,6 +25,7 @@ def fit(cls, adata, epochs=2, setup=None, **init):
     return model
 
 
+@pytest.mark.slow
 @each
 def test_sample_predictions_are_those_of_the_summed_counts(cls, cohort):
     model = fit(cls, cohort)
@@ -42,6 +43,7 @@ def test_sample_predictions_are_those_of_the_summed_counts(cls, cohort):
     assert got.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_tools_write_and_use_the_sample_predictions(cohort):
     model = fit(PoissonVAE, cohort)
     agevi.tl.predict_age(cohort, model)
@@ -62,6 +64,7 @@ def test_tools_write_and_use_the_sample_predictions(cohort):
     assert cohort.uns["agevi_subjects"]["sd_cells"].gt(0).all()
 
 
+@pytest.mark.slow
 def test_samples_of_chosen_cells_of_disk_and_of_part_of_the_genes(cohort, tmp_path):
     import anndata as ad
 
@@ -84,6 +87,7 @@ def test_samples_of_chosen_cells_of_disk_and_of_part_of_the_genes(cohort, tmp_pa
         model.predict_age(cohort, level="sample")
 
 
+@pytest.mark.slow
 def test_history_watches_whole_samples(cohort):
     model = fit(PoissonVAE, cohort, epochs=3)
     assert model.best_epoch_ == 3
@@ -95,6 +99,7 @@ def test_history_watches_whole_samples(cohort):
         assert np.isfinite(model.history[name].to_numpy()).all()
 
 
+@pytest.mark.slow
 def test_held_out_subjects_do_not_shape_the_clock(cohort):
     other = cohort.copy()
     held = (other.obs["agevi_split"] == "test").to_numpy()
@@ -125,6 +130,7 @@ def test_samples_of_very_different_size(cohort):
     assert np.isfinite(model.predict_age(level="sample")).all()
 
 
+@pytest.mark.slow
 def test_a_clock_is_the_same_again_and_survives_a_file(cohort, tmp_path):
     a, b = fit(PoissonVAE, cohort.copy()), fit(PoissonVAE, cohort.copy())
     np.testing.assert_array_equal(a.predict_age(level="sample"), b.predict_age(level="sample"))
@@ -134,6 +140,7 @@ def test_a_clock_is_the_same_again_and_survives_a_file(cohort, tmp_path):
     np.testing.assert_array_equal(loaded.predict_age(cohort, level="sample"), a.predict_age(level="sample"))
 
 
+@pytest.mark.slow
 def test_the_learning_rate_goes_through_one_cycle(cohort):
     model = PoissonVAE
     model.setup_anndata(cohort, **SETUP)

@@ -75,6 +75,7 @@ def donors(adata):
     return np.unique(adata.obs["donor"].astype(str), return_inverse=True)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cls", "init", "setup"), CASES)
 @pytest.mark.parametrize("absent", [0, 4], ids=["all genes", "genes absent"])
 def test_readings_predict_what_the_clock_predicts(cohort, cls, init, setup, absent):
@@ -86,6 +87,7 @@ def test_readings_predict_what_the_clock_predicts(cohort, cls, init, setup, abse
         np.testing.assert_allclose(found, model.predict_age(new, level="sample"), rtol=2e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["log", "age"])
 def test_readings_of_an_ensemble_of_ensembles(cohort, scale):
     other = cohort[:, 10:].copy()
@@ -108,6 +110,7 @@ def test_sums_of_backed_data(cohort, tmp_path):
     np.testing.assert_allclose(ages(model, ad.read_h5ad(tmp_path / "cohort.h5ad", backed="r"), donors(cohort)), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "init"), [(PLSClock, {}), (NMFClock, {**SMALL, "n_components": 4})], ids=["log", "nmf"]
 )

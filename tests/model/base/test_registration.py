@@ -17,11 +17,9 @@ import agevi
 from agevi.dataloaders._own_copies import recall
 from agevi.model import CaseControlClassifier, MLPClock, PLSClock, PoissonVAE
 from agevi.model.vae._base import VAEClock
+from tests.clocks import TRAINABLE, each_clock, params
 from tests.conftest import QUIET
 from tests.test_contract import SETUP
-
-MODELS = [m for m in agevi.model.MODELS if m.trainable]
-every_class = pytest.mark.parametrize("cls", MODELS, ids=lambda c: c.__name__)
 
 
 @pytest.fixture
@@ -57,7 +55,7 @@ def train(model):
 
 def others(adata):
     """Registrations of other keys, by every class and a view, all of which a shared column would mix up."""
-    for cls in MODELS:
+    for cls in TRAINABLE:
         keys = {"tissue_key": "batch2"} if cls.__name__ == "TransformerClock" else {"batch_key": "batch2"}
         keys |= {"categorical_covariate_keys": ["sex2"], "continuous_covariate_keys": ["score2"]}
         cls.setup_anndata(adata, age_key="age_of_pair", subject_key="donor2", **keys)
@@ -93,7 +91,8 @@ def assert_same(found, expected):
             np.testing.assert_array_equal(a, b)
 
 
-@every_class
+@pytest.mark.slow
+@each_clock
 @pytest.mark.parametrize("when", ["before training", "after training"])
 def test_other_registrations_change_nothing(cls, when, adata):
     expected = results(train(make(cls, adata.copy())), adata.copy())
@@ -107,7 +106,8 @@ def test_other_registrations_change_nothing(cls, when, adata):
     assert model.setup_args["age_key"] == "age"
 
 
-@every_class
+@pytest.mark.slow
+@each_clock
 def test_clocks_of_one_class_side_by_side(cls, adata):
     """Both are trained after both were set up; two clocks of the second registration are alike."""
     alone = {}
@@ -127,7 +127,8 @@ def test_clocks_of_one_class_side_by_side(cls, adata):
     assert np.corrcoef(alone["age"], alone["age2"])[0, 1] < 0.9
 
 
-@every_class
+@pytest.mark.slow
+@each_clock
 def test_columns_that_change_after_the_set_up(cls, adata):
     """New and replaced columns, and an ``obs`` without those that were registered."""
     expected = train(make(cls, adata.copy())).predict_age()
@@ -150,7 +151,7 @@ def test_a_split_that_is_made_after_the_set_up_is_read(adata):
     assert set(model.split_.values()) == {"train", "test"}
 
 
-@every_class
+@each_clock
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -171,7 +172,7 @@ def test_other_cells_or_genes_in_place(cls, change, message, adata):
         assert "_scvi" not in str(error.value)
 
 
-@every_class
+@each_clock
 @pytest.mark.parametrize("how", ["X", "layer", "features", "view"])
 def test_values_that_are_replaced_after_the_set_up(cls, how, adata):
     """Training on the old values and predicting from the new ones would be wrong without a word; equal values are taken."""
@@ -193,6 +194,7 @@ def test_values_that_are_replaced_after_the_set_up(cls, how, adata):
     assert data.is_view == (how == "view")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
 @pytest.mark.parametrize("setup", [{}, {"layer": "twice"}, {"features": ["gene00", "gene01", "gene02"]}], ids=str)
 def test_views_that_were_set_up_keep_no_data_alive(dense, setup, adata):
@@ -206,9 +208,7 @@ def test_views_that_were_set_up_keep_no_data_alive(dense, setup, adata):
     assert alive() is None
 
 
-@pytest.mark.parametrize(
-    "cls", [m for m in MODELS if m.__name__ != "TransformerClock"], ids=lambda c: c.__name__
-)  # which reads any values
+@pytest.mark.parametrize("cls", params([c for c in TRAINABLE if c.__name__ != "TransformerClock"]))  # reads any values
 def test_values_that_are_normalised_in_place_after_the_set_up(cls, adata):
     adata.X = adata.X.astype(np.float32)
     model = make(cls, adata)
@@ -217,7 +217,7 @@ def test_values_that_are_normalised_in_place_after_the_set_up(cls, adata):
         train(model)
 
 
-@every_class
+@each_clock
 @pytest.mark.parametrize(
     "made",
     [
@@ -240,7 +240,8 @@ def test_another_class_is_named(adata):
         MLPClock(adata)
 
 
-@every_class
+@pytest.mark.slow
+@each_clock
 def test_a_clock_outlives_a_file(cls, adata, tmp_path):
     """Data that were set up are written as they were, and what is read again does not disturb the clock."""
     expected = train(make(cls, adata.copy())).predict_age()
@@ -271,6 +272,7 @@ def test_values_are_shared(form, layer, adata):
     assert np.shares_memory(getattr(kept, "data", kept), getattr(x, "data", x))
 
 
+@pytest.mark.slow
 def test_threads_set_up_one_anndata(adata):
     keys = ["age", "age2", "age_of_pair"]
     subject = {"age": "donor", "age2": "donor", "age_of_pair": "donor2"}
@@ -304,6 +306,7 @@ def test_threads_set_up_one_anndata(adata):
         np.testing.assert_allclose(found[key][0], alone[key][0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_classifier_reads_the_columns_of_its_clock(adata):
     adata.obs["disease"] = np.where(adata.obs["donor"].astype("category").cat.codes % 2 == 0, "yes", "no")
 
@@ -322,6 +325,7 @@ def test_a_classifier_reads_the_columns_of_its_clock(adata):
     assert found[1] == alone[1]
 
 
+@pytest.mark.slow
 def test_what_is_loaded_with_data(adata, tmp_path):
     clock = train(make(PoissonVAE, adata))
     clock.save(tmp_path / "clock")
@@ -335,6 +339,7 @@ def test_what_is_loaded_with_data(adata, tmp_path):
     assert loaded.age_summary_["max"] == clock.age_summary_["max"]
 
 
+@pytest.mark.slow
 def test_differential_expression_groups_by_columns_of_today(adata):
     clock = train(make(PoissonVAE, adata))
     others(adata)

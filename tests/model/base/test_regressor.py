@@ -11,11 +11,12 @@ import agevi
 from agevi.dataloaders._fields import AGE, SUBJECT
 from agevi.model.mlp import MLPClock
 from agevi.model.nmf import NMFClock
+from tests.clocks import params
 from tests.conftest import QUIET
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 SMALL = {MLPClock: {"n_hidden": [16]}, NMFClock: {"n_components": 4, "n_hidden": [8], "n_fit": 200}}
-each = pytest.mark.parametrize("cls", [MLPClock, NMFClock])
+each = pytest.mark.parametrize("cls", params([MLPClock, NMFClock], fast=("MLPClock",)))
 both = pytest.mark.parametrize("unit", ["cell", "pseudocell"])
 
 
@@ -26,6 +27,7 @@ def fit(cls, adata, epochs=2, train=None, **init):
     return model
 
 
+@pytest.mark.slow
 @each
 @both
 def test_held_out_subjects_shape_nothing(cls, unit, cohort):
@@ -46,6 +48,7 @@ def test_held_out_subjects_shape_nothing(cls, unit, cohort):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @each
 @both
 def test_a_seed_gives_the_same_clock(cls, unit, cohort):
@@ -96,6 +99,7 @@ def test_history_is_the_error_of_validation_subjects(cls, unit, cohort):
     assert np.isfinite(model.history["train_loss"].to_numpy()).all()
 
 
+@pytest.mark.slow
 @each
 @both
 def test_a_saved_clock_predicts_and_trains_on(cls, unit, cohort, tmp_path):

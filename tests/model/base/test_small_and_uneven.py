@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 
 import agevi
+from tests.clocks import OF_COUNTS, each_clock_of_counts, params
 from tests.conftest import QUIET
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
@@ -64,10 +65,9 @@ COHORTS = {
     "absent genes, 8 subjects": lambda: absent(8),
 }
 CASES = [
-    pytest.param(cls, unit, id=f"{cls.__name__}-{unit or 'default'}")
-    for cls in agevi.model.MODELS
-    if cls.trainable and cls.expects != "continuous"
-    for unit in ([None, "cell"] if "train_unit" in inspect.signature(cls.__init__).parameters else [None])
+    pytest.param(*cls.values, unit, id=f"{cls.id}-{unit or 'default'}", marks=cls.marks)
+    for cls in params(OF_COUNTS, fast=("ElasticNetClock",))
+    for unit in ([None, "cell"] if "train_unit" in inspect.signature(cls.values[0].__init__).parameters else [None])
 ]
 
 
@@ -101,8 +101,9 @@ def test_ages_are_finite_and_plausible(cls, unit, hard):
     assert adata.uns["agevi_subjects"]["predicted"].between(*SAMPLES).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_subjects", [8, 20])
-@pytest.mark.parametrize("cls", [c.values[0] for c in CASES if c.values[1] is None], ids=lambda c: c.__name__)
+@each_clock_of_counts
 def test_genes_that_training_donors_lack_say_little(cls, n_subjects):
     adata = absent(n_subjects)
     model = fit(cls, adata)

@@ -78,6 +78,7 @@ def test_same_seed_same_bits_and_global_state_untouched(cohort):
     assert not same(weights(models[0]), weights(models[2]))
 
 
+@pytest.mark.slow
 def test_second_training_continues_in_training_mode(cohort):
     model = make(cohort, dropout_rate=0.5)
     model.train(max_epochs=2, early_stopping=False, **QUIET)
@@ -139,6 +140,7 @@ def test_subject_weights(cohort, subject_weight):
     assert (np.ptp(sums) < 1e-3) == (subject_weight == "equal")
 
 
+@pytest.mark.slow
 def test_unlabelled_subjects_train_the_latent_space_but_not_the_age(cohort):
     adata = cohort.copy()
     train = adata.obs["agevi_split"] == "train"
@@ -151,6 +153,7 @@ def test_unlabelled_subjects_train_the_latent_space_but_not_the_age(cohort):
     assert np.isfinite(model.predict_age()).all()
 
 
+@pytest.mark.slow
 def test_schedules_are_followed(cohort):
     seen = []
 
@@ -189,6 +192,7 @@ def test_bad_arguments(cohort, kwargs, error, message):
     assert not model.is_trained
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_with_advice(cohort):
     model = make(cohort)
     with pytest.raises(RuntimeError, match="lower the learning rate"):

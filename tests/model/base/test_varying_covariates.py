@@ -31,6 +31,7 @@ def train(cls, adata):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [PoissonVAE, GaussianVAE, DenoisingVAE], ids=lambda c: c.__name__)
 def test_the_order_of_rows_does_not_matter(cls, varying, tmp_path):
     model, order = train(cls, varying), np.random.default_rng(1).permutation(varying.n_obs)
@@ -47,6 +48,7 @@ def test_the_order_of_rows_does_not_matter(cls, varying, tmp_path):
     np.testing.assert_allclose(two[one.index], one, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sample_has_its_most_common_category_and_its_mean(varying):
     """By the age of a sample in whose cells every covariate is that already."""
     model = train(PoissonVAE, varying)

@@ -64,6 +64,7 @@ def sample_ages(clock, adata):
 # --- prediction ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["equal", [3, 1, 2]], ids=str)
 def test_cells_and_samples_are_means_on_the_log_scale(data, members, weights):
     model = EnsembleClock(members, weights=weights)
@@ -75,6 +76,7 @@ def test_cells_and_samples_are_means_on_the_log_scale(data, members, weights):
     np.testing.assert_allclose(model.predict_age(data, level="sample"), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_age_scale(data, members):
     model = EnsembleClock(members, scale="age")
     expected = np.mean([c.predict_age(data) for c in members], axis=0)
@@ -82,6 +84,7 @@ def test_the_age_scale(data, members):
     assert model.age_transform == "none"
 
 
+@pytest.mark.slow
 def test_indices_new_order_and_data_of_the_members(data, ensemble):
     whole = ensemble.predict_age(data)
     np.testing.assert_array_equal(ensemble.predict_age(), whole)
@@ -92,6 +95,7 @@ def test_indices_new_order_and_data_of_the_members(data, ensemble):
     np.testing.assert_allclose(some, ensemble.predict_age(level="sample")[rows], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_members_match_genes_by_themselves(data):
     first, second = data[:, :50].copy(), data[:, :9:-1].copy()
     members = [fit(PLSClock, first), fit(PLSClock, second)]
@@ -133,6 +137,7 @@ def test_without_ages_and_for_new_subjects(data, ensemble):
     np.testing.assert_array_equal(new.obs["agevi_predicted"], ensemble.predict_age(data, level="sample"))
 
 
+@pytest.mark.slow
 def test_backed_data(data, ensemble, tmp_path):
     plain = data[:, :].copy()
     plain.write_h5ad(tmp_path / "x.h5ad")
@@ -152,6 +157,7 @@ def test_clocks_of_single_cells_alone_predict_no_sums(data, members):
         model.predict_age(data, level="sample")
 
 
+@pytest.mark.slow
 def test_samples_by_visit(data):
     adata = data.copy()
     adata.obs["visit"] = adata.obs["donor"].astype(str) + np.where(np.arange(adata.n_obs) % 2, "a", "b")
@@ -165,6 +171,7 @@ def test_samples_by_visit(data):
 # --- roles and weights ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_any_use_of_a_subject_counts(data):
     adata = data.copy()
     donors = adata.obs["donor"].astype(str)
@@ -197,6 +204,7 @@ def test_inner_weights_are_one_over_the_validation_error(data, members):
     np.testing.assert_allclose(EnsembleClock(chosen, weights="inner").weights_, expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_test_subjects_do_not_reach_the_weights(data):
     other = data.copy()
     test = (other.obs["agevi_split"] == "test").to_numpy()
@@ -206,6 +214,7 @@ def test_test_subjects_do_not_reach_the_weights(data):
     assert both[0].weights_[0] != 0.5
 
 
+@pytest.mark.slow
 def test_inner_weights_need_the_same_validation_subjects(data, members):
     final = fit(PLSClock, data.copy(), train={"train_roles": ("train", "validation")})
     with pytest.raises(ValueError, match="needs the error") as raised:
@@ -226,6 +235,7 @@ def test_inner_weights_need_the_same_validation_subjects(data, members):
     np.testing.assert_array_equal(after.weights_, before.weights_)
 
 
+@pytest.mark.slow
 def test_members_are_copies(data):
     adata = data.copy()
     member = fit(PLSClock, adata)
@@ -261,6 +271,7 @@ def test_the_strictest_member_decides(data, members):
         EnsembleClock(members).predict_age(floats)
 
 
+@pytest.mark.slow
 def test_clocks_that_read_different_layers(data):
     adata = data.copy()
     adata.layers["log"] = np.log1p(np.asarray(adata.X.todense()))
@@ -270,6 +281,7 @@ def test_clocks_that_read_different_layers(data):
     np.testing.assert_allclose(model.predict_age(adata), log_mean([c.predict_age(adata) for c in clocks]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_lowest_age_is_that_of_the_members(data):
     clocks = [fit(PLSClock, data.copy(), {"min_age": low}) for low in (0.0, -5.0)]
     got = EnsembleClock(clocks).predict_age(data)
@@ -293,6 +305,7 @@ def test_what_is_no_clock_is_refused(members, clocks, error, message):
     check_message(raised, message)
 
 
+@pytest.mark.slow
 def test_bad_arguments(data, members):
     adata = data.copy()
     PLSClock.setup_anndata(adata, **SETUP)
@@ -319,6 +332,7 @@ def bundle(members, tmp_path):
     return tmp_path / "clock"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [agevi.io.load_clock, EnsembleClock.load], ids=["load_clock", "load"])
 def test_a_loaded_ensemble_is_the_same(data, members, bundle, load, tmp_path):
     model, clock = EnsembleClock(members, weights=[0.5, 0.2, 0.3]), load(bundle)
@@ -337,6 +351,7 @@ def test_a_loaded_ensemble_is_the_same(data, members, bundle, load, tmp_path):
     np.testing.assert_array_equal(agevi.io.load_clock(bundle, data).predict_age(), model.predict_age(data))
 
 
+@pytest.mark.slow
 def test_an_ensemble_in_an_ensemble(data, members, tmp_path):
     inner = EnsembleClock(members[:2])
     model = EnsembleClock([inner, members[2]])

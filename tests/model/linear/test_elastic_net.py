@@ -57,6 +57,7 @@ def first_per(adata, column, unit="donor") -> pd.Series:
 # --- against scikit-learn ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", ["none", "log"])
 @pytest.mark.parametrize("tol", [1e-4, 1e-8])
 def test_equals_elastic_net_cv_on_the_same_folds(donors, transform, tol):
@@ -98,6 +99,7 @@ def test_single_cells_weigh_subjects_equally(donors):
     np.testing.assert_allclose(model.predict_age(), reference.predict(z) * sd + mean, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_pseudocells_of_all_cells_are_samples(donors):
     whole = fit(donors, train_unit="pseudocell", pseudocell_size=10**6, n_pseudocells=2, alphas=[0.05])
     samples = fit(donors, alphas=[0.05], tol=1e-9, max_iter=100_000)
@@ -114,6 +116,7 @@ def test_pseudocells_do_not_shift_samples(donors):
 # --- units ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", ["none", "log"])
 @pytest.mark.parametrize("train_unit", ["sample", "pseudocell"])
 def test_cells_lie_on_the_level_of_their_samples(donors, train_unit, transform):
@@ -125,6 +128,7 @@ def test_cells_lie_on_the_level_of_their_samples(donors, train_unit, transform):
     assert model.predicts_sums
 
 
+@pytest.mark.slow
 def test_a_clock_of_cells_predicts_cells_only(donors):
     model = fit(donors, train_unit="cell")
     assert float(model.module.cell_offset) == 0
@@ -132,6 +136,7 @@ def test_a_clock_of_cells_predicts_cells_only(donors):
         model.predict_age(level="sample")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_unit", TRAIN_UNITS)
 def test_months_are_twelve_times_years(donors, train_unit):
     years = fit(donors, {"age_transform": "none"}, train_unit=train_unit).predict_age()
@@ -140,6 +145,7 @@ def test_months_are_twelve_times_years(donors, train_unit):
     np.testing.assert_allclose(months.predict_age(), years * 12, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_unit", TRAIN_UNITS)
 def test_held_out_subjects_do_not_shape_the_clock(donors, train_unit):
     other = donors.copy()
@@ -153,6 +159,7 @@ def test_held_out_subjects_do_not_shape_the_clock(donors, train_unit):
         np.testing.assert_array_equal(value, b[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_unit", TRAIN_UNITS)
 def test_visits_of_a_subject_share_a_fold_and_its_weight(donors, train_unit):
     visit = donors.obs.groupby("donor", observed=True).cumcount().to_numpy() % 2
@@ -193,6 +200,7 @@ def test_weights_by_density(donors, train_unit):
 # --- what is kept --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_unit", TRAIN_UNITS)
 def test_a_saved_clock_is_the_same(donors, tmp_path, train_unit):
     model = fit(donors, train_unit=train_unit)
@@ -234,6 +242,7 @@ def test_coefficients_are_slopes_of_the_age(donors, transform):
     assert (high - low) / 0.02 == pytest.approx(slopes.iloc[0], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_training_again_starts_anew(donors):
     model, fresh = fit(donors), make(donors)
     model.train(train_roles=("train", "validation"))
@@ -253,6 +262,7 @@ def test_arguments_of_networks_are_taken(donors):
 # --- odd data ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_unit", TRAIN_UNITS)
 def test_constant_genes_have_no_weight(donors, train_unit):
     x = donors.X.toarray()
@@ -276,6 +286,7 @@ def test_fewer_subjects_than_folds(donors, train_unit, n_subjects, caplog):
     assert np.isfinite(model.predict_age()).all()
 
 
+@pytest.mark.slow
 def test_two_samples_with_cells_of_very_different_numbers(donors):
     cells = donors.obs.groupby("donor", observed=True).cumcount().to_numpy()
     few = donors.obs["donor"].isin(donors.obs["donor"].unique()[:10]).to_numpy()

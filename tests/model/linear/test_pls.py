@@ -148,6 +148,7 @@ def test_the_search_equals_scikit_learn(cohort, method):
         assert row.mse == pytest.approx(np.mean((np.ravel(predicted) - y) ** 2), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", ["counts", "means"])
 @pytest.mark.parametrize("init", [{}, {"weights": "zscore"}, {"method": "ridge"}], ids=str)
 def test_the_order_of_cells_changes_nothing(cohort, init, values):
@@ -163,6 +164,7 @@ def test_the_order_of_cells_changes_nothing(cohort, init, values):
     np.testing.assert_allclose(got, expected[order], atol=1e-6 if values == "counts" else 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", [{}, {"weights": "zscore"}, {"method": "ridge"}], ids=str)
 def test_the_seed_hardly_matters(cohort, init):
     ages = np.stack([fit(cohort, rng=seed, **init).predict_age(level="sample") for seed in range(3)])
@@ -172,6 +174,7 @@ def test_the_seed_hardly_matters(cohort, init):
     assert change.max() > 0  # it is a seed
 
 
+@pytest.mark.slow
 def test_the_search_holds_whole_subjects_out(cohort):
     donors = cohort.obs["donor"].astype(str)
     cohort.obs["visit"] = donors + np.where(np.arange(cohort.n_obs) % 2, "a", "b")
@@ -229,6 +232,7 @@ def test_few_subjects(cohort, n_subjects, method):
         np.testing.assert_allclose(predicted[train], cohort.obs["age"][train], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_learns_age_on_held_out_subjects():
     adata = agevi.datasets.simulate_cohort(n_subjects=80, n_cells=40, n_genes=300, effect_range=(0.1, 0.3), rng=0)
     agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", test_size=0.3, rng=0)

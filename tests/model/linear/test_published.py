@@ -208,6 +208,7 @@ def test_aggregation_and_evaluation(logs, table):
     assert frame["mae"].iloc[0] == pytest.approx((s - age).abs().mean(), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=str)
 def test_bundles(logs, table, tmp_path, transform):
     clock = LinearClock.from_coefficients(table, 0.3, transform, age_unit="months", sample_key="visit")

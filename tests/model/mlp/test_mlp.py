@@ -38,6 +38,7 @@ def test_ages_are_linear_in_the_latent_representation(cohort, transform):
     assert np.abs(left).max() < 1e-4 * np.ptp(target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["cell", "sample"])
 def test_absent_genes_enter_at_their_training_mean(cohort, level):
     x = np.random.default_rng(0).normal(size=cohort.shape).astype(np.float32)

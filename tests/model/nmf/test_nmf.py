@@ -48,6 +48,7 @@ def test_loss_equals_scikit_learn(cohort):
     assert got == pytest.approx(model.get_reconstruction_error(cohort[cells(cohort, "test")].copy()), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gene_weight", ["poisson", "none"])
 @pytest.mark.parametrize("unit", ["cell", "pseudocell"])
 def test_projection_is_non_negative_least_squares(cohort, gene_weight, unit):
@@ -72,6 +73,7 @@ def test_depth_is_no_signal(cohort):
     np.testing.assert_allclose(model.predict_age(deeper), model.predict_age(cohort), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_absent_genes_have_no_part_in_the_error(cohort):
     model = fit(cohort, gene_weight="none")
     x, h = dense(cohort), model.get_components().to_numpy().T

@@ -22,6 +22,7 @@ from agevi.model import (
     TransformerClock,
 )
 from agevi.model.transfer import _condition, _draws
+from tests.clocks import params
 from tests.conftest import QUIET
 from tests.test_gates import snapshot
 
@@ -40,7 +41,7 @@ CLOCKS = {
     "TransformerClock": (TransformerClock, TOKENS),
     "TransformerClock tab": (TransformerClock, TOKENS | {"architecture": "tab", "n_hidden": [12, 8]}),
 }
-each_clock = pytest.mark.parametrize("name", CLOCKS)
+each_clock = pytest.mark.parametrize("name", params(CLOCKS, fast=("MLPClock",)))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,7 @@ FIXED = ("input.", "age_scale.", "components", "decoder.", "mean", "scale", "coe
 HEAD = {"PoissonVAE": "head.", "GaussianVAE": ("encoder.mean.", "head."), "DenoisingVAE": "head.", "MLPClock": ("head.stack.blocks.1.", "head.output."), "NMFClock": "head.", "TransformerClock": ("net.attention.1.", "net.stack.0.", "output.")}  # fmt: skip
 
 
+@pytest.mark.slow
 @each_clock
 @pytest.mark.parametrize("freeze", ["all_but_last", "encoder", "none"])
 def test_frozen_parts_stay_bit_identical_over_20_epochs(clocks, data, name, freeze):
@@ -150,6 +152,7 @@ def test_the_last_layer_is_a_logistic_regression_of_the_latent(clocks, data, nam
 # --- what is learnt ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_clock
 @pytest.mark.parametrize(
     "arguments", [{}, {"freeze": "encoder"}, {"freeze": "none"}, {"freeze": "none", "from_scratch": True}],
@@ -174,6 +177,7 @@ def test_probabilities(clocks, data, name, arguments):
     np.testing.assert_array_equal(first.predict_proba(indices=[5, 3]).shape, (2,))
 
 
+@pytest.mark.slow
 def test_it_learns_what_sets_cases_apart(data):
     x = data.X.toarray()
     x[(data.obs["condition"] == "case").to_numpy(), :5] = 0
@@ -195,6 +199,7 @@ def test_it_learns_what_sets_cases_apart(data):
     assert len(set(top) & set(data.var_names[:5])) >= 4
 
 
+@pytest.mark.slow
 def test_labels_of_held_out_subjects_do_not_matter(clocks, data):
     first = of(clocks("MLPClock"), data)
     first.train(max_epochs=3)
@@ -208,6 +213,7 @@ def test_labels_of_held_out_subjects_do_not_matter(clocks, data):
     np.testing.assert_array_equal(first.predict_proba(), second.predict_proba())
 
 
+@pytest.mark.slow
 def test_cells_of_held_out_subjects_do_not_matter_from_scratch(clocks, data):
     """Nor for the scales of genes."""
     other = data.copy()
@@ -222,6 +228,7 @@ def test_cells_of_held_out_subjects_do_not_matter_from_scratch(clocks, data):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balanced", [True, False], ids=["balanced", "none"])
 def test_class_weights(clocks, data, balanced):
     """With a constant feature the probability is one half, or the share of cases."""
@@ -235,6 +242,7 @@ def test_class_weights(clocks, data, balanced):
     assert share == pytest.approx(model.predict_proba()[0], abs=0.02)
 
 
+@pytest.mark.slow
 def test_every_call_of_train_starts_anew(clocks, data):
     model = of(clocks("MLPClock"), data, freeze="none")
     model.train(max_epochs=3)
@@ -243,6 +251,7 @@ def test_every_call_of_train_starts_anew(clocks, data):
     np.testing.assert_array_equal(model.predict_proba(), first)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_epoch(clocks, data):
     model = of(clocks("MLPClock"), data, freeze="none")
     model.train(max_epochs=40, early_stopping=True, lr=0.02)
@@ -258,6 +267,7 @@ def test_early_stopping_keeps_the_best_epoch(clocks, data):
     assert curve.min() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_genes_that_are_absent_or_in_another_order(clocks, data):
     model = of(clocks("PoissonVAE"), data)
     model.train(max_epochs=2)
@@ -306,6 +316,7 @@ def test_a_split_of_its_own_has_both_classes_everywhere(clocks, data):
     assert (found > 0).all(axis=None)
 
 
+@pytest.mark.slow
 def test_unlabelled_subjects_do_not_train(clocks, data):
     donors = data.obs.loc[data.obs["agevi_split"] == "train", "donor"].unique()[:3]
     unlabelled = data.obs["donor"].isin(donors).to_numpy()
@@ -322,6 +333,7 @@ def test_unlabelled_subjects_do_not_train(clocks, data):
     assert model.age_summary_["n_subjects"] == (data.obs.drop_duplicates("donor")["agevi_split"] == "train").sum() - 3
 
 
+@pytest.mark.slow
 @each_clock
 def test_save_and_load(clocks, data, name, tmp_path):
     model = of(clocks(name), data, freeze="none", from_scratch="Poisson" in name)
@@ -343,6 +355,7 @@ def test_save_and_load(clocks, data, name, tmp_path):
     np.testing.assert_array_equal(back.predict_proba(), model.predict_proba())
 
 
+@pytest.mark.slow
 def test_the_data_are_left_alone(clocks, data):
     before = snapshot(data)
     model = of(clocks("PoissonVAE"), data, freeze="none", from_scratch=True)
@@ -355,6 +368,7 @@ def test_the_data_are_left_alone(clocks, data):
     assert view.is_view
 
 
+@pytest.mark.slow
 def test_attributions_add_up_to_log_odds(clocks, data):
     """For the classifier of every kind of clock, and the clock and the classifier under two keys."""
     for name in ("PoissonVAE", "PoissonVAE of cells", "DenoisingVAE of groups"):

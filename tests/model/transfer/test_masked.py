@@ -55,6 +55,7 @@ def trained(clock, adata, **arguments):
     return model
 
 
+@pytest.mark.slow
 @each_architecture
 @each_freeze
 def test_what_was_not_measured_says_nothing(clocks, data, architecture, arguments):
@@ -70,6 +71,7 @@ def test_what_was_not_measured_says_nothing(clocks, data, architecture, argument
     )
 
 
+@pytest.mark.slow
 @each_architecture
 def test_held_out_samples_shape_nothing_from_scratch(clocks, data, architecture):
     """Nor the linear path, which is one of classes then."""
@@ -83,6 +85,7 @@ def test_held_out_samples_shape_nothing_from_scratch(clocks, data, architecture)
     assert torch.equal(found[0].module.coef, clocks[architecture].module.coef) == (not has_line)
 
 
+@pytest.mark.slow
 @each_architecture
 def test_the_line_is_read_and_not_added(clocks, data, architecture):
     """Log-odds of the frozen transfer are a linear map of the latent representation, by numpy."""
@@ -96,6 +99,7 @@ def test_the_line_is_read_and_not_added(clocks, data, architecture):
     assert agevi.metrics.auroc(case, model.predict_proba(level="cell")) > 0.95
 
 
+@pytest.mark.slow
 @each_architecture
 def test_attributions_add_up_to_log_odds(clocks, data, architecture):
     model = trained(clocks[architecture], data, freeze="none")
@@ -106,6 +110,7 @@ def test_attributions_add_up_to_log_odds(clocks, data, architecture):
     assert record["predicted_range"] >= 0.5 * np.ptp(logit(model.predict_proba(level="cell")))
 
 
+@pytest.mark.slow
 @each_architecture
 def test_a_saved_classifier_is_the_same(clocks, data, architecture, tmp_path):
     model = trained(clocks[architecture], data, **FREEZE["scratch"])

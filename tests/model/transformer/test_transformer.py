@@ -81,6 +81,7 @@ def test_few_samples_of_a_tissue_take_the_moments_of_the_modality(data):
     np.testing.assert_allclose(z, np.clip(expected, -8, 8), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", [SMALL, TAB], ids=["ft", "tab"])
 def test_what_was_not_measured_says_nothing(data, init):
     model = fit(data.copy(), **init)
@@ -91,6 +92,7 @@ def test_what_was_not_measured_says_nothing(data, init):
     np.testing.assert_array_equal(fit(garbage, **init).predict_age(data), model.predict_age(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", [SMALL, TAB], ids=["ft", "tab"])
 def test_held_out_samples_shape_nothing(data, init):
     other = data.copy()
@@ -255,6 +257,7 @@ def test_there_may_be_no_linear_path(data, init):
     assert not module.intercept.any()
 
 
+@pytest.mark.slow
 def test_both_architectures_learn():
     data = samples(150, noise=0.5, seed=3)
     agevi.pp.split_subjects(data, subject_key="donor", sample_key="sample", age_key="age", stratify_by="modality")
@@ -270,6 +273,7 @@ def test_both_architectures_learn():
 # --- other data ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", list(SETS))
 @pytest.mark.parametrize("init", [SMALL, TAB], ids=["ft", "tab"])
 def test_data_of_one_modality_pass_without_a_mask(data, modality, init):
@@ -323,6 +327,7 @@ def test_a_tissue_that_is_unknown_for_its_case_is_named(_ft, data):
         _ft.predict_age(data)
 
 
+@pytest.mark.slow
 def test_the_unknown_tissue_is_trained(data):
     TransformerClock.setup_anndata(data, **SETUP)
     for share, moves in ((0.5, True), (0.0, False)):
@@ -349,6 +354,7 @@ def test_modality_dropout_hides_a_block_of_those_that_were_measured(_ft):
 # --- storage and tools ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", [SMALL, TAB], ids=["ft", "tab"])
 def test_a_saved_clock_is_the_same(data, tmp_path, init):
     data.obs["sex"] = np.where(np.arange(data.n_obs) % 2, "f", "m")
@@ -369,6 +375,7 @@ def test_a_clock_can_be_sent_to_another_process(_ft, data):
     np.testing.assert_array_equal(back.predict_age(data), _ft.predict_age(data))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_mask_survives_a_file(data, tmp_path):
     expected = fit(data.copy()).predict_age(data)
@@ -377,6 +384,7 @@ def test_the_mask_survives_a_file(data, tmp_path):
     np.testing.assert_allclose(fit(back).predict_age(back), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_subjects_are_held_out_whole_and_strata_are_spread(data):
     """Samples of one subject in two modalities stay together, and every fold has its share of each stratum."""
     agevi.tl.cross_validate(
@@ -405,6 +413,7 @@ def test_subjects_are_held_out_whole_and_strata_are_spread(data):
     assert row["mae"] == pytest.approx(np.abs(predicted - age)[of].mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", [SMALL, TAB, SMALL | {"skip": "none"}], ids=["ft", "tab", "no-line"])
 def test_attributions_add_up_and_name_measured_features(data, init):
     model = fit(data, epochs=3, **init)

@@ -24,6 +24,7 @@ def fit(cls, adata, epochs=3, setup=None, **init):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setup", [{}, {"normalize": "none"}], ids=["log1p_cp10k", "none"])
 def test_denoising_without_noise_is_the_gaussian_vae_bit_for_bit(cohort, setup):
     plain = fit(GaussianVAE, cohort.copy(), setup=setup)
@@ -34,6 +35,7 @@ def test_denoising_without_noise_is_the_gaussian_vae_bit_for_bit(cohort, setup):
     np.testing.assert_array_equal(denoising.history["elbo_train"], plain.history["elbo_train"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "level"), [("gaussian", 2.0), ("binomial", 0.5), ("poisson", 3.0)])
 def test_noise_changes_training_and_never_prediction(cohort, noise, level):
     clean = fit(DenoisingVAE, cohort.copy(), noise=noise, noise_level=0.0)
@@ -57,6 +59,7 @@ def test_the_loss_of_a_noisy_step_is_against_the_clean_cell(cohort):
     assert not torch.allclose(seen["input"], module.input(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standardize", [True, False])
 def test_gaussian_noise_relative_to_the_largest_value(cohort, standardize):
     kwargs = {"noise": "gaussian", "noise_level": 0.5, "standardize": standardize, "noise_relative_to": "max"}
@@ -89,6 +92,7 @@ def test_the_gaussian_likelihood_is_that_of_px(cohort):
     np.testing.assert_allclose(loss.reconstruction_loss["reconstruction_loss"].detach(), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "kwargs", "names"),
     [

@@ -86,6 +86,7 @@ def test_age_term_weighs_subjects_and_skips_unlabelled_cells():
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encode", "changes"), [(False, False), (True, True)], ids=["decoder only", "encoder too"])
 def test_covariates_reach_the_encoder_only_on_request(encode, changes):
     module = make(n_batch=2, n_cats_per_cov=[3], n_continuous_cov=1, encode_covariates=encode)
@@ -106,6 +107,7 @@ def test_decoder_conditions_on_the_batch():
     assert (first - second).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_marginal_likelihood_equals_brute_force_for_a_flat_decoder():
     module = make()
     torch.nn.init.zeros_(module.logits.weight)

@@ -51,6 +51,7 @@ def with_leak(adata, p=1.0, n_subjects=4):
     return ad.concat([adata, stolen], index_unique="-"), test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("p", "check"), [pytest.param(1.0, "exact copies", id="copied"), pytest.param(0.85, "near copies", id="thinned")]
 )
@@ -76,12 +77,14 @@ def test_a_clean_cohort_has_no_finding_of_weight(adata):
     assert found["value"].dtype == np.float64
 
 
+@pytest.mark.slow
 def test_nothing_is_written_unless_asked(adata):
     before = snapshot(adata)
     audit(adata, batch_key="batch", random_split=True)
     assert snapshot(adata) == before
 
 
+@pytest.mark.slow
 def test_the_order_of_cells_does_not_matter(adata):
     leaky, _ = with_leak(adata)
     shuffled = leaky[np.random.default_rng(0).permutation(leaky.n_obs)].copy()
@@ -174,6 +177,7 @@ def test_near_copies_of_profiles_are_less_certain(adata):
     assert "library size" not in found.to_string()
 
 
+@pytest.mark.slow
 def test_random_split_of_recognisable_subjects():
     adata = agevi.datasets.simulate_cohort(n_subjects=30, n_cells=40, n_genes=200, subject_sd=0.5)
     found = row(audit(adata, columns=[], random_split=True), "random split")

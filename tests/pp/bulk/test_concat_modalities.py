@@ -75,6 +75,7 @@ def test_equals_pandas(sets, prefix, form, monkeypatch):
     assert {n: m for n, m in out.var["modality"].items() if ";" in m} == both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore:Writing zarr")
 def test_survives_subsets_and_files(sets, tmp_path, kind):

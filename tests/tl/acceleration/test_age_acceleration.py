@@ -638,6 +638,7 @@ def test_ids_are_noticed(caplog):
     assert not caplog.records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["h5ad", "zarr"])
 def test_survives_a_file(tmp_path, format):
     adata, _ = typed({"B": 0.0, "CD4/CD8": 12.0, "a b": 0.0})

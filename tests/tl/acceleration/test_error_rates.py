@@ -123,6 +123,7 @@ def test_pairs(n):
     assert rejected["rows"] < 0.015  # blind where pairs are taken for independent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

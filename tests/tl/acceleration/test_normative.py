@@ -128,6 +128,7 @@ def test_a_clock_without_age_signal_is_named(caplog):
     assert not caplog.text
 
 
+@pytest.mark.slow
 def test_copy_and_files(tmp_path):
     adata = planted()
     before = snapshot(adata)

@@ -92,6 +92,7 @@ def test_normal_centiles_of_skewed_predictions_would_not_be():
     assert scipy.stats.kstest(scipy.stats.t.cdf(z.ravel(), 198), "uniform").statistic > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.35])
 def test_scores_of_the_reference_do_not_go_with_age(spread):
     rng = np.random.default_rng(5)

@@ -45,6 +45,7 @@ def all_data(jobs, fold):
     return found
 
 
+@pytest.mark.slow
 def test_smaller_sets_are_parts_of_larger_ones(cohort, jobs):
     agevi.tl.learning_curve(cohort, AllClock, **SMALL | {"n_repeats": 2})
     donor = cohort.obs["donor"].astype(str).to_numpy()
@@ -67,6 +68,7 @@ def test_smaller_sets_are_parts_of_larger_ones(cohort, jobs):
         assert set(first.train) != set(second.train)
 
 
+@pytest.mark.slow
 def test_all_data_equal_cross_validate(cohort, jobs):
     agevi.tl.learning_curve(cohort, "PLSClock", **SMALL, rng=3)
     agevi.tl.cross_validate(cohort, "PLSClock", **KEYS, n_folds=3, rng=3)
@@ -83,6 +85,7 @@ def test_all_data_equal_cross_validate(cohort, jobs):
     assert table["n_cells"].tolist() == [20, 20, 20, 3, 8, 20]
 
 
+@pytest.mark.slow
 def test_a_level_is_the_fit_of_these_cells(cohort, jobs):
     """The error of a level equals that of clocks that are made by hand from its cells."""
     agevi.tl.learning_curve(cohort, "PLSClock", **SMALL)
@@ -101,6 +104,7 @@ def test_a_level_is_the_fit_of_these_cells(cohort, jobs):
     assert row["mae"] == pytest.approx(np.mean(errors), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_and_a_stored_run_give_the_same(cohort, tmp_path, jobs):
     arguments = SMALL | {"n_subjects": [0.6], "n_cells": [5], "n_folds": 2}
     one = agevi.tl.learning_curve(cohort, "PLSClock", **arguments, copy=True, checkpoint_dir=tmp_path)
@@ -117,6 +121,7 @@ def test_two_processes_and_a_stored_run_give_the_same(cohort, tmp_path, jobs):
     assert "agevi_learning_curve" not in cohort.uns
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*zarr", "ignore:.*consolidated")
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_survives_files(cohort, tmp_path, suffix):
@@ -135,6 +140,7 @@ def test_survives_files(cohort, tmp_path, suffix):
     check_message(raised, "agevi.tl.learning_curve(adata, model_cls, age_key=..., subject_key=...)")
 
 
+@pytest.mark.slow
 def test_shuffled_ages_show_no_gain(caplog):
     adata = agevi.datasets.simulate_cohort(n_subjects=30, n_cells=8, n_genes=30, rng=2)
     donors = adata.obs["donor"].cat.categories
@@ -221,6 +227,7 @@ def test_bulk_data_have_no_cells(cohort):
     check_message(raised, "n_cells=[0.5] was given, and every sample is one row of adata")
 
 
+@pytest.mark.slow
 def test_unlabelled_and_unfit_subjects(cohort, jobs):
     """They are neither counted nor judged; those without an age train in proportion."""
     donors = cohort.obs["donor"].cat.categories

@@ -57,6 +57,7 @@ def test_many_curves_at_once():
     assert ((together.b > 0) & (together.b <= 2)).all()
 
 
+@pytest.mark.slow
 def test_noise_shows_no_gain():
     rng = np.random.default_rng(2)
     shown = []
@@ -93,6 +94,7 @@ CURVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CURVES)
 def test_holds_the_change_of_convex_curves(name):
     """Laws and curves that no law fits, with an error of 3 % that the draws share."""

@@ -53,6 +53,7 @@ def clock(_data):
     return model
 
 
+@pytest.mark.slow
 def test_the_table(clock, data):
     agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
     table = agevi.get.transfer_df(data)
@@ -70,6 +71,7 @@ def test_the_table(clock, data):
     assert params["n_known"] == sum(role in ("train", "validation") for role in clock.split_.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refit", [False, True])
 def test_a_layer_holds_the_values_where_x_does_not(clock, data, refit):
     arguments = CONDITION | ONCE | {"refit_clock": refit}
@@ -81,6 +83,7 @@ def test_a_layer_holds_the_values_where_x_does_not(clock, data, refit):
         agevi.tl.compare_transfer(data, clock, layer="count", **arguments)
 
 
+@pytest.mark.slow
 def test_folds_hold_out_whole_subjects_and_are_the_same_for_all(clock, data, monkeypatch):
     seen = {}
 
@@ -102,6 +105,7 @@ def test_folds_hold_out_whole_subjects_and_are_the_same_for_all(clock, data, mon
         assert (masks[:, :3] != masks[:, 3:]).any()
 
 
+@pytest.mark.slow
 def test_networks_never_see_who_is_held_out(clock, data, monkeypatch):
     """Their training roles hold no subject that is predicted."""
     made, predict = [], CaseControlClassifier.predict_proba
@@ -186,6 +190,7 @@ def test_a_missing_age_is_the_mean_and_a_column_of_its_own(clock, data):
         agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
 
 
+@pytest.mark.slow
 def test_a_large_share_of_validation_leaves_subjects_to_train_on(clock, data):
     agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, validation_size=0.95)
     assert agevi.get.transfer_df(data)["auroc"].notna().all()
@@ -218,6 +223,7 @@ def test_metrics_are_means_over_divisions(clock, data, monkeypatch):
     np.testing.assert_allclose(table["auprc"], np.mean(precision, axis=0))
 
 
+@pytest.mark.slow
 def test_networks_train_for_as_many_epochs_as_validation_subjects_chose(clock, data, monkeypatch):
     """On all training subjects; once where nobody is to choose."""
     calls, train = [], CaseControlClassifier._train_until
@@ -241,6 +247,7 @@ def test_networks_train_for_as_many_epochs_as_validation_subjects_chose(clock, d
     assert [c[0]["early_stopping"] for c in calls] == [False] * 8
 
 
+@pytest.mark.slow
 def test_features_that_say_nothing_have_an_area_of_one_half():
     """With few subjects, whose areas across folds would be below."""
     rng, within, across = np.random.default_rng(0), [], []
@@ -276,6 +283,7 @@ def test_every_fold_holds_out_its_share_of_both_classes(n_cases, n_controls, n_f
             assert sizes.max() - sizes.min() <= 1
 
 
+@pytest.mark.slow
 def test_age_says_nothing_of_labels_at_random():
     """In folds that are balanced over age too the area is 0.55, and the correlation positive."""
     rng, areas, distances = np.random.default_rng(0), [], []
@@ -293,6 +301,7 @@ def test_age_says_nothing_of_labels_at_random():
     assert abs(np.corrcoef(np.transpose(distances))[0, 1]) < 0.1
 
 
+@pytest.mark.slow
 def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):
     agevi.tl.compare_transfer(data, clock, **CONDITION, **(ONCE | {"train_kwargs": {"max_epochs": 20}}))
     first = agevi.get.transfer_df(data).set_index("model")["auroc"]
@@ -305,6 +314,7 @@ def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):
     assert agevi.get.transfer_df(data)["auroc"].between(0.15, 0.8).all()
 
 
+@pytest.mark.slow
 def test_same_seed_same_table_and_nothing_else_written(clock, data):
     before = snapshot(data)
     first = agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE, copy=True)
@@ -317,6 +327,7 @@ def test_same_seed_same_table_and_nothing_else_written(clock, data):
     assert set(data.uns) - {"truth"} == {"k_transfer", "k_transfer_params"}
 
 
+@pytest.mark.slow
 def test_a_clock_that_knows_held_out_subjects_is_told_of(clock, data):
     known = sum(role in ("train", "validation") for role in clock.split_.values())
     with pytest.warns(UserWarning, match=rf"^{known} of 30 subjects trained the clock.*or refit_clock=True\.$"):
@@ -328,6 +339,7 @@ def test_a_clock_that_knows_held_out_subjects_is_told_of(clock, data):
     assert data.uns["agevi_transfer_params"]["n_known"] == 0
 
 
+@pytest.mark.slow
 def test_clocks_of_every_fold_see_training_subjects_alone(clock, data, monkeypatch):
     """By the subjects that each was trained on, and by the clocks that the classifiers were made from."""
     trained, judged, train = [], [], agevi.model.MLPClock.train
@@ -367,6 +379,7 @@ def test_clocks_of_every_fold_see_training_subjects_alone(clock, data, monkeypat
         assert (list(source.genes), source.module.head.output.in_features) == (list(clock.genes), 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refit", [False, True], ids=["one clock", "a clock for every fold"])
 def test_folds_side_by_side_give_the_same(clock, data, refit):
     """In processes, and in threads of this one."""
@@ -379,6 +392,7 @@ def test_folds_side_by_side_give_the_same(clock, data, refit):
     pd.testing.assert_frame_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_without_ages_and_with_unlabelled_subjects(clock, data):
     del data.obs["age"]
     unlabelled = data.obs["donor"].isin(["d00", "d01"])
@@ -389,6 +403,7 @@ def test_without_ages_and_with_unlabelled_subjects(clock, data):
     assert (table["n_subjects"] == 28).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_the_table_survives_a_file(clock, data, tmp_path, form):

@@ -35,6 +35,7 @@ def latents(model, adata):
     return z.numpy(), (role == "train").to_numpy()
 
 
+@pytest.mark.slow
 def test_a_linear_head_gives_its_weight_times_the_distance_from_the_background(cohort, fitted):
     z, train = latents(fitted, cohort)
     weight = fitted.module.head.output.weight.detach().numpy()[0] * float(fitted.module.age_scale.sd)
@@ -68,6 +69,7 @@ def test_loadings_are_steps_of_the_decoder(cohort, fitted):
         assert table["genes_down"].iloc[k].split(";") == list(cohort.var_names[order[::-1][:6]])
 
 
+@pytest.mark.slow
 def test_components_of_a_factorisation(cohort):
     model = fit(cohort, NMFClock, n_components=4, n_hidden=[6])
     agevi.tl.age_programs(cohort, model, n_genes=3)
@@ -80,6 +82,7 @@ def test_components_of_a_factorisation(cohort):
         assert (row["genes_up"], row["genes_down"]) == ((best, "") if row["signed"] >= 0 else ("", best))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "init", "setup"),
     [
@@ -109,6 +112,7 @@ def test_genes_that_the_clock_does_not_know_are_nan(cohort, fitted):
     assert np.isfinite(wider.varm["agevi_programs"][:-1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_everything_written_survives_a_file(cohort, fitted, tmp_path, form):
@@ -126,6 +130,7 @@ def test_copy(cohort, fitted):
     assert "agevi_programs" not in cohort.varm
 
 
+@pytest.mark.slow
 def test_clocks_without_programs_are_refused(cohort, fitted):
     linear, mlp = fit(cohort, PLSClock), fit(cohort, MLPClock, n_hidden=[4])
     for model in (linear, mlp):

@@ -71,6 +71,7 @@ def trained(adata, table):
     return (role[table["donor"]] == "train").to_numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["auto", "linear", "expected_gradients", "integrated_gradients", "shap"])
 def test_every_method_equals_coefficients_for_a_linear_clock(cohort, linear, method):
     values, table = sums(cohort, ["donor"])
@@ -85,6 +86,7 @@ def test_every_method_equals_coefficients_for_a_linear_clock(cohort, linear, met
     assert info["params"]["method"] == ("linear" if method == "auto" else method)
 
 
+@pytest.mark.slow
 def test_groups_that_divide_samples_have_sums_and_a_background_of_their_own(cohort, linear):
     whole, divided = sums(cohort, ["donor"])[0], sums(cohort, ["donor", "cell_type"])
     agevi.tl.attribute_genes(cohort, linear, groupby="cell_type")
@@ -137,6 +139,7 @@ def integrated(module, values, background, n=400):
     return (total * (x - b)).numpy()
 
 
+@pytest.mark.slow
 def test_groups_that_a_clock_sums_apart_are_compared_among_themselves(cohort):
     model = fit(cohort, MLPClock, n_hidden=[8], pseudocell_groupby="cell_type")
     agevi.tl.attribute_genes(cohort, model, groupby="cell_type", method="integrated_gradients")
@@ -164,6 +167,7 @@ def trained_on_cells(trained):
     return trained
 
 
+@pytest.mark.slow
 def test_completeness_of_networks(cohort, network):
     nmf = fit(cohort, NMFClock, n_components=5, n_hidden=[8])
     for model in (network, nmf, EnsembleClock([network, nmf])):
@@ -173,6 +177,7 @@ def test_completeness_of_networks(cohort, network):
         assert info["completeness_error"] < 0.02 * info["predicted_range"]
 
 
+@pytest.mark.slow
 def test_a_network_agrees_with_shap(cohort, network):
     agevi.tl.attribute_genes(cohort, network)
     agevi.tl.attribute_genes(cohort, network, method="shap", key_added="shap", n_samples=800)
@@ -184,6 +189,7 @@ def test_a_network_agrees_with_shap(cohort, network):
     assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_one_scale_is_the_mean_of_its_members(cohort):
     first = fit(cohort, PLSClock, setup=PLAIN)
     second = fit(cohort, PLSClock, setup=PLAIN, weights="zscore")
@@ -195,6 +201,7 @@ def test_an_ensemble_of_one_scale_is_the_mean_of_its_members(cohort):
     np.testing.assert_allclose(cohort.varm["agevi_attribution"][:, 0], expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_genes_that_the_clock_does_not_know_are_nan_and_order_does_not_matter(cohort, network):
     agevi.tl.attribute_genes(cohort, network)
     other = widened(cohort[:, ::-1].copy())
@@ -224,6 +231,7 @@ def test_depth_is_not_attributed(cohort, linear):
     np.testing.assert_allclose(deeper.varm["agevi_attribution"], cohort.varm["agevi_attribution"], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_is_held_fixed(cohort):
     """With batches that shift the age, what is given to genes adds up within the batch of each row."""
     model = fit(cohort, PoissonVAE, setup={"batch_key": "batch"}, encode_covariates=True, **NET)
@@ -285,6 +293,7 @@ def test_copy_and_seed(cohort, network):
     np.testing.assert_array_equal(out.varm["agevi_attribution"], again.varm["agevi_attribution"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_everything_written_survives_a_file(cohort, linear, tmp_path, form):
@@ -345,6 +354,7 @@ def test_bad_arguments_are_refused_and_nothing_is_written(cohort, network, argum
     assert not [key for key in (*cohort.varm, *cohort.uns) if "attribution" in key]
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_attributed_are_refused(cohort, trained, linear):
     with pytest.raises(TypeError, match="model is a str; pass a trained clock"):
         agevi.tl.attribute_genes(cohort, "clock")
@@ -398,6 +408,7 @@ def test_several_clocks_give_their_mean_and_ranks_over_them(cohort):
     assert width["both"].mean() > 1.5 * max(width["a"].mean(), width["b"].mean())
 
 
+@pytest.mark.slow
 def test_the_cells_are_drawn_once_for_all_clocks(cohort, linear):
     """A clock twice is that clock alone, also for groups that divide samples; another one takes part in the same cells."""
     options = {"groupby": "cell_type", "n_cells_per_subject": 3, "n_boot": 5}
@@ -426,6 +437,7 @@ def test_methods_of_some_rows_take_the_same_for_all_clocks(cohort, linear, monke
     np.testing.assert_allclose(cohort.varm["twice_attribution"], cohort.varm["one_attribution"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_settings_of_clocks_that_differ_are_all_recorded(cohort, linear, network):
     shared = fit(cohort, PoissonVAE, **NET)
     agevi.tl.attribute_genes(cohort, [linear, shared], n_boot=5)

@@ -47,6 +47,7 @@ def attribution(adata, cls, **init):
     return adata.varm["agevi_attribution"][:, 0], adata.varm["agevi_attribution_signed"][:, 0]
 
 
+@pytest.mark.slow
 def test_a_linear_clock_ranks_like_ridge_coefficients(truth):
     adata, planted, large, _, ridge = truth
     absolute, signed = attribution(adata, PLSClock, weights="zscore")
@@ -63,6 +64,7 @@ def test_a_network_ranks_age_genes_and_knows_their_signs(truth, cls):
     assert (np.sign(signed) == np.sign(adata.var["effect"]))[large].mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_shuffled_ages_leave_chance(truth):
     adata, planted, *_ = truth
     adata = adata.copy()

@@ -47,6 +47,7 @@ def network_ages(model, values):
         return model.module.age(model.module.head.stack(x)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.0, 0.5, 3.0])
 def test_a_linear_clock_changes_by_its_coefficient(cohort, linear, factor):
     values = sums(cohort, ["donor"])[0]
@@ -61,6 +62,7 @@ def test_a_linear_clock_changes_by_its_coefficient(cohort, linear, factor):
     assert (table["n_subjects"] == 24).all()
 
 
+@pytest.mark.slow
 def test_sets_and_groups_of_a_network(cohort, network):
     sets = {"few": list(cohort.var_names[[3, 8]]), "many": [*cohort.var_names[20:40], "absent"]}
     agevi.tl.perturb_genes(cohort, network, sets, groupby="cell_type")
@@ -109,6 +111,7 @@ def test_an_ensemble_and_clocks_that_lack_genes(cohort, linear, network):
     np.testing.assert_allclose(change["both"], ((change["a"] + change["b"]) / 2)[change["both"].index], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_the_table_survives_a_file(cohort, linear, tmp_path, form):

@@ -250,6 +250,7 @@ def test_the_table_comes_first():
         agevi.get.calibration_df(adata)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_slots_survive_files(tmp_path, kind):
     adata = predicted(50, visits=2)
@@ -272,6 +273,7 @@ def test_copy_leaves_the_data_alone():
     assert PARAMS not in adata.uns
 
 
+@pytest.mark.slow
 def test_new_predictions_take_an_old_calibration_away():
     adata = agevi.datasets.simulate_cohort(n_subjects=20, n_cells=5, n_genes=30)
     keys = {"age_key": "age", "subject_key": "donor"}

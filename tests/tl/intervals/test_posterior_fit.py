@@ -48,6 +48,7 @@ def pooled(by_cohort, log_prior=NORMAL, n=400, **arguments):
     return {name: np.mean([run[name] for run in runs]) for name in runs[0] if name != "density"}
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_they_say(by_cohort):
     found = pooled(by_cohort)
     for level, margin in ((0.5, 0.03), (0.8, 0.025), (0.9, 0.02), (0.95, 0.015)):
@@ -55,21 +56,25 @@ def test_intervals_cover_as_they_say(by_cohort):
     assert found["slope"] < 0.9  # shrunk towards the mean age, as the prior says
 
 
+@pytest.mark.slow
 def test_flat_prior_undoes_the_shrinkage(by_cohort):
     found = pooled(by_cohort, np.zeros(len(GRID)))
     assert 0.96 <= found["slope"] <= 1.03
     assert found[0.9] == pytest.approx(0.9, abs=0.02)
 
 
+@pytest.mark.slow
 def test_samples_with_one_type_of_four(by_cohort):
     assert pooled(by_cohort, missing=0.999)[0.9] >= 0.86
 
 
+@pytest.mark.slow
 def test_more_cells_narrow_the_interval(by_cohort):
     few, many = (pooled(by_cohort, n=100, cells=cells)["width"] for cells in ((5, 6), (290, 300)))
     assert many <= 0.75 * few
 
 
+@pytest.mark.slow
 def test_few_labelled_samples_cover_a_little_less():
     runs = []
     for seed in range(8):
@@ -78,6 +83,7 @@ def test_few_labelled_samples_cover_a_little_less():
     assert 0.83 <= np.mean(runs) <= 0.92
 
 
+@pytest.mark.slow
 def test_outliers_widen_tails_and_not_everything():
     """Errors of 3 degrees of freedom: coverage holds."""
     runs = []
@@ -98,6 +104,7 @@ def distances(method, n_types=3):
     return np.abs(a["density"] - b["density"]).sum(1).max() / 2, b["width"] / a["width"], other
 
 
+@pytest.mark.slow
 def test_variational_inference_agrees_with_laplace(monkeypatch):
     monkeypatch.setattr("agevi.tl.intervals._posterior_fit._SVI_STEPS", 400)
     distance, ratio, found = distances("svi", n_types=2)
@@ -117,6 +124,7 @@ def test_nuts_agrees_with_laplace():
     assert max(np.max(r) for r in found.diagnostics["r_hat"].values()) < 1.1
 
 
+@pytest.mark.slow
 def test_seed_decides_the_draws():
     one, two = fitted(40, 1, 0), fitted(40, 1, 0)
     data, age = simulated.data(40, 1, np.random.default_rng(0))
@@ -159,6 +167,7 @@ def test_states_of_the_process_stay_as_they_were(method, monkeypatch):
         pyro.get_param_store().clear()
 
 
+@pytest.mark.slow
 def test_threads_get_what_they_would_alone():
     alone = [fitted(30, 2, seed).draws.slope for seed in range(3)]
     with concurrent.futures.ThreadPoolExecutor(3) as pool:

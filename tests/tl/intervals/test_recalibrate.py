@@ -163,6 +163,7 @@ def test_copy_leaves_the_data_alone():
     assert "recalibrated_subjects" in out.uns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_files_hold_what_was_written(done, tmp_path, kind):
     path = tmp_path / f"data.{kind}"
@@ -302,6 +303,7 @@ def test_errors_without_scatter_say_nothing_of_a_width():
     assert "recalibrated" not in adata.uns
 
 
+@pytest.mark.slow
 def test_predictions_say_on_which_scale_they_were_made(cohort):
     agevi.tl.cross_validate(cohort, "PLSClock", age_key="age", subject_key="donor", n_folds=3)
     assert (cohort.uns["agevi"]["age_transform"], cohort.uns["agevi"]["min_age"]) == ("log", -1.0)

@@ -76,6 +76,7 @@ def inside(table):
     return ((table["lower"] <= table["age"]) & (table["age"] <= table["upper"])).mean()
 
 
+@pytest.mark.slow
 def test_table():
     adata = of_samples(200)
     table = table_of(adata)
@@ -90,6 +91,7 @@ def test_table():
     assert inside(table_of(adata, level=0.5)) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_scale_of_ages_of_the_clock_is_used():
     """On the logarithmic scale intervals of the old are wider by the ratio of ages; predictions have equal spread there."""
     adata = of_samples(300)
@@ -105,6 +107,7 @@ def test_scale_of_ages_of_the_clock_is_used():
     assert (table["upper"] - table["lower"]).std() < 0.5 * width.std()
 
 
+@pytest.mark.slow
 def test_samples_without_an_age_get_the_posterior_of_those_with_one():
     adata = of_samples(80)
     with_age = table_of(adata, prior="flat")
@@ -118,6 +121,7 @@ def test_samples_without_an_age_get_the_posterior_of_those_with_one():
         np.testing.assert_allclose(both[column][80:], with_age[column][:20], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_age_of_a_sample_enters_by_the_shared_parameters_alone():
     adata = of_samples(40)
     before = table_of(adata)
@@ -129,6 +133,7 @@ def test_age_of_a_sample_enters_by_the_shared_parameters_alone():
     assert table_of(adata)["prior"].eq("cohort").all()
 
 
+@pytest.mark.slow
 def test_own_age_is_not_in_the_prior():
     """With the ages of 20 samples in their own priors the intervals would cover more of them, and estimates be closer."""
     own, others = [], []
@@ -147,6 +152,7 @@ def test_samples_of_one_subject_keep_its_prior():
     assert np.isfinite(table_of(adata)["mean"]).all()
 
 
+@pytest.mark.slow
 def test_fitted_samples_are_left_out():
     adata = of_samples(60, roles=("out_of_fold", "train", "test"))
     table = table_of(adata)
@@ -157,6 +163,7 @@ def test_fitted_samples_are_left_out():
     pd.testing.assert_frame_equal(table, table_of(alone))
 
 
+@pytest.mark.slow
 def test_types_are_combined_by_their_information():
     adata = of_types(200)
     table = table_of(adata, cell_type_key="cell_type")
@@ -187,6 +194,7 @@ def test_types_may_be_missing_and_rare_ones_are_left_out(caplog):
     assert len(table) == len(seen) + seen["sample"].nunique()
 
 
+@pytest.mark.slow
 def test_ages_that_are_shuffled_leave_the_prior(caplog):
     """Null: predictions say nothing, so the posterior is the prior and covers as it does."""
     adata = of_samples(150)
@@ -203,6 +211,7 @@ def test_ages_that_are_shuffled_leave_the_prior(caplog):
     assert inside(found) == pytest.approx(0.9, abs=0.05)
 
 
+@pytest.mark.slow
 def test_few_labelled_samples_are_announced(caplog):
     with caplog.at_level(logging.WARNING, "agevi"):
         subject_posterior(of_samples(20))
@@ -235,6 +244,7 @@ def test_priors(prior):
         assert table["upper"].max() < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["h5ad", "zarr"])
 def test_survives_a_file(tmp_path, store):
     adata = of_types(40)
@@ -347,6 +357,7 @@ def test_posterior_df_needs_the_table():
     check_message(raised, "adata.uns['agevi_posterior'] is absent; run agevi.tl.subject_posterior(adata) first")
 
 
+@pytest.mark.slow
 def test_pyro_is_read_when_it_is_used():
     """Also where scvi-tools does not load it: without it agevi loads all the same."""
     code = "import sys; sys.modules['pyro'] = None; from agevi.tl.intervals import _subject_posterior, _posterior_fit"
@@ -354,6 +365,7 @@ def test_pyro_is_read_when_it_is_used():
     assert found.returncode == 0, found.stderr
 
 
+@pytest.mark.slow
 def test_clocks_by_type_end_to_end(cohort):
     agevi.tl.cross_validate(
         cohort, agevi.model.PLSClock, age_key="age", subject_key="donor", n_folds=3, groupby="cell_type", min_cells=2

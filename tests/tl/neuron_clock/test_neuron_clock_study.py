@@ -59,6 +59,7 @@ def test_scaling_keeps_cycles_and_steps():
     assert small.model_kwargs["n_hidden"] == [30, 15]
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_predictions(studied):
     table = agevi.get.neuron_clock_study_df(studied)
     for found in table.itertuples():
@@ -71,6 +72,7 @@ def test_errors_are_those_of_the_predictions(studied):
     assert (roles[kept["subject"]].to_numpy() == kept["role"].to_numpy()).all()
 
 
+@pytest.mark.slow
 def test_the_best_row_of_each_model_is_tested(studied):
     table = agevi.get.neuron_clock_study_df(studied)
     mlps = table[table["table"] == "1"].set_index("row")["mae"]
@@ -110,6 +112,7 @@ def test_a_row_equals_the_same_steps_by_hand(studied):
     np.testing.assert_allclose(kept, ages[kept.index], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_prints_the_table_as_it_grows_and_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
     adata = agevi.datasets.simulate_cohort(n_subjects=20, n_cells=4, n_genes=30, rng=2)
     settings = {**KEYS, **SMALL, "rows": ["mlp [500, 500]", "gaussian, latent 20"], "checkpoint_dir": tmp_path}
@@ -144,6 +147,7 @@ def test_survives_a_file(studied, tmp_path):
         assert back[name]["row"].tolist() == studied.uns[name]["row"].tolist()
 
 
+@pytest.mark.slow
 def test_a_split_of_your_own_and_a_layer(studied):
     adata = studied.copy()
     roles = adata.uns["agevi_neuron_clock_study_params"]["roles"].set_index("subject")["role"]

@@ -205,6 +205,7 @@ def test_other_keys_do_not_meet():
     assert "agevi_subjects" not in adata.uns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["h5ad", "zarr"])
 def test_table_survives_writing(tmp_path, store):
     adata = predicted_cells()

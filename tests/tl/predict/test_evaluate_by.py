@@ -178,6 +178,7 @@ def test_fitted_roles_warn():
         assert table_of(adata, roles="test")["n"].tolist() == [40]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 def test_table_survives_a_file(tmp_path, form):
     adata, _ = predicted_cohort()

@@ -37,6 +37,7 @@ def by_hand(table):
     return len(table), error, np.abs(np.asarray(median) - table["age"]).mean()
 
 
+@pytest.mark.slow
 def test_types_of_a_cross_validation_are_rows(typed):
     aggregate_subjects(typed)
     found = agevi.get.metrics_df(typed, groupby="cell_type")
@@ -61,6 +62,7 @@ def test_types_of_a_cross_validation_are_rows(typed):
     assert metrics.iloc[0]["mae"] == pytest.approx(overall["mae"])
 
 
+@pytest.mark.slow
 def test_types_may_be_called_like_a_column_of_the_tables(typed):
     typed.obs["condition"] = np.where(typed.obs["donor"].str[1:].astype(int) % 2, "case", "control")
     aggregate_subjects(typed)
@@ -93,6 +95,7 @@ def test_types_may_be_called_like_a_column_of_the_tables(typed):
     assert all(values == found[0] for values in found)
 
 
+@pytest.mark.slow
 def test_age_bins_are_crossed_with_types(typed):
     aggregate_subjects(typed)
     evaluate_by(typed, [("cell_type", "age_bin")], age_bins=[0, 50, 100])
@@ -101,6 +104,7 @@ def test_age_bins_are_crossed_with_types(typed):
     assert metrics.loc["type0;0 to 50", "n"] == table["predicted"].notna().sum()
 
 
+@pytest.mark.slow
 def test_without_clocks_per_type_there_are_no_rows(typed):
     cross_validate(typed, AllClock, n_folds=3, **KEYS)
     aggregate_subjects(typed)
@@ -110,6 +114,7 @@ def test_without_clocks_per_type_there_are_no_rows(typed):
         evaluate_by(typed, "cell_type")
 
 
+@pytest.mark.slow
 def test_samples_that_drop_out_are_counted(typed, caplog):
     caplog.set_level(logging.INFO, "agevi")
     without_age = "1 of 20 samples (1 of 20 subjects) are left out of the accuracy: 1 without an age."
@@ -131,6 +136,7 @@ def test_samples_that_drop_out_are_counted(typed, caplog):
     caplog.clear()
 
 
+@pytest.mark.slow
 def test_the_leaderboard_counts_who_is_not_judged(typed, caplog):
     caplog.set_level(logging.INFO, "agevi")
     compare_models(typed, [], train_on="donor != 'd07'", n_folds=3, **KEYS)
@@ -198,6 +204,7 @@ def test_visits_of_a_subject_are_no_further_subjects():
     assert verdict(table, np.full(36, 55.0), "years").startswith("Only 9 held-out subjects")
 
 
+@pytest.mark.slow
 def test_a_useless_clock_is_announced_by_every_step_and_a_good_one_is_not(caplog):
     adata = agevi.datasets.simulate_cohort(n_subjects=60, n_cells=10, n_genes=80, effect_range=(0.6, 0.9), rng=4)
     good, null = adata.copy(), adata.copy()
@@ -267,6 +274,7 @@ def test_without_training_ages_the_subjects_own_median_is_the_baseline(caplog):
     assert "than by the median age of these subjects: MAE" in caplog.text
 
 
+@pytest.mark.slow
 def test_types_without_signal_are_named_and_the_figure_has_their_own_baseline(caplog):
     rates = [1.5, 1.5, 0]
     adata = agevi.datasets.simulate_cohort(

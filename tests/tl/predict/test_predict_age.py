@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import agevi
+from tests.clocks import each_clock, each_clock_of_counts
 from tests.conftest import QUIET
 
 
@@ -26,6 +27,7 @@ def test_slots(cohort, trained):
     assert info["age_unit"] == "years"
 
 
+@pytest.mark.slow
 def test_samples_finer_than_those_of_the_clock(cohort):
     """Each half of a donor's cells has the age that it would have as a donor of its own."""
     agevi.model.MLPClock.setup_anndata(cohort, age_key="age", subject_key="donor")
@@ -54,7 +56,7 @@ def test_samples_finer_than_those_of_the_clock(cohort):
         agevi.tl.predict_age(cohort, trained, sample_key=["visit"])
 
 
-@pytest.mark.parametrize("cls", [c for c in agevi.model.MODELS if c.trainable], ids=lambda c: c.__name__)
+@each_clock
 def test_clocks_of_sums_predict_samples_and_cells_only_on_request(cls, cohort):
     small = {"NMFClock": {"n_components": 3}, "TransformerClock": {"n_tokens": 2, "n_token": 4, "n_layers": 1}}
     network = cls not in (agevi.model.PLSClock, agevi.model.ElasticNetClock)
@@ -119,7 +121,7 @@ def test_out_of_fold_predictions_are_kept(cohort, trained):
     assert "out_of_fold" not in set(cohort.obs["agevi_role"])
 
 
-@pytest.mark.parametrize("cls", [c for c in agevi.model.MODELS if c.trainable and c.expects != "continuous"])
+@each_clock_of_counts
 def test_a_clock_of_sums_needs_the_column_of_samples(cls, cohort):
     cls.setup_anndata(cohort, age_key="age", subject_key="donor")
     small = {"n_components": 3} if cls is agevi.model.NMFClock else {}
@@ -147,6 +149,7 @@ def test_something_else_than_a_clock_is_refused(cohort, trained):
         agevi.tl.predict_age(cohort, "clock")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PLSClock", "ensemble", "PoissonVAE"])
 def test_cells_are_read_once_unless_something_of_single_cells_is_wanted(kind, cohort, trained, monkeypatch):
     agevi.model.PLSClock.setup_anndata(cohort, age_key="age", subject_key="donor")
@@ -180,6 +183,7 @@ def test_coverage_is_logged_and_stored(cohort, trained, caplog):
         agevi.tl.predict_age(part, trained, min_gene_coverage=0.99)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_everything_written_survives_a_file(cohort, trained, tmp_path, form):
@@ -200,6 +204,7 @@ def test_everything_written_survives_a_file(cohort, trained, tmp_path, form):
     np.testing.assert_allclose(back.uns["agevi_subjects"]["predicted"], expected["predicted"])
 
 
+@pytest.mark.slow
 def test_a_cohort_whose_ids_are_those_of_training_subjects(cohort, caplog, tmp_path):
     """Another cohort numbered like the training one is told of; the training data and a cohort with new ids are not."""
     agevi.model.PLSClock.setup_anndata(cohort, age_key="age", subject_key="donor")

@@ -42,6 +42,7 @@ def written(adata):
     return {name for name in adata.uns if name.startswith("agevi")}
 
 
+@pytest.mark.slow
 def test_new_predictions_remove_all_that_was_made_from_earlier_ones(made, caplog):
     adata, clock = made[0].copy(), made[1]
     tables = {Keys().table(noun) for noun in TABLES if noun != "recalibration"}
@@ -55,6 +56,7 @@ def test_new_predictions_remove_all_that_was_made_from_earlier_ones(made, caplog
     assert all(repr(name) in said[0] for name in tables)
 
 
+@pytest.mark.slow
 def test_a_cross_validation_removes_them_too(made):
     adata = made[0].copy()
     agevi.tl.cross_validate(adata, agevi.model.PLSClock, age_key="age", subject_key="donor", n_folds=2)

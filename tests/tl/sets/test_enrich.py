@@ -262,6 +262,7 @@ def check_message_of(message, words):
     check_message(Raised, words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["h5ad", "zarr"])
 @pytest.mark.parametrize("method", ["ora", "ulm"])
 def test_slots_survive_a_file(tmp_path, store, method):

@@ -44,6 +44,7 @@ def diseases():
     return {name: simulated_disease(seed) for seed, name in enumerate(["Parkinson", "diabetes", "COPD"])}
 
 
+@pytest.mark.slow
 def test_targets_that_three_simulated_diseases_share_are_found(diseases):
     targets = rank_targets(diseases, druggable=PLANTED + [f"gene{i:03d}" for i in range(11, 300, 2)])
     in_all = targets.shared[targets.shared["n_diseases"] == 3]
@@ -57,6 +58,7 @@ def test_targets_that_three_simulated_diseases_share_are_found(diseases):
     assert overlap.loc["Parkinson;diabetes;COPD", "genes"] == ";".join(sorted(in_all["gene"]))
 
 
+@pytest.mark.slow
 def test_unrelated_diseases_share_what_chance_gives():
     """Permuting the names of one list breaks the link; p values of overlaps are then never too small."""
     rng = np.random.default_rng(0)
@@ -122,6 +124,7 @@ def test_at_least_is_binomial_for_equal_chances_and_counts_else():
     np.testing.assert_allclose(at_least([0.1, 0.5]), [1, 1 - 0.9 * 0.5, 0.1 * 0.5])
 
 
+@pytest.mark.slow
 def test_anndata_tables_and_series_agree(diseases):
     adata = diseases["COPD"]
     frame = agevi.get.attribution_df(adata)
@@ -196,6 +199,7 @@ def tied(seed, n=500):
     return pd.Series(np.random.default_rng(seed).permutation(np.arange(n) % 2.0), [f"gene{i:03d}" for i in range(n)])
 
 
+@pytest.mark.slow
 def test_ties_are_not_broken_alike_for_all_diseases():
     """Half of the genes share the first rank; with ties in one order, 92 % of these p values were below .05."""
     p = [

@@ -129,6 +129,7 @@ def test_band_equals_that_of_ages_shuffled_between_donors():
         assert params[f"band_{name}"] == pytest.approx(np.quantile(best, q), abs=0.012)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_visits", "level"),
     [pytest.param(1, "cell", id="one visit"), pytest.param(3, "sample", id="three visits")],
@@ -222,6 +223,7 @@ def test_slots_and_copy():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["h5ad", "zarr"])
 def test_survives_writing(tmp_path, store):
     adata = cells()

@@ -48,6 +48,7 @@ def table_of(adata, **arguments):
     return get.trend_df(adata)
 
 
+@pytest.mark.slow
 def test_equals_scipy():
     adata, samples = samples_of()
     (row,) = table_of(adata, order_key="day", n_boot=2000, n_permutations=2000).to_dict("records")
@@ -231,6 +232,7 @@ def one_subject(rng):
     return np.zeros(15), np.arange(15), rng.normal(size=15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [one_each, followed, one_dose_each, one_subject], ids=lambda f: f.__name__)
 def test_p_is_uniform_without_a_trend(make):
     assert uniform_p(make) > 0.01
@@ -246,6 +248,7 @@ def test_permuting_samples_of_a_subject_freely_would_not_be():
     assert uniform_p(broken) < 1e-6
 
 
+@pytest.mark.slow
 def test_intervals_draw_whole_subjects():
     """Copies of a sample as further samples of its subject tell nothing new."""
     adata, _ = samples_of(n=20)

@@ -9,9 +9,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 import agevi
 from agevi.model import DenoisingVAE, GaussianVAE, MLPClock, NMFClock, PoissonVAE
 from agevi.tl.tuning._search import Search, default_space
+from tests.clocks import TRAINABLE, each_clock
 from tests.test_gates import check_style
-
-TRAINABLE = [cls for cls in agevi.model.MODELS if cls.trainable]
 
 
 class Trial:
@@ -49,7 +48,7 @@ def test_every_clock_has_a_space_of_its_own_arguments(cls):
         assert set(drawn["train_kwargs"]) <= set(inspect.signature(cls.train).parameters)
 
 
-@pytest.mark.parametrize("cls", TRAINABLE, ids=lambda c: c.__name__)
+@each_clock
 def test_a_clock_takes_every_value_of_its_space(cls):
     """All choices, and both ends of bounds, one at a time beside the defaults."""
     adata = agevi.datasets.simulate_cohort(n_subjects=4, n_cells=5, n_genes=200)

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 import agevi
 from agevi.tl import tune
 from agevi.tl.tuning._study import PruneEpochs, open_storage
+from tests.clocks import OF_COUNTS, params
 from tests.conftest import QUIET
 from tests.test_gates import set_obs
 from tests.tl.tuning.spied import KEYS, SMALL, Spy, ages, fresh, quiet_optuna, spied, trials_of  # noqa: F401
@@ -31,6 +32,7 @@ def urls(tmp_path):
     return {"sqlite": f"sqlite:///{tmp_path / 'study.db'}", "journal": tmp_path / "study.log"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 def test_a_study_goes_on(cohort, tmp_path, kind):
     """Trials of earlier calls count, and the draws are those of one call that was not interrupted."""
@@ -134,6 +136,7 @@ def test_layers_of_a_space_are_read(cohort):
     assert study.trials[0].value == pytest.approx(study.trials[1].value, rel=1e-3)  # depth is divided out
 
 
+@pytest.mark.slow
 def test_trials_that_fall_behind_are_stopped(cohort, capsys):
     space, training = {"n_head": [[], [4]]}, {"max_epochs": 10} | QUIET
     arguments = KEYS | {"model_kwargs": SMALL, "train_kwargs": training}
@@ -186,11 +189,8 @@ def earlier_trials(study, n=5, value=0.0):
         study.add_trial(optuna.trial.create_trial(value=value, intermediate_values=steps))
 
 
-@pytest.mark.parametrize(
-    "cls",
-    [c for c in agevi.model.MODELS if c.trainable and c.selects_epochs and c.expects != "continuous"],
-    ids=lambda c: c.__name__,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", params(c for c in OF_COUNTS if c.selects_epochs))
 @pytest.mark.parametrize("unit", ["cell", "pseudocell"])
 def test_the_default_rule_stops_networks_that_fall_behind(cohort, cls, unit):
     small = {"n_hidden": [8], "train_unit": unit} | ({"n_components": 5} if cls.__name__ == "NMFClock" else {})
@@ -205,6 +205,7 @@ def test_the_default_rule_stops_networks_that_fall_behind(cohort, cls, unit):
     assert max(study.trials[-1].intermediate_values) == 20
 
 
+@pytest.mark.slow
 def test_the_default_rule_stops_between_folds(cohort):
     arguments = {"storage": optuna.storages.InMemoryStorage(), "n_folds": 10}
     arguments["space"] = {"n_latent": {"low": 20, "high": 1000}}
@@ -222,6 +223,7 @@ def test_a_trial_that_fails_ends_no_study(cohort, bad):
     assert len(study.trials) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
@@ -251,6 +253,7 @@ def test_equal_settings_are_fitted_once(cohort):
         assert trial.user_attrs.get("same_as", trial.number) == first.number
 
 
+@pytest.mark.slow
 def test_a_study_without_seed_goes_on_with_the_one_that_it_began_with(cohort, tmp_path):
     arguments = {"rng": None, "n_folds": 2, "storage": tmp_path / "study.log"}
     seed = spied(cohort, n_trials=1, **arguments).user_attrs["agevi"]["rng"]
@@ -335,6 +338,7 @@ def test_a_killed_study_goes_on_and_machines_share_one(tmp_path, kind):
     assert len({t.number for t in after}) == len(after)
 
 
+@pytest.mark.slow
 def test_processes_may_make_the_tables_of_a_data_base_at_once(tmp_path, monkeypatch):
     make, failures = (
         optuna.storages.get_storage,

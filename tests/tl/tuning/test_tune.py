@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 import agevi
 from agevi.tl import tune
+from tests.clocks import each_clock
 from tests.conftest import QUIET
 from tests.test_gates import check_style, set_obs, snapshot
 from tests.tl.clocks import MeanClock
@@ -27,6 +28,7 @@ def test_the_value_is_the_error_on_validation_subjects(cohort):
     assert study.best_value == min(trial.value for trial in study.trials)
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_clock_that_its_arguments_make(cohort):
     """The value is that of the same clock, trained and judged by hand."""
     space = {"n_head": [[], [4]], "plan_kwargs.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
@@ -55,6 +57,7 @@ def test_sums_are_judged_where_a_clock_predicts_them(cohort):
     assert [trial.value for trial in study.trials] == pytest.approx(errors, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_folds", [None, 3])
 def test_test_subjects_are_never_seen(cohort, n_folds):
     test = set(ages(cohort, "test").index)
@@ -72,6 +75,7 @@ def test_test_subjects_are_never_seen(cohort, n_folds):
     assert trials_of(spied(changed, n_folds=n_folds)) == trials_of(study)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_folds", [None, 3])
 def test_permuted_test_subjects_give_an_identical_study(cohort, tmp_path, n_folds):
     """A real network, and every trial, report, argument and record; even the stored study goes on with them."""
@@ -147,7 +151,8 @@ def test_equal_seeds_give_equal_trials(cohort):
     assert [t.params for t in first.trials] != [t.params for t in other.trials]
 
 
-@pytest.mark.parametrize("cls", [c for c in agevi.model.MODELS if c.trainable], ids=lambda c: c.__name__)
+@pytest.mark.slow
+@each_clock
 def test_every_clock_is_tuned_over_its_space(cohort, cls):
     """Sizes are small for speed; all of them are built in test_search.py."""
     small = {"n_hidden": [8], "n_latent": 5, "n_components": 5, "n_fit": 300}

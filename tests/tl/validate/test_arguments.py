@@ -37,6 +37,7 @@ def results(adata, out):
     return [adata.uns[slots[0]]["predicted"]] if slots[0] in adata.uns else [adata.obs["agevi_predicted_sample"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
 def test_a_layer_is_named_beside_the_other_arguments(logged, tool):
     plain = logged.copy()
@@ -125,6 +126,7 @@ def test_a_layer_of_one_class_that_differs_is_refused():
     assert agevi.tl.validate._arguments.with_layer([1], "a") == [1]
 
 
+@pytest.mark.slow
 def test_clocks_by_name(cohort):
     """Alone, in lists, as values of a dictionary and inside an ensemble, the results are those of the classes."""
     run = {**KEYS, "n_folds": 2}

@@ -30,6 +30,7 @@ def run(adata, directory, cls=AllClock, **arguments):
     return adata.obs["agevi_predicted"].to_numpy().copy()
 
 
+@pytest.mark.slow
 def test_finished_folds_are_not_run_again(cohort, tmp_path):
     first = run(cohort, tmp_path / "run")
     names = {p.name for p in (tmp_path / "run").iterdir()}
@@ -45,6 +46,7 @@ def test_finished_folds_are_not_run_again(cohort, tmp_path):
     np.testing.assert_array_equal(record["seconds"].drop("2"), again["seconds"].drop("2"))
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_goes_on(cohort, tmp_path, monkeypatch):
     expected = cohort.copy()
     agevi.tl.cross_validate(expected, MeanClock, **KEYS, n_folds=4)
@@ -100,6 +102,7 @@ def test_folds_of_another_run_are_refused(cohort, tmp_path, case):
     assert (cohort.obs["agevi_predicted"] == before).all()
 
 
+@pytest.mark.slow
 def test_where_it_runs_is_no_other_run(cohort, tmp_path):
     first = run(cohort, tmp_path)
     cohort.obs["unused"] = 1.0
@@ -152,6 +155,7 @@ def test_what_is_no_directory_is_refused(cohort, tmp_path, tool, value, error, m
     assert not AllClock.calls
 
 
+@pytest.mark.slow
 def test_without_a_seed_a_run_goes_on_with_its_own(cohort, tmp_path):
     first = run(cohort, tmp_path / "a", rng=None)
     np.testing.assert_array_equal(run(cohort, tmp_path / "a", rng=None), first)

@@ -38,6 +38,7 @@ def no_calls():
         cls.calls.clear()
 
 
+@pytest.mark.slow
 def test_every_model_has_the_folds_and_numbers_of_its_cross_validation(cohort):
     agevi.tl.compare_models(cohort, {"a": (PoissonVAE, SMALL), "b": AllClock, "sums": SumClock}, **KEYS, **QUICK, rng=3)
     table = cohort.uns["agevi_leaderboard_predictions"]
@@ -86,6 +87,7 @@ def test_metrics_and_differences(cohort):
     np.testing.assert_allclose(board.loc["AllClock", "mae"], board.loc["median age", "mae"], rtol=0.1)
 
 
+@pytest.mark.slow
 def test_shuffled_ages_train_and_judge(cohort):
     agevi.tl.compare_models(cohort, [AllClock], **KEYS, **(QUICK | {"n_null_network": 5}), null_folds=2)
     own, shuffled = AllClock.calls[:3], AllClock.calls[3:]
@@ -114,6 +116,7 @@ def test_only_those_who_may_train_are_judged(cohort):
     assert (table.set_index("sample")["trains"] == male.loc[table["sample"]].to_numpy()).all()
 
 
+@pytest.mark.slow
 def test_acceleration_stays_in_the_gaps_of_those_who_do_not_train():
     """Cases whose cells are ten years older: the gap shrinks, and that of controls falls, when cases train too."""
     adata = agevi.datasets.simulate_cohort(200, 20, 300, acceleration=10, case_fraction=0.4, rng=3)
@@ -146,6 +149,7 @@ def test_a_failing_model_loses_nothing_else(cohort):
     assert set(cohort.uns["agevi_leaderboard_predictions"]["model"]) == {"works", "pseudobulk ridge", "median age"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_goes_on(cohort, tmp_path, monkeypatch):
     models = {"CD4/CD8": AllClock, "CD4 CD8": (AllClock, {"train_kwargs": {"max_epochs": 2}}), "c": Stopped}
     monkeypatch.setattr(Stopped, "best", property(lambda self: (_ for _ in ()).throw(KeyboardInterrupt)))
@@ -177,6 +181,7 @@ def test_a_fold_that_failed_is_run_again(cohort, tmp_path):
     assert agevi.get.leaderboard_df(cohort)["error"].tolist() == [""] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_everything_written_survives_a_file(cohort, tmp_path, form):

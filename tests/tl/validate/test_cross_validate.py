@@ -153,6 +153,7 @@ def test_the_order_of_cells_and_the_seed(cohort):
     assert len(set(seeds)) == 8
 
 
+@pytest.mark.slow
 def test_nothing_else_is_touched(cohort, monkeypatch):
     cohort.obsm["X_agevi"] = np.ones((cohort.n_obs, 2))  # of an earlier clock
     cohort.layers["counts"] = cohort.X.copy()
@@ -178,6 +179,7 @@ def test_nothing_else_is_touched(cohort, monkeypatch):
     model.train(max_epochs=1, **QUIET)
 
 
+@pytest.mark.slow
 def test_a_fold_equals_the_same_steps_by_hand(cohort):
     agevi.tl.cross_validate(cohort, PoissonVAE, **KEYS, n_folds=3, **SMALL)
     MeanClock.calls.clear()
@@ -195,6 +197,7 @@ def test_a_fold_equals_the_same_steps_by_hand(cohort):
     np.testing.assert_array_equal(cohort.obs["agevi_predicted"][test], model.predict_age(cohort[test]))
 
 
+@pytest.mark.slow
 def test_what_is_recorded(cohort):
     agevi.tl.cross_validate(
         cohort, PoissonVAE, **KEYS, n_folds=2, model_kwargs={"n_hidden": (8,), "n_latent": 2, "train_unit": "cell"},
@@ -213,6 +216,7 @@ def test_what_is_recorded(cohort):
     assert (folds["peak_memory"] >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_everything_written_survives_a_file(cohort, tmp_path, form):

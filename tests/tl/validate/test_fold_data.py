@@ -45,6 +45,7 @@ def of_tune(adata, **arguments):
     return np.array([study.best_value])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", [of_cross_validate, of_compare_models, of_tune], ids=lambda tool: tool.__name__[3:])
 def test_what_was_not_measured_changes_nothing(tool):
     adata = masked.samples(24, paired=0.5)
@@ -74,6 +75,7 @@ def error(adata, cells=None):
     return (by_sample["age"] - by_sample["agevi_predicted_sample"]).abs().mean()
 
 
+@pytest.mark.slow
 def test_the_tools_agree_on_visits_and_layers(visits):
     """One clock on the same folds: its error is the value of a trial, and the row of a comparison."""
     arguments = UNITS | {"n_folds": 3, "setup_kwargs": {"layer": "counts"}}
@@ -89,6 +91,7 @@ def test_the_tools_agree_on_visits_and_layers(visits):
     assert visits.uns["agevi_leaderboard"].loc["ridge", "n"] == 30
 
 
+@pytest.mark.slow
 def test_a_list_of_clocks_on_visits_and_types(visits):
     """The mean of the members, of all cells and of each type, as they are alone."""
     arguments = UNITS | {"n_folds": 3, "setup_kwargs": {"layer": "counts"}, "min_cells": 3}

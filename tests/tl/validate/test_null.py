@@ -56,6 +56,7 @@ def test_the_p_value_is_uniform_where_folds_are_whole():
         assert binomtest(int((np.array(p) <= level).sum()), len(p), level).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_the_level_holds_for_models_of_all_folds():
     """Folds of one shuffle go together, since each trains the others: summed up, twice as many p values would be small."""
     people, rng = cohort_of(simulated(24, n_cells=2), n_folds=5), np.random.default_rng(0)
@@ -67,6 +68,7 @@ def test_the_level_holds_for_models_of_all_folds():
     assert binomtest(int((np.array(p) <= 0.05).sum()), len(p), 0.05).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_cells_on_both_sides_are_found_and_nothing_else(caplog):
     adata = simulated()
     people = cohort_of(adata, n_folds=5)
@@ -93,6 +95,7 @@ def test_one_shuffle_of_one_small_fold_is_enough_where_the_leak_is_strong():
     assert of_ridge(adata, by_cell, n=1)["null_p"] < 0.01
 
 
+@pytest.mark.slow
 def test_visits_that_are_not_judged_do_not_matter():
     """The distance of a visit from the mean of its subject is no part of what was dealt out."""
     adata = simulated(20, n_cells=4)

@@ -33,6 +33,7 @@ def typed(cohort):
     return cohort
 
 
+@pytest.mark.slow
 def test_each_type_has_its_clock_and_samples_combine_them(typed):
     agevi.tl.cross_validate(typed, TypeClock, **KEYS, n_folds=3, groupby="cell_type", min_cells=4)
     expected = typed.obs["cell_type"].astype(str).map({"type0": 30.0, "type1": 50.0, "type2": 70.0})
@@ -58,6 +59,7 @@ def test_each_type_has_its_clock_and_samples_combine_them(typed):
     np.testing.assert_allclose(typed.uns["agevi_subjects"]["predicted"], combined, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_never_see_the_held_out_fold(typed):
     """The validation error of a type and fold is that of its own training subjects."""
     agevi.tl.cross_validate(typed, TypeClock, **KEYS, n_folds=3, groupby="cell_type", min_cells=4)
@@ -73,6 +75,7 @@ def test_weights_never_see_the_held_out_fold(typed):
     np.testing.assert_allclose(table["validation_mae_x"], table["validation_mae_y"])
 
 
+@pytest.mark.slow
 def test_a_clock_without_selection_is_weighed_too(typed):
     agevi.tl.cross_validate(typed, AllClock, **KEYS, n_folds=3, groupby="cell_type", min_cells=4)
     assert [len(c["trained"]) for c in AllClock.calls] == [14, 16] * 9
@@ -126,6 +129,7 @@ def test_rare_types_and_cells_without_type(typed):
     assert typed.uns["agevi_subjects"]["predicted"].isna().sum() == 1
 
 
+@pytest.mark.slow
 def test_the_table_goes_with_the_next_run(typed):
     agevi.tl.cross_validate(typed, AllClock, **KEYS, n_folds=3, groupby="cell_type", min_cells=4)
     agevi.tl.cross_validate(typed, AllClock, **KEYS, n_folds=3)
@@ -134,6 +138,7 @@ def test_the_table_goes_with_the_next_run(typed):
     assert "agevi_predicted_sample" not in typed.obs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ageing", [0, 1, 2])
 def test_the_type_that_ages_has_the_best_clock(ageing):
     """Only one type ages: its clock predicts the held-out subjects, and the clocks of the others know no more than chance."""

@@ -63,6 +63,7 @@ def samples_of(adata):
     return adata.obs.groupby("donor", observed=True)["agevi_predicted"].transform("mean")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "classes",
     [
@@ -86,6 +87,7 @@ def test_equals_the_mean_of_the_members_own_cross_validations(cohort, classes):
     assert joined.uns["agevi"]["members"] == ";".join(cls.__name__ for cls in classes)
 
 
+@pytest.mark.slow
 def test_scale_and_weights_are_those_of_the_ensemble(cohort):
     classes = [PLSClock, SumClock]
     members = [alone(cohort, cls).obs["agevi_predicted"] for cls in classes]
@@ -93,6 +95,7 @@ def test_scale_and_weights_are_those_of_the_ensemble(cohort):
     np.testing.assert_allclose(got.obs["agevi_predicted"], np.average(members, axis=0, weights=[3, 1]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_inner_weights_come_from_training_subjects(cohort, monkeypatch):
     seen = []
 
@@ -126,12 +129,14 @@ def test_inner_weights_come_from_training_subjects(cohort, monkeypatch):
         assert own == pytest.approx(np.abs(means - pd.Series(age[cells]).groupby(donors).mean()).mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_no_validation_subjects_where_nobody_needs_them(cohort):
     AllClock.calls.clear()
     agevi.tl.cross_validate(cohort, [PLSClock, AllClock], **RUN)
     assert [len(call["trained"]) for call in AllClock.calls] == [16] * 3
 
 
+@pytest.mark.slow
 def test_arguments_of_setup_go_to_all_or_to_one(cohort):
     cohort.layers["counts"] = cohort.X.copy()
     cohort.X = np.log1p(np.asarray(cohort.X.todense()))
@@ -146,6 +151,7 @@ def test_arguments_of_setup_go_to_all_or_to_one(cohort):
     np.testing.assert_allclose(joined.obs["agevi_predicted"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_ensemble_per_type(cohort):
     classes = [PLSClock, AllClock]
     agevi.tl.cross_validate(cohort, classes, **RUN, **arguments(classes), groupby="cell_type", min_cells=2)
@@ -154,6 +160,7 @@ def test_one_ensemble_per_type(cohort):
     assert np.isfinite(table["combined"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_written_survives_a_file(cohort, tmp_path):
     classes = [PLSClock, AllClock]
@@ -164,6 +171,7 @@ def test_what_is_written_survives_a_file(cohort, tmp_path):
     np.testing.assert_array_equal(back.obs["agevi_predicted"], cohort.obs["agevi_predicted"])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_checkpoints(cohort, tmp_path):
     classes = [PLSClock, SumClock]
     given = {**RUN, **arguments(classes), "copy": True}
@@ -188,6 +196,7 @@ def test_recipes_travel_to_other_processes():
     assert [part.full_setup["min_age"] for part in recipe.parts] == [-1.0, -3.0]
 
 
+@pytest.mark.slow
 def test_a_row_of_the_leaderboard(cohort):
     classes = [PLSClock, MLPClock]
     models = {

@@ -29,6 +29,7 @@ def jobs_of(adata, cls, model_kwargs=None, train_kwargs=None, n_folds=3, **argum
     return [(data, make_job(cohort, recipe, fold, seed=0, **arguments)) for fold in range(n_folds)]
 
 
+@pytest.mark.slow
 def test_the_order_of_jobs_does_not_matter(cohort):
     jobs = jobs_of(cohort, agevi.model.PoissonVAE, *SMALL)
     forward, backward = run_jobs(jobs), run_jobs(jobs[::-1])[::-1]
