@@ -52,6 +52,7 @@ class AgeTransform:
 
 def check(age: np.ndarray, age_key: str, unit: str | None, recorded: str = "") -> None:
     """Refuse years of birth, codes for unknown ages, and ages (n_cells,) in a finer unit than ``unit``."""
+    # Without a unit, years of birth alone are refused; ``recorded`` says where a unit is that the tool was not given.
     known = age[~np.isnan(age)]
     low, high = float(known.min()), float(known.max())
     born = (known >= _BIRTH[0]) & (known <= _BIRTH[1])

@@ -62,6 +62,7 @@ def kind_of_name(name: str) -> str:
 
 def mismatch(wanted: pd.Index, names: pd.Index, wants: str, has: str, *, least: float = 0.0) -> tuple[str, str]:
     """Why ``wanted`` are not among ``names``, as a word ("" if unknown) and as the middle of a message."""
+    # ``wants`` ("the clock uses") and ``has`` ("the data use") start the halves of the message.
     # One spelling must bring together the share ``least`` of the wanted, and more than twice as many as are found now.
     if not len(wanted):
         return "", ""

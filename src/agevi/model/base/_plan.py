@@ -69,10 +69,11 @@ class AgeTrainingPlan(TrainingPlan):
         weight_decay: float = 1e-6,
         # torch's default: scvi-tools' 0.01 damps the age head
         eps: float = 1e-8,
-        precision: str = "auto",
+        precision: str = "auto",  # of the factors of wide products in training steps
         **loss_kwargs: Any,
     ) -> None:
         self.precision = precision
+        # Up to lr and down again over the whole training (Smith & Topin 2019); others are functions of the epoch.
         self.one_cycle = lr_schedule == "one_cycle"
         if not self.one_cycle:
             self.lr_at = schedule_of(lr_schedule, LR_SCHEDULES, "lr_schedule", lr_kwargs, more=("one_cycle",))

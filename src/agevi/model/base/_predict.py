@@ -179,6 +179,7 @@ def columns_of_units(
     adata: AnnData, rows: np.ndarray, codes: np.ndarray, setup: dict[str, Any], *, read: bool
 ) -> AnnData:
     """Columns of units, by ``codes`` from 0 of each of ``rows``: the most common category and the mean; no values."""
+    # Batch and covariates are left out unless the clock reads them: new data need not have them.
     first, n_units = np.unique(codes, return_index=True)[1], int(codes.max()) + 1
     obs = adata.obs.iloc[rows[first]]
     obs = obs.set_axis(obs.index.astype(str))

@@ -39,11 +39,11 @@ class ClockVAEModule(ClockModule):
         n_hidden: Sequence[int],
         n_head: Sequence[int],
         dropout_rate: float,
-        gene_likelihood: str = "poisson",
+        gene_likelihood: str = "poisson",  # "normal" models the normalised values, others the counts
         rate: str = "softmax",
         age_loss: str = "huber",
-        age_weight: float = 1.0,
-        encode_covariates: bool = False,
+        age_weight: float = 1.0,  # relative to the counts of an average cell ("normal": to the number of genes)
+        encode_covariates: bool = False,  # else the decoder alone sees batch and covariates
         normalize: str = "log1p_cp10k",
         standardize: bool = False,
         sums: bool = False,

@@ -22,8 +22,8 @@ class Norms:
     low: np.ndarray
     high: np.ndarray
     coefficients: np.ndarray
-    covariance: np.ndarray
-    spread: np.ndarray
+    covariance: np.ndarray  # (p, p), times sigma**2 that of the coefficients
+    spread: np.ndarray  # of sigma * exp(spread * age), the age held at the ends of the reference
     sigma: np.ndarray
     df: np.ndarray
     # standardised residuals of the reference in rising order, NaN last, and the centiles where they stand
