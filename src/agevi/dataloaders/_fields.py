@@ -72,7 +72,7 @@ class UnitField(NumericalObsField):
 
 
 def coded(adata: AnnData, column: str, known: Sequence[Any] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Code of every cell's name, (n_cells,), -1 where not ``known``, and the names in order, else alphabetical."""
+    """Code of every cell's name, (n_cells,), -1 where unknown, and the names: ``known``, or else alphabetical."""
     text = _names.names(adata.obs[column], f"adata.obs[{column!r}]")
     names = sorted(set(text)) if known is None else _names.names(np.asarray(known, dtype=object), f"known {column!r}")
     index = pd.Index(names, dtype=object)

@@ -89,7 +89,10 @@ def _sampling_variance(x: Any, codes: np.ndarray, values: np.ndarray, *, normali
     """Variance that the drawing of cells gives to ``values`` (n_units, n_genes), mean over the units, (n_genes,)."""
     counted, n_units = normalize != "none", len(values)
     n_cells = np.bincount(codes[codes >= 0], minlength=n_units)
-    library = _library(x) if counted else np.ones(len(codes))
+    library = np.ones(len(codes))
+    if counted:
+        parts = (x[start : start + _BLOCK] for start in range(0, x.shape[0], _BLOCK))
+        library = np.concatenate([np.asarray(part.sum(axis=1, dtype=np.float64)).ravel() for part in parts])
     size, squares = (
         np.bincount(codes[codes >= 0], weights=w[codes >= 0], minlength=n_units) for w in (library, library**2)
     )
@@ -108,12 +111,6 @@ def _sampling_variance(x: Any, codes: np.ndarray, values: np.ndarray, *, normali
         rest = weight.take(at) * count * (count - 2 * share.take(at) * library[row])
         out += np.bincount(block.indices, weights=rest, minlength=values.shape[1])
     return np.maximum(out, 0.0)
-
-
-def _library(x: Any) -> np.ndarray:
-    """Counts of every cell, (n_cells,) float64, read in blocks of rows."""
-    blocks = (x[start : start + _BLOCK] for start in range(0, x.shape[0], _BLOCK))
-    return np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for block in blocks])
 
 
 def sample_means(ages: np.ndarray, sample: np.ndarray) -> np.ndarray:

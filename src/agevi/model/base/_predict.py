@@ -47,29 +47,20 @@ class PredictMixin(ShellMixin):
         """Ages and latent representation in one pass over the cells."""
         self.check_trained("tl.predict_age")
         data = self._data(adata)
-        parts = [
-            self._predict_block(block, None if data.isbacked else indices, batch_size, min_gene_coverage)
-            for block in blocks(data, indices)
-        ]
-        latents = [part.latent for part in parts if part.latent is not None]
-        return Prediction(
-            np.concatenate([part.value for part in parts]),
-            np.concatenate(latents) if latents else None,
-            parts[0].gene_coverage,
-        )
+        values, latents, coverages = [], [], []
+        for block in blocks(data, indices):
+            shell, match = self.query(block, min_gene_coverage=min_gene_coverage, conditioned=False)
+            own = None if data.isbacked else indices
+            value, latent = self._predict_shell(shell, match, indices=own, batch_size=batch_size)
+            values.append(value)
+            latents += [] if latent is None else [latent]
+            coverages.append(match.coverage)
+        return Prediction(np.concatenate(values), np.concatenate(latents) if latents else None, coverages[0])
 
     def gene_coverage(self, adata: AnnData, min_gene_coverage: float) -> float:
         """Share of the clock's genes that the data have; values are not read."""
         _checks.unique_names(adata)
         return self._match(adata, min_gene_coverage).coverage
-
-    def _predict_block(
-        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None, min_gene_coverage: float
-    ) -> Prediction:
-        """The same for cells in memory."""
-        shell, match = self.query(adata, min_gene_coverage=min_gene_coverage, conditioned=False)
-        age, latent = self._predict_shell(shell, match, indices=indices, batch_size=batch_size)
-        return Prediction(age, latent, match.coverage)
 
     def _predict_shell(
         self,

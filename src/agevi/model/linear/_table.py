@@ -54,7 +54,12 @@ def read_coefficients(table: Any, *, intercept: float | None, scale: Any, fill: 
     columns = _standards(frame, names, ~is_intercept, scale)
     combined = _combined(names[~is_intercept], weight[~is_intercept], _n_folds(frame))
     own = {key: values.reindex(combined.index).to_numpy(dtype=np.float64, copy=True) for key, values in columns.items()}
-    _check_scale(own["scale"], combined.index)
+    bad = ~(np.isfinite(own["scale"]) & (own["scale"] > 0))
+    if bad.any():
+        raise ValueError(
+            f"{bad.sum():,} features have a standard deviation that is missing or not above 0 (e.g. "
+            f"{_checks.listed(combined.index[bad], 2)}); drop them, or set it to 1 where a feature does not vary."
+        )
     return Coefficients(
         features=combined.index.to_numpy(dtype=object),
         weight=combined.to_numpy(dtype=np.float64, copy=True),
@@ -294,15 +299,6 @@ def _get(frame: pd.DataFrame, names: tuple[str, ...], default: float) -> pd.Seri
     if column is None:
         return pd.Series(default, index=frame.index)
     return pd.to_numeric(frame[column], errors="coerce").astype(np.float64)
-
-
-def _check_scale(scale: np.ndarray, names: pd.Index) -> None:
-    bad = ~(np.isfinite(scale) & (scale > 0))
-    if bad.any():
-        raise ValueError(
-            f"{bad.sum():,} features have a standard deviation that is missing or not above 0 (e.g. "
-            f"{_checks.listed(names[bad], 2)}); drop them, or set it to 1 where a feature does not vary."
-        )
 
 
 def _filled(usual: np.ndarray, names: pd.Index, fill: Any) -> np.ndarray:

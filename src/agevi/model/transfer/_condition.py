@@ -41,7 +41,7 @@ def levels(adata: AnnData, condition_key: str, control: str) -> tuple[str, str]:
 
 
 def case_by_subject(adata: AnnData, condition_key: str, names: tuple[str, str], subject: pd.Series) -> pd.Series:
-    """1.0 for cases, 0.0 for controls, NaN for others, by subject by name; ``names`` are (controls, cases)."""
+    """1.0 for cases, 0.0 for controls, NaN for others, by subject in order; ``names`` are (controls, cases)."""
     values = _checks.column(adata, condition_key, "condition_key")
     text = _names.names(values, f"adata.obs[{condition_key!r}]")
     _checks.warn_of_spelling(text.dropna(), names, condition_key, "are unlabelled to the classifier")

@@ -118,11 +118,11 @@ class VAEClock(SubjectTrainingMixin, RNASeqMixin, VAEMixin, Clock):
     def _make_module(self) -> ClockVAEModule:
         """A module with fresh weights that depend on the seed alone."""
         init = dict(self.init_params_["non_kwargs"])
-        seed = init["rng"]
+        given = {name: value for name, value in init.items() if name not in _OF_THE_MODEL}
         stats, setup = self.summary_stats, self.setup_args
         cat_covs = setup["categorical_covariate_keys"]
         state = self.registry_["field_registries"][REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"]
-        with seeded(seed):
+        with seeded(init["rng"]):
             return self._module_cls(
                 stats.n_vars,
                 n_batch=stats.n_batch,
@@ -131,13 +131,8 @@ class VAEClock(SubjectTrainingMixin, RNASeqMixin, VAEMixin, Clock):
                 normalize=setup["normalize"],
                 **self._age_scale_args,
                 sums=self.predicts_sums,
-                **self._module_kwargs(init),
+                **({"standardize": self.predicts_sums} | self.fixed | given),
             )
-
-    def _module_kwargs(self, init: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of the module from those of the constructor."""
-        given = {name: value for name, value in init.items() if name not in _OF_THE_MODEL}
-        return {"standardize": self.predicts_sums} | self.fixed | given
 
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Everything that is estimated before the first step, from training cells alone."""

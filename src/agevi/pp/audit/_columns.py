@@ -54,7 +54,7 @@ class Feature:
 
 
 def features(columns: pd.DataFrame, sample: np.ndarray, names: Iterable[str], n: int) -> Iterator[tuple[str, Feature]]:
-    """What every column of cells says of the ``n`` samples, (n_cells,) from 0 or -1, but for names and constants."""
+    """What every column says of the ``n`` samples (by cell in ``sample``, -1: none), but for names and constants."""
     used = sample >= 0
     for name in names:
         values = columns[name][used]

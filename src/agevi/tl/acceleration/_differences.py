@@ -119,7 +119,7 @@ def _cluster(pair: pd.DataFrame, argument: str, settings: Settings) -> np.ndarra
 
 def _estimates(design: Design, predicted: np.ndarray, cluster: np.ndarray | None, settings: Settings) -> dict[str, Any]:
     """The difference, its tests, and the slope that scales it."""
-    # The slope is that of the line also for a cubic, whose mean derivative hangs on its ends and varies twice as much.
+    # The slope is the line's also for a cubic, whose mean derivative hangs on its ends and varies almost twice as much.
     fitted, line = fit(design.x, predicted, cluster), fit(design.line, predicted, cluster)
     of_group, of_age = np.eye(design.x.shape[1])[GROUP], np.eye(design.line.shape[1])[GROUP + 1] / design.scale
     quantile = fitted.quantile(settings.level)

@@ -99,7 +99,7 @@ def subject_order(age: pd.Series, rng: np.random.Generator) -> np.ndarray:
 
 
 def kept_subjects(cohort: Cohort, fold: int, level: Level, seed: np.random.SeedSequence) -> np.ndarray:
-    """Which cells are of training subjects that a level keeps in a fold, (n_cells,); smaller ones lie within."""
+    """Which cells are of training subjects that a level keeps in a fold, (n_cells,); smaller levels lie within."""
     rng = np.random.default_rng(seed)
     age = training_subjects(cohort, fold)
     known = age.dropna()

@@ -11,7 +11,7 @@ _VALUES = 1 << 21  # permuted values held at once; the draws depend on it
 
 
 def permuted(values: np.ndarray, subject: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Values after ``subject`` numbers exchanged means and their samples deviations, (n, n_samples)."""
+    """Values after subjects exchanged means, and the samples of each deviations, (n, n_samples); ``subject`` rises."""
     means = np.bincount(subject, weights=values) / np.bincount(subject)
     out = rng.permuted(np.tile(means, (n, 1)), axis=1)[:, subject]
     deviation = values - means[subject]
