@@ -177,7 +177,8 @@ def covariate_columns(setup: dict[str, Any]) -> list[tuple[str, Sequence[str]]]:
 def registered_columns(setup: dict[str, Any]) -> list[str]:
     """Columns of cells that the fields of a clock read."""
     units = [setup["age_key"], setup["subject_key"], setup["sample_key"] or setup["subject_key"]]
-    return [*units, *(key for _, keys in covariate_columns(setup) for key in keys)]
+    types = [setup["cell_type_key"]] if setup.get("cell_type_key") else []
+    return [*units, *types, *(key for _, keys in covariate_columns(setup) for key in keys)]
 
 
 def check_modalities(adata: AnnData, modality_key: str | None, sample: pd.Series) -> None:

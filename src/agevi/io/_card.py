@@ -66,6 +66,37 @@ testing. \
 {_made(meta)}"""
 
 
+def cell_type_card(meta: dict[str, Any], weights: dict[str, float]) -> str:
+    """README.md of a clock of cell types, with the weight of each type in a sample that has all of them."""
+    age, setup, init, roles = meta["age"], meta["setup"], meta["init"], list(meta["split"].values())
+    trained = {name: _trained_on(member) for name, member in zip(meta["columns"], meta["members"], strict=False)}
+    rows = "\n".join(
+        f"| {name} | {weight:.3f} | {trained.get(name, 'shares of the types of cells')} |"
+        for name, weight in weights.items()
+    )
+    how = "the precision of each type on training subjects held out in turn" if init["combine"] == "precision" else (
+        "the number of types alone"
+    )
+    return f"""# Ageing clock: {meta["class"]}, {init["clock"]} per type of cells
+
+**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}): an age per type in \
+adata.obs[{setup["cell_type_key"]!r}] and sample, combined with weights from {how}. Samples need {init["min_cells"]} \
+cells of a type; types that a sample lacks are left out, and cells of other types are not read.
+
+**Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged \
+{_range(age)}. \
+Held out as whole subjects: {roles.count("validation")} for validation, {roles.count("test")} for testing.
+
+| type | weight where all are there | trained on |
+| --- | --- | --- |
+{rows}
+{_paragraph(meta)}
+{_USE % "sample"}{_unit(setup)}
+{_LIMITS} training data. {_NO_DIAGNOSIS}
+
+{_made(meta)}"""
+
+
 def classifier_card(meta: dict[str, Any]) -> str:
     """README.md of the bundle of a classifier: what it tells apart, on whom it was trained, how to use it."""
     init, clock, roles, n = meta["init"], meta["clock"], list(meta["split"].values()), meta["trained_on"]

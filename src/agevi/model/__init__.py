@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agevi.model import presets
 from agevi.model.base import _save
+from agevi.model.celltype import CellTypeClock
 from agevi.model.ensemble import EnsembleClock
 from agevi.model.linear import ElasticNetClock, LinearClock, PLSClock
 from agevi.model.mlp import MLPClock
@@ -21,6 +22,7 @@ MODELS = (
     MLPClock,
     NMFClock,
     TransformerClock,
+    CellTypeClock,
     LinearClock,
     EnsembleClock,
     CaseControlClassifier,
@@ -31,6 +33,7 @@ _save.KNOWN.update({cls.__name__: cls for cls in MODELS})
 __all__ = [
     "MODELS",
     "CaseControlClassifier",
+    "CellTypeClock",
     "DenoisingVAE",
     "ElasticNetClock",
     "EnsembleClock",

@@ -86,13 +86,20 @@ class PredictMixin(ShellMixin):
         self, adata: AnnData, indices: Sequence[int] | np.ndarray | None, sample_key: str | None
     ) -> np.ndarray:
         """Sample of every cell, (n_cells,); by default the samples are those of training."""
+        return self.sample_names(adata, indices, sample_key)[1]
+
+    def sample_names(
+        self, adata: AnnData, indices: Sequence[int] | np.ndarray | None, sample_key: str | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Names of the samples, (n_samples,), and the position of every cell's among them, (n_cells,)."""
         setup = self.setup_args
         key = sample_key or setup["sample_key"] or setup["subject_key"]
         if setup["subject_key"] in adata.obs:
             names = _units.units(adata, setup["subject_key"], key)[1].to_numpy()
         else:
             names = _checks.labels(adata, key, "sample_key").to_numpy()
-        return pd.factorize(names if indices is None else names[np.asarray(indices)], sort=True)[0]
+        codes, found = pd.factorize(names if indices is None else names[np.asarray(indices)], sort=True)
+        return np.asarray(found, dtype=object), codes
 
     def predict_samples(
         self,

@@ -60,7 +60,12 @@ class RoleMixin(Host):
     def age_transform(self) -> str:
         """Scale on which ages are trained, with ``"auto"`` resolved."""
         chosen = self.setup_args["age_transform"]
-        return self.default_age_transform if chosen == "auto" else str(chosen)
+        return self.auto_transform(self.init_args) if chosen == "auto" else str(chosen)
+
+    @classmethod
+    def auto_transform(cls, init: dict[str, Any] | None = None) -> str:
+        """What ``age_transform="auto"`` is for a clock made with the arguments ``init``."""
+        return cls.default_age_transform
 
     @property
     def _age_scale_args(self) -> dict[str, Any]:

@@ -99,8 +99,9 @@ def template(meta: dict[str, Any]) -> AnnData:
     obs = pd.DataFrame(index=[f"cell{i}" for i in range(n)])
     for key in setup["continuous_covariate_keys"] or []:
         obs[key] = 0.0
-    if groups := meta["init"].get("pseudocell_groupby"):
-        obs[groups] = ""
+    for groups in (meta["init"].get("pseudocell_groupby"), setup.get("cell_type_key")):
+        if groups:
+            obs[groups] = ""
     for key, values in known.items():
         obs[key] = pd.Categorical([values[i % len(values)] for i in range(n)], categories=values)
     x = sp.csr_matrix((n, len(genes)), dtype=np.float32)

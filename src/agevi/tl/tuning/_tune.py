@@ -22,7 +22,8 @@ from agevi.tl.validate._checkpoint import matrix_digest
 from agevi.tl.validate._cohort import Cohort, deal_folds, without_folds
 from agevi.tl.validate._fit_fold import FoldJob
 from agevi.tl.validate._jobs import FOLDS, check_data, read_data, run_fingerprint, stream
-from agevi.tl.validate._recipe import Recipe, clock_class, recipe_of
+from agevi.model.base._classes import clock_class
+from agevi.tl.validate._recipe import Recipe, recipe_of
 
 if TYPE_CHECKING:
     import optuna

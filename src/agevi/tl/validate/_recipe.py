@@ -15,8 +15,8 @@ import pandas as pd
 
 from agevi import _checks
 from agevi._compat import version
-from agevi.model import MODELS, EnsembleClock
-from agevi.model.base._clock import Clock
+from agevi.model import EnsembleClock
+from agevi.model.base._classes import clock_class
 from agevi.model.ensemble._average import SCALES, check_weights
 
 Kwargs = Mapping[str, Any] | None
@@ -72,7 +72,7 @@ class Recipe:
         if self.members:
             return "log" if self.model_kwargs["scale"] == "log" else "none"
         chosen = self.full_setup["age_transform"]
-        return str(self.model_cls.default_age_transform if chosen == "auto" else chosen)
+        return str(self.model_cls.auto_transform(self.model_kwargs) if chosen == "auto" else chosen)
 
     def described(self) -> dict[str, Any]:
         """Classes and arguments by name, for records."""
@@ -168,33 +168,6 @@ def _by_class(argument: str, kwargs: Kwargs, names: Sequence[str], *, for_all: b
                 f"{argument}[{name!r}] is a {type(kwargs[name]).__name__}; pass a dictionary of arguments, {example}."
             )
     return {name: others | dict(kwargs.get(name, {})) for name in names}
-
-
-def clock_class(model_cls: Any) -> Any:
-    """The class, which may be given by its name, of a clock that is trained on ages."""
-    if isinstance(model_cls, str):
-        by_name = {cls.__name__: cls for cls in MODELS}
-        if model_cls not in by_name:
-            names = [name for name, cls in by_name.items() if cls.trainable]
-            raise ValueError(
-                f"{model_cls!r} is not the name of a clock{_checks.closest(model_cls, names)}. Available: "
-                f"{_checks.listed(names, len(names))}; pass a class of your own as such."
-            )
-        model_cls = by_name[model_cls]
-    if isinstance(model_cls, Clock):
-        name = type(model_cls).__name__
-        raise TypeError(
-            f"model_cls is a {name} that was made already; pass the class, agevi.model.{name}: each fold makes its own."
-        )
-    if not isinstance(model_cls, type) or not issubclass(model_cls, Clock):
-        what = model_cls.__name__ if isinstance(model_cls, type) else type(model_cls).__name__
-        raise TypeError(f"model_cls is {what}, no clock; pass a class such as agevi.model.PoissonVAE.")
-    if not model_cls.trainable:
-        raise ValueError(
-            f"{model_cls.__name__} is not trained on ages, so there is nothing to cross-validate; predict with it by "
-            "agevi.tl.predict_age."
-        )
-    return model_cls
 
 
 def check_kwargs(argument: str, kwargs: Kwargs, call: str, function: Any, reserved: tuple[str, ...]) -> None:

@@ -1,0 +1,157 @@
+"""Ages of the types of each sample, and what they are combined to."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _names
+from agevi.dataloaders._sums import sample_means
+from agevi.model.celltype._composition import NAME
+from agevi.model.celltype._fit import counts_of
+
+if TYPE_CHECKING:
+    from agevi.model.celltype._model import CellTypeClock
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TypeAges:
+    """What the members say of each sample."""
+
+    samples: np.ndarray  # names, (n_samples,)
+    sample_of_cell: np.ndarray  # (n_cells,) position in samples
+    columns: list[str]  # types with a clock, and the composition where the clock has it
+    ages: np.ndarray  # (n_samples, n_columns) NaN where a sample has too few cells
+    n_cells: np.ndarray  # (n_samples, n_columns) those of the type; of all types for the composition
+    weights: np.ndarray  # (n_samples, n_columns) rows sum to 1, or to 0 where nothing is known
+    counts: np.ndarray  # (n_samples, n_types) of all types of training
+
+    @property
+    def combined(self) -> np.ndarray:
+        """Age of every sample, (n_samples,), NaN where it has no type of the clock."""
+        total = np.nansum(self.weights * self.ages, axis=1)
+        return np.where(np.isfinite(self.ages).any(axis=1), total, np.nan)
+
+    def table(self) -> pd.DataFrame:
+        """Samples x types."""
+        return pd.DataFrame(self.ages, index=pd.Index(self.samples, name="sample"), columns=self.columns)
+
+
+def ages_of_types(
+    model: CellTypeClock,
+    adata: AnnData,
+    rows: np.ndarray,
+    *,
+    batch_size: int | None,
+    min_gene_coverage: float,
+    sample_key: str | None,
+) -> TypeAges:
+    """Ages that the members give to the samples of the cells at ``rows``."""
+    names, of_cell = model.sample_names(adata, rows, sample_key)
+    code = _known_types(model, adata)[rows]
+    n = counts_of(of_cell, code, len(names), len(model.types_))
+    ages = np.full((len(names), len(model._columns)), np.nan)
+    n_cells = np.zeros(ages.shape, dtype=np.int64)
+    place = [model.types_.index(name) for name in model.type_clocks]
+    n_cells[:, : len(place)] = n[:, place]
+    enough = n >= model.init_args["min_cells"]
+    read = np.flatnonzero((code >= 0) & enough[of_cell, np.maximum(code, 0)] & np.isin(code, place))
+    if len(read):
+        unit, of_unit = np.unique(of_cell[read] * len(model.types_) + code[read], return_inverse=True)
+        sample, of_type = np.divmod(unit, len(model.types_))
+        found = _unit_ages(model, adata, rows[read], of_unit.ravel(), of_type, batch_size, min_gene_coverage)
+        ages[sample, np.searchsorted(np.asarray(place), of_type)] = found
+    else:
+        model.gene_coverage(adata, min_gene_coverage)
+    if model._composition is not None and _comparable(model, n):
+        total = n.sum(axis=1)
+        n_cells[:, -1] = total
+        ages[:, -1] = np.where(total >= model.init_args["min_cells"], model._composition.ages(n), np.nan)
+    there = np.isfinite(ages)
+    if not there.any(axis=1).all():
+        lost = names[~there.any(axis=1)]
+        logger.warning(
+            "%d of %d samples have no type of the clock with min_cells=%d cells and are not predicted (%s).",
+            len(lost), len(names), model.init_args["min_cells"], _checks.listed(lost, 3),
+        )  # fmt: skip
+    return TypeAges(names, of_cell, list(model._columns), ages, n_cells, model._weights(there), n)
+
+
+def _unit_ages(
+    model: CellTypeClock,
+    adata: AnnData,
+    cells: np.ndarray,
+    unit: np.ndarray,
+    of_type: np.ndarray,
+    batch_size: int | None,
+    min_gene_coverage: float,
+) -> np.ndarray:
+    """Age of every unit, the cells of one type in one sample, by the clock of its type, (n_units,)."""
+    out = np.full(len(of_type), np.nan)
+    clocks = {model.types_.index(name): clock for name, clock in model.type_clocks.items()}
+    options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
+    if all(clock.predicts_sums and clock.pseudocell_groupby is None for clock in clocks.values()):
+        units, match = model.sums(adata, cells, unit, min_gene_coverage)
+        for i, clock in clocks.items():
+            own = np.flatnonzero(of_type == i)
+            if len(own):
+                out[own] = clock._predict_shell(units[own].copy(), match, batch_size=batch_size, summed=True)[0]
+        return out
+    for i, clock in clocks.items():
+        own = np.flatnonzero(of_type[unit] == i)
+        if not len(own):
+            continue
+        if clock.predicts_sums:
+            age = clock.predict_samples(adata, indices=cells[own], **options)
+        else:
+            age = clock.predict_rows(adata, indices=cells[own], **options).value
+        place, of_own = np.unique(unit[own], return_inverse=True)
+        out[place] = pd.Series(sample_means(age, of_own.ravel())).groupby(of_own.ravel()).first()
+    return out
+
+
+def _known_types(model: CellTypeClock, adata: AnnData) -> np.ndarray:
+    """Position of each cell's type among those of training, (n_cells,), -1 for others; says what it leaves out."""
+    key = model.setup_args["cell_type_key"]
+    values = _names.names(_checks.column(adata, key, "cell_type_key"))
+    code = pd.Index(model.types_).get_indexer(pd.Index(values.to_numpy(dtype=object)))
+    held = [name for name in model.type_clocks if model.types_.index(name) in set(code)]
+    found = [str(name) for name in pd.unique(values.dropna())]
+    if not held:
+        raise ValueError(
+            f"adata.obs[{key!r}] holds {_checks.listed(found, 3)}, and the clock reads "
+            f"{_checks.listed(list(model.type_clocks), 5)}{_names.difference(found, list(model.type_clocks))}; name types "
+            "as in training."
+        )
+    unknown = [name for name in found if name not in model.types_]
+    if unknown:
+        _checks.warn_of_spelling(pd.Series(found, dtype=object), model.types_, key, "are not read")
+        logger.warning(
+            "%d cells are of types that the clock never saw and are not read (%s).",
+            int((code < 0).sum()), _checks.listed(unknown, 3),
+        )  # fmt: skip
+    missing = [name for name in model.type_clocks if name not in held]
+    if missing:
+        logger.warning(
+            "The data have no cells of %d of the clock's %d types (%s); ages are those of the others.",
+            len(missing), len(model.type_clocks), _checks.listed(missing, 3),
+        )  # fmt: skip
+    return np.asarray(code)
+
+
+def _comparable(model: CellTypeClock, n: np.ndarray) -> bool:
+    """Whether the data hold the types that samples usually have, so that their shares can be compared with training."""
+    lost = [name for name, total in zip(model.types_, n.sum(axis=0), strict=True) if not total and name in model._usual]
+    if lost:
+        logger.warning(
+            "The data have no cells of %s, which training samples usually have, so the composition is not read.",
+            _checks.listed(lost, 3),
+        )
+    return not lost

@@ -1,0 +1,551 @@
+"""One clock per type of cells, and one age per sample from all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from agevi import _checks, _keys, _names
+from agevi._progress import progress, silent
+from agevi.dataloaders._fields import SAMPLE, SUBJECT
+from agevi.io import _bundle
+from agevi.io._card import cell_type_card
+from agevi.model.base import _save
+from agevi.model.base._classes import clock_class
+from agevi.model.base._clock import Clock
+from agevi.model.base._predict import Prediction
+from agevi.model.base._roles import all_or_nothing
+from agevi.model.base._seed import as_seed
+from agevi.model.celltype import _combine
+from agevi.model.celltype._ages import TypeAges, ages_of_types
+from agevi.model.celltype._composition import NAME, Composition, fit_composition
+from agevi.model.celltype._fit import TypedCells, fit_type, type_seed, types_to_fit
+from agevi.model.celltype._module import CellTypeModule
+
+logger = logging.getLogger(__name__)
+
+
+class CellTypeClock(Clock):
+    r"""Ageing clock: one clock per type of cells, and one age per sample from all of them.
+
+    Each type has a clock of its own, trained on the sums of its cells in each sample (on the cells, for members that
+    learn from cells). Where types age differently, as when a gene rises in one and falls in another, a clock of all
+    cells sees neither. The ages that the types of a sample give are combined by what their errors share: training
+    subjects are held out in turn, and the weights, which sum to 1, are :math:`\Sigma^{-1} 1 / 1' \Sigma^{-1} 1` with
+    the covariance :math:`\Sigma` of these errors between types, shrunk (Ledoit & Wolf 2004), and of the types that a
+    sample has. A type without signal thus has little say, and types that err alike do not count twice (Bates & Granger
+    1969). Types that too few subjects have are named in a warning and get no clock; cells of types without a clock are
+    not read.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata`.
+    clock
+        Class of the members, or its name: any of :data:`agevi.model.MODELS` that is trained on ages.
+    clock_kwargs
+        Arguments of its constructor.
+    min_cells
+        Cells of a type that a sample needs for that type to train and to be read.
+    combine
+        ``"precision"``, as above, which trains each member ``n_folds`` times more; ``"mean"``: all types of a sample
+        weigh the same.
+    composition
+        Let the shares of the types be one more member, called ``"composition"``: ridge regression on their centred
+        log-ratios (Aitchison 1982).
+    n_folds
+        Folds of whole subjects in which training subjects are held out for ``combine="precision"``.
+    rng
+        Seed of these folds and of the members.
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=30, n_cells=20, n_genes=50, ageing_rates=[1, -1])
+    >>> agevi.model.CellTypeClock.setup_anndata(adata, age_key="age", subject_key="donor", cell_type_key="cell_type")
+    >>> model = agevi.model.CellTypeClock(adata, min_cells=3)
+    >>> model.train()
+    >>> model.predict_types().shape
+    (30, 2)
+    >>> agevi.tl.predict_age(adata, model)
+    """
+
+    predicts_sums = True
+    has_latent: ClassVar[bool] = False
+    selects_epochs: ClassVar[bool] = False
+    default_age_transform: ClassVar[str] = "log"
+    search_space: ClassVar[dict[str, Any]] = {
+        "combine": list(_combine.RULES),
+        "composition": [False, True],
+        "min_cells": [10, 20, 50],
+    }
+    type_clocks: dict[str, Any]
+    """The trained clock of every type, without data."""
+
+    def __init__(
+        self,
+        adata: AnnData,
+        clock: Any = "PLSClock",
+        *,
+        clock_kwargs: Mapping[str, Any] | None = None,
+        min_cells: int = 20,
+        combine: str = "precision",
+        composition: bool = False,
+        n_folds: int = 5,
+        rng: int | np.random.Generator | None = 0,
+    ) -> None:
+        clock_cls = _member_class(clock)
+        clock_kwargs = _member_kwargs(clock_cls, clock_kwargs)
+        min_cells, n_folds = _checks.count(min_cells, "min_cells"), _checks.count(n_folds, "n_folds", low=2)
+        _checks.choice(combine, _combine.RULES, "combine")
+        if not isinstance(composition, bool):
+            raise TypeError(f"composition={composition!r} is a {type(composition).__name__}; pass True or False.")
+        rng = as_seed(rng)
+        super().__init__(_checks.anndata(adata))
+        clock = clock_cls.__name__
+        self.init_params_ = self._get_init_params(locals())
+        self._clock_cls, self.expects = clock_cls, clock_cls.expects
+        self._start()
+        self._take([], [], {}, [], np.zeros((0, 0)), None)
+        self._model_summary_string = f"{type(self).__name__}: one {clock} per type in {self.setup_args['cell_type_key']!r}"
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        age_key: str,
+        subject_key: str,
+        cell_type_key: str,
+        sample_key: str | None = None,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        normalize: str = "log1p_cp10k",
+        age_unit: str = "years",
+        age_transform: str = "auto",
+        min_age: float = -1.0,
+        features: Iterable[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register an AnnData for this clock and its members.
+
+        As for every clock (:meth:`agevi.model.PLSClock.setup_anndata`), with the column of the types besides. Cells
+        without a type are not read.
+
+        Parameters
+        ----------
+        adata
+            Cells x genes.
+        age_key, subject_key, sample_key, layer
+            Columns of ages and units, and the layer that holds the values.
+        cell_type_key
+            Column of ``adata.obs`` with the type of each cell.
+        batch_key, categorical_covariate_keys, continuous_covariate_keys
+            Columns that the members' decoders condition on.
+        normalize, age_unit, age_transform, min_age, features
+            As for the members; ``"auto"`` is the default of their class.
+        **kwargs
+            Passed on by scvi-tools when a saved registration is used again.
+
+        Raises
+        ------
+        KeyError
+            If a column or the layer does not exist.
+        TypeError
+            If ages are not numeric or ``features`` is not a list of names.
+        ValueError
+            If ages, units, types or values cannot be trained on.
+        """
+        method_args = cls._get_setup_method_args(**locals())
+        _checks.anndata(adata)
+        _types(adata, cell_type_key)
+        cls._register(adata, method_args, kwargs)
+
+    @classmethod
+    def chooses_epochs(cls, init: dict[str, Any] | None = None) -> bool:
+        """Whether the members choose their epochs on validation subjects."""
+        init = init or {}
+        return bool(_member_class(init.get("clock", "PLSClock")).chooses_epochs(init.get("clock_kwargs") or {}))
+
+    @classmethod
+    def auto_transform(cls, init: dict[str, Any] | None = None) -> str:
+        """The scale on which the members are trained by default."""
+        return str(_member_class((init or {}).get("clock", "PLSClock")).auto_transform((init or {}).get("clock_kwargs")))
+
+    @classmethod
+    def _init_as_stored(cls, init: dict[str, Any]) -> dict[str, Any]:
+        """The members by the name of their class, with their given arguments."""
+        member = _member_class(init["clock"])
+        return init | {"clock": member.__name__, "clock_kwargs": dict(init["clock_kwargs"] or {})}
+
+    @classmethod
+    def test_params(cls) -> dict[str, dict[str, Any]]:
+        """Arguments that make a small clock for tests, and the column of types that it needs."""
+        return super().test_params() | {"init": {"min_cells": 2}, "setup": {"cell_type_key": "cell_type"}}
+
+    # --- training --------------------------------------------------------------------------------------------
+
+    @all_or_nothing
+    def train(
+        self,
+        max_epochs: int | Mapping[str, int] | None = None,
+        *,
+        split_key: str = _keys.SPLIT,
+        train_roles: tuple[str, ...] = (_keys.TRAIN,),
+        **train_kwargs: Any,
+    ) -> None:
+        """Train the clock of every type, and learn how to combine them, on the subjects of the training roles.
+
+        With ``combine="precision"`` each member is trained ``n_folds`` times on some of the training subjects first, to
+        see its errors on the others. ``split_`` tells the subjects by role, and ``errors_`` the held-out errors.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs of the members, or those of each type by its name. ``best_epoch_`` has this form after training where
+            the members choose their epochs, and is 1 where they do not.
+        split_key
+            Column of ``adata.obs`` with the roles of :func:`agevi.pp.split_subjects`. Where the default column is
+            absent, subjects are split 70/15/15, which is logged.
+        train_roles
+            Roles that train.
+        **train_kwargs
+            Further arguments of the members' ``train``.
+
+        Raises
+        ------
+        KeyError
+            If ``split_key`` is not a column.
+        TypeError
+            If an argument is not one of the members' ``train``.
+        ValueError
+            If the split leaves nothing to train on, or no type has enough subjects.
+        RuntimeError
+            If the clock was loaded without data.
+        """
+        own, init = self._registered(), self.init_args
+        train_kwargs = self._kwargs_of_training(train_kwargs)
+        roles = self._split(split_key, train_roles)
+        cells = self._typed_cells(own, roles)
+        able = types_to_fit(cells, self.setup_args["cell_type_key"])
+        folds = cells.folds(init["n_folds"], init["rng"]) if init["combine"] == "precision" else None
+        n_fits = len(able) * (1 + (0 if folds is None else int(folds.max()) + 1))
+
+        def train(model: Any, name: str) -> None:
+            epochs = max_epochs.get(name) if isinstance(max_epochs, Mapping) else max_epochs
+            model.train(epochs, **train_kwargs)
+
+        clocks, held = {}, []
+        show = train_kwargs.get("enable_progress_bar", True)
+        with progress(n_fits, type(self).__name__, "fits", show=show) as bar, silent():
+            for of_type in able:
+                clock, ages = fit_type(cells, of_type, self._make_member, train, folds, bar)
+                clocks[cells.names[of_type]] = clock
+                held.append(ages)
+        composition = None
+        if init["composition"]:
+            composition, ages = _fit_composition(cells, folds)
+            held.append(ages)
+        errors = pd.DataFrame(np.stack(held, axis=1) - cells.age[:, None], index=self._sample_names())
+        errors = errors.set_axis([*clocks, *([NAME] if composition else [])], axis=1).dropna(how="all")
+        self._start()
+        self._take(cells.names, cells.usual, clocks, list(errors.columns), _covariance(errors), composition)
+        self.errors_ = errors
+        self.is_trained_, self.split_ = True, {str(subject): str(role) for subject, role in roles.items()}
+        trained = (self._unit_names(SUBJECT).map(roles) == _keys.TRAIN).to_numpy()
+        self.age_summary_ = self._summarise_ages(trained)
+        chooses = self.chooses_epochs(init)
+        self.best_epoch_ = {name: clock.best_epoch_ for name, clock in clocks.items()} if chooses else 1
+        self.history_ = {}
+
+    def _typed_cells(self, own: AnnData, roles: pd.Series) -> TypedCells:
+        """The registered cells by type."""
+        code, names = _types(own, self.setup_args["cell_type_key"])
+        if self.init_args["composition"] and NAME in names:
+            raise ValueError(
+                f"adata.obs[{self.setup_args['cell_type_key']!r}] has a type called {NAME!r}, which is what "
+                "composition=True calls the shares of types; rename it."
+            )
+        subject, sample = (self.adata_manager.get_from_registry(k).ravel().astype(int) for k in (SUBJECT, SAMPLE))
+        owner = np.zeros(sample.max() + 1, dtype=int)
+        owner[sample] = subject
+        by_code = pd.Series(self._unit_names(SUBJECT).to_numpy(), index=subject).groupby(level=0).first()
+        role = by_code.map(roles).reindex(range(subject.max() + 1)).to_numpy(dtype=object)
+        age = self._sample_ages().numpy()
+        return TypedCells(own, names, code, sample, owner, age, role, self.init_args["min_cells"])
+
+    def _sample_names(self) -> pd.Index:
+        """Names of the registered samples by code."""
+        names = self.adata_manager.get_state_registry(SAMPLE)["names"]
+        return pd.Index(np.asarray(names, dtype=object), name="sample")
+
+    def _make_member(self, shell: AnnData, name: str) -> Any:
+        """An untrained clock for the cells of one type."""
+        setup = {k: v for k, v in self.setup_args.items() if k != "cell_type_key"}
+        self._clock_cls.setup_anndata(shell, **setup)
+        own = {} if "rng" not in inspect.signature(self._clock_cls).parameters else {"rng": 0}
+        own = {key: type_seed(self.init_args["rng"], name) for key in own}
+        return self._clock_cls(shell, **(own | dict(self.init_args["clock_kwargs"])))
+
+    def _kwargs_of_training(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the members' ``train``, without a bar of their own."""
+        parameters = inspect.signature(self._clock_cls.train).parameters
+        takes_more = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+        for name in given:
+            if name not in parameters and not takes_more:
+                raise TypeError(
+                    f"{self._clock_cls.__name__}.train takes no {name!r}{_checks.closest(name, list(parameters))}."
+                )
+        return given
+
+    # --- what is in it ---------------------------------------------------------------------------------------
+
+    def _take(
+        self,
+        types: list[str],
+        usual: list[str],
+        clocks: dict[str, Any],
+        columns: list[str],
+        covariance: np.ndarray,
+        composition: Composition | None,
+    ) -> None:
+        """Be made of these members."""
+        self.types_, self._usual, self.type_clocks, self._columns = types, usual, clocks, columns
+        self._composition, self.errors_ = composition, pd.DataFrame()
+        self.module = CellTypeModule([clock.module for clock in clocks.values()], covariance, composition).eval()
+
+    @property
+    def weights_(self) -> pd.Series:
+        """Weight of every type (and of the composition) in a sample that has all of them; they sum to 1."""
+        self.check_trained("model.weights_")
+        there = np.ones((1, len(self._columns)), dtype=bool)
+        return pd.Series(self._weights(there)[0], index=pd.Index(self._columns, name="type"), name="weight")
+
+    def _weights(self, there: np.ndarray) -> np.ndarray:
+        """Weight of every type in samples that have those of ``there``, (n_samples, n_types)."""
+        covariance = self.module.covariance.cpu().numpy()
+        return _combine.combining_weights(covariance, there)
+
+    def to_device(self, device: str | int | torch.device) -> None:
+        """Move all members to a device.
+
+        Parameters
+        ----------
+        device
+            As in scvi-tools.
+        """
+        for clock in self.type_clocks.values():
+            clock.to_device(device)
+        self.module.to(device)
+
+    # --- prediction ------------------------------------------------------------------------------------------
+
+    def predict_types(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        sample_key: str | None = None,
+        batch_size: int | None = None,
+        min_gene_coverage: float = 0.8,
+    ) -> pd.DataFrame:
+        """Age that the clock of every type gives to each sample, in the unit of the age column.
+
+        Parameters
+        ----------
+        adata
+            Cells with the clock's genes and types; default: the data that the model was made with.
+        indices
+            Positions of the cells that are read, or a mask of all cells; default all.
+        sample_key
+            Column with the samples. Default: that of training.
+        batch_size
+            Rows per step.
+        min_gene_coverage
+            Share of the clock's genes that must be present.
+
+        Returns
+        -------
+        DataFrame of float64, index sample, one column per type with a clock, and ``"composition"`` where the clock has
+        it; NaN where a sample has fewer than ``min_cells`` cells of a type.
+
+        Raises
+        ------
+        KeyError
+            If the column of types or of samples is missing.
+        RuntimeError
+            If the clock is not trained.
+        ValueError
+            If the data hold no type of the clock, or genes are missing.
+        """
+        self.check_trained("model.predict_types")
+        data = self._data(adata)
+        rows = None if indices is None else _checks.rows(indices, data.n_obs)[0]
+        return self.predict_parts(
+            data, indices=rows, sample_key=sample_key, batch_size=batch_size, min_gene_coverage=min_gene_coverage
+        ).table()
+
+    def predict_parts(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        min_gene_coverage: float = 0.8,
+        sample_key: str | None = None,
+    ) -> TypeAges:
+        """Ages of all types in each sample, and what they are combined to, in one pass over the cells."""
+        self.check_trained("tl.predict_age")
+        data = self._data(adata)
+        rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
+        return ages_of_types(
+            self, data, rows, batch_size=batch_size, min_gene_coverage=min_gene_coverage, sample_key=sample_key
+        )
+
+    def predict_samples(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        min_gene_coverage: float = 0.8,
+        sample_key: str | None = None,
+    ) -> np.ndarray:
+        """Combined age of each cell's sample, (n_cells,), NaN where a sample has no type of the clock."""
+        parts = self.predict_parts(
+            adata, indices=indices, batch_size=batch_size, min_gene_coverage=min_gene_coverage, sample_key=sample_key
+        )
+        return parts.combined.astype(np.float32)[parts.sample_of_cell]
+
+    def predict_rows(
+        self,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        min_gene_coverage: float = 0.8,
+    ) -> Prediction:
+        """Age of every cell by the clock of its type, NaN for cells of other types."""
+        self.check_trained("tl.predict_age")
+        data = self._data(adata)
+        rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
+        coverage = self.gene_coverage(data, min_gene_coverage)
+        code, names = _types(data, self.setup_args["cell_type_key"])
+        out = np.full(len(rows), np.nan, dtype=np.float32)
+        for name, clock in self.type_clocks.items():
+            own = np.flatnonzero(code[rows] == names.index(name)) if name in names else []
+            if len(own):
+                options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
+                out[own] = clock.predict_rows(data, indices=rows[own], **options).value
+        return Prediction(out, None, coverage)
+
+    # --- saving and loading ----------------------------------------------------------------------------------
+
+    def _meta(self) -> dict[str, Any]:
+        """The members' plain values, and what joins them."""
+        return _save.meta_of(self) | {
+            "types": self.types_,
+            "usual": self._usual,
+            "columns": self._columns,
+            "members": [_save.full_meta(clock) for clock in self.type_clocks.values()],
+        }
+
+    def _card(self, meta: dict[str, Any]) -> str:
+        return cell_type_card(meta, self.weights_.to_dict())
+
+    @classmethod
+    def _restore(cls, bundle: _bundle.Bundle) -> Any:
+        """A clock from its bundle, its members each from its part of the tensors."""
+        meta, tensors = bundle.meta, bundle.tensors
+        metas, columns, types = (_texts(meta, key, bundle.path) for key in ("members", "columns", "types"))
+        table = tensors["composition"].numpy()
+        composition = Composition.of_table(table)
+        whole = len(metas) > 0 and columns[len(metas) :] == ([NAME] if composition else [])
+        if not whole or not set(columns[: len(metas)]) <= set(types) or not np.isfinite(table).all():
+            raise _bundle.BundleError(f"{bundle.path} holds members that do not fit together; save the clock again.")
+        model = cls._from_template(cls._template(meta), meta["setup"], meta["init"])
+        clocks = {}
+        for i, own in enumerate(metas):
+            prefix = f"clocks.{i}."
+            part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            member = dataclasses.replace(bundle, meta=own, tensors=part)
+            clocks[columns[i]] = _save.remade(_save.class_of(own, bundle.path), member)
+        model._take(types, _texts(meta, "usual", bundle.path), clocks, columns, np.eye(len(columns)), composition)
+        _save.load_weights(model, bundle)
+        model.history_, model.split_ = {}, _save.split_of(meta)
+        model.best_epoch_, model.age_summary_, model.is_trained_ = meta["best_epoch"], meta["age"], True
+        return model
+
+
+def _texts(meta: dict[str, Any], key: str, path: Any) -> list[Any]:
+    """A list of a bundle."""
+    if not isinstance(meta.get(key), list):
+        raise _bundle.BundleError(f"{path} holds no list {key!r}; it was edited. Save the clock again.")
+    return list(meta[key])
+
+
+def _types(adata: AnnData, key: str) -> tuple[np.ndarray, list[str]]:
+    """Position of each cell's type among the names of types, (n_cells,), -1 where missing; and the names."""
+    values = _checks.column(adata, key, "cell_type_key")
+    if values.isna().all():
+        raise ValueError(f"adata.obs[{key!r}] is missing in all cells; cell_type_key names the type of each cell.")
+    code, names = _names.coded(_names.names(values, f"adata.obs[{key!r}]"), key)
+    return np.asarray(code), list(names)
+
+
+def _member_class(clock: Any) -> Any:
+    """The class of the members."""
+    found = clock_class(clock, "clock")
+    if issubclass(found, CellTypeClock):
+        raise ValueError("clock is CellTypeClock, whose members are clocks of one type; pass a class such as PLSClock.")
+    return found
+
+
+def _member_kwargs(clock_cls: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments of the members' constructor."""
+    if given is None:
+        return {}
+    name = clock_cls.__name__
+    if not isinstance(given, Mapping):
+        raise TypeError(f"clock_kwargs is a {type(given).__name__}; pass a dictionary of arguments of {name}.")
+    known = [p for p in inspect.signature(clock_cls).parameters if p != "adata"]
+    for argument in given:
+        if argument not in known:
+            raise TypeError(
+                f"clock_kwargs holds {argument!r}, which {name} does not take{_checks.closest(str(argument), known)}. It "
+                f"takes {_checks.listed(known, len(known))}."
+            )
+    return dict(given)
+
+
+def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Composition, np.ndarray]:
+    """The map from the shares of types to age, and the ages of samples that were held out from it, (n_samples,)."""
+    counts, trains = cells.n_of_type, cells.trains
+    out = np.full(len(cells.age), np.nan)
+    for fold in range(0 if folds is None else int(folds.max()) + 1):
+        held = trains & (folds[cells.owner] == fold)  # type: ignore[index]
+        kept = trains & ~held
+        out[held] = fit_composition(counts[kept], cells.age[kept], cells.owner[kept]).ages(counts[held])
+    return fit_composition(counts[trains], cells.age[trains], cells.owner[trains]), out
+
+
+def _covariance(errors: pd.DataFrame) -> np.ndarray:
+    """Covariance of the errors of types; the identity, which weighs all the same, where none were taken."""
+    if len(errors) >= _combine.MIN_SAMPLES:
+        return _combine.error_covariance(errors.to_numpy())
+    if len(errors):
+        logger.warning(
+            "%d samples were held out, too few to tell how the errors of types go together (%d are needed); all types "
+            "weigh the same.", len(errors), _combine.MIN_SAMPLES,
+        )  # fmt: skip
+    return np.eye(errors.shape[1])
