@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _units
+from agevi import _checks, _names, _units
 from agevi._ages import ADULT, YEAR
 from agevi._compat import REGISTRY_KEYS, AnnDataManager, LayerField, NumericalJointObsField
 from agevi._keys import MEASURED
@@ -46,6 +46,8 @@ def check_setup(
     if setup["age_transform"] == "horvath":
         _check_horvath(adata, setup, require_ages)
     _checks.unique_names(adata)
+    if setup.get("cell_type_key"):
+        cell_types(adata, setup["cell_type_key"], "cell_type_key")
     subject, sample = _units.units(adata, setup["subject_key"], setup["sample_key"])
     if require_ages:
         check_ages(adata, setup, subject, sample)
@@ -60,6 +62,14 @@ def check_setup(
         check_sets(adata)
         check_modalities(adata, setup["modality_key"], sample)
     return subject, sample
+
+
+def cell_types(adata: AnnData, key: str, argument: str) -> tuple[np.ndarray, list[str]]:
+    """Position of each cell's type among the names of types, (n_cells,), -1 where missing; and the names."""
+    values = _checks.column(adata, key, argument)
+    if values.isna().all():
+        raise ValueError(f"adata.obs[{key!r}] is missing in all cells; {argument} needs the type of each cell.")
+    return _names.coded(_names.names(values, f"adata.obs[{key!r}]"), key)  # in an order without categories
 
 
 def check_values(

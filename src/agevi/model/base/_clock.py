@@ -43,6 +43,8 @@ class Clock(RoleMixin, PredictMixin, NumbersMixin, BaseModelClass):
     """Whether the clock also predicts from the summed counts of a sample, because it was trained on sums."""
     has_latent: ClassVar[bool] = True
     """Whether a pass over cells gives a latent representation beside ages."""
+    of_types: ClassVar[bool] = False
+    """Whether it has a clock per type of cells, whose ages :meth:`predict_parts` gives beside those of samples."""
     compared_within: str | None = None  # column whose values have different features
     linear: ClassVar[bool] = False
     """Whether the age is a function of one weighted sum of genes."""

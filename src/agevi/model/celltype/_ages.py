@@ -39,6 +39,11 @@ class TypeAges:
         total = np.nansum(self.weights * self.ages, axis=1)
         return np.where(np.isfinite(self.ages).any(axis=1), total, np.nan)
 
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Types and samples as text, and ages, cells and weights, (3, n_samples, n_types), without types of no cells."""
+        numbers = np.stack([self.ages, self.n_cells, np.where(np.isfinite(self.ages), self.weights, 0.0)])
+        return np.asarray(self.columns, dtype=str), self.samples.astype(str), numbers
+
     def table(self) -> pd.DataFrame:
         """Samples x types."""
         return pd.DataFrame(self.ages, index=pd.Index(self.samples, name="sample"), columns=self.columns)

@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _keys, _names
+from agevi import _checks, _keys
 from agevi._progress import progress, silent
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
+from agevi.dataloaders._register import cell_types
 from agevi.io import _bundle
 from agevi.io._card import cell_type_card
 from agevi.model.base import _save
@@ -79,6 +80,7 @@ class CellTypeClock(Clock):
     """
 
     predicts_sums = True
+    of_types: ClassVar[bool] = True
     has_latent: ClassVar[bool] = False
     selects_epochs: ClassVar[bool] = False
     default_age_transform: ClassVar[str] = "log"
@@ -167,8 +169,6 @@ class CellTypeClock(Clock):
             If ages, units, types or values cannot be trained on.
         """
         method_args = cls._get_setup_method_args(**locals())
-        _checks.anndata(adata)
-        _types(adata, cell_type_key)
         cls._register(adata, method_args, kwargs)
 
     @classmethod
@@ -270,7 +270,7 @@ class CellTypeClock(Clock):
 
     def _typed_cells(self, own: AnnData, roles: pd.Series) -> TypedCells:
         """The registered cells by type."""
-        code, names = _types(own, self.setup_args["cell_type_key"])
+        code, names = cell_types(own, self.setup_args["cell_type_key"], "cell_type_key")
         if self.init_args["composition"] and NAME in names:
             raise ValueError(
                 f"adata.obs[{self.setup_args['cell_type_key']!r}] has a type called {NAME!r}, which is what "
@@ -440,7 +440,7 @@ class CellTypeClock(Clock):
         data = self._data(adata)
         rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
         coverage = self.gene_coverage(data, min_gene_coverage)
-        code, names = _types(data, self.setup_args["cell_type_key"])
+        code, names = cell_types(data, self.setup_args["cell_type_key"], "cell_type_key")
         out = np.full(len(rows), np.nan, dtype=np.float32)
         for name, clock in self.type_clocks.items():
             own = np.flatnonzero(code[rows] == names.index(name)) if name in names else []
@@ -492,15 +492,6 @@ def _texts(meta: dict[str, Any], key: str, path: Any) -> list[Any]:
     if not isinstance(meta.get(key), list):
         raise _bundle.BundleError(f"{path} holds no list {key!r}; it was edited. Save the clock again.")
     return list(meta[key])
-
-
-def _types(adata: AnnData, key: str) -> tuple[np.ndarray, list[str]]:
-    """Position of each cell's type among the names of types, (n_cells,), -1 where missing; and the names."""
-    values = _checks.column(adata, key, "cell_type_key")
-    if values.isna().all():
-        raise ValueError(f"adata.obs[{key!r}] is missing in all cells; cell_type_key names the type of each cell.")
-    code, names = _names.coded(_names.names(values, f"adata.obs[{key!r}]"), key)
-    return np.asarray(code), list(names)
 
 
 def _member_class(clock: Any) -> Any:

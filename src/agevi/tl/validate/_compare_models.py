@@ -200,7 +200,7 @@ def named_recipes(
 ) -> dict[str, Recipe]:
     """What is fitted, by the name of its row."""
     if models is None:
-        models = [cls for cls in MODELS if cls.trainable and cls.expects != "continuous"]
+        models = [cls for cls in MODELS if cls.trainable and cls.expects != "continuous" and not cls.of_types]
     if isinstance(models, type | str):
         models = [models]
     if not isinstance(models, Iterable):

@@ -19,7 +19,7 @@ from agevi.tl.validate._checkpoint import seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
 from agevi.tl.validate._fit_fold import FoldJob, FoldResult
 from agevi.tl.validate._jobs import FOLDS, check_data, check_outputs, make_job, open_checkpoint, read_data, stream
-from agevi.tl.validate._per_type import Groups, make_groups, pairs_to_fit, table_by_group
+from agevi.tl.validate._per_type import Groups, make_groups, pairs_to_fit, table_by_group, table_of_types
 from agevi.tl.validate._recipe import Recipe, recipe_of
 from agevi.tl.validate._run_jobs import run_jobs
 
@@ -157,6 +157,7 @@ def cross_validate(  # noqa: PLR0913
     columns = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     recipe = recipe_of(model_cls, columns, with_layer(setup_kwargs, layer), model_kwargs, train_kwargs)
     units = check_data(adata, recipe)
+    _types_of(recipe, groupby, min_cells)
     strata = [stratify_by] if isinstance(stratify_by, str) else stratify_by or []
     outputs = [keys.predicted, keys.predicted_sample, keys.role, keys.fold]
     check_outputs([*columns.values(), groupby, *strata], outputs, key_added)
@@ -176,8 +177,9 @@ def cross_validate(  # noqa: PLR0913
     results = run_jobs([(data, job) for job in jobs], n_jobs=n_jobs, checkpoints=[store] * len(jobs))
     out = written_to(adata, copy=copy)
     _write_cells(out, keys, cohort, groups, jobs, results)
-    if groups is not None:
-        out.uns[keys.by_group_params] = {"groupby": str(groupby), "min_cells": int(min_cells)}
+    by_type = _types_of(recipe, groupby, min_cells)
+    if by_type:
+        out.uns[keys.by_group_params] = by_type
     of_data: dict[str, Any] = {"folds": _fits(cohort, groups, jobs, results)}
     of_data["clock"] = fingerprint_of(recipe, adata.var_names) | ({} if groupby is None else {"groupby": str(groupby)})
     # As predict_age records it of its clock.
@@ -195,6 +197,17 @@ def cross_validate(  # noqa: PLR0913
     return out if copy else None
 
 
+def _types_of(recipe: Recipe, groupby: str | None, min_cells: int) -> dict[str, Any]:
+    """Column and least cells of types, by ``groupby`` or by the clock itself; empty without either."""
+    if not recipe.model_cls.of_types:
+        return {} if groupby is None else {"groupby": str(groupby), "min_cells": int(min_cells)}
+    if groupby is not None:
+        raise ValueError(
+            f"groupby={groupby!r} with {recipe.model_cls.__name__}, which has a clock per type itself; leave it out."
+        )
+    return {"groupby": recipe.setup["cell_type_key"], "min_cells": recipe.model_kwargs.get("min_cells", 20)}
+
+
 def _write_cells(
     adata: AnnData,
     keys: _keys.Keys,
@@ -206,7 +219,9 @@ def _write_cells(
     """Columns of the cells and the table of types, in place of what an earlier clock left."""
     predicted, summed = gather(adata.n_obs, jobs, results)
     table = None
-    if groups is not None:
+    if results[0].types is not None:
+        table = table_of_types(cohort, jobs, results)
+    elif groups is not None:
         table = table_by_group(cohort, groups, jobs, results)
         combined = table.groupby("sample")["combined"].first().reindex(cohort.samples)
         summed = combined.to_numpy(dtype=np.float32)[cohort.sample]

@@ -94,6 +94,9 @@ class FoldResult:
     seconds: float = np.nan
     peak_memory: float = np.nan  # MiB
     error: str = ""
+    types: np.ndarray | None = None  # (n_types,) text, of clocks that have one per type
+    type_samples: np.ndarray | None = None  # (n_samples,) text
+    type_ages: np.ndarray | None = None  # (3, n_samples, n_types) ages, cells and weights
 
 
 @contextlib.contextmanager
@@ -163,10 +166,15 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
     model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
     held = _fit(model, job)
     validation_mae = np.nan if held is None else _mae(data, job, held, age)
-    best_epoch = model.best_epoch_ if recipe.selects_epochs else -1
+    best_epoch = model.best_epoch_ if recipe.selects_epochs and not model.of_types else -1
     if not job.refit:
         return FoldResult(np.full(len(job.test), np.nan, np.float32), None, validation_mae, best_epoch), held
     test = data.cells(job.test)
+    if model.of_types:
+        parts = model.predict_parts(test)
+        predicted = parts.combined.astype(np.float32)[parts.sample_of_cell]
+        of_types = dict(zip(("types", "type_samples", "type_ages"), parts.arrays(), strict=True))
+        return FoldResult(predicted, predicted, validation_mae, best_epoch, **of_types), held
     level = "sample" if model.predicts_sums else "cell"
     predicted = np.asarray(model.predict_age(test, level=level), dtype=np.float32)
     summed = predicted if model.predicts_sums else None

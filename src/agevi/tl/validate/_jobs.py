@@ -15,6 +15,7 @@ from agevi import _checks
 from agevi._compat import version
 from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._register import check_setup, covariate_columns
+from agevi.model.celltype._fit import type_seed
 from agevi.tl.validate._arguments import CALLS, as_called
 from agevi.tl.validate._checkpoint import Checkpoint, digest, matrix_digest
 from agevi.tl.validate._cohort import Cohort
@@ -89,6 +90,9 @@ def make_job(
     if recipe.selects_epochs or recipe.weighs_members or groups is not None:
         validation = cohort.validation(train, for_validation)
     of_fit = int(for_weights.generate_state(1)[0] >> 1)  # fits in 31 bits
+    if groups is not None:  # the seed that a CellTypeClock with the seed of the fold gives its member
+        of_fold = stream(seed, FITS, fold, 0).spawn(2)[1]
+        of_fit = type_seed(int(of_fold.generate_state(1)[0] >> 1), groups.names[group])
     job = FoldJob(name, fold, recipe, train, validation, test, of_fit, group, weigh=groups is not None)
     return replace(job, **{"what": "" if groups is None else groups.names[group]} | changes)
 
@@ -149,5 +153,6 @@ def run_fingerprint(
 def _columns(recipes: Sequence[Recipe]) -> list[str]:
     """Columns of ``adata.obs`` that clocks read beside ages and units."""
     read = [key for recipe in recipes for _, keys in covariate_columns(recipe.full_setup) for key in keys]
+    read += [key for recipe in recipes if (key := recipe.full_setup.get("cell_type_key"))]
     read += [key for recipe in recipes if (key := recipe.model_kwargs.get("pseudocell_groupby"))]
     return list(dict.fromkeys(read))

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _names, _units
+from agevi import _checks, _units
+from agevi.dataloaders._register import cell_types
 from agevi.tl.validate._cohort import Cohort
 from agevi.tl.validate._fit_fold import FoldJob, FoldResult
 
@@ -28,12 +29,7 @@ class Groups:
 def make_groups(adata: AnnData, groupby: str, min_cells: int, cohort: Cohort) -> Groups:
     """Types of cells from a column of ``adata.obs``."""
     _checks.count(min_cells, "min_cells")
-    values = _checks.column(adata, groupby, "groupby")
-    if values.isna().all():
-        raise ValueError(f"adata.obs[{groupby!r}] is missing in all cells; groupby needs the type of each cell.")
-    code, names = _names.coded(
-        _names.names(values, f"adata.obs[{groupby!r}]"), groupby
-    )  # in an order without categories
+    code, names = cell_types(adata, groupby, "groupby")
     known = code >= 0
     unit = np.where(known, cohort.sample * len(names) + code, 0)
     n_units = len(cohort.samples) * len(names)
@@ -105,6 +101,35 @@ def table_by_group(
             "combined": combined[code],
         }
     )
+
+
+def table_of_types(cohort: Cohort, jobs: Sequence[FoldJob], results: Sequence[FoldResult]) -> pd.DataFrame:
+    """The same columns from clocks that have one per type and combine them; no validation error is taken."""
+    place = pd.Index(cohort.samples)
+    parts = []
+    for job, result in zip(jobs, results, strict=True):
+        ages, n_cells, weights = result.type_ages
+        sample, of_type = np.nonzero(n_cells)
+        code = place.get_indexer(result.type_samples)[sample]
+        known = np.isfinite(ages).any(axis=1)
+        combined = np.where(known, np.nansum(ages * weights, axis=1), np.nan)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "sample": cohort.samples[code],
+                    "group": result.types[of_type].astype(object),
+                    "subject": cohort.subjects[cohort.owner[code]],
+                    "age": cohort.age[code],
+                    "predicted": ages[sample, of_type],
+                    "n_cells": n_cells[sample, of_type].astype(np.int64),
+                    "fold": cohort.folds[job.fold],
+                    "validation_mae": np.nan,
+                    "weight": weights[sample, of_type],
+                    "combined": combined[sample],
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True).sort_values(["sample", "group"], ignore_index=True)
 
 
 def _combine(

@@ -102,6 +102,14 @@ def recipe_of(
     check_kwargs("setup_kwargs", setup_kwargs, f"{name}.setup_anndata", model_cls.setup_anndata, ("adata", *_KEYS))
     check_kwargs("model_kwargs", model_kwargs, name, model_cls, ("adata",))
     check_kwargs("train_kwargs", train_kwargs, f"{name}.train", model_cls.train, ("self", *ROLE_ARGUMENTS))
+    parameters = inspect.signature(model_cls.setup_anndata).parameters.values()
+    wanted = [p.name for p in parameters if p.default is p.empty and p.kind == p.KEYWORD_ONLY]
+    lacking = [n for n in wanted if n not in keys and n not in (setup_kwargs or {})]
+    if lacking:
+        raise TypeError(
+            f"setup_kwargs lacks {lacking[0]!r}, which {name}.setup_anndata needs; pass "
+            f"setup_kwargs={{{lacking[0]!r}: ...}}."
+        )
     training = dict(train_kwargs or {})
     if "trainer_kwargs" in inspect.signature(model_cls.train).parameters:
         training.setdefault("enable_progress_bar", False)
