@@ -21,8 +21,12 @@ pytestmark = [
 ]
 
 
+def setup_of(cls):
+    return SETUP | cls.test_params().get("setup", {})
+
+
 def make(cls, adata, **setup):
-    cls.setup_anndata(adata, **SETUP, **setup)
+    cls.setup_anndata(adata, **setup_of(cls), **setup)
     return cls(adata, **cls.test_params()["init"])
 
 
@@ -100,7 +104,7 @@ def test_backed_data_are_predicted_but_not_trained_on(cls, cohort, tmp_path):
     agevi.tl.predict_age(backed, model)
     assert backed.isbacked
     with pytest.raises(ValueError, match=r"is backed by .*adata.to_memory\(\)"):
-        cls.setup_anndata(backed, **SETUP)
+        cls.setup_anndata(backed, **setup_of(cls))
     backed.file.close()
 
 
@@ -128,7 +132,9 @@ def test_training_goes_on(cls, cohort):
     model = fit(cls, cohort)
     before = model.predict_age()
     train(model)
-    assert np.array_equal(model.predict_age(), before) == issubclass(cls, FittedLinearClock)  # fits have no epochs
+    assert np.array_equal(model.predict_age(), before) == (
+        issubclass(cls, FittedLinearClock) or cls.of_types
+    )  # fits have no epochs
 
 
 def test_odd_cells_and_genes(cls, cohort):
@@ -166,6 +172,8 @@ def test_ages_on_the_scale_of_horvath(cls, cohort, tmp_path):
     np.testing.assert_allclose(months.predict_age(), 12 * years.predict_age(), rtol=1e-2)  # Adam amplifies rounding
     train = cohort.obs[cohort.obs["agevi_split"] == "train"].groupby("donor", observed=True)["age"].first()
     scale = np.where(train <= 20, np.log((np.minimum(train, 20) + 1) / 21), (train - 20) / 21)
+    if cls.of_types:  # whose members each have a scale of their own
+        return
     assert float(years.module.age_scale.mean) == pytest.approx(scale.mean())
     assert float(years.module.age_scale.sd) == pytest.approx(scale.std())
     months.save(tmp_path / "clock")
@@ -221,7 +229,7 @@ def test_values_that_are_normalised_already(cls, cohort, tmp_path):
         with pytest.raises(ValueError, match="raw counts"):
             make(cls, cohort, normalize="none")
         return
-    cls.setup_anndata(cohort, **SETUP, normalize="none")
+    cls.setup_anndata(cohort, **setup_of(cls), normalize="none")
     params = cls.test_params()
     model = cls(cohort, **params["init"], **params.get("continuous", {}))
     train(model)

@@ -74,8 +74,10 @@ def cell_type_card(meta: dict[str, Any], weights: dict[str, float]) -> str:
         f"| {name} | {weight:.3f} | {trained.get(name, 'shares of the types of cells')} |"
         for name, weight in weights.items()
     )
-    how = "the precision of each type on training subjects held out in turn" if init["combine"] == "precision" else (
-        "the number of types alone"
+    how = (
+        "the precision of each type on training subjects held out in turn"
+        if init["combine"] == "precision"
+        else ("the number of types alone")
     )
     return f"""# Ageing clock: {meta["class"]}, {init["clock"]} per type of cells
 

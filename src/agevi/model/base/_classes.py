@@ -22,7 +22,8 @@ def clock_class(model_cls: Any, argument: str = "model_cls") -> Any:
     if isinstance(model_cls, Clock):
         name = type(model_cls).__name__
         raise TypeError(
-            f"{argument} is a {name} that was made already; pass the class, agevi.model.{name}: each fold makes its own."
+            f"{argument} is a {name} that was made already; pass the class, agevi.model.{name}: each fold makes its "
+            "own."
         )
     if not isinstance(model_cls, type) or not issubclass(model_cls, Clock):
         what = model_cls.__name__ if isinstance(model_cls, type) else type(model_cls).__name__

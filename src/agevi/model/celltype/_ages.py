@@ -12,7 +12,6 @@ from anndata import AnnData
 
 from agevi import _checks, _names
 from agevi.dataloaders._sums import sample_means
-from agevi.model.celltype._composition import NAME
 from agevi.model.celltype._fit import counts_of
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class TypeAges:
         return np.where(np.isfinite(self.ages).any(axis=1), total, np.nan)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Types and samples as text, and ages, cells and weights, (3, n_samples, n_types), without types of no cells."""
+        """Types and samples as text, and ages, cells and weights, (3, n_samples, n_types)."""
         numbers = np.stack([self.ages, self.n_cells, np.where(np.isfinite(self.ages), self.weights, 0.0)])
         return np.asarray(self.columns, dtype=str), self.samples.astype(str), numbers
 
@@ -132,8 +131,8 @@ def _known_types(model: CellTypeClock, adata: AnnData) -> np.ndarray:
     if not held:
         raise ValueError(
             f"adata.obs[{key!r}] holds {_checks.listed(found, 3)}, and the clock reads "
-            f"{_checks.listed(list(model.type_clocks), 5)}{_names.difference(found, list(model.type_clocks))}; name types "
-            "as in training."
+            f"{_checks.listed(list(model.type_clocks), 5)}{_names.difference(found, list(model.type_clocks))}; name "
+            "types as in training."
         )
     unknown = [name for name in found if name not in model.types_]
     if unknown:

@@ -8,6 +8,8 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 RULES = ("precision", "mean")
 MIN_SAMPLES = 10
 """Samples with held-out ages of two types or more, from which errors can be compared."""
+_LEAST_SD = 1e-6  # of a clock without any error
+_RIDGE = 1e-9
 _STEPS = 50
 _CLOSE = 1e-4  # relative change at which the estimate has settled
 
@@ -16,21 +18,23 @@ def error_covariance(errors: np.ndarray) -> np.ndarray:
     r"""Covariance of the errors of types over samples, (n_types, n_types), from ``errors``, (n_samples, n_types).
 
     NaN stands where a sample lacks a type, at random given the errors of its other types: mean and covariance of a
-    normal distribution are found by expectation maximisation (Dempster, Laird & Rubin 1977), and shrunk in each step
-    towards a multiple of the identity (Ledoit & Wolf 2004). Types without any error are NaN.
+    normal distribution are found by expectation maximisation (Dempster, Laird & Rubin 1977). Each type keeps its own
+    variance; in each step the covariance of the standardised errors is shrunk towards the identity (Ledoit & Wolf
+    2004). Types without any error are NaN.
     """
     known = np.isfinite(errors)
     out = np.full((errors.shape[1],) * 2, np.nan)
     there = np.flatnonzero(known.any(axis=0))
     used = known.any(axis=1)
-    out[np.ix_(there, there)] = _estimate(errors[np.ix_(used, there)], known[np.ix_(used, there)])
+    errors, known = errors[np.ix_(used, there)], known[np.ix_(used, there)]
+    sd = np.maximum(np.nanstd(errors, axis=0), _LEAST_SD)
+    out[np.ix_(there, there)] = _estimate(errors / sd, known) * np.outer(sd, sd)
     return out
 
 
 def _estimate(errors: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The same where every type and every sample has an error."""
-    mean = np.nanmean(errors, axis=0)
-    covariance = np.diag(np.maximum(np.nanmean((errors - mean) ** 2, axis=0), 1e-6))
+    """The same of standardised errors, where every type and every sample has one."""
+    mean, covariance = np.nanmean(errors, axis=0), np.eye(errors.shape[1])
     patterns, of_sample = np.unique(known, axis=0, return_inverse=True)
     of_sample = of_sample.ravel()
     for _ in range(_STEPS):
@@ -50,7 +54,7 @@ def _estimate(errors: np.ndarray, known: np.ndarray) -> np.ndarray:
         found = (centred.T @ centred + spread) / len(errors)
         share = ledoit_wolf_shrinkage(centred, assume_centered=True) if found.shape[0] > 1 else 0.0
         found = (1 - share) * found + share * np.trace(found) / len(found) * np.eye(len(found))
-        found += 1e-9 * max(np.trace(found), 1e-9) * np.eye(len(found))  # of clocks without any error
+        found += _RIDGE * np.eye(len(found))  # errors that are always the same
         moved = np.abs(found - covariance).max() / max(np.abs(found).max(), 1e-12)
         covariance = found
         if moved < _CLOSE or known.all():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,28 +12,24 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _keys
-from agevi._progress import progress, silent
-from agevi.dataloaders._fields import SAMPLE, SUBJECT
+from agevi import _checks
 from agevi.dataloaders._register import cell_types
 from agevi.io import _bundle
 from agevi.io._card import cell_type_card
 from agevi.model.base import _save
-from agevi.model.base._classes import clock_class
 from agevi.model.base._clock import Clock
 from agevi.model.base._predict import Prediction
-from agevi.model.base._roles import all_or_nothing
 from agevi.model.base._seed import as_seed
 from agevi.model.celltype import _combine
 from agevi.model.celltype._ages import TypeAges, ages_of_types
-from agevi.model.celltype._composition import NAME, Composition, fit_composition
-from agevi.model.celltype._fit import TypedCells, fit_type, type_seed, types_to_fit
-from agevi.model.celltype._module import CellTypeModule
+from agevi.model.celltype._composition import NAME, Composition
+from agevi.model.celltype._members import member_class, member_kwargs
+from agevi.model.celltype._training import TypeTraining
 
 logger = logging.getLogger(__name__)
 
 
-class CellTypeClock(Clock):
+class CellTypeClock(TypeTraining, Clock):
     r"""Ageing clock: one clock per type of cells, and one age per sample from all of them.
 
     Each type has a clock of its own, trained on the sums of its cells in each sample (on the cells, for members that
@@ -104,8 +99,8 @@ class CellTypeClock(Clock):
         n_folds: int = 5,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
-        clock_cls = _member_class(clock)
-        clock_kwargs = _member_kwargs(clock_cls, clock_kwargs)
+        clock_cls = member_class(clock)
+        clock_kwargs = member_kwargs(clock_cls, clock_kwargs)
         min_cells, n_folds = _checks.count(min_cells, "min_cells"), _checks.count(n_folds, "n_folds", low=2)
         _checks.choice(combine, _combine.RULES, "combine")
         if not isinstance(composition, bool):
@@ -117,7 +112,9 @@ class CellTypeClock(Clock):
         self._clock_cls, self.expects = clock_cls, clock_cls.expects
         self._start()
         self._take([], [], {}, [], np.zeros((0, 0)), None)
-        self._model_summary_string = f"{type(self).__name__}: one {clock} per type in {self.setup_args['cell_type_key']!r}"
+        self._model_summary_string = (
+            f"{type(self).__name__}: one {clock} per type in {self.setup_args['cell_type_key']!r}"
+        )
 
     @classmethod
     def setup_anndata(
@@ -175,154 +172,25 @@ class CellTypeClock(Clock):
     def chooses_epochs(cls, init: dict[str, Any] | None = None) -> bool:
         """Whether the members choose their epochs on validation subjects."""
         init = init or {}
-        return bool(_member_class(init.get("clock", "PLSClock")).chooses_epochs(init.get("clock_kwargs") or {}))
+        return bool(member_class(init.get("clock", "PLSClock")).chooses_epochs(init.get("clock_kwargs") or {}))
 
     @classmethod
     def auto_transform(cls, init: dict[str, Any] | None = None) -> str:
         """The scale on which the members are trained by default."""
-        return str(_member_class((init or {}).get("clock", "PLSClock")).auto_transform((init or {}).get("clock_kwargs")))
+        return str(member_class((init or {}).get("clock", "PLSClock")).auto_transform((init or {}).get("clock_kwargs")))
 
     @classmethod
     def _init_as_stored(cls, init: dict[str, Any]) -> dict[str, Any]:
         """The members by the name of their class, with their given arguments."""
-        member = _member_class(init["clock"])
+        member = member_class(init["clock"])
         return init | {"clock": member.__name__, "clock_kwargs": dict(init["clock_kwargs"] or {})}
 
     @classmethod
     def test_params(cls) -> dict[str, dict[str, Any]]:
         """Arguments that make a small clock for tests, and the column of types that it needs."""
-        return super().test_params() | {"init": {"min_cells": 2}, "setup": {"cell_type_key": "cell_type"}}
-
-    # --- training --------------------------------------------------------------------------------------------
-
-    @all_or_nothing
-    def train(
-        self,
-        max_epochs: int | Mapping[str, int] | None = None,
-        *,
-        split_key: str = _keys.SPLIT,
-        train_roles: tuple[str, ...] = (_keys.TRAIN,),
-        **train_kwargs: Any,
-    ) -> None:
-        """Train the clock of every type, and learn how to combine them, on the subjects of the training roles.
-
-        With ``combine="precision"`` each member is trained ``n_folds`` times on some of the training subjects first, to
-        see its errors on the others. ``split_`` tells the subjects by role, and ``errors_`` the held-out errors.
-
-        Parameters
-        ----------
-        max_epochs
-            Epochs of the members, or those of each type by its name. ``best_epoch_`` has this form after training where
-            the members choose their epochs, and is 1 where they do not.
-        split_key
-            Column of ``adata.obs`` with the roles of :func:`agevi.pp.split_subjects`. Where the default column is
-            absent, subjects are split 70/15/15, which is logged.
-        train_roles
-            Roles that train.
-        **train_kwargs
-            Further arguments of the members' ``train``.
-
-        Raises
-        ------
-        KeyError
-            If ``split_key`` is not a column.
-        TypeError
-            If an argument is not one of the members' ``train``.
-        ValueError
-            If the split leaves nothing to train on, or no type has enough subjects.
-        RuntimeError
-            If the clock was loaded without data.
-        """
-        own, init = self._registered(), self.init_args
-        train_kwargs = self._kwargs_of_training(train_kwargs)
-        roles = self._split(split_key, train_roles)
-        cells = self._typed_cells(own, roles)
-        able = types_to_fit(cells, self.setup_args["cell_type_key"])
-        folds = cells.folds(init["n_folds"], init["rng"]) if init["combine"] == "precision" else None
-        n_fits = len(able) * (1 + (0 if folds is None else int(folds.max()) + 1))
-
-        def train(model: Any, name: str) -> None:
-            epochs = max_epochs.get(name) if isinstance(max_epochs, Mapping) else max_epochs
-            model.train(epochs, **train_kwargs)
-
-        clocks, held = {}, []
-        show = train_kwargs.get("enable_progress_bar", True)
-        with progress(n_fits, type(self).__name__, "fits", show=show) as bar, silent():
-            for of_type in able:
-                clock, ages = fit_type(cells, of_type, self._make_member, train, folds, bar)
-                clocks[cells.names[of_type]] = clock
-                held.append(ages)
-        composition = None
-        if init["composition"]:
-            composition, ages = _fit_composition(cells, folds)
-            held.append(ages)
-        errors = pd.DataFrame(np.stack(held, axis=1) - cells.age[:, None], index=self._sample_names())
-        errors = errors.set_axis([*clocks, *([NAME] if composition else [])], axis=1).dropna(how="all")
-        self._start()
-        self._take(cells.names, cells.usual, clocks, list(errors.columns), _covariance(errors), composition)
-        self.errors_ = errors
-        self.is_trained_, self.split_ = True, {str(subject): str(role) for subject, role in roles.items()}
-        trained = (self._unit_names(SUBJECT).map(roles) == _keys.TRAIN).to_numpy()
-        self.age_summary_ = self._summarise_ages(trained)
-        chooses = self.chooses_epochs(init)
-        self.best_epoch_ = {name: clock.best_epoch_ for name, clock in clocks.items()} if chooses else 1
-        self.history_ = {}
-
-    def _typed_cells(self, own: AnnData, roles: pd.Series) -> TypedCells:
-        """The registered cells by type."""
-        code, names = cell_types(own, self.setup_args["cell_type_key"], "cell_type_key")
-        if self.init_args["composition"] and NAME in names:
-            raise ValueError(
-                f"adata.obs[{self.setup_args['cell_type_key']!r}] has a type called {NAME!r}, which is what "
-                "composition=True calls the shares of types; rename it."
-            )
-        subject, sample = (self.adata_manager.get_from_registry(k).ravel().astype(int) for k in (SUBJECT, SAMPLE))
-        owner = np.zeros(sample.max() + 1, dtype=int)
-        owner[sample] = subject
-        by_code = pd.Series(self._unit_names(SUBJECT).to_numpy(), index=subject).groupby(level=0).first()
-        role = by_code.map(roles).reindex(range(subject.max() + 1)).to_numpy(dtype=object)
-        age = self._sample_ages().numpy()
-        return TypedCells(own, names, code, sample, owner, age, role, self.init_args["min_cells"])
-
-    def _sample_names(self) -> pd.Index:
-        """Names of the registered samples by code."""
-        names = self.adata_manager.get_state_registry(SAMPLE)["names"]
-        return pd.Index(np.asarray(names, dtype=object), name="sample")
-
-    def _make_member(self, shell: AnnData, name: str) -> Any:
-        """An untrained clock for the cells of one type."""
-        setup = {k: v for k, v in self.setup_args.items() if k != "cell_type_key"}
-        self._clock_cls.setup_anndata(shell, **setup)
-        own = {} if "rng" not in inspect.signature(self._clock_cls).parameters else {"rng": 0}
-        own = {key: type_seed(self.init_args["rng"], name) for key in own}
-        return self._clock_cls(shell, **(own | dict(self.init_args["clock_kwargs"])))
-
-    def _kwargs_of_training(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of the members' ``train``, without a bar of their own."""
-        parameters = inspect.signature(self._clock_cls.train).parameters
-        takes_more = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-        for name in given:
-            if name not in parameters and not takes_more:
-                raise TypeError(
-                    f"{self._clock_cls.__name__}.train takes no {name!r}{_checks.closest(name, list(parameters))}."
-                )
-        return given
+        return {"init": {"min_cells": 2}, "train": {}, "setup": {"cell_type_key": "cell_type"}}
 
     # --- what is in it ---------------------------------------------------------------------------------------
-
-    def _take(
-        self,
-        types: list[str],
-        usual: list[str],
-        clocks: dict[str, Any],
-        columns: list[str],
-        covariance: np.ndarray,
-        composition: Composition | None,
-    ) -> None:
-        """Be made of these members."""
-        self.types_, self._usual, self.type_clocks, self._columns = types, usual, clocks, columns
-        self._composition, self.errors_ = composition, pd.DataFrame()
-        self.module = CellTypeModule([clock.module for clock in clocks.values()], covariance, composition).eval()
 
     @property
     def weights_(self) -> pd.Series:
@@ -492,51 +360,3 @@ def _texts(meta: dict[str, Any], key: str, path: Any) -> list[Any]:
     if not isinstance(meta.get(key), list):
         raise _bundle.BundleError(f"{path} holds no list {key!r}; it was edited. Save the clock again.")
     return list(meta[key])
-
-
-def _member_class(clock: Any) -> Any:
-    """The class of the members."""
-    found = clock_class(clock, "clock")
-    if issubclass(found, CellTypeClock):
-        raise ValueError("clock is CellTypeClock, whose members are clocks of one type; pass a class such as PLSClock.")
-    return found
-
-
-def _member_kwargs(clock_cls: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Arguments of the members' constructor."""
-    if given is None:
-        return {}
-    name = clock_cls.__name__
-    if not isinstance(given, Mapping):
-        raise TypeError(f"clock_kwargs is a {type(given).__name__}; pass a dictionary of arguments of {name}.")
-    known = [p for p in inspect.signature(clock_cls).parameters if p != "adata"]
-    for argument in given:
-        if argument not in known:
-            raise TypeError(
-                f"clock_kwargs holds {argument!r}, which {name} does not take{_checks.closest(str(argument), known)}. It "
-                f"takes {_checks.listed(known, len(known))}."
-            )
-    return dict(given)
-
-
-def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Composition, np.ndarray]:
-    """The map from the shares of types to age, and the ages of samples that were held out from it, (n_samples,)."""
-    counts, trains = cells.n_of_type, cells.trains
-    out = np.full(len(cells.age), np.nan)
-    for fold in range(0 if folds is None else int(folds.max()) + 1):
-        held = trains & (folds[cells.owner] == fold)  # type: ignore[index]
-        kept = trains & ~held
-        out[held] = fit_composition(counts[kept], cells.age[kept], cells.owner[kept]).ages(counts[held])
-    return fit_composition(counts[trains], cells.age[trains], cells.owner[trains]), out
-
-
-def _covariance(errors: pd.DataFrame) -> np.ndarray:
-    """Covariance of the errors of types; the identity, which weighs all the same, where none were taken."""
-    if len(errors) >= _combine.MIN_SAMPLES:
-        return _combine.error_covariance(errors.to_numpy())
-    if len(errors):
-        logger.warning(
-            "%d samples were held out, too few to tell how the errors of types go together (%d are needed); all types "
-            "weigh the same.", len(errors), _combine.MIN_SAMPLES,
-        )  # fmt: skip
-    return np.eye(errors.shape[1])

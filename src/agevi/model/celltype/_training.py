@@ -1,0 +1,184 @@
+"""How a clock of cell types is trained: its members, and how they are combined."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from agevi import _checks, _keys
+from agevi._compat import Host
+from agevi._progress import progress, silent
+from agevi.dataloaders._fields import SAMPLE, SUBJECT
+from agevi.dataloaders._register import cell_types
+from agevi.model.base._roles import all_or_nothing
+from agevi.model.celltype import _combine
+from agevi.model.celltype._composition import NAME, Composition, fit_composition
+from agevi.model.celltype._fit import TypedCells, fit_type, type_seed, types_to_fit
+from agevi.model.celltype._module import CellTypeModule
+
+logger = logging.getLogger(__name__)
+
+
+class TypeTraining(Host):
+    """``train`` for a clock per type."""
+
+    type_clocks: dict[str, Any]
+    errors_: pd.DataFrame
+    """Held-out age minus true age of training samples, samples x types, empty with ``combine="mean"``."""
+    _clock_cls: Any
+
+    @all_or_nothing
+    def train(
+        self,
+        max_epochs: int | Mapping[str, int] | None = None,
+        *,
+        split_key: str = _keys.SPLIT,
+        train_roles: tuple[str, ...] = (_keys.TRAIN,),
+        **train_kwargs: Any,
+    ) -> None:
+        """Train the clock of every type, and learn how to combine them, on the subjects of the training roles.
+
+        With ``combine="precision"`` each member is trained ``n_folds`` times on some of the training subjects first, to
+        see its errors on the others. ``split_`` tells the subjects by role, and ``errors_`` the held-out errors.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs of the members, or those of each type by its name. ``best_epoch_`` has this form after training where
+            the members choose their epochs, and is 1 where they do not.
+        split_key
+            Column of ``adata.obs`` with the roles of :func:`agevi.pp.split_subjects`. Where the default column is
+            absent, subjects are split 70/15/15, which is logged.
+        train_roles
+            Roles that train.
+        **train_kwargs
+            Further arguments of the members' ``train``.
+
+        Raises
+        ------
+        KeyError
+            If ``split_key`` is not a column.
+        TypeError
+            If an argument is not one of the members' ``train``.
+        ValueError
+            If the split leaves nothing to train on, or no type has enough subjects.
+        RuntimeError
+            If the clock was loaded without data.
+        """
+        own, init = self._registered(), self.init_args
+        train_kwargs = self._kwargs_of_training(train_kwargs)
+        roles = self._split(split_key, train_roles)
+        cells = self._typed_cells(own, roles)
+        able = types_to_fit(cells, self.setup_args["cell_type_key"])
+        folds = cells.folds(init["n_folds"], init["rng"]) if init["combine"] == "precision" else None
+        n_fits = len(able) * (1 + (0 if folds is None else int(folds.max()) + 1))
+
+        def train(model: Any, name: str) -> None:
+            epochs = max_epochs.get(name) if isinstance(max_epochs, Mapping) else max_epochs
+            model.train(epochs, **train_kwargs)
+
+        clocks, held = {}, []
+        show = train_kwargs.get("enable_progress_bar", True)
+        with progress(n_fits, type(self).__name__, "fits", show=show) as bar, silent():
+            for of_type in able:
+                clock, ages = fit_type(cells, of_type, self._make_member, train, folds, bar)
+                clocks[cells.names[of_type]] = clock
+                held.append(ages)
+        composition = None
+        if init["composition"]:
+            composition, ages = _fit_composition(cells, folds)
+            held.append(ages)
+        errors = pd.DataFrame(np.stack(held, axis=1) - cells.age[:, None], index=self._sample_names())
+        errors = errors.set_axis([*clocks, *([NAME] if composition else [])], axis=1).dropna(how="all")
+        self._start()
+        self._take(cells.names, cells.usual, clocks, list(errors.columns), _covariance(errors), composition)
+        self.errors_ = errors
+        self.is_trained_, self.split_ = True, {str(subject): str(role) for subject, role in roles.items()}
+        trained = (self._unit_names(SUBJECT).map(roles) == _keys.TRAIN).to_numpy()
+        self.age_summary_ = self._summarise_ages(trained)
+        chooses = self.chooses_epochs(init)
+        self.best_epoch_ = {name: clock.best_epoch_ for name, clock in clocks.items()} if chooses else 1
+        self.history_ = {}
+
+    def _typed_cells(self, own: AnnData, roles: pd.Series) -> TypedCells:
+        """The registered cells by type."""
+        code, names = cell_types(own, self.setup_args["cell_type_key"], "cell_type_key")
+        if self.init_args["composition"] and NAME in names:
+            raise ValueError(
+                f"adata.obs[{self.setup_args['cell_type_key']!r}] has a type called {NAME!r}, which is what "
+                "composition=True calls the shares of types; rename it."
+            )
+        subject, sample = (self.adata_manager.get_from_registry(k).ravel().astype(int) for k in (SUBJECT, SAMPLE))
+        owner = np.zeros(sample.max() + 1, dtype=int)
+        owner[sample] = subject
+        by_code = pd.Series(self._unit_names(SUBJECT).to_numpy(), index=subject).groupby(level=0).first()
+        role = by_code.map(roles).reindex(range(subject.max() + 1)).to_numpy(dtype=object)
+        age = self._sample_ages().numpy()
+        return TypedCells(own, names, code, sample, owner, age, role, self.init_args["min_cells"])
+
+    def _sample_names(self) -> pd.Index:
+        """Names of the registered samples by code."""
+        names = self.adata_manager.get_state_registry(SAMPLE)["names"]
+        return pd.Index(np.asarray(names, dtype=object), name="sample")
+
+    def _make_member(self, shell: AnnData, name: str) -> Any:
+        """An untrained clock for the cells of one type."""
+        setup = {k: v for k, v in self.setup_args.items() if k != "cell_type_key"}
+        self._clock_cls.setup_anndata(shell, **setup)
+        own = {} if "rng" not in inspect.signature(self._clock_cls).parameters else {"rng": 0}
+        own = {key: type_seed(self.init_args["rng"], name) for key in own}
+        return self._clock_cls(shell, **(own | dict(self.init_args["clock_kwargs"])))
+
+    def _kwargs_of_training(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the members' ``train``, without a bar of their own."""
+        parameters = inspect.signature(self._clock_cls.train).parameters
+        takes_more = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+        for name in given:
+            if name not in parameters and not takes_more:
+                raise TypeError(
+                    f"{self._clock_cls.__name__}.train takes no {name!r}{_checks.closest(name, list(parameters))}."
+                )
+        return given
+
+    def _take(
+        self,
+        types: list[str],
+        usual: list[str],
+        clocks: dict[str, Any],
+        columns: list[str],
+        covariance: np.ndarray,
+        composition: Composition | None,
+    ) -> None:
+        """Be made of these members."""
+        self.types_, self._usual, self.type_clocks, self._columns = types, usual, clocks, columns
+        self._composition, self.errors_ = composition, pd.DataFrame()
+        self.module = CellTypeModule([clock.module for clock in clocks.values()], covariance, composition).eval()
+
+
+def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Composition, np.ndarray]:
+    """The map from the shares of types to age, and the ages of samples that were held out from it, (n_samples,)."""
+    counts, trains = cells.n_of_type, cells.trains
+    out = np.full(len(cells.age), np.nan)
+    for fold in range(0 if folds is None else int(folds.max()) + 1):
+        held = trains & (folds[cells.owner] == fold)  # type: ignore[index]
+        kept = trains & ~held
+        out[held] = fit_composition(counts[kept], cells.age[kept], cells.owner[kept]).ages(counts[held])
+    return fit_composition(counts[trains], cells.age[trains], cells.owner[trains]), out
+
+
+def _covariance(errors: pd.DataFrame) -> np.ndarray:
+    """Covariance of the errors of types; the identity, which weighs all the same, where none were taken."""
+    if len(errors) >= _combine.MIN_SAMPLES:
+        return _combine.error_covariance(errors.to_numpy())
+    if len(errors):
+        logger.warning(
+            "%d samples were held out, too few to tell how the errors of types go together (%d are needed); all types "
+            "weigh the same.", len(errors), _combine.MIN_SAMPLES,
+        )  # fmt: skip
+    return np.eye(errors.shape[1])
