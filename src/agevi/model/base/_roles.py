@@ -47,7 +47,8 @@ class RoleMixin(Host):
     """Subjects of the registered data and what a fit does with them."""
 
     split_: dict[str, str]
-    best_epoch_: int | None
+    best_epoch_: Any
+    """Epoch whose weights are kept, from 1; None before a training; by type for a clock of several."""
     subject_weight = "equal"
     predicts_sums: bool
     pseudocell_groupby: str | None = None

@@ -114,10 +114,10 @@ def fit_type(
     role = cells.role[cells.owner[sample]]
     model = make(shell, name)
     out = np.full(len(cells.age), np.nan)
-    for fold in range(0 if folds is None else int(folds.max()) + 1):
-        held = enough & cells.trains & (folds[cells.owner] == fold)  # type: ignore[index]
+    for held_out in [] if folds is None else [folds == fold for fold in range(int(folds.max()) + 1)]:
+        held = enough & cells.trains & held_out[cells.owner]
         if held.any() and _can_train(cells, enough & cells.trains & ~held):
-            shell.obs[_keys.SPLIT] = np.where((folds == fold)[cells.owner[sample]], _keys.TEST, role)
+            shell.obs[_keys.SPLIT] = np.where(held_out[cells.owner[sample]], _keys.TEST, role)
             train(model, name)
             rows = np.flatnonzero(held[sample])
             age = model.predict_age(indices=rows, level="sample" if model.predicts_sums else "cell")

@@ -117,7 +117,7 @@ class CellTypeClock(TypeTraining, Clock):
         )
 
     @classmethod
-    def setup_anndata(
+    def setup_anndata(  # type: ignore[override]  # types have no default
         cls,
         adata: AnnData,
         *,
@@ -311,7 +311,7 @@ class CellTypeClock(TypeTraining, Clock):
         code, names = cell_types(data, self.setup_args["cell_type_key"], "cell_type_key")
         out = np.full(len(rows), np.nan, dtype=np.float32)
         for name, clock in self.type_clocks.items():
-            own = np.flatnonzero(code[rows] == names.index(name)) if name in names else []
+            own = np.flatnonzero(code[rows] == (names.index(name) if name in names else -2))
             if len(own):
                 options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
                 out[own] = clock.predict_rows(data, indices=rows[own], **options).value
@@ -329,7 +329,7 @@ class CellTypeClock(TypeTraining, Clock):
         }
 
     def _card(self, meta: dict[str, Any]) -> str:
-        return cell_type_card(meta, self.weights_.to_dict())
+        return cell_type_card(meta, {str(name): float(weight) for name, weight in self.weights_.items()})
 
     @classmethod
     def _restore(cls, bundle: _bundle.Bundle) -> Any:

@@ -30,7 +30,7 @@ class TypeTraining(Host):
 
     type_clocks: dict[str, Any]
     errors_: pd.DataFrame
-    """Held-out age minus true age of training samples, samples x types, empty with ``combine="mean"``."""
+    """Predicted minus true age of training samples while they were held out, samples x types; empty with ``combine="mean"``."""
     _clock_cls: Any
 
     @all_or_nothing
@@ -103,8 +103,8 @@ class TypeTraining(Host):
         trained = (self._unit_names(SUBJECT).map(roles) == _keys.TRAIN).to_numpy()
         self.age_summary_ = self._summarise_ages(trained)
         chooses = self.chooses_epochs(init)
-        self.best_epoch_ = {name: clock.best_epoch_ for name, clock in clocks.items()} if chooses else 1
-        self.history_ = {}
+        self.best_epoch_: Any = {name: clock.best_epoch_ for name, clock in clocks.items()} if chooses else 1
+        self.history_: Any = {}
 
     def _typed_cells(self, own: AnnData, roles: pd.Series) -> TypedCells:
         """The registered cells by type."""
@@ -165,8 +165,8 @@ def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Compo
     """The map from the shares of types to age, and the ages of samples that were held out from it, (n_samples,)."""
     counts, trains = cells.n_of_type, cells.trains
     out = np.full(len(cells.age), np.nan)
-    for fold in range(0 if folds is None else int(folds.max()) + 1):
-        held = trains & (folds[cells.owner] == fold)  # type: ignore[index]
+    for held_out in [] if folds is None else [folds == fold for fold in range(int(folds.max()) + 1)]:
+        held = trains & held_out[cells.owner]
         kept = trains & ~held
         out[held] = fit_composition(counts[kept], cells.age[kept], cells.owner[kept]).ages(counts[held])
     return fit_composition(counts[trains], cells.age[trains], cells.owner[trains]), out

@@ -108,6 +108,8 @@ def table_of_types(cohort: Cohort, jobs: Sequence[FoldJob], results: Sequence[Fo
     place = pd.Index(cohort.samples)
     parts = []
     for job, result in zip(jobs, results, strict=True):
+        if result.types is None or result.type_ages is None:
+            continue
         ages, n_cells, weights = result.type_ages
         sample, of_type = np.nonzero(n_cells)
         code = place.get_indexer(result.type_samples)[sample]
