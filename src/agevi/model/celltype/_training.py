@@ -30,7 +30,7 @@ class TypeTraining(Host):
 
     type_clocks: dict[str, Any]
     errors_: pd.DataFrame
-    """Predicted minus true age of training samples while they were held out, samples x types; empty with ``combine="mean"``."""
+    """Predicted minus true age of training samples while held out, samples x types; empty with ``combine="mean"``."""
     _clock_cls: Any
 
     @all_or_nothing

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import agevi
+from agevi.io._bundle import BundleError, read_bundle, write_bundle
+from agevi.model import CellTypeClock, EnsembleClock, MLPClock, PLSClock
+from tests.conftest import QUIET
+
+SETUP = {"age_key": "age", "subject_key": "donor", "cell_type_key": "cell_type"}
+
+
+def fit(adata, setup=None, train=None, **init):
+    CellTypeClock.setup_anndata(adata, **(SETUP | (setup or {})))
+    model = CellTypeClock(adata, **({"min_cells": 3} | init))
+    model.train(**(train or {}))
+    return model
+
+
+@pytest.fixture(scope="module")
+def _data():
+    adata = agevi.datasets.simulate_cohort(
+        30, 30, 50, n_cell_types=2, ageing_rates=[1, -1], effect_range=(0.1, 0.3), composition_sd=0.8, rng=1
+    )
+    adata.obs["everybody"] = "train"
+    return adata
+
+
+@pytest.fixture(scope="module")
+def _model(_data):
+    return fit(_data.copy(), train={"split_key": "everybody"}, composition=True)
+
+
+@pytest.fixture
+def data(_data):
+    return _data.copy()
+
+
+@pytest.fixture
+def model(_model):
+    """Trained on all subjects; tests must not change it."""
+    return _model
+
+
+def test_members_are_the_clocks_of_the_types(model, data):
+    """One alone, trained on the same cells with the same seed."""
+    name, clock = next(iter(model.type_clocks.items()))
+    own = data[data.obs["cell_type"] == name].copy()
+    n = own.obs.groupby("donor", observed=True)["age"].transform("size")
+    own = own[(n >= 3).to_numpy()].copy()
+    PLSClock.setup_anndata(own, age_key="age", subject_key="donor")
+    alone = PLSClock(own, rng=clock.init_args["rng"])
+    alone.train(split_key="everybody")
+    expected = pd.Series(alone.predict_age(level="sample"), index=own.obs["donor"].astype(str)).groupby(level=0).first()
+    found = model.predict_types(data)[name].dropna()
+    np.testing.assert_allclose(found, expected[found.index], rtol=1e-6)
+
+
+def test_ages_are_the_weighted_ages_of_the_types(model, data):
+    types = model.predict_types(data)
+    assert list(types) == ["type0", "type1", "composition"]
+    whole = types.dropna()
+    ages = pd.Series(model.predict_age(data, level="sample"), index=data.obs["donor"].astype(str)).groupby(level=0)
+    np.testing.assert_allclose(ages.first()[whole.index], whole @ model.weights_, rtol=1e-5)
+    assert (ages.nunique() == 1).all()
+    assert model.weights_.sum() == pytest.approx(1)
+    lacking = types[types.isna().any(axis=1)]
+    assert len(lacking)  # and they are predicted all the same
+    assert np.isfinite(ages.first()[lacking.index]).all()
+
+
+def test_the_mean_weighs_all_types_the_same(data):
+    model = fit(data, combine="mean", train={"split_key": "everybody"})
+    np.testing.assert_allclose(model.weights_, 0.5)
+    assert model.errors_.empty
+    expected = model.predict_types().mean(axis=1)
+    ages = pd.Series(model.predict_age(level="sample"), index=data.obs["donor"].astype(str)).groupby(level=0).first()
+    np.testing.assert_allclose(ages, expected[ages.index], rtol=1e-6)
+
+
+def test_held_out_errors_are_of_training_subjects_alone(data):
+    agevi.pp.split_subjects(data, subject_key="donor", age_key="age", rng=0)
+    model = fit(data)
+    trained = [name for name, role in model.split_.items() if role == "train"]
+    assert set(model.errors_.index) <= set(trained)
+    inside = model.predict_types().sub(data.obs.groupby("donor", observed=True)["age"].first(), axis=0)
+    assert model.errors_.abs().mean().min() > inside.loc[model.errors_.index].abs().mean().min()
+
+
+def test_shuffled_ages_give_nothing(data):
+    age = data.obs.groupby("donor", observed=True)["age"].first()
+    drawn = pd.Series(np.random.default_rng(3).permutation(age), index=age.index)
+    data.obs["age"] = data.obs["donor"].map(drawn).astype(float)
+    model = fit(data, composition=True, train={"split_key": "everybody"})
+    errors = model.errors_.dropna()
+    held_out = errors.add(drawn[errors.index], axis=0) @ model.weights_
+    assert np.corrcoef(held_out, drawn[errors.index])[0, 1] < 0.4
+
+
+def test_types_with_too_few_subjects_are_named(data):
+    rare = data.obs_names[(data.obs["cell_type"] == "type0").to_numpy()][:6]
+    data.obs["cell_type"] = data.obs["cell_type"].astype(str)
+    data.obs.loc[rare, "cell_type"] = "rare"
+    with pytest.warns(UserWarning, match=r"1 of the 3 types in adata.obs\['cell_type'\] lack .*: 'rare'"):
+        model = fit(data, combine="mean", train={"split_key": "everybody"})
+    assert set(model.type_clocks) == {"type0", "type1"}
+    data.obs["cell_type"] = [f"t{i}" for i in range(data.n_obs)]
+    with pytest.raises(ValueError, match="no type in .* lower min_cells"):
+        fit(data, train={"split_key": "everybody"})
+
+
+def test_unknown_and_missing_types(model, data, caplog):
+    data.obs["cell_type"] = data.obs["cell_type"].astype(str)
+    one = data[(data.obs["cell_type"] == "type1").to_numpy()].copy()
+    with caplog.at_level(logging.WARNING, logger="agevi"):
+        ages = model.predict_age(one, level="sample")
+    assert "no cells of 1 of the clock's 2 types ('type0')" in caplog.text
+    assert "the composition is not read" in caplog.text
+    expected = model.predict_types(one)["type1"]
+    np.testing.assert_allclose(ages, expected[one.obs["donor"].astype(str)], rtol=1e-6)
+
+    caplog.clear()
+    strange = data.copy()
+    strange.obs.loc[strange.obs_names[::7], "cell_type"] = "B cell"
+    with caplog.at_level(logging.WARNING, logger="agevi"):
+        found = model.predict_types(strange)
+    assert "are of types that the clock never saw and are not read ('B cell')" in caplog.text
+    kept = data[(strange.obs["cell_type"] != "B cell").to_numpy()].copy()
+    pd.testing.assert_frame_equal(found, model.predict_types(kept))
+
+    strange.obs["cell_type"] = "B cell"
+    with pytest.raises(ValueError, match="holds 'B cell', and the clock reads 'type0', 'type1'"):
+        model.predict_age(strange, level="sample")
+    del strange.obs["cell_type"]
+    with pytest.raises(KeyError, match="cell_type_key='cell_type' is not a column"):
+        model.predict_types(strange)
+
+
+def test_samples_without_enough_cells_have_no_age(model, data, caplog):
+    first = data.obs["donor"].iloc[0]
+    of_first = np.flatnonzero((data.obs["donor"] == first).to_numpy())
+    few = data[np.r_[of_first[:2], np.flatnonzero((data.obs["donor"] != first).to_numpy())]].copy()
+    with caplog.at_level(logging.WARNING, logger="agevi"):
+        ages = model.predict_age(few, level="sample")
+    assert np.isnan(ages[:2]).all()
+    assert np.isfinite(ages[2:]).all()
+    assert "1 of 30 samples have no type of the clock" in caplog.text
+
+
+def test_cells_are_read_by_the_clock_of_their_type(model, data):
+    ages = model.predict_age(data)
+    for name, clock in model.type_clocks.items():
+        own = np.flatnonzero((data.obs["cell_type"] == name).to_numpy())
+        np.testing.assert_array_equal(ages[own], clock.predict_age(data, indices=own))
+
+
+def test_one_bundle(model, data, tmp_path):
+    model.save(tmp_path / "clock")
+    clock = agevi.io.load_clock(tmp_path / "clock")
+    new = data[:, ::-1].copy()
+    del new.obs["age"]
+    np.testing.assert_array_equal(clock.predict_age(new, level="sample"), model.predict_age(data, level="sample"))
+    pd.testing.assert_series_equal(clock.weights_, model.weights_)
+    assert clock.split_ == model.split_
+    card = (tmp_path / "clock" / "README.md").read_text()
+    assert "CellTypeClock, PLSClock per type of cells" in card
+    assert "| type1 |" in card
+    bundle = read_bundle(tmp_path / "clock")
+    for key, value in {"members": [], "columns": ["type0"], "types": "type0", "usual": None}.items():
+        write_bundle(tmp_path / "other", bundle.meta | {key: value}, bundle.tensors, "", overwrite=True)
+        with pytest.raises(BundleError):
+            agevi.io.load_clock(tmp_path / "other")
+
+
+def test_a_loaded_clock_is_trained_again(model, data, tmp_path):
+    model.save(tmp_path / "clock")
+    clock = agevi.io.load_clock(tmp_path / "clock", data)
+    clock.train(split_key="everybody")
+    np.testing.assert_allclose(clock.predict_types(), model.predict_types(data), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("short_epochs")
+@pytest.mark.parametrize("unit", ["cell", "pseudocell"])
+def test_networks_are_members(data, unit):
+    few = data[data.obs["donor"].isin(data.obs["donor"].cat.categories[:12])].copy()
+    model = fit(
+        few,
+        clock=MLPClock,
+        clock_kwargs={"n_hidden": [4], "train_unit": unit},
+        n_folds=2,
+        train={"max_epochs": 2, **QUIET},
+    )
+    assert np.isfinite(model.predict_age(level="sample")).all()
+    assert model.chooses_epochs(model.init_args) == (unit == "cell")
+    if unit == "cell":
+        assert set(model.best_epoch_) == {"type0", "type1"}
+        model.train(model.best_epoch_, train_roles=("train", "validation"), **QUIET)
+
+
+def test_an_ensemble_holds_one(model, data):
+    other = fit(data, combine="mean", train={"split_key": "everybody"})
+    both = EnsembleClock([model, other], scale="age")
+    expected = (model.predict_age(data, level="sample") + other.predict_age(data, level="sample")) / 2
+    np.testing.assert_allclose(both.predict_age(data, level="sample"), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("init", "error", "message"),
+    [
+        ({"clock": "PLS"}, ValueError, "'PLS' is not the name of a clock"),
+        ({"clock": CellTypeClock}, ValueError, "clock is CellTypeClock, whose members"),
+        ({"clock": EnsembleClock}, ValueError, "EnsembleClock is not trained on ages"),
+        ({"clock_kwargs": {"method": "pls", "foo": 1}}, TypeError, "clock_kwargs holds 'foo', which PLSClock"),
+        ({"clock_kwargs": [1]}, TypeError, "clock_kwargs is a list"),
+        ({"combine": "median"}, ValueError, "combine='median'"),
+        ({"composition": 1}, TypeError, "composition=1 is a int"),
+        ({"min_cells": 0}, ValueError, "min_cells=0"),
+    ],
+)
+def test_bad_arguments(data, init, error, message):
+    CellTypeClock.setup_anndata(data, **SETUP)
+    with pytest.raises(error, match=message):
+        CellTypeClock(data, **init)
+
+
+def test_bad_types(data):
+    data.obs["none"] = np.nan
+    with pytest.raises(ValueError, match=r"adata.obs\['none'\] is missing in all cells; cell_type_key"):
+        CellTypeClock.setup_anndata(data, **(SETUP | {"cell_type_key": "none"}))
+    data.obs["named"] = np.where(data.obs["cell_type"] == "type0", "composition", "b")
+    with pytest.raises(ValueError, match="a type called 'composition'"):
+        fit(data, setup={"cell_type_key": "named"}, composition=True)
+
+
+class TestCrossValidation:
+    KEYS = {"age_key": "age", "subject_key": "donor"}
+    TYPED = {"setup_kwargs": {"cell_type_key": "cell_type"}, "model_kwargs": {"min_cells": 3}}
+
+    def test_types_are_those_of_groupby(self, data):
+        other = data.copy()
+        agevi.tl.cross_validate(data, CellTypeClock, **self.KEYS, **self.TYPED, n_folds=3)
+        agevi.tl.cross_validate(other, PLSClock, **self.KEYS, groupby="cell_type", min_cells=3, n_folds=3)
+        found, expected = data.uns["agevi_by_group"], other.uns["agevi_by_group"]
+        columns = ["sample", "group", "subject", "age", "predicted", "n_cells", "fold"]
+        pd.testing.assert_frame_equal(found[columns], expected[columns])
+        combined = found.groupby("sample")["combined"].first()
+        agevi.tl.aggregate_subjects(data)
+        table = agevi.get.subjects_df(data).set_index("sample")
+        np.testing.assert_allclose(table["predicted"], combined[table.index], rtol=1e-5)
+        product = (found["weight"] * found["predicted"]).groupby(found["sample"]).sum()
+        np.testing.assert_allclose(product, combined, rtol=1e-6)
+
+    def test_checkpoints_and_rows_of_a_leaderboard(self, data, tmp_path):
+        for _ in range(2):
+            agevi.tl.cross_validate(
+                data, CellTypeClock, **self.KEYS, **self.TYPED, n_folds=2, checkpoint_dir=tmp_path / "folds"
+            )
+        first = data.uns["agevi_by_group"]
+        agevi.tl.cross_validate(data, CellTypeClock, **self.KEYS, **self.TYPED, n_folds=2, key_added="again")
+        pd.testing.assert_frame_equal(first, data.uns["again_by_group"])
+        models = {"types": (CellTypeClock, self.TYPED), "all cells": PLSClock}
+        agevi.tl.compare_models(data, models, **self.KEYS, n_folds=2, n_null_linear=0, n_null_network=0)
+        assert {"types", "all cells"} <= set(agevi.get.leaderboard_df(data)["model"])
+
+    def test_bad_calls(self, data):
+        with pytest.raises(TypeError, match="setup_kwargs lacks 'cell_type_key'"):
+            agevi.tl.cross_validate(data, CellTypeClock, **self.KEYS)
+        with pytest.raises(KeyError, match="'cell_type_key': 'cluster'"):
+            agevi.tl.cross_validate(data, CellTypeClock, **self.KEYS, setup_kwargs={"cell_type_key": "cluster"})
+        with pytest.raises(ValueError, match="groupby='cell_type' with CellTypeClock"):
+            agevi.tl.cross_validate(data, CellTypeClock, **self.KEYS, **self.TYPED, groupby="cell_type")
