@@ -273,3 +273,53 @@ class TestCrossValidation:
             agevi.tl.cross_validate(data, CellTypeClock, **self.KEYS, setup_kwargs={"cell_type_key": "cluster"})
         with pytest.raises(ValueError, match="groupby='cell_type' with CellTypeClock"):
             agevi.tl.cross_validate(data, CellTypeClock, **self.KEYS, **self.TYPED, groupby="cell_type")
+
+
+class TestGenes:
+    def test_every_type_is_attributed_by_its_own_clock(self, model, data):
+        agevi.tl.attribute_genes(data, model, n_boot=10)
+        record = data.uns["agevi_attribution"]
+        assert list(record["groups"]) == ["all", "type0", "type1"]
+        assert record["completeness_error"] < 0.05
+        for column, (name, clock) in enumerate(model.type_clocks.items(), start=1):
+            own = data[(data.obs["cell_type"] == name).to_numpy()].copy()
+            n = own.obs.groupby("donor", observed=True)["age"].transform("size")
+            own = own[(n >= 3).to_numpy()].copy()
+            agevi.tl.attribute_genes(own, clock, n_boot=10)
+            for part in ("", "_signed", "_se"):
+                slot = f"agevi_attribution{part}"
+                np.testing.assert_allclose(data.varm[slot][:, column], own.varm[slot][:, 0], rtol=1e-4, atol=1e-6)
+
+    def test_all_is_what_the_weighted_types_add(self, model, data):
+        there = model.predict_types(data)[["type0", "type1"]].notna()
+        whole = data[data.obs["donor"].isin(there.index[there.all(axis=1)]).to_numpy()].copy()
+        agevi.tl.attribute_genes(whole, model, n_boot=10)
+        weight = model.type_weights(np.ones((1, 2), dtype=bool), ["type0", "type1"])[0]
+        signed = whole.varm["agevi_attribution_signed"]
+        np.testing.assert_allclose(signed[:, 0], signed[:, 1:] @ weight, rtol=1e-3, atol=1e-5)
+
+    def test_a_background_and_cells_of_types(self, model, data):
+        cells = data.obs_names[[3, 40, 41]]
+        young = data[(data.obs["age"] < 50).to_numpy()].copy()
+        agevi.tl.attribute_genes(data, model, background=young, cells=cells, n_boot=10)
+        assert set(np.flatnonzero(np.diff(data.layers["agevi_attribution"].indptr))) == {3, 40, 41}
+        one = young[(young.obs["cell_type"] == "type0").to_numpy()].copy()
+        with pytest.raises(ValueError, match="background has no cells of a type"):
+            agevi.tl.attribute_genes(data, model, background=one)
+
+    def test_perturbations(self, model, data):
+        there = model.predict_types(data)[["type0", "type1"]].notna()
+        whole = data[data.obs["donor"].isin(there.index[there.all(axis=1)]).to_numpy()].copy()
+        gene = str(data.var_names[0])
+        agevi.tl.perturb_genes(whole, model, [gene], factor=2)
+        change = agevi.get.perturbation_df(whole).set_index("group")["change"]
+        for name, clock in model.type_clocks.items():
+            own = whole[(whole.obs["cell_type"] == name).to_numpy()].copy()
+            agevi.tl.perturb_genes(own, clock, [gene], factor=2)
+            assert change[name] == pytest.approx(agevi.get.perturbation_df(own)["change"].iloc[0], rel=1e-4)
+        weight = model.type_weights(np.ones((1, 2), dtype=bool), ["type0", "type1"])[0]
+        assert change["all"] == pytest.approx(change[["type0", "type1"]] @ weight, rel=1e-3)
+
+    def test_other_groups_are_refused(self, model, data):
+        with pytest.raises(ValueError, match="groupby='sex' with a CellTypeClock"):
+            agevi.tl.attribute_genes(data, model, groupby="sex")

@@ -85,7 +85,7 @@ def ages_of_types(
             "%d of %d samples have no type of the clock with min_cells=%d cells and are not predicted (%s).",
             len(lost), len(names), model.init_args["min_cells"], _checks.listed(lost, 3),
         )  # fmt: skip
-    return TypeAges(names, of_cell, list(model._columns), ages, n_cells, model._weights(there), n)
+    return TypeAges(names, of_cell, list(model._columns), ages, n_cells, model.type_weights(there), n)
 
 
 def _unit_ages(

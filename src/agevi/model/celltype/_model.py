@@ -190,6 +190,10 @@ class CellTypeClock(TypeTraining, Clock):
         """Arguments that make a small clock for tests, and the column of types that it needs."""
         return {"init": {"min_cells": 2}, "train": {}, "setup": {"cell_type_key": "cell_type"}}
 
+    def members(self) -> list[Any]:
+        """The members of the clocks of all types."""
+        return [member for clock in self.type_clocks.values() for member in clock.members()]
+
     # --- what is in it ---------------------------------------------------------------------------------------
 
     @property
@@ -197,11 +201,12 @@ class CellTypeClock(TypeTraining, Clock):
         """Weight of every type (and of the composition) in a sample that has all of them; they sum to 1."""
         self.check_trained("model.weights_")
         there = np.ones((1, len(self._columns)), dtype=bool)
-        return pd.Series(self._weights(there)[0], index=pd.Index(self._columns, name="type"), name="weight")
+        return pd.Series(self.type_weights(there)[0], index=pd.Index(self._columns, name="type"), name="weight")
 
-    def _weights(self, there: np.ndarray) -> np.ndarray:
-        """Weight of every type in samples that have those of ``there``, (n_samples, n_types)."""
-        covariance = self.module.covariance.cpu().numpy()
+    def type_weights(self, there: np.ndarray, types: Sequence[str] | None = None) -> np.ndarray:
+        """Weight of every type in samples that have those of ``there``, (n_samples, n_types), by default of all."""
+        place = [self._columns.index(name) for name in types or self._columns]
+        covariance = self.module.covariance.cpu().numpy()[np.ix_(place, place)]
         return _combine.combining_weights(covariance, there)
 
     def to_device(self, device: str | int | torch.device) -> None:

@@ -64,7 +64,9 @@ def attribute_genes(  # noqa: PLR0913
         reference.
     groupby
         Column of ``adata.obs``, such as the cell type or an age bin, whose groups are attributed too. Where it divides
-        samples, rows are compared with background rows of their own group.
+        samples, rows are compared with background rows of their own group. The groups of a
+        :class:`agevi.model.CellTypeClock` are its types, each attributed by its own clock; ``"all"`` is then their sum
+        with the weights that they have in each sample (without the composition).
     background
         ``"subjects"``: rows of the training subjects, as equally many of each as there are (of all subjects where the
         data hold none of them); or an AnnData whose rows are taken, for example of young controls.
@@ -152,12 +154,11 @@ def attribute_genes(  # noqa: PLR0913
     with in_float32(), progress(n_rows, f"{type(model).__name__}, attributions", "rows") as bar:
         for clock, own in zip(models, units, strict=True):
             used, n_used, settings = settings_of(
-                clock, method, n_samples, summed=own.summed, rng=generator, row_seed=row_seed
+                own.sets[0].clock or clock, method, n_samples, summed=own.summed, rng=generator, row_seed=row_seed
             )
             methods.append(used)
             numbers.append(n_used)
-            settings = with_background(settings, clock, background, summed=own.summed)
-            runs.append(run(adata, clock, own, settings, bar))
+            runs.append(run(adata, clock, own, settings, background, bar))
             if chosen is not None:
                 layers.append(_of_cells(adata, clock, chosen, settings) / len(models))
         bar.end("some of the rows, as the method takes")
@@ -191,25 +192,33 @@ def check_clock(adata: AnnData, model: Any, verb: str) -> None:
     _checks.anndata(adata)
 
 
-def with_background(settings: Settings, model: Any, background: str | AnnData, *, summed: bool) -> Settings:
+def with_background(
+    settings: Settings, model: Any, background: str | AnnData, *, summed: bool, clock: Any = None
+) -> Settings:
     """Settings with the background that was asked for."""
     if isinstance(background, str):
         _checks.choice(background, ("subjects",), "background")
         return settings
     _checks.anndata(background, "background")
     unit = "sample" if summed else "cell"
-    own = make_units(background, model, groupby=None, unit=unit).sets[0]
-    return replace(settings, background=Function(model, background, own.cells, own.codes), background_rows=own)
+    sets = make_units(background, model, groupby=None, unit=unit).sets
+    own = next((rows for rows in sets if rows.clock is clock), None)
+    if own is None:
+        raise ValueError("background has no cells of a type that adata has; pass one with all types of the clock.")
+    reads = Function(clock or model, background, own.cells, own.codes)
+    return replace(settings, background=reads, background_rows=own)
 
 
-def run(adata: AnnData, model: Any, units: Units, settings: Settings, bar: Bar) -> Totals:
+def run(adata: AnnData, model: Any, units: Units, settings: Settings, background: str | AnnData, bar: Bar) -> Totals:
     """Attribute all rows."""
-    totals = None
+    totals, made = None, None
     for rows in units.sets:
-        function = Function(model, adata, rows.cells, rows.codes)
+        function = Function(rows.clock or model, adata, rows.cells, rows.codes)
+        if made is None or rows.clock is not None:  # what was drawn serves all sets of one clock
+            made = with_background(settings, model, background, summed=units.summed, clock=rows.clock)
         totals = totals or Totals.empty(units, len(function.genes), function.device)
         totals.bar = bar
-        add_rows(totals, units, rows, function, settings)
+        add_rows(totals, units, rows, function, made)
     if totals is None:
         raise RuntimeError("no rows were made.")
     return totals
@@ -310,18 +319,21 @@ def _positions(adata: AnnData, cells: Sequence[str] | None) -> np.ndarray | None
 
 
 def _of_cells(adata: AnnData, model: Any, chosen: np.ndarray, settings: Settings) -> sp.csr_matrix:
-    """Attributions of single cells in the rows of ``adata``."""
+    """Attributions of single cells in the rows of ``adata``; cells of types without a clock have none."""
     units = make_units(adata, model, groupby=None, unit="cell")
-    rows, parts = units.sets[0], []
-    function = Function(model, adata, rows.cells, rows.codes)
-    own = replace(settings, background=None, background_rows=None)
-    background, _ = background_of(units, rows, function, np.arange(adata.n_obs), own)
-    for block in function.blocks(chosen):
-        found = settings.explain(function.reader, function.values(block), background, function.shifts(block))
-        parts.append(function.joined(list(found.values)).cpu().numpy())
-    position = adata.var_names.get_indexer(pd.Index(function.genes))
+    cells, parts = [], []
+    for rows in units.sets:
+        function = Function(rows.clock or model, adata, rows.cells, rows.codes)
+        background, _ = background_of(units, rows, function, np.arange(len(rows.cells)), settings)
+        place = pd.Index(rows.cells).get_indexer(chosen)
+        cells.append(chosen[place >= 0])
+        for block in function.blocks(place[place >= 0]):
+            found = settings.explain(function.reader, function.values(block), background, function.shifts(block))
+            parts.append(function.joined(list(found.values)).cpu().numpy())
+    chosen, genes = np.concatenate(cells), pd.Index(model.genes)
+    position = adata.var_names.get_indexer(genes)
     known = np.flatnonzero(position >= 0)
-    values = np.concatenate(parts)[:, known]
+    values = np.concatenate([np.zeros((0, len(genes)), dtype=np.float32), *parts])[:, known]
     indptr = np.zeros(adata.n_obs + 1, dtype=np.int64)
     indptr[chosen + 1] = len(known)
     order = np.argsort(chosen, kind="stable")

@@ -160,9 +160,9 @@ def _add(totals: Totals, rows: RowSet, block: np.ndarray, absolute: torch.Tensor
         slots, inverse = np.unique(flat, return_inverse=True)
         mix = np.zeros((len(slots), len(block)), dtype=np.float32)
         mix[inverse, used] = weight[block][used]
-        matrix = torch.from_numpy(mix).to(absolute.device)
+        matrix = torch.from_numpy(mix).to(absolute.device)  # a type whose errors are subtracted has a weight below 0
         index = torch.from_numpy(slots).to(absolute.device)
-        totals.absolute.view(-1, absolute.shape[1]).index_add_(0, index, matrix @ absolute)
+        totals.absolute.view(-1, absolute.shape[1]).index_add_(0, index, matrix.abs() @ absolute)
         totals.signed.view(-1, absolute.shape[1]).index_add_(0, index, matrix @ oriented)
 
 

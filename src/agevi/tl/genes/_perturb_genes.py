@@ -118,7 +118,7 @@ def perturb_genes(  # noqa: PLR0913
     sets = None if genes is None else _sets(genes, adata, there)
     cells = draw_cells(adata, model, n_cells_per_subject, generator)
     units = make_units(adata, model, groupby=groupby, unit=unit, cells=cells)
-    functions = [Function(model, adata, rows.cells, rows.codes) for rows in units.sets]
+    functions = [Function(rows.clock or model, adata, rows.cells, rows.codes) for rows in units.sets]
     if sets is None:
         slope = _screen(units, functions, factor)
         order = pd.Series(np.abs(slope).max(axis=0), index=functions[0].genes)[there].sort_values(ascending=False)

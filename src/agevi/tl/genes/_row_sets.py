@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class RowSet:
     subject: np.ndarray  # (n_rows,) code
     kind: np.ndarray  # (n_rows,) code; rows are compared with background rows of their own kind
     targets: list[tuple[np.ndarray, np.ndarray]]  # position in Units.groups (-1: none) and weight, (n_rows,) each
+    clock: Any = None  # what reads them, where it is not the whole clock but that of their type
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,16 @@ def make_units(adata: AnnData, model: Any, *, groupby: str | None, unit: str, ce
     if groupby is not None:
         table["group"], names = _groups(_checks.column(adata, groupby, "groupby").iloc[cells], groupby)
     role = pd.Series(subjects).map(model.split_).to_numpy()
+    if model.of_types:
+        names, sets = _sets_of_types(table, adata, model, groupby, summed)
+    else:
+        sets = _row_sets(table, summed, grouped=groupby is not None)
     return Units(
         summed=summed,
         subjects=np.asarray(subjects, dtype=object),
         trained=role == _keys.TRAIN,
         groups=[ALL, *names],
-        sets=_row_sets(table, summed, grouped=groupby is not None),
+        sets=sets,
     )
 
 
@@ -112,6 +117,45 @@ def _row_sets(table: pd.DataFrame, summed: bool, *, grouped: bool) -> list[RowSe
     if divided:
         sets.append(_row_set(table[table["group"] >= 0], [*whole, "group"], summed, ["group"]))
     return sets
+
+
+def _sets_of_types(
+    table: pd.DataFrame, adata: AnnData, model: Any, groupby: str | None, summed: bool
+) -> tuple[list[str], list[RowSet]]:
+    """Names of the types that a clock reads, and the rows of each; of all, a row has the weight of its type."""
+    key = model.setup_args["cell_type_key"]
+    if groupby not in (None, key):
+        raise ValueError(
+            f"groupby={groupby!r} with a {type(model).__name__}, whose groups are the types in adata.obs[{key!r}]; "
+            "leave it out, or attribute one of model.type_clocks."
+        )
+    code, names = _groups(_checks.column(adata, key, "cell_type_key").iloc[table["cell"]], key)
+    types = [name for name in names if name in model.type_clocks]
+    if not types:
+        model.predict_types(adata)  # refuses the data
+    table = table.assign(group=pd.Index(types, dtype=object).get_indexer(pd.Index([*names, ""], dtype=object)[code]))
+    n_cells = table.groupby(["sample", "group"])["cell"].transform("size")
+    table = table[(table["group"] >= 0) & (n_cells >= model.init_args["min_cells"])]
+    there = np.zeros((int(table["sample"].to_numpy().max(initial=-1)) + 1, len(types)), dtype=bool)
+    there[table["sample"], table["group"]] = True
+    of_type, sets = model.type_weights(there, types), []
+    for group, name in enumerate(types):
+        own = table[table["group"] == group]
+        if not len(own):
+            continue
+        rows = _row_set(own, ["sample", "kind"], summed, ["all", "group"])
+        sample = own["sample"].to_numpy()
+        if rows.codes is not None:
+            sample = sample[np.unique(rows.codes, return_index=True)[1]]
+        (of_all, weight), of_group = rows.targets
+        targets = [(of_all, weight * of_type[sample, group]), of_group]
+        sets.append(replace(rows, targets=targets, clock=model.type_clocks[name]))
+    if not sets:
+        raise ValueError(
+            f"no sample has {model.init_args['min_cells']} cells (min_cells) of a type of the clock "
+            f"({_checks.listed(list(model.type_clocks))})."
+        )
+    return types, sets
 
 
 def _row_set(table: pd.DataFrame, keys: list[str], summed: bool, targets: list[str]) -> RowSet:
