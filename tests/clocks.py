@@ -8,7 +8,8 @@ import pytest
 
 import agevi
 
-TRAINABLE = [cls for cls in agevi.model.MODELS if cls.trainable]
+EVERY = [cls for cls in agevi.model.MODELS if cls.trainable]
+TRAINABLE = [cls for cls in EVERY if not cls.of_types]  # which need no column of types
 OF_COUNTS = [cls for cls in TRAINABLE if cls.expects != "continuous"]
 FAST = ("PoissonVAE", "ElasticNetClock")
 
@@ -19,5 +20,6 @@ def params(classes: Iterable, fast: tuple[str, ...] = FAST) -> list:
     return [pytest.param(cls, id=name, marks=() if name in fast else pytest.mark.slow) for name, cls in named]
 
 
+every_clock = pytest.mark.parametrize("cls", params(EVERY))
 each_clock = pytest.mark.parametrize("cls", params(TRAINABLE))
 each_clock_of_counts = pytest.mark.parametrize("cls", params(OF_COUNTS))

@@ -10,13 +10,13 @@ import torch
 
 import agevi
 from agevi.model.linear._base import FittedLinearClock
-from tests.clocks import each_clock
+from tests.clocks import every_clock
 from tests.conftest import QUIET
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 
 pytestmark = [
-    each_clock,
+    every_clock,
     pytest.mark.usefixtures("short_epochs"),
 ]
 
