@@ -9,6 +9,7 @@ import scipy.stats
 import agevi
 from agevi.model import PoissonVAE
 from agevi.tl.validate._compare_models import named_recipes
+from tests.clocks import OF_COUNTS
 from tests.conftest import QUIET
 from tests.tl.clocks import AllClock, MeanClock, SumClock
 
@@ -217,7 +218,7 @@ def test_models_by_name(cohort):
     assert [r.model_kwargs for r in recipes.values()] == [{}, {"n_latent": 3}, {"n_latent": 4}, {}]
     assert recipes["all"].setup == KEYS | {"layer": "counts", "batch_key": "batch"}
     assert recipes["all"].train_kwargs["max_epochs"] == 2
-    trainable = [m.__name__ for m in agevi.model.MODELS if m.trainable and m.expects != "continuous"]
+    trainable = [m.__name__ for m in OF_COUNTS]
     assert list(named_recipes(None, KEYS, None)) == trainable
     assert list(named_recipes(AllClock, KEYS, None)) == ["AllClock"]
 

@@ -78,8 +78,9 @@ def compare_models(  # noqa: PLR0913
         Classes, or names of classes of :data:`agevi.model.MODELS` (``["PLSClock", "PoissonVAE"]``); or a dictionary
         from names of rows to a class, or to a pair of a class and its arguments: those of the constructor, or a
         dictionary with any of ``setup_kwargs``, ``model_kwargs`` and ``train_kwargs``. Default: all of
-        :data:`agevi.model.MODELS` that are trained on ages and take counts. A list of classes in place of a class is a
-        row for their mean, with arguments by class name as in :func:`agevi.tl.cross_validate`.
+        :data:`agevi.model.MODELS` that are trained on ages, take counts and need no column of types. A list of classes
+        in place of a class is a row for their mean, with arguments by class name as in
+        :func:`agevi.tl.cross_validate`.
     %(keys)s
     %(folds_as_in_cross_validate)s
     layer
