@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,6 @@ from anndata import AnnData
 from agevi import _checks, _names
 from agevi.dataloaders._sums import sample_means
 from agevi.model.celltype._fit import counts_of
-
-if TYPE_CHECKING:
-    from agevi.model.celltype._model import CellTypeClock
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +46,7 @@ class TypeAges:
 
 
 def ages_of_types(
-    model: CellTypeClock,
+    model: Any,
     adata: AnnData,
     rows: np.ndarray,
     *,
@@ -89,7 +86,7 @@ def ages_of_types(
 
 
 def _unit_ages(
-    model: CellTypeClock,
+    model: Any,
     adata: AnnData,
     cells: np.ndarray,
     unit: np.ndarray,
@@ -121,7 +118,7 @@ def _unit_ages(
     return out
 
 
-def _known_types(model: CellTypeClock, adata: AnnData) -> np.ndarray:
+def _known_types(model: Any, adata: AnnData) -> np.ndarray:
     """Position of each cell's type among those of training, (n_cells,), -1 for others; says what it leaves out."""
     key = model.setup_args["cell_type_key"]
     values = _names.names(_checks.column(adata, key, "cell_type_key"))
@@ -150,7 +147,7 @@ def _known_types(model: CellTypeClock, adata: AnnData) -> np.ndarray:
     return np.asarray(code)
 
 
-def _comparable(model: CellTypeClock, n: np.ndarray) -> bool:
+def _comparable(model: Any, n: np.ndarray) -> bool:
     """Whether the data hold the types that samples usually have, so that their shares can be compared with training."""
     lost = [name for name, total in zip(model.types_, n.sum(axis=0), strict=True) if not total and name in model._usual]
     if lost:
