@@ -138,21 +138,36 @@ class CellTypeClock(TypeTraining, Clock):
     ) -> None:
         """Register an AnnData for this clock and its members.
 
-        As for every clock (:meth:`agevi.model.PLSClock.setup_anndata`), with the column of the types besides. Cells
-        without a type are not read.
+        As for every clock, with the column of the types besides; nothing is written.
 
         Parameters
         ----------
         adata
             Cells x genes.
-        age_key, subject_key, sample_key, layer
-            Columns of ages and units, and the layer that holds the values.
+        age_key
+            Column of ``adata.obs`` with the age of each cell's sample; NaN means unlabelled.
+        subject_key
+            Column with the person or animal, the unit that is held out.
         cell_type_key
-            Column of ``adata.obs`` with the type of each cell.
-        batch_key, categorical_covariate_keys, continuous_covariate_keys
-            Columns that the members' decoders condition on.
-        normalize, age_unit, age_transform, min_age, features
-            As for the members; ``"auto"`` is the default of their class.
+            Column with the type of each cell; cells without a type are not read.
+        sample_key
+            Column with the visit or biopsy, the unit with one age. Default: the subject.
+        layer
+            Layer that holds the values; default X.
+        batch_key
+            Column with the batch, for members with a decoder that conditions on it.
+        categorical_covariate_keys, continuous_covariate_keys
+            Further columns that such members condition on.
+        normalize
+            What the members see: ``"log1p_cp10k"`` or ``"none"``.
+        age_unit
+            Unit of the ages.
+        age_transform
+            Scale on which the members are trained; ``"auto"`` is the default of their class.
+        min_age
+            Lowest age that is believed.
+        features
+            Genes that train the members; all by default.
         **kwargs
             Passed on by scvi-tools when a saved registration is used again.
 
