@@ -74,7 +74,7 @@ class TemplateClock(RegressorClock):
     def _make_module(self) -> TemplateModule:
         """(5) A network with new weights, which the seed decides; training with other roles starts from one."""
         setup, stats = self.setup_args, self.summary_stats
-        own = {"normalize": setup["normalize"], "sums": self.predicts_sums, "age_loss": "huber"}
+        own = {"normalize": self.normalize, "sums": self.predicts_sums, "age_loss": "huber"}
         with seeded(self.init_args["rng"]):
             return TemplateModule(stats.n_vars, n_latent=self.init_args["n_latent"], **own, **self._age_scale_args)
 
@@ -86,6 +86,6 @@ class TemplateClock(RegressorClock):
     def _fit_buffers(self, train: np.ndarray) -> None:
         """(7) What is computed before training, from training cells alone: the scales of genes and of ages."""
         x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        gene_stats(x, np.flatnonzero(train), normalize=self.setup_args["normalize"]).fill(self.module.input)
+        gene_stats(x, np.flatnonzero(train), normalize=self.normalize).fill(self.module.input)
         self.module.age_scale.fit(self._sample_ages(train))
         self._fit_sums(train, self.module.input)

@@ -25,6 +25,7 @@ from agevi._values import dense as dense
 from agevi._values import finite as finite
 from agevi._values import holds_counts as holds_counts
 from agevi._values import is_backed as is_backed
+from agevi._values import not_negative as not_negative
 from agevi._values import readable as readable
 from agevi._values import value_blocks as value_blocks
 from agevi._values import within as within
@@ -79,7 +80,7 @@ def anndata(adata: Any, argument: str = "adata") -> ad.AnnData:
             f"the tables of {argument} are on disk, as anndata.experimental.read_lazy leaves them; call {argument} = "
             f"{argument}.to_memory() first."
         )
-    if adata.n_obs == 0 or adata.n_vars == 0:
+    if adata.n_obs == 0 or (adata.n_vars == 0 and not len(adata.obsm)):
         raise ValueError(f"{argument} is empty ({adata.n_obs} cells x {adata.n_vars} genes); check the last filter.")
     return adata
 
@@ -180,13 +181,13 @@ def matrix(adata: ad.AnnData, layer: str | None) -> Any:
     return readable(adata.layers[layer], f"adata.layers[{layer!r}]")
 
 
-def representation(adata: ad.AnnData, use_rep: str) -> tuple[Any, list[str]]:
+def representation(adata: ad.AnnData, use_rep: str, argument: str = "use_rep") -> tuple[Any, list[str]]:
     """``adata.obsm[use_rep]`` as a finite array or sparse matrix (n_cells, n_components), and its components' names."""
     if use_rep not in adata.obsm:
         names = list(adata.obsm.keys())
         hint = closest(use_rep, names)
         there = f"Available: {listed(names)}." if names else "adata.obsm is empty; run sc.pp.pca(adata) first."
-        raise KeyError(f"use_rep={use_rep!r} is not in adata.obsm{hint}. {there}")
+        raise KeyError(f"{argument}={use_rep!r} is not in adata.obsm{hint}. {there}")
     values, where = adata.obsm[use_rep], f"adata.obsm[{use_rep!r}]"
     names = [str(i) for i in range(values.shape[1])] if np.ndim(values) == 2 else []
     if isinstance(values, pd.DataFrame):

@@ -85,8 +85,7 @@ def counts(x: Any, where: str, why: str, *, advice: str, empty_ok: bool = False)
     finite(x, where)
     total = 0.0
     for block in value_blocks(x):
-        if block.size and block.min() < 0:
-            raise ValueError(f"{where} has negative values (lowest: {block.min():g}); {why}. {advice}")
+        _refuse_negative(block, where, why, advice)
         if block.dtype.kind == "f":
             fraction = block != np.floor(block)
             if fraction.any():
@@ -101,6 +100,18 @@ def counts(x: Any, where: str, why: str, *, advice: str, empty_ok: bool = False)
         total += float(block.sum(dtype=np.float64))
     if total == 0 and not empty_ok:
         raise ValueError(f"{where} holds only zeros; {why}. {advice}")
+
+
+def not_negative(x: Any, where: str, why: str, *, advice: str) -> None:
+    """Refuse values below 0; ``why`` and ``advice`` are as in :func:`counts`."""
+    for block in value_blocks(x):
+        _refuse_negative(block, where, why, advice)
+
+
+def _refuse_negative(block: np.ndarray, where: str, why: str, advice: str) -> None:
+    """The standard error where a value of a block is below 0."""
+    if block.size and block.min() < 0:
+        raise ValueError(f"{where} has negative values (lowest: {block.min():g}); {why}. {advice}")
 
 
 def holds_counts(x: Any) -> bool:

@@ -73,16 +73,25 @@ def test_folds_of_a_column():
     assert folds_from_column(adata, "fold", adata.obs["donor"]).to_dict() == {"d0": "1", "d1": "2", "d2": "1"}
 
 
+def test_a_subject_in_several_folds_is_in_that_of_most_of_its_cells():
+    adata = cells(["b", "a", "b", "b", "a"], ["d0", "d0", "d0", "d1", "d2"])
+    with pytest.warns(UserWarning, match=r"1 of 3 subjects have cells in several folds .*'d0' in 'b', 'a'.*\('b'\)"):
+        found = folds_from_column(adata, "fold", adata.obs["donor"])
+    assert found.to_dict() == {"d0": "b", "d1": "b", "d2": "a"}
+
+
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
-        pytest.param(["a", "b", "a", "b"], "subject 'd0' is in 'a' and 'b' of adata.obs\\['fold'\\]", id="two folds"),
+        pytest.param(
+            ["a", "b", "a", "b", "a"], "subject 'd0' is in 'a' and 'b' of adata.obs\\['fold'\\]", id="two folds"
+        ),
         pytest.param(["a"] * 4, "has one fold, 'a'; cross-validation needs two or more", id="one fold"),
         pytest.param(["a", "a", None, "b"], "fold_key must name every cell's unit", id="missing"),
     ],
 )
 def test_unusable_columns(folds, message):
-    adata = cells(folds)
+    adata = cells(folds, ["d0", "d0", "d1", "d1", "d2"][: len(folds)])
     with pytest.raises(ValueError, match=message):
         folds_from_column(adata, "fold", adata.obs["donor"])
 

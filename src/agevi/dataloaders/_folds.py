@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -10,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from agevi import _checks, _units
 
 MIN_FOLDS = 2
+MOST_SHARED = 0.5
+"""Share of the subjects that may have cells in several folds of a column."""
 
 
 def assign_folds(
@@ -41,9 +45,28 @@ def assign_folds(
 
 
 def folds_from_column(adata: AnnData, fold_key: str, subject: pd.Series) -> pd.Series:
-    """Fold of every subject from a column of cells, as text, indexed by subject."""
-    advice = "Give all its cells one fold, or leave fold_key out."
-    folds = _units.label_of_subject(adata, fold_key, "fold_key", subject, advice)
+    """Fold of every subject from a column of cells, as text, indexed by subject; the commonest, if there are several.
+
+    Data sets share some donors, as a warning says; where most subjects have several, the column holds no folds.
+    """
+    named = _checks.labels(adata, fold_key, "fold_key")
+    several = _units.PerUnit(named, subject).several
+    if len(several) > MOST_SHARED * subject.nunique():
+        advice = "Give all its cells one fold, or leave fold_key out."
+        folds = _units.label_of_subject(adata, fold_key, "fold_key", subject, advice)
+    else:
+        counts = named.groupby([subject.to_numpy(), named.to_numpy()]).size().sort_index()
+        folds = counts.sort_values(ascending=False, kind="stable").reset_index(level=1)["level_1"]
+        folds = folds[~folds.index.duplicated()].sort_index()
+    if len(several):
+        own = named[(subject == several[0]).to_numpy()].unique()
+        warnings.warn(
+            f"{len(several)} of {len(folds)} subjects have cells in several folds of adata.obs[{fold_key!r}] (e.g. "
+            f"{several[0]!r} in {_checks.listed(own, 3)}). Each is held out as a whole in the fold of most of its "
+            f"cells ({folds[several[0]]!r}), and its other cells do not train while their own fold is held out.",
+            UserWarning,
+            stacklevel=_checks.stack_depth(),
+        )
     if folds.nunique() < MIN_FOLDS:
         raise ValueError(
             f"adata.obs[{fold_key!r}] has one fold, {folds.iloc[0]!r}; cross-validation needs two or more."

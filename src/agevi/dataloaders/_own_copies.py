@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks, _symbols
+from agevi import _checks, _source, _symbols
 from agevi._compat import AnnDataManager, WeakIdKeyDictionary
 from agevi.dataloaders._measured import copy_sets
 
@@ -23,13 +23,14 @@ _ROWS = 4096  # compared in one step
 _TYPED = 100  # names; longer lists are of drug targets and the like, most of which any data lack
 
 
-def own_copy(adata: AnnData, columns: Iterable[str], layer: str | None) -> AnnData:
+def own_copy(adata: AnnData, columns: Iterable[str], setup: Mapping[str, Any]) -> AnnData:
     """A new AnnData of the same values, copied only from views, and of copies of some columns of cells."""
     # Registrations write columns: where each has an AnnData of its own, none changes another or the user's data.
-    values, kept = _checks.matrix(adata, layer), dict.fromkeys(c for c in columns if c in adata.obs)
-    out = _of_values(values, adata.obs[list(kept)].copy(), pd.DataFrame(index=adata.var_names.copy()), layer)
+    layer, kept = setup["layer"], dict.fromkeys(c for c in columns if c in adata.obs)
+    obs, var = adata.obs[list(kept)].copy(), pd.DataFrame(index=adata.var_names.copy())
+    out = _of_values(_checks.matrix(adata, layer), obs, var, layer)
     copy_sets(adata, out)
-    return out
+    return _source.mark(out, setup)
 
 
 def remember(cls: type, adata: AnnData, manager: AnnDataManager) -> None:
@@ -63,8 +64,13 @@ def recall(cls: type, adata: AnnData) -> AnnDataManager:
 
 def check_unchanged(adata: AnnData, manager: AnnDataManager, name: str) -> None:
     """Refuse data that got other cells or genes in place after they were set up."""
-    own = manager.adata
-    for what, now, then in (("cells", adata.obs_names, own.obs_names), ("genes", adata.var_names, own.var_names)):
+    own, setup = manager.adata, manager.registry["setup_args"]
+    compared = [("cells", adata.obs_names, own.obs_names)]
+    if setup.get("obsm_key") is None:
+        compared.append(("genes", adata.var_names, own.var_names))
+    elif _source.is_there(adata, setup):
+        _source.read(adata, setup, own.var_names)  # which finds the dimensions by name
+    for what, now, then in compared:
         same = (
             (now.equals(then) or now.astype(str).equals(then))
             if what == "cells" or len(now) == len(then)
@@ -78,10 +84,11 @@ def check_unchanged(adata: AnnData, manager: AnnDataManager, name: str) -> None:
             )
 
 
-def check_values_kept(adata: AnnData, own: AnnData, layer: str | None, name: str) -> None:
+def check_values_kept(adata: AnnData, own: AnnData, setup: Mapping[str, Any], name: str) -> None:
     """Refuse data whose matrix was replaced after set-up: one would be predicted, and the other trained on."""
-    if (adata.X is None) if layer is None else (layer not in adata.layers):
+    if not _source.is_there(adata, setup):
         return  # dropped, and not replaced
+    adata, layer = _source.read(adata, setup, own.var_names), setup["layer"]
     then = _checks.matrix(own, layer)
     if not adata.is_view and _checks.matrix(adata, layer) is then:
         return
@@ -92,8 +99,8 @@ def check_values_kept(adata: AnnData, own: AnnData, layer: str | None, name: str
         differ = now != then[rows]
         if differ.nnz if sp.issparse(differ) else np.any(differ):
             raise ValueError(
-                f"{'adata.X' if layer is None else f'adata.layers[{layer!r}]'} holds other values than when it was "
-                f"set up for {name}; call {name}.setup_anndata again and make the clock anew."
+                f"{_source.place(setup)} holds other values than when it was set up for {name}; call "
+                f"{name}.setup_anndata again and make the clock anew."
             )
 
 
@@ -108,9 +115,17 @@ def _of_values(values: Any, obs: pd.DataFrame, var: pd.DataFrame, layer: str | N
     return AnnData(obs=obs, var=var, layers={layer: values}, shape=values.shape)
 
 
-def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
+def of_features(adata: AnnData, features: Any, setup: Mapping[str, Any]) -> AnnData:
     """Values of some genes, in the order of the data, with all columns of cells; warns where few are named."""
     _checks.anndata(adata)
+    key, layer = setup.get("obsm_key"), setup["layer"]
+    if key is not None and key in adata.obsm and not isinstance(adata.obsm[key], pd.DataFrame):
+        raise ValueError(
+            f"features with obsm_key={key!r}, which is an array without names; leave features out, or pass a table of "
+            "the dimensions that are meant."
+        )
+    where = "adata.var_names" if key is None else f"the columns of {_source.place(setup)}"
+    adata = _source.read(adata, {**setup, "normalize": "none"})
     _checks.in_memory(adata)
     _checks.unique_names(adata)
     if isinstance(features, str) or not isinstance(features, Iterable):
@@ -129,13 +144,12 @@ def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
         said += f", which {_symbols.CUT} cuts off" if why == "version" else ""
         raise ValueError(
             f"none of the {len(names):,} features{f' (e.g. {_checks.listed(names, 2)})' if len(names) else ''} is "
-            f"among adata.var_names (e.g. {_checks.listed(adata.var_names, 2)}){said}. Pass names as in "
-            "adata.var_names."
+            f"among {where} (e.g. {_checks.listed(adata.var_names, 2)}){said}. Pass names as in {where}."
         )
     absent = names[~names.isin(adata.var_names)]
     if len(absent) and len(names) <= _TYPED:
         warnings.warn(
-            f"{len(absent):,} of the {len(names):,} features are absent from adata.var_names (e.g. "
+            f"{len(absent):,} of the {len(names):,} features are absent from {where} (e.g. "
             f"{_checks.listed(absent, 3)}); {chosen.sum():,} train the clock. Correct those names, or leave them out.",
             UserWarning,
             stacklevel=_checks.stack_depth(),
@@ -144,4 +158,4 @@ def of_features(adata: AnnData, features: Any, layer: str | None) -> AnnData:
         logger.info("%d of %d features are in the data, and train the clock.", chosen.sum(), len(names))
     out = _of_values(_checks.matrix(adata, layer)[:, chosen], adata.obs.copy(), adata.var.loc[chosen].copy(), layer)
     copy_sets(adata, out, chosen)
-    return out
+    return _source.copy_mark(adata, out)

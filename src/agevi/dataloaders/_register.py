@@ -13,6 +13,7 @@ from agevi import _checks, _names, _units
 from agevi._ages import ADULT, YEAR
 from agevi._compat import REGISTRY_KEYS, AnnDataManager, LayerField, NumericalJointObsField
 from agevi._keys import MEASURED
+from agevi._source import CLR, READERS, inner, place, read
 from agevi.dataloaders import _fields
 from agevi.dataloaders._measured import check_sets
 from agevi.dataloaders._own_subjects import warn_of_cells
@@ -23,12 +24,12 @@ CATEGORY_KEYS = ("modality_key", "tissue_key")
 MIN_OF_MODALITY = 2
 ADVICE_OF_MASK = f"values that were not measured are 0 there, and False in adata.varm[{MEASURED!r}]"
 RAW = "adata.raw"
-NORMALIZE = ("log1p_cp10k", "none")
+NORMALIZE = ("log1p_cp10k", "none", CLR)
 
 
 def where(layer: str | None) -> str:
     """How a message calls the matrix."""
-    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    return place({"layer": layer})
 
 
 def check_setup(
@@ -39,8 +40,10 @@ def check_setup(
     ``require_ages``: the ages must be enough to train on.
     """
     _checks.anndata(adata)
-    _checks.in_memory(adata)
     _checks.choice(setup["normalize"], NORMALIZE, "normalize")
+    refuse_dimensions(setup, counts=counts, model=model)
+    adata = read(adata, setup)
+    _checks.in_memory(adata)
     _checks.choice(setup["age_unit"], tuple(YEAR), "age_unit")
     _checks.choice(setup["age_transform"], ("auto", *AGE_TRANSFORMS), "age_transform")
     if setup["age_transform"] == "horvath":
@@ -56,7 +59,7 @@ def check_setup(
             check_covariate(adata, key, argument)
     x = _checks.matrix(adata, setup["layer"])
     check_values(x, setup, counts=counts, model=model, source=adata)
-    if counts or setup["normalize"] != "none":
+    if counts or inner(setup["normalize"]) != "none":
         warn_of_cells(subject, x, setup["subject_key"])
     if CATEGORY_KEYS[0] in setup:
         check_sets(adata)
@@ -86,10 +89,11 @@ def check_values(
 
     ``counts``: the model is fitted to raw counts. ``new``: a trained clock is given new data, which may be empty.
     """
-    place = where(setup["layer"])
-    if not counts and setup["normalize"] == "none":
+    refuse_dimensions(setup, counts=counts, model=model)
+    what = place(setup)
+    if not counts and inner(setup["normalize"]) == "none":
         masked = CATEGORY_KEYS[0] in setup
-        _checks.finite(x, place, advice=f"{ADVICE_OF_MASK}." if masked else "remove or fill them first.")
+        _checks.finite(x, what, advice=f"{ADVICE_OF_MASK}." if masked else "remove or fill them first.")
         return
     why = f"{model} is fitted to raw counts" if counts else f"{model} normalises raw counts itself"
     if new:
@@ -99,19 +103,27 @@ def check_values(
         if not counts:
             advice = "Pass them with layer=..., or set normalize='none' for values that are normalised already."
     try:
-        _checks.counts(x, place, why, advice=advice, empty_ok=new or empty_ok)
+        _checks.counts(x, what, why, advice=advice, empty_ok=new or empty_ok)
     except ValueError:
         found = "" if source is None else counts_in(source)
-        if found in ("", place):
+        if found in ("", what):
             raise
         if found == RAW:
             advice = f"{RAW} holds counts: adata = {RAW}.to_adata()."
         elif new:
-            advice = f"{found} holds counts; predict from them: {place} = {found}."
+            advice = f"{found} holds counts; predict from them: {what} = {found}."
         else:
             layer = found.removeprefix("adata.layers[").removesuffix("]") if found != where(None) else "None"
             advice = f"{found} holds counts; pass layer={layer}."
-        _checks.counts(x, place, why, advice=advice, empty_ok=new or empty_ok)
+        _checks.counts(x, what, why, advice=advice, empty_ok=new or empty_ok)
+
+
+def refuse_dimensions(setup: Mapping[str, Any], *, counts: bool, model: str) -> None:
+    """Refuse tables of ``obsm`` for clocks of counts."""
+    if counts and setup.get("obsm_key") is not None:
+        raise ValueError(
+            f"{model} is fitted to raw counts of genes, and {place(setup)} is no such matrix; {READERS} read it."
+        )
 
 
 def counts_in(adata: AnnData) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agevi._source import CLR, features, place
+
 _MIN_SUBJECTS = 5
 _USE = """**Use it**
 
@@ -24,7 +26,8 @@ def clock_card(meta: dict[str, Any]) -> str:
     age, setup, roles = meta["age"], meta["setup"], list(meta["split"].values())
     return f"""# Ageing clock: {meta["class"]}
 
-**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}){_scale(meta)}.
+**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} {features(setup)} \
+({_input(meta)}){_scale(meta)}.
 
 **Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged \
 {_range(age)}. \
@@ -33,8 +36,8 @@ Held out as whole subjects: {roles.count("validation")} for validation, {roles.c
 **How well**: {_how_well(meta) or _validation_error(meta)}
 
 {_USE % "sample"}{_unit(setup)}
-Values are read from {_where(setup)}; genes are found by name ({_gene_examples(meta)}).{_groups(meta)} {_LIMITS} \
-training \
+Values are read from {place(setup)}; {features(setup)} are found by name ({_gene_examples(meta)}).{_groups(meta)} \
+{_LIMITS} training \
 data. {_NO_DIAGNOSIS}
 
 {_made(meta)}"""
@@ -112,7 +115,8 @@ def classifier_card(meta: dict[str, Any]) -> str:
     return f"""# Classifier: {meta["class"]}
 
 **Predicts** the probability of {init["case"]!r} against {init["control"]!r} ({init["condition_key"]}) from \
-{len(clock["genes"]):,} genes ({_input(clock)}), with the network of a {clock["class"]}, trained from {start}.
+{len(clock["genes"]):,} {features(clock["setup"])} ({_input(clock)}), with the network of a {clock["class"]}, \
+trained from {start}.
 
 **Trained on** {n["n_cases"]:,} cases and {n["n_subjects"] - n["n_cases"]:,} controls. Held out as whole subjects: \
 {roles.count("validation")} for validation, {roles.count("test")} for testing.{balanced} The clock was trained on the \
@@ -146,7 +150,7 @@ whose \
 licence holds.
 {_paragraph(meta)}
 {_USE % "subject"}
-Values are read from {_where(meta["setup"])}, normalised as the publication says; features are found by name \
+Values are read from {place(meta["setup"])}, normalised as the publication says; features are found by name \
 ("{meta["genes"][0]}", ...). {_LIMITS} publication. {_NO_DIAGNOSIS}
 
 {_made(meta)}"""
@@ -159,11 +163,6 @@ def _made(meta: dict[str, Any]) -> str:
         f"Made with agevi {versions['agevi']}, scvi-tools {versions['scvi-tools']}, torch {versions['torch']}. Weights "
         "are safetensors, everything else is JSON; loading runs no code.\n"
     )
-
-
-def _where(setup: dict[str, Any]) -> str:
-    """Where values are read from."""
-    return "adata.X" if setup["layer"] is None else f"adata.layers[{setup['layer']!r}]"
 
 
 def _unit(setup: dict[str, Any]) -> str:
@@ -199,9 +198,9 @@ def _trained_on(meta: dict[str, Any]) -> str:
         return f"{len(meta['members'])} members of its own"
     setup = meta["setup"]
     if "n_subjects" not in age:
-        return f"elsewhere, published coefficients; {len(meta['genes']):,} features in {_where(setup)} ({_input(meta)})"
+        return f"elsewhere, published coefficients; {len(meta['genes']):,} features in {place(setup)} ({_input(meta)})"
     who = f"{age['n_subjects']:,} subjects, {age['n_samples']:,} samples"
-    return f"{who}; {len(meta['genes']):,} genes in {_where(setup)} ({_input(meta)})"
+    return f"{who}; {len(meta['genes']):,} {features(setup)} in {place(setup)} ({_input(meta)})"
 
 
 def _scale(meta: dict[str, Any]) -> str:
@@ -220,6 +219,8 @@ def _range(age: dict[str, Any]) -> str:
 
 
 def _input(meta: dict[str, Any]) -> str:
+    if meta["setup"]["normalize"] == CLR:
+        return "counts, of which centred log-ratios are taken inside"
     return "values as they are" if meta["setup"]["normalize"] == "none" else "raw counts, normalised inside"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agevi.pp._align_genes import align_genes
 from agevi.pp._centre_genes import centre_genes
+from agevi.pp._from_obsm import from_obsm
 from agevi.pp._parse_age import parse_age
 from agevi.pp._pseudocells import pseudocells
 from agevi.pp._split_subjects import split_subjects
@@ -22,6 +23,7 @@ __all__ = [
     "beta_to_m",
     "centre_genes",
     "concat_modalities",
+    "from_obsm",
     "m_to_beta",
     "normalize_bulk",
     "parse_age",

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _source
 from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._own_copies import of_features, own_copy, remember
 from agevi.dataloaders._register import check_setup, make_manager, registered_columns
@@ -85,10 +85,11 @@ class Clock(RoleMixin, PredictMixin, NumbersMixin, BaseModelClass):
         subject_key: str,
         sample_key: str | None = None,
         layer: str | None = None,
+        obsm_key: str | None = None,
         batch_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
-        normalize: str = "log1p_cp10k",
+        normalize: str | None = None,
         age_unit: str = "years",
         age_transform: str = "auto",
         min_age: float = -1.0,
@@ -114,36 +115,44 @@ class Clock(RoleMixin, PredictMixin, NumbersMixin, BaseModelClass):
             Column with the visit or biopsy, the unit with one age. Default: the subject.
         layer
             Layer that holds the values; default X.
+        obsm_key
+            Table of ``adata.obsm`` to read in place of X, such as ``"X_scVI"``: an array or a DataFrame. Its dimensions
+            take the place of genes, called by their column, or ``"X_scVI_0"``, ``"X_scVI_1"``, ...; samples are means
+            over their cells. New data need a table of the same name, width and columns, which may be in any order.
         batch_key
             Column with the batch that the decoder conditions on.
         categorical_covariate_keys, continuous_covariate_keys
             Further columns that the decoder conditions on.
         normalize
-            What the encoder sees: ``"log1p_cp10k"``, log(1 + counts per 10,000), or ``"none"``, the values as they are.
+            What the encoder sees: ``"log1p_cp10k"``, log(1 + counts per 10,000), the default of genes; ``"none"``, the
+            values as they are, the default of ``obsm_key``; or ``"clr"``, with ``obsm_key`` alone, for counts of
+            proteins: the centred log-ratio log(1 + x / g) within each cell, with the geometric mean
+            g = exp(mean(log(1 + x))) over the clock's proteins (``margin = 2`` of Seurat, ``axis = 1`` of muon).
         age_unit
             Unit of the ages, for axis labels and the card of a saved clock.
         age_transform
             Scale on which ages are trained: ``"none"``, ``"log"`` (log(age - min_age + 1)), ``"horvath"``
             (log((age + 1) / 21) up to 20 years and (age - 20) / 21 above, Horvath 2013; ages above -1 year in years,
-            months, weeks or days) or ``"auto"``, the default of the model.
+            months, weeks or days) or ``"auto"``, the default of the model, which is ``"none"`` with ``obsm_key``.
         min_age
             Lowest age that is believed; prenatal ages are negative.
         features
             Genes that train the clock, such as drug targets; those that the data lack are left out, and all genes train
             by default. A copy of their values is registered. They alone are the clock's genes: it predicts from data
             with any further ones, its coverage is that of these genes, and ``normalize="log1p_cp10k"`` takes counts per
-            10,000 of these genes.
+            10,000 of these genes. With ``obsm_key`` they are columns of a DataFrame.
         **kwargs
             Passed on by scvi-tools when a saved registration is used again.
 
         Raises
         ------
         KeyError
-            If a column or the layer does not exist.
+            If a column, the layer or the table does not exist.
         TypeError
             If ages are not numeric or ``features`` is not a list of names.
         ValueError
-            If ages, units or values cannot be trained on, or the data have none of the ``features``.
+            If ages, units or values cannot be trained on, the data have none of the ``features``, or ``obsm_key`` is
+            given to a clock of counts or with ``layer``.
 
         Examples
         --------
@@ -156,12 +165,15 @@ class Clock(RoleMixin, PredictMixin, NumbersMixin, BaseModelClass):
     @classmethod
     def _register(cls, adata: AnnData, method_args: dict[str, Any], kwargs: dict[str, Any]) -> None:
         """Check an AnnData against the arguments of ``setup_anndata``, and register it."""
-        setup, again = method_args["setup_args"], "source_registry" in kwargs
+        setup, source = method_args["setup_args"], kwargs.get("source_registry")
         features = setup.pop("features", None)  # the genes that are registered tell
-        data = adata if features is None else of_features(adata, features, setup["layer"])
-        check_setup(data, setup, counts=cls.expects == "counts", model=cls.__name__, require_ages=not again)
-        manager = make_manager(setup, method_args)
-        manager.register_fields(own_copy(data, registered_columns(setup), setup["layer"]), **kwargs)
+        setup |= _source.resolved(setup)
+        data = adata if features is None else of_features(adata, features, setup)
+        if source is not None and setup.get("obsm_key") is not None:
+            data = _source.read(data, setup, _source.column_names(source))
+        check_setup(data, setup, counts=cls.expects == "counts", model=cls.__name__, require_ages=source is None)
+        data, manager = _source.read(data, setup), make_manager(setup, method_args)
+        manager.register_fields(own_copy(data, registered_columns(setup), setup), **kwargs)
         remember(cls, adata, manager)
 
     @classmethod
@@ -254,7 +266,8 @@ class Clock(RoleMixin, PredictMixin, NumbersMixin, BaseModelClass):
                 f"level='sample' needs a clock that was trained on sums of cells; this {type(self).__name__} was "
                 "trained on single cells. Predict cells and average them with agevi.tl.aggregate_subjects."
             )
-        rows, place = (None, slice(None)) if indices is None else _checks.rows(indices, self._data(adata).n_obs)
+        adata = self._data(adata)
+        rows, place = (None, slice(None)) if indices is None else _checks.rows(indices, adata.n_obs)
         with factors_in(factors_for(_checks.choice(precision, PRECISIONS, "precision"), self.device)):
             if level == "sample":
                 return self.predict_samples(adata, indices=rows, batch_size=batch_size)[place]

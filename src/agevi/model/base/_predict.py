@@ -60,7 +60,7 @@ class PredictMixin(ShellMixin):
     def gene_coverage(self, adata: AnnData, min_gene_coverage: float) -> float:
         """Share of the clock's genes that the data have; values are not read."""
         _checks.unique_names(adata)
-        return self._match(adata, min_gene_coverage).coverage
+        return self._match(self.read(adata), min_gene_coverage).coverage
 
     def _predict_shell(
         self,
@@ -129,6 +129,7 @@ class PredictMixin(ShellMixin):
     ) -> tuple[AnnData, GeneMatch]:
         """Cells summed by ``codes``, (n_cells,), as :meth:`query` gives them; means with ``normalize="none"``."""
         setup, n_units, sums, start = self.setup_args, int(codes.max()) + 1, None, 0
+        adata = self.read(adata)
         for block in blocks(adata, cells):
             shell, match = self.query(block, min_gene_coverage=min_gene_coverage, conditioned=False)
             of_row = np.full(block.n_obs, -1)
@@ -136,7 +137,7 @@ class PredictMixin(ShellMixin):
             of_row[slice(None) if adata.isbacked else cells] = codes[own]
             part = sum_rows(_checks.matrix(shell, setup["layer"]), of_row, n_units)
             sums, start = part if sums is None else sums + part, start + block.n_obs
-        if setup["normalize"] == "none":
+        if self.normalize == "none":
             sums = sp.diags(1 / np.bincount(codes)) @ sums
         read = getattr(self.module, "encode_covariates", False)
         obs = self._conditions(columns_of_units(adata, cells, codes, setup, read=read), read)

@@ -10,7 +10,8 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import REGISTRY_KEYS, Absent, AnnDataManager, Host
+from agevi._compat import Absent, AnnDataManager, Host
+from agevi._source import column_names, inner, mark, read
 from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._own_copies import check_unchanged, check_values_kept, forget, recall, remember
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
@@ -63,8 +64,16 @@ class ShellMixin(Host):
     @property
     def genes(self) -> np.ndarray:
         """The clock's genes in order, (n_genes,)."""
-        names = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
-        return np.asarray(names)
+        return column_names(self.registry_)
+
+    @property
+    def normalize(self) -> str:
+        """What the network does with the values that it is given; it is given log-ratios as such."""
+        return inner(self.setup_args["normalize"])
+
+    def read(self, adata: AnnData) -> AnnData:
+        """``adata``, or for a clock on a table of ``obsm`` the same cells with the clock's dimensions as X."""
+        return read(adata, self.setup_args, self.genes)
 
     def query(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
         """A registered-to-be AnnData with the clock's genes; ``adata`` is only read.
@@ -72,7 +81,7 @@ class ShellMixin(Host):
         With ``conditioned`` every batch and covariate column must be there and known, because the decoder reads
         them; without, they may be absent unless the encoder reads them.
         """
-        setup = self.setup_args
+        setup, adata = self.setup_args, self.read(adata)
         _checks.unique_names(adata)
         match = self._match(adata, min_gene_coverage)
         required = conditioned or getattr(self.module, "encode_covariates", False)
@@ -80,7 +89,7 @@ class ShellMixin(Host):
         shell = query_shell(adata, match, self.genes, layer=setup["layer"], read=self.layer_of(adata), obs=obs)
         x = _checks.matrix(shell, setup["layer"])
         check_values(x, setup, counts=self.expects == "counts", model=type(self).__name__, new=True, source=adata)
-        return shell, match
+        return mark(shell, setup), match
 
     def layer_of(self, adata: AnnData) -> str | None:
         """The layer of new data that is read: that of training, or None for X where it holds what the clock expects."""
@@ -102,7 +111,7 @@ class ShellMixin(Host):
     @property
     def _of_counts(self) -> bool:
         """Whether the clock reads raw counts."""
-        return self.expects == "counts" or self.setup_args["normalize"] != "none"
+        return self.expects == "counts" or self.normalize != "none"
 
     def _knows(self, x: Any) -> bool:
         """Whether values are surely of the kind that the clock was trained on; normalised ones do not show it."""
@@ -169,7 +178,7 @@ class ShellMixin(Host):
         own: AnnData = self.adata_manager.adata
         if self.adata is not own:
             check_unchanged(self.adata, self.adata_manager, type(self).__name__)
-            check_values_kept(self.adata, own, self.setup_args["layer"], type(self).__name__)
+            check_values_kept(self.adata, own, self.setup_args, type(self).__name__)
         setup = self.setup_args
         check_values(
             _checks.matrix(own, setup["layer"]), setup, counts=self.expects == "counts", model=type(self).__name__
@@ -210,7 +219,7 @@ class ShellMixin(Host):
     def _attach(self, adata: AnnData) -> None:
         """Register ``adata`` with the categories of this clock and make it the model's data."""
         _checks.anndata(adata)
-        if not match_genes(self.genes, adata.var_names, min_coverage=1.0).identical:
+        if not match_genes(self.genes, self.read(adata).var_names, min_coverage=1.0).identical:
             raise ValueError(
                 "adata has other genes, or another order, than the clock; pass adata[:, clock.genes].copy()."
             )
@@ -231,12 +240,12 @@ class ShellMixin(Host):
         vars(shell).pop(_MANAGERS, None)
 
     def _data(self, adata: AnnData | None) -> AnnData:
-        """``adata``, or the data of the model."""
+        """``adata``, or the data of the model, as :meth:`read` gives them."""
         if adata is not None:
-            return _checks.anndata(adata)
+            return self.read(_checks.anndata(adata))
         if self.adata is None:
             raise RuntimeError(
                 "this clock was loaded without data; pass adata=... to predict, or load it with "
                 "agevi.io.load_clock(path, adata) to train on."
             )
-        return self.adata
+        return self.read(self.adata)

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _names
 from agevi._compat import REGISTRY_KEYS, parse_device, version
+from agevi._source import mark
 from agevi.dataloaders._fields import CATEGORY
 from agevi.io import _bundle
 
@@ -106,13 +107,14 @@ def template(meta: dict[str, Any]) -> AnnData:
         obs[key] = pd.Categorical([values[i % len(values)] for i in range(n)], categories=values)
     x = sp.csr_matrix((n, len(genes)), dtype=np.float32)
     layer = setup["layer"]
-    return AnnData(
+    out = AnnData(
         X=x if layer is None else None,
         layers={} if layer is None else {layer: x},
         obs=obs,
         var=pd.DataFrame(index=genes),
         shape=(n, len(genes)) if layer is not None else None,
     )
+    return mark(out, setup)
 
 
 def is_pickled(path: str | Path) -> bool:

@@ -224,7 +224,7 @@ class SubjectTrainingMixin(RoleMixin):
             return SubjectSplitter(self.adata_manager, cell_roles, batch_size=batch_size)
         return PseudocellSplitter(
             self.adata_manager, cell_roles, units=self._units_of_sums(), batch_size=batch_size,
-            size=self.pseudocell_size, averaged=self.setup_args["normalize"] == "none", with_cells=self.reads_cells,
+            size=self.pseudocell_size, averaged=self.normalize == "none", with_cells=self.reads_cells,
         )  # fmt: skip
 
     def _fit_sums(self, train: np.ndarray, module: GeneInput) -> None:
@@ -234,7 +234,7 @@ class SubjectTrainingMixin(RoleMixin):
         codes = self._units_of_sums()
         x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         codes = np.where(train, codes, -1)
-        sum_stats(x, codes, codes.max() + 1, normalize=self.setup_args["normalize"]).fill(module)
+        sum_stats(x, codes, codes.max() + 1, normalize=self.normalize).fill(module)
 
     # --- the fit ---------------------------------------------------------------------------------------------
 

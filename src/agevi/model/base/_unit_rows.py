@@ -21,7 +21,7 @@ class UnitRows:
         self, clock: Any, adata: AnnData, cells: np.ndarray, codes: np.ndarray | None, min_gene_coverage: float = 0.8
     ) -> None:
         self.clock, self.layer = clock, clock.setup_args["layer"]
-        self.device = clock.device
+        self.device, adata = clock.device, clock.read(adata)
         if codes is None:
             _checks.in_memory(adata, "attributions of single cells read")
             self.shell, self.match = clock.query(adata, min_gene_coverage=min_gene_coverage, conditioned=False)

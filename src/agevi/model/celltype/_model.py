@@ -126,10 +126,11 @@ class CellTypeClock(TypeTraining, Clock):
         cell_type_key: str,
         sample_key: str | None = None,
         layer: str | None = None,
+        obsm_key: str | None = None,
         batch_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
-        normalize: str = "log1p_cp10k",
+        normalize: str | None = None,
         age_unit: str = "years",
         age_transform: str = "auto",
         min_age: float = -1.0,
@@ -154,12 +155,14 @@ class CellTypeClock(TypeTraining, Clock):
             Column with the visit or biopsy, the unit with one age. Default: the subject.
         layer
             Layer that holds the values; default X.
+        obsm_key
+            Table of ``adata.obsm`` to read in place of X, as for other clocks.
         batch_key
             Column with the batch, for members with a decoder that conditions on it.
         categorical_covariate_keys, continuous_covariate_keys
             Further columns that such members condition on.
         normalize
-            What the members see: ``"log1p_cp10k"`` or ``"none"``.
+            What the members see: ``"log1p_cp10k"``, the default of genes, ``"none"``, that of ``obsm_key``, or ``"clr"``.
         age_unit
             Unit of the ages.
         age_transform
@@ -174,7 +177,7 @@ class CellTypeClock(TypeTraining, Clock):
         Raises
         ------
         KeyError
-            If a column or the layer does not exist.
+            If a column, the layer or the table does not exist.
         TypeError
             If ages are not numeric or ``features`` is not a list of names.
         ValueError

@@ -140,9 +140,7 @@ class FittedLinearClock(LinearBase):
         """Set the map of ``module``; what the search for it found, for ``history``."""
 
     def _make_module(self) -> LinearModule:
-        return self._module_cls(
-            self.summary_stats.n_vars, normalize=self.setup_args["normalize"], **self._age_scale_args
-        )
+        return self._module_cls(self.summary_stats.n_vars, normalize=self.normalize, **self._age_scale_args)
 
     def _training_cells(self, train: np.ndarray) -> TrainingCells:
         """Labelled cells of the training subjects."""
@@ -153,7 +151,7 @@ class FittedLinearClock(LinearBase):
         index = np.flatnonzero(train & np.isfinite(age))
         _, first, sample = np.unique(self._codes(SAMPLE)[index], return_index=True, return_inverse=True)
         subject = np.unique(self._codes(SUBJECT)[index[first]], return_inverse=True)[1]
-        return TrainingCells(x, index, sample, subject, age[index[first]], self.setup_args["normalize"])
+        return TrainingCells(x, index, sample, subject, age[index[first]], self.normalize)
 
     def _codes(self, field: str) -> np.ndarray:
         return self.adata_manager.get_from_registry(field).ravel().astype(np.int64)

@@ -14,9 +14,10 @@ from anndata import AnnData
 
 from agevi import _checks, _symbols
 from agevi._compat import Absent
+from agevi._source import place
 from agevi.dataloaders._own_copies import is_registered
 from agevi.dataloaders._query import GeneMatch
-from agevi.dataloaders._register import check_horvath_unit, where
+from agevi.dataloaders._register import check_horvath_unit
 from agevi.io._card import published_card
 from agevi.model.base import _save
 from agevi.model.base._query import DataMixin
@@ -91,6 +92,7 @@ class LinearClock(DataMixin, LinearBase):
         fill: float | Mapping[str, float] | pd.Series | None = None,
         values: str | None = None,
         layer: str | None = None,
+        obsm_key: str | None = None,
         age_key: str = "age",
         subject_key: str = "donor",
         sample_key: str | None = None,
@@ -129,6 +131,8 @@ class LinearClock(DataMixin, LinearBase):
             features are CpG sites that are not standardised.
         layer
             Layer that holds the values; default X.
+        obsm_key
+            Table of ``adata.obsm`` that holds them, a DataFrame whose columns are the features, such as proteins.
         age_key, subject_key, sample_key
             Columns of the data that are predicted, where they are there; no age is needed.
         age_unit
@@ -166,6 +170,7 @@ class LinearClock(DataMixin, LinearBase):
             "subject_key": subject_key,
             "sample_key": sample_key,
             "layer": layer,
+            "obsm_key": obsm_key,
             "batch_key": None,
             "categorical_covariate_keys": None,
             "continuous_covariate_keys": None,
@@ -215,7 +220,7 @@ class LinearClock(DataMixin, LinearBase):
         layer = self.setup_args["layer"]
         if self.values == "beta":
             _checks.within(
-                _checks.matrix(shell, layer), where(layer), 0, 1,
+                _checks.matrix(shell, layer), place(self.setup_args), 0, 1,
                 "the clock reads beta values. Pass them (layer=... of from_coefficients names a layer; from M values "
                 "beta = 2**M / (2**M + 1)), or values='any' if the clock reads something else, such as z-scores.",
             )  # fmt: skip

@@ -107,7 +107,7 @@ class MLPClock(RegressorClock):
                 self.summary_stats.n_vars,
                 n_hidden=init["n_hidden"],
                 dropout_rate=init["dropout_rate"],
-                normalize=self.setup_args["normalize"],
+                normalize=self.normalize,
                 age_loss=init["age_loss"],
                 **self._age_scale_args,
                 sums=self.predicts_sums,
@@ -116,6 +116,6 @@ class MLPClock(RegressorClock):
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Scalers of genes and ages, from training cells alone."""
         x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        gene_stats(x, np.flatnonzero(train), normalize=self.setup_args["normalize"]).fill(self.module.input)
+        gene_stats(x, np.flatnonzero(train), normalize=self.normalize).fill(self.module.input)
         self.module.age_scale.fit(self._sample_ages(train))
         self._fit_sums(train, self.module.input)

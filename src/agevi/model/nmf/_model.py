@@ -150,7 +150,7 @@ class NMFClock(RegressorClock):
                 n_components=init["n_components"],
                 n_hidden=init["n_hidden"],
                 dropout_rate=init["dropout_rate"],
-                normalize=self.setup_args["normalize"],
+                normalize=self.normalize,
                 age_loss=init["age_loss"],
                 **self._age_scale_args,
                 sums=self.predicts_sums,
@@ -161,7 +161,7 @@ class NMFClock(RegressorClock):
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Components and the scales of loadings and ages, from training cells alone."""
         init, rows = self.init_args, np.flatnonzero(train)
-        x, normalize = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY), self.setup_args["normalize"]
+        x, normalize = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY), self.normalize
         stats = gene_stats(x, rows, normalize=normalize)
         weights = gene_weights(stats.mean, init["gene_weight"])
         subject = self.adata_manager.get_from_registry(SUBJECT).ravel()

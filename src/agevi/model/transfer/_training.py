@@ -137,7 +137,7 @@ class TransferTrainingMixin(RoleMixin):
                     learner, (subject.map(roles) == _keys.TRAIN).to_numpy() & subject.map(case).notna().to_numpy()
                 )
                 rng = np.random.default_rng(self.seed)
-                rows = Rows(learner.adata_manager, averaged=self.setup_args["normalize"] == "none")
+                rows = Rows(learner.adata_manager, averaged=self.normalize == "none")
                 draws = {
                     role: Draws(rows, self._units(learner._units_of_sums(), chosen, subject), size=self._size, rng=rng)
                     for role, chosen in of_role.items()

@@ -12,6 +12,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names
+from agevi._source import CLR
 from agevi.dataloaders._measured import FeatureSets, aligned, feature_sets, match_sets, write_sets
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import CATEGORY_KEYS, category_columns, check_covariate
@@ -38,6 +39,7 @@ class SampleClock(RegressorClock):
         subject_key: str,
         sample_key: str | None = None,
         layer: str | None = None,
+        obsm_key: str | None = None,
         batch_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
@@ -67,6 +69,8 @@ class SampleClock(RegressorClock):
             Column with the visit or biopsy, the unit with one age. Default: the subject.
         layer
             Layer that holds the values; default X.
+        obsm_key
+            Table of ``adata.obsm`` to read in place of X, as for other clocks; what was measured is not asked then.
         batch_key
             Not read; taken so that one call serves all clocks.
         categorical_covariate_keys
@@ -79,7 +83,7 @@ class SampleClock(RegressorClock):
         tissue_key
             Column with the tissue. One that the clock never saw is read as unknown, with a warning.
         normalize
-            ``"none"``.
+            ``"none"``, the default, or with ``obsm_key`` ``"clr"``, as for other clocks.
         age_unit
             Unit of the ages.
         age_transform
@@ -95,7 +99,7 @@ class SampleClock(RegressorClock):
         Raises
         ------
         KeyError
-            If a column, the layer or a part of the mask does not exist.
+            If a column, the layer, the table or a part of the mask does not exist.
         TypeError
             If ages are not numeric or ``features`` is not a list of names.
         ValueError
@@ -103,7 +107,7 @@ class SampleClock(RegressorClock):
             the ``features``.
         """
         method_args = cls._get_setup_method_args(**locals())
-        if normalize != "none":
+        if normalize != "none" and (obsm_key is None or normalize != CLR):
             raise ValueError(
                 f"normalize={normalize!r} with {cls.__name__}, which reads values that are normalised already; leave "
                 "it out."
@@ -117,6 +121,7 @@ class SampleClock(RegressorClock):
 
     def query(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
         """A registered-to-be AnnData with the clock's features and what was measured of them."""
+        adata = self.read(adata)
         shell, match = super().query(adata, min_gene_coverage=min_gene_coverage, conditioned=conditioned)
         write_sets(shell, aligned(feature_sets(adata), match))
         return shell, match

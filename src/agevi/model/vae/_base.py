@@ -128,7 +128,7 @@ class VAEClock(SubjectTrainingMixin, RNASeqMixin, VAEMixin, Clock):
                 n_batch=stats.n_batch,
                 n_cats_per_cov=list(state["n_cats_per_key"]) if cat_covs else [],
                 n_continuous_cov=len(setup["continuous_covariate_keys"] or []),
-                normalize=setup["normalize"],
+                normalize=self.normalize,
                 **self._age_scale_args,
                 sums=self.predicts_sums,
                 **({"standardize": self.predicts_sums} | self.fixed | given),
@@ -137,7 +137,7 @@ class VAEClock(SubjectTrainingMixin, RNASeqMixin, VAEMixin, Clock):
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Everything that is estimated before the first step, from training cells alone."""
         x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        stats = gene_stats(x, np.flatnonzero(train), normalize=self.setup_args["normalize"])
+        stats = gene_stats(x, np.flatnonzero(train), normalize=self.normalize)
         relative_to = self.init_params_["non_kwargs"].get("noise_relative_to", "input_sd")
         self.module.age_scale.fit(self._sample_ages(train))
         self.module.fit_buffers(stats, noise_relative_to=relative_to)

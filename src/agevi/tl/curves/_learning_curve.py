@@ -16,7 +16,7 @@ from agevi import _checks, _keys, _units
 from agevi.tl._store import store_table
 from agevi.tl.curves._curve_table import COVERAGE, Point, Resampler, curve_table, verdict
 from agevi.tl.curves._levels import CELLS, SUBJECTS, Level, kept_cells, kept_subjects, make_levels, training_subjects
-from agevi.tl.validate._arguments import described, with_layer
+from agevi.tl.validate._arguments import described, with_matrix
 from agevi.tl.validate._baselines import Units, make_units
 from agevi.tl.validate._checkpoint import seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
@@ -47,6 +47,7 @@ def learning_curve(  # noqa: PLR0913
     stratify_by: str | Sequence[str] | None = None,
     train_on: str | None = None,
     layer: str | None = None,
+    obsm_key: str | None = None,
     setup_kwargs: Mapping[str, Any] | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
@@ -87,6 +88,7 @@ def learning_curve(  # noqa: PLR0913
         Times that each level below all data is drawn and fitted. 1 is enough for a first look with a slow clock.
     %(folds_as_in_cross_validate)s
     %(layer)s
+    %(obsm_key)s
     setup_kwargs, model_kwargs, train_kwargs
         Further arguments of ``setup_anndata``, of the constructor and of ``train``, as in
         :func:`agevi.tl.cross_validate`.
@@ -120,7 +122,7 @@ def learning_curve(  # noqa: PLR0913
     Raises
     ------
     KeyError
-        If a column or the layer does not exist.
+        If a column, the layer or the table does not exist.
     TypeError
         If ``model_cls`` is not a clock class, or an argument of it does not exist or has another type.
     ValueError
@@ -139,7 +141,7 @@ def learning_curve(  # noqa: PLR0913
     _checks.anndata(adata)
     slots, n_repeats = _keys.Keys(key_added), _checks.count(n_repeats, "n_repeats")
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
-    recipe = recipe_of(model_cls, keys, with_layer(setup_kwargs, layer), model_kwargs, train_kwargs)
+    recipe = recipe_of(model_cls, keys, with_matrix(setup_kwargs, layer, obsm_key), model_kwargs, train_kwargs)
     units = check_data(adata, recipe)
     seed, setup = seed_of(rng, checkpoint_dir), recipe.full_setup
     cohort = make_cohort(

@@ -34,6 +34,7 @@ def compare_transfer(  # noqa: PLR0913
     n_repeats: int = 5,
     sex_key: str | None = None,
     layer: str | None = None,
+    obsm_key: str | None = None,
     reference: str = "from scratch",
     validation_size: float = 0.2,
     train_kwargs: dict[str, Any] | None = None,
@@ -77,6 +78,8 @@ def compare_transfer(  # noqa: PLR0913
         Column with the sex, or another category of samples, for the row without genes.
     layer
         Layer of ``adata`` with the values, where it is not the one that the clock was trained on.
+    obsm_key
+        The same for clocks on a table of ``adata.obsm``.
     reference
         Row that the others are compared with.
     validation_size
@@ -171,7 +174,7 @@ def compare_transfer(  # noqa: PLR0913
     reserved = ("self", *ROLE_ARGUMENTS)
     check_kwargs("train_kwargs", train_kwargs, "CaseControlClassifier.train", CaseControlClassifier.train, reserved)
     check_kwargs("clock_kwargs", clock_kwargs, f"{type(clock).__name__}.train", type(clock).train, reserved)
-    data = adata if layer is None else reading(adata, layer, getattr(clock, "setup_args", {}).get("layer"))
+    data = reading(adata, clock, layer, obsm_key)
     model = CaseControlClassifier.from_clock(clock, data, condition_key=condition_key, control=control)
     samples = samples_of(data, clock, model, condition_key, sex_key)
     _checks.choice(reference, samples.rows, "reference")

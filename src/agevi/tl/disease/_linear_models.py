@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from agevi import _checks, _names, _units
+from agevi import _checks, _names, _source, _units
 from agevi.dataloaders._measured import feature_sets, has_sets, write_sets
 from agevi.dataloaders._sums import unit_values
 from agevi.model.transfer import CaseControlClassifier
@@ -92,7 +92,7 @@ def samples_of(
     x = _checks.matrix(source, layer)
     features = {FEATURES: _table(adata, clock, shell, code)} | _covariates(adata, age, sex_key, names)
     return Samples(
-        data=_sharing(x, source, adata.obs, setup["layer"]),
+        data=_sharing(x, source, adata.obs, setup),
         cell_subject=subject.reset_index(drop=True),
         cell_sample=code,
         case=case_of[owner].to_numpy(),
@@ -102,20 +102,33 @@ def samples_of(
     )
 
 
-def reading(adata: AnnData, layer: str, place: str | None) -> AnnData:
-    """The same cells with the values of a layer where a clock reads them."""
+def reading(adata: AnnData, clock: Any, layer: str | None, obsm_key: str | None) -> AnnData:
+    """The same cells with the values of a layer, or of a table of ``obsm``, where a clock reads them."""
+    if layer is None and obsm_key is None:
+        return adata
     _checks.anndata(adata)
-    return _sharing(_checks.matrix(adata, layer), adata, adata.obs, place)
+    setup = getattr(clock, "setup_args", {"layer": None})
+    given = _source.resolved({"layer": layer, "obsm_key": obsm_key, "normalize": "none"})
+    of_table = setup.get("obsm_key")
+    if (of_table is None) != (obsm_key is None):
+        name, value = ("layer", layer) if obsm_key is None else ("obsm_key", obsm_key)
+        raise ValueError(f"{name}={value!r}, but the clock reads {_source.place(setup)}; leave {name} out.")
+    source = _source.read(adata, given)
+    out = _sharing(_checks.matrix(source, layer), source, adata.obs, {**setup, "normalize": "none"})
+    if of_table is not None and not isinstance(adata.obsm.get(obsm_key), pd.DataFrame):
+        out.var_names = [f"{of_table}_{i}" for i in range(out.n_vars)]
+    return out
 
 
-def _sharing(x: Any, source: AnnData, obs: pd.DataFrame, layer: str | None) -> AnnData:
+def _sharing(x: Any, source: AnnData, obs: pd.DataFrame, setup: Mapping[str, Any]) -> AnnData:
     """Cells with a table of their own, and ``x``, of the features of ``source``, where a clock reads it."""
+    layer = setup["layer"]
     kept = obs.loc[:, [c for c in obs if not str(c).startswith("_scvi")]].copy()
     var, layers = pd.DataFrame(index=source.var_names), None if layer is None else {layer: x}
     out = AnnData(X=x if layer is None else None, obs=kept, var=var, layers=layers)
     if has_sets(source):
         write_sets(out, feature_sets(source))
-    return out
+    return _source.mark(out, setup)
 
 
 def _table(adata: AnnData, clock: Any, shell: AnnData, code: np.ndarray) -> Table:
@@ -129,7 +142,7 @@ def _table(adata: AnnData, clock: Any, shell: AnnData, code: np.ndarray) -> Tabl
     pairs, row_of = np.unique(code[used] * n_kinds + kind[used], return_inverse=True)
     row = np.full(len(code), -1)
     row[used] = row_of
-    values = unit_values(_checks.matrix(shell, setup["layer"]), row, len(pairs), normalize=setup["normalize"])
+    values = unit_values(_checks.matrix(shell, setup["layer"]), row, len(pairs), normalize=clock.normalize)
     return Table(values, pairs // n_kinds, pairs % n_kinds)
 
 

@@ -14,6 +14,7 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi._compat import version, written_to
 from agevi._progress import Bar, progress
+from agevi._source import is_dimensions, place
 from agevi.metrics._ranks import mean_and_error, rank_stability
 from agevi.model.base._clock import require_clock
 from agevi.model.base._seed import as_seed, in_float32
@@ -190,6 +191,21 @@ def check_clock(adata: AnnData, model: Any, verb: str) -> None:
     require_clock(model)
     model.check_trained(verb)
     _checks.anndata(adata)
+    keys = {clock.setup_args.get("obsm_key") for clock in model.members()}
+    if keys == {None}:
+        return
+    if len(keys) > 1:
+        places = sorted({place(clock.setup_args) for clock in model.members()})
+        raise ValueError(
+            f"the members of this {type(model).__name__} read different matrices ({', '.join(places)}), whose columns "
+            f"have no place in one AnnData; call {verb} for each of model.clocks."
+        )
+    key = keys.pop()
+    if not is_dimensions(adata, key):
+        raise ValueError(
+            f"this {type(model).__name__} reads {place({'obsm_key': key})}, whose dimensions are no genes of "
+            f"adata.var_names; call {verb} on agevi.pp.from_obsm(adata, {key!r}), an AnnData of these dimensions."
+        )
 
 
 def with_background(

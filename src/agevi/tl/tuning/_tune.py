@@ -13,12 +13,12 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _units
+from agevi._source import is_there, place, read
 from agevi.dataloaders._folds import MIN_FOLDS
-from agevi.dataloaders._register import where
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.model.base._classes import clock_class
 from agevi.model.base._seed import as_seed
-from agevi.tl.validate._arguments import described, with_layer
+from agevi.tl.validate._arguments import described, with_matrix
 from agevi.tl.validate._checkpoint import matrix_digest
 from agevi.tl.validate._cohort import Cohort, deal_folds, without_folds
 from agevi.tl.validate._fit_fold import FoldJob
@@ -50,6 +50,7 @@ def tune(  # noqa: PLR0913
     storage: str | Path | Any = None,
     study_name: str | None = None,
     layer: str | None = None,
+    obsm_key: str | None = None,
     setup_kwargs: Mapping[str, Any] | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
@@ -99,6 +100,7 @@ def tune(  # noqa: PLR0913
     study_name
         Name of the study in the storage. Default: the name of the class.
     %(layer)s
+    %(obsm_key)s
     setup_kwargs, model_kwargs, train_kwargs
         Arguments that are the same in all trials.
     sampler, pruner
@@ -151,7 +153,7 @@ def tune(  # noqa: PLR0913
     from agevi.tl.tuning._search import Search, default_space
     from agevi.tl.tuning._study import Objective, open_storage, open_study, run_trials, stored_attribute
 
-    model_cls, setup_kwargs = clock_class(model_cls), with_layer(setup_kwargs, layer)
+    model_cls, setup_kwargs = clock_class(model_cls), with_matrix(setup_kwargs, layer, obsm_key)
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     given = {"setup_kwargs": setup_kwargs, "model_kwargs": model_kwargs, "train_kwargs": train_kwargs}
     recipe = recipe_of(model_cls, keys, **given)
@@ -234,8 +236,12 @@ def _record(
     for call, name, value in search.choices():
         part = "setup" if call == "setup_kwargs" else call
         variants.append(replace(recipe, **{part: getattr(recipe, part) | {name: value}}))
-    layers = {variant.full_setup["layer"] for variant in variants} & set(adata.layers) - {data.layer}
-    values = {where(layer): matrix_digest(adata.layers[layer], rows) for layer in sorted(layers)}
+    setups = {place(variant.full_setup): variant.full_setup | {"normalize": "none"} for variant in variants}
+    values = {
+        name: matrix_digest(_checks.matrix(read(adata, setup), setup["layer"]), rows)
+        for name, setup in sorted(setups.items())
+        if name != place(data.setup) and is_there(adata, setup)
+    }
     return run_fingerprint(data, cohort, recipe, seed=seed, variants=variants, n_folds=n_folds) | values
 
 

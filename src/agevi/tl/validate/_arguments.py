@@ -22,6 +22,10 @@ ENTRIES = ARGUMENTS | {
         layer
             Layer with the values, in place of ``adata.X``; the same as in ``setup_kwargs``.
     """,
+    "obsm_key": """
+        obsm_key
+            Table of ``adata.obsm`` with the values, such as ``"X_scVI"``; the same as in ``setup_kwargs``.
+    """,
     "folds_as_in_cross_validate": """
         n_folds, fold_key, stratify_by, train_on
             As in :func:`agevi.tl.cross_validate`. Only samples that may train are judged.
@@ -35,7 +39,7 @@ ENTRIES = ARGUMENTS | {
 CALLS = ("setup_kwargs", "model_kwargs", "train_kwargs")
 """Arguments of the tools that hold those of ``setup_anndata``, of the constructor and of ``train``."""
 _METHODS = {"setup_kwargs": "setup_anndata", "train_kwargs": "train"}
-_DIRECT = {"self", "adata", "age_key", "subject_key", "sample_key", "layer", "rng"}
+_DIRECT = {"self", "adata", "age_key", "subject_key", "sample_key", "layer", "obsm_key", "rng"}
 _VALUE = r"('[^']*'|\"[^\"]*\"|\[[^\]]*\]|\{[^}]*\}|[^\s,;:()]+?)(?=[,;:)]|\.?(?:\s|$))"
 
 
@@ -44,17 +48,20 @@ def described(tool: T) -> T:
     return shared(tool, ENTRIES)
 
 
-def with_layer(setup_kwargs: Any, layer: str | None) -> Any:
-    """Arguments of the set-up, with several classes some by class, with the layer that was named beside them."""
-    if layer is None or not isinstance(setup_kwargs, Mapping | None):
+def with_matrix(setup_kwargs: Any, layer: str | None, obsm_key: str | None) -> Any:
+    """Arguments of the set-up, with several classes some by class, with the matrix that was named beside them."""
+    given = {k: v for k, v in (("layer", layer), ("obsm_key", obsm_key)) if v is not None}
+    if not given or not isinstance(setup_kwargs, Mapping | None):
         return setup_kwargs
     kwargs = dict(setup_kwargs or {})
     for part in (kwargs, *(value for value in kwargs.values() if isinstance(value, Mapping))):
-        if part.get("layer", layer) != layer:
-            raise ValueError(
-                f"layer={layer!r}, but setup_kwargs holds 'layer': {part['layer']!r}; name the layer in one of them."
-            )
-    return kwargs | {"layer": layer}
+        for name, value in given.items():
+            if part.get(name, value) != value:
+                raise ValueError(
+                    f"{name}={value!r}, but setup_kwargs holds {name!r}: {part[name]!r}; name the "
+                    f"{'layer' if name == 'layer' else 'table'} in one of them."
+                )
+    return kwargs | given
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ class Units:
     fold: np.ndarray  # (n_units,) code
     trains: np.ndarray  # (n_units,) whether any cell may train
     cell: np.ndarray  # (n_cells,) unit of every cell
+    named: np.ndarray  # (n_units, n_folds) whether any of its cells names the fold
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Mean of the cells' values in every unit, (n_units,), NaN where one is missing."""
@@ -36,11 +37,15 @@ def make_units(cohort: Cohort) -> Units:
     """Units of a cohort in the order of samples."""
     pair = cohort.sample * len(cohort.folds) + cohort.fold
     unique, cell = np.unique(pair, return_inverse=True)
+    own = cohort.fold if cohort.named is None else cohort.named
+    named = np.zeros((len(unique), len(cohort.folds) + 1), dtype=bool)  # the last column is of no fold
+    named[cell, own] = True
     return Units(
         sample=unique // len(cohort.folds),
         fold=unique % len(cohort.folds),
         trains=np.bincount(cell, weights=cohort.trains, minlength=len(unique)) > 0,
         cell=cell,
+        named=named[:, :-1],
     )
 
 
@@ -80,7 +85,8 @@ def ridge_ages(train_profiles: np.ndarray, test_profiles: np.ndarray, units: Uni
 def _train_and_test(units: Units, targets: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the labelled units that train when a fold is held out, and of its own."""
     known = np.isfinite(targets[0])[units.sample]
-    return np.flatnonzero((units.fold != fold) & units.trains & known), np.flatnonzero(units.fold == fold)
+    train = (units.fold != fold) & ~units.named[:, fold] & units.trains & known
+    return np.flatnonzero(train), np.flatnonzero(units.fold == fold)
 
 
 def shuffled_ages(cohort: Cohort, rng: np.random.Generator) -> np.ndarray:

@@ -33,6 +33,7 @@ class Cohort:
     folds: list[str]  # names in order
     fold: np.ndarray  # (n_cells,) position in folds, of the fold in which the cell is held out
     strata: np.ndarray | None  # (n_subjects,)
+    named: np.ndarray | None = None  # (n_cells,) fold that the cell names, where its subject may be held out in another
 
     @property
     def owner(self) -> np.ndarray:
@@ -49,6 +50,8 @@ class Cohort:
     def training(self, fold: int, cells: np.ndarray | None = None) -> np.ndarray:
         """Positions of the cells that train when ``fold`` is held out, of those in the mask ``cells``."""
         mask = (self.fold != fold) & self.trains
+        if self.named is not None:
+            mask &= self.named != fold
         return np.flatnonzero(mask if cells is None else mask & cells)
 
     def held_out(self, fold: int, cells: np.ndarray | None = None) -> np.ndarray:
@@ -94,7 +97,8 @@ def make_cohort(
         column = folds_from_column(adata, fold_key, subject)
         names = _names.in_order(column)
         of_subject = pd.Index(names).get_indexer(pd.Index(column.loc[cohort.subjects]))
-        cohort = replace(cohort, folds=names, fold=of_subject[cohort.subject])
+        named = pd.Index(names).get_indexer(pd.Index(_checks.labels(adata, fold_key, "fold_key")))
+        cohort = replace(cohort, folds=names, fold=of_subject[cohort.subject], named=named)
     else:
         _checks.count(n_folds, "n_folds", low=0)
         n = cohort.subject_ages(np.flatnonzero(cohort.trains)).notna().sum()

@@ -15,11 +15,12 @@ from anndata import AnnData
 
 from agevi import _checks, _keys
 from agevi._compat import version, written_to
+from agevi._source import inner, read
 from agevi._threads import threads
 from agevi.dataloaders._register import check_setup
 from agevi.model import MODELS
 from agevi.model.base._clock import Clock
-from agevi.tl.validate._arguments import CALLS, as_called, described, with_layer
+from agevi.tl.validate._arguments import CALLS, as_called, described, with_matrix
 from agevi.tl.validate._baselines import Units, make_units, median_ages, profiles, ridge_ages, shuffled_ages
 from agevi.tl.validate._checkpoint import Checkpoint, seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
@@ -32,6 +33,9 @@ from agevi.tl.validate._recipe import Recipe, as_text, plain, recipe_of
 from agevi.tl.validate._run_jobs import run_jobs
 
 logger = logging.getLogger(__name__)
+
+_OF_MATRIX = ("layer", "obsm_key", "normalize", "features")
+"""Arguments of ``setup_anndata`` that belong together."""
 
 
 @described
@@ -47,6 +51,7 @@ def compare_models(  # noqa: PLR0913
     stratify_by: str | Sequence[str] | None = None,
     train_on: str | None = None,
     layer: str | None = None,
+    obsm_key: str | None = None,
     setup_kwargs: Mapping[str, Any] | None = None,
     n_null_linear: int = 20,
     n_null_network: int = 3,
@@ -85,8 +90,13 @@ def compare_models(  # noqa: PLR0913
     %(folds_as_in_cross_validate)s
     layer
         Layer with the values, in place of ``adata.X``, for all models; the same as in ``setup_kwargs``.
+    obsm_key
+        Table of ``adata.obsm`` with the values, such as ``"X_scVI"``, for all models; the same as in ``setup_kwargs``.
+        For one leaderboard of counts and representations name it in the ``setup_kwargs`` of the models that read it:
+        ``{"PLS on counts": PLSClock, "PLS on scVI": (PLSClock, {"setup_kwargs": {"obsm_key": "X_scVI"}})}``.
     setup_kwargs
-        Further arguments of ``setup_anndata``, for all models.
+        Further arguments of ``setup_anndata``, for all models. A model that names a layer or a table of its own takes
+        neither layer, table and genes nor ``normalize`` from here.
     n_null_linear, n_null_network
         Times that ages are shuffled for each linear and each other model; 0 leaves it out.
     null_folds
@@ -130,7 +140,7 @@ def compare_models(  # noqa: PLR0913
     Raises
     ------
     KeyError
-        If a column or the layer does not exist.
+        If a column, the layer or the table does not exist.
     TypeError
         If a model is not a clock class, an argument of it does not exist, or a number of times is not whole.
     ValueError
@@ -148,7 +158,7 @@ def compare_models(  # noqa: PLR0913
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "models", "n_jobs", "copy")}
     slots, keys = _keys.Keys(key_added), {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
-    setup_kwargs = with_layer(setup_kwargs, layer)
+    setup_kwargs = with_matrix(setup_kwargs, layer, obsm_key)
     if not isinstance(setup_kwargs, Mapping | None):
         raise TypeError(f"setup_kwargs is a {type(setup_kwargs).__name__}; pass a dictionary of arguments.")
     recipes = named_recipes(models, keys, setup_kwargs)
@@ -201,7 +211,8 @@ def named_recipes(
 ) -> dict[str, Recipe]:
     """What is fitted, by the name of its row."""
     if models is None:
-        models = [cls for cls in MODELS if cls.trainable and cls.expects != "continuous" and not cls.of_types]
+        unread = "continuous" if (setup_kwargs or {}).get("obsm_key") is None else "counts"
+        models = [cls for cls in MODELS if cls.trainable and cls.expects != unread and not cls.of_types]
     if isinstance(models, type | str):
         models = [models]
     if not isinstance(models, Iterable):
@@ -220,9 +231,16 @@ def named_recipes(
         if not isinstance(arguments, Mapping):
             raise TypeError(f"models[{name!r}] holds a {type(arguments).__name__}; pass a dictionary of arguments.")
         by_call = dict(arguments) if set(arguments) <= set(CALLS) else {"model_kwargs": arguments}
-        by_call["setup_kwargs"] = dict(setup_kwargs or {}) | dict(by_call.get("setup_kwargs") or {})
+        by_call["setup_kwargs"] = _joined(setup_kwargs, by_call.get("setup_kwargs"))
         out[str(name)] = recipe_of(model_cls, keys, *(by_call.get(argument) for argument in CALLS))
     return out
+
+
+def _joined(shared: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments of the set-up of a model, which may read another matrix than the others."""
+    shared, own = shared or {}, own or {}
+    other = {"layer", "obsm_key"} & {name for name in own if own[name] != shared.get(name)}
+    return {k: v for k, v in shared.items() if not other or k not in _OF_MATRIX} | dict(own)
 
 
 def _row(given: Any) -> str:
@@ -310,13 +328,13 @@ def _baselines(
     adata: AnnData, setup: Mapping[str, Any], cohort: Cohort, units: Units, shuffled: list[np.ndarray]
 ) -> list[Entry]:
     """The median and the ridge."""
-    x = _checks.matrix(adata, setup["layer"])
+    x, normalize = _checks.matrix(read(adata, setup), setup["layer"]), inner(setup["normalize"])
     with threads(1):
         watch = Watch()
-        held_out = profiles(x, units, cells=np.ones(adata.n_obs, dtype=bool), normalize=setup["normalize"])
+        held_out = profiles(x, units, cells=np.ones(adata.n_obs, dtype=bool), normalize=normalize)
         train = held_out
         if not cohort.trains.all():
-            train = profiles(x, units, cells=cohort.trains, normalize=setup["normalize"])
+            train = profiles(x, units, cells=cohort.trains, normalize=normalize)
         ridge = Entry(RIDGE, True, ridge_ages(train, held_out, units, cohort.age[None])[0])
         ridge.seconds, ridge.peak_memory = watch.seconds, watch.peak_memory
         if shuffled:

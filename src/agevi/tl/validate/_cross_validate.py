@@ -14,7 +14,7 @@ from agevi import _keys
 from agevi._compat import written_to
 from agevi.model.base import _fingerprint
 from agevi.tl.predict._stale import forget
-from agevi.tl.validate._arguments import described, with_layer
+from agevi.tl.validate._arguments import described, with_matrix
 from agevi.tl.validate._checkpoint import seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
 from agevi.tl.validate._fit_fold import FoldJob, FoldResult
@@ -39,6 +39,7 @@ def cross_validate(  # noqa: PLR0913
     groupby: str | None = None,
     min_cells: int = 20,
     layer: str | None = None,
+    obsm_key: str | None = None,
     setup_kwargs: Mapping[str, Any] | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
@@ -82,6 +83,7 @@ def cross_validate(  # noqa: PLR0913
     min_cells
         Cells of a type that a sample needs to train that type's clock and to be in the table of types.
     %(layer)s
+    %(obsm_key)s
     setup_kwargs, model_kwargs, train_kwargs
         Further arguments of ``model_cls.setup_anndata``, of the constructor and of ``train``. For a list of classes,
         dictionaries by class name, such as ``{"PoissonVAE": {"n_latent": 10}}``; what stands in ``setup_kwargs`` under
@@ -129,7 +131,7 @@ def cross_validate(  # noqa: PLR0913
     Raises
     ------
     KeyError
-        If a column or the layer does not exist.
+        If a column, the layer or the table does not exist.
     TypeError
         If ``model_cls`` is not a clock class, an argument of it does not exist, or ages are not numeric.
     ValueError
@@ -155,7 +157,7 @@ def cross_validate(  # noqa: PLR0913
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "model_cls", "n_jobs", "copy")}
     keys = _keys.Keys(key_added)
     columns = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
-    recipe = recipe_of(model_cls, columns, with_layer(setup_kwargs, layer), model_kwargs, train_kwargs)
+    recipe = recipe_of(model_cls, columns, with_matrix(setup_kwargs, layer, obsm_key), model_kwargs, train_kwargs)
     units = check_data(adata, recipe)
     _types_of(recipe, groupby, min_cells)
     strata = [stratify_by] if isinstance(stratify_by, str) else stratify_by or []
@@ -181,7 +183,7 @@ def cross_validate(  # noqa: PLR0913
     if by_type:
         out.uns[keys.by_group_params] = by_type
     of_data: dict[str, Any] = {"folds": _fits(cohort, groups, jobs, results)}
-    of_data["clock"] = fingerprint_of(recipe, adata.var_names) | ({} if groupby is None else {"groupby": str(groupby)})
+    of_data["clock"] = fingerprint_of(recipe, data.genes) | ({} if groupby is None else {"groupby": str(groupby)})
     # As predict_age records it of its clock.
     setup = recipe.full_setup
     of_setup = {

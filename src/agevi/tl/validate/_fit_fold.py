@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from anndata import AnnData
 
 from agevi import _keys
 from agevi._progress import silent
+from agevi._source import mark
 from agevi._threads import threads
 from agevi.dataloaders._measured import FeatureSets, write_sets
 from agevi.dataloaders._sums import sample_means
@@ -35,7 +36,7 @@ class FoldData:
     """What clocks read of an AnnData; shared by all folds and never changed."""
 
     x: Any  # (n_cells, n_genes)
-    layer: str | None
+    setup: Mapping[str, Any]  # says where a clock finds the values
     obs: pd.DataFrame
     genes: pd.Index
     sample: np.ndarray  # (n_cells,) code
@@ -55,13 +56,14 @@ class FoldData:
         for name in obs.select_dtypes("category"):
             obs[name] = obs[name].cat.remove_unused_categories()
         var, x = pd.DataFrame(index=self.genes), self.x[rows if self.rows is None else self.rows[rows]]
-        if self.layer is None:
+        layer = self.setup["layer"]
+        if layer is None:
             out = AnnData(X=x, obs=obs, var=var)
         else:
-            out = AnnData(obs=obs, var=var, layers={self.layer: x}, shape=x.shape)
+            out = AnnData(obs=obs, var=var, layers={layer: x}, shape=x.shape)
         if self.sets is not None:
             write_sets(out, replace(self.sets, codes=self.sets.codes[rows]))
-        return out
+        return mark(out, self.setup)
 
 
 @dataclass(frozen=True)

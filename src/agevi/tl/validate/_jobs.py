@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._compat import version
+from agevi._source import read
 from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._register import check_setup, covariate_columns
 from agevi.model.celltype._fit import type_seed
@@ -51,14 +52,16 @@ def check_outputs(inputs: Sequence[str | None], outputs: Sequence[str], key_adde
 
 
 def read_data(adata: AnnData, setup: Mapping[str, Any], cohort: Cohort, *, rows: np.ndarray | None = None) -> FoldData:
-    """The parts of ``adata`` that clocks read, without a copy of its values."""
+    """The parts of ``adata`` that clocks read, without a copy of its values; log-ratios are left to each fold."""
+    setup = {**setup, "normalize": "none"}
+    adata = read(adata, setup)
     kept = [c for c in adata.obs if not str(c).startswith("_scvi")]
     obs, sets = adata.obs[kept], feature_sets(adata) if has_sets(adata) else None
     if rows is not None:
         obs, sets = obs.iloc[rows], sets and replace(sets, codes=sets.codes[rows])
     return FoldData(
         x=_checks.matrix(adata, setup["layer"]),
-        layer=setup["layer"],
+        setup=setup,
         obs=obs,
         genes=adata.var_names,
         sample=cohort.sample,
@@ -135,6 +138,8 @@ def run_fingerprint(
         "the folds": np.asarray(cohort.folds, dtype=object)[cohort.fold],
         "the cells that train": cohort.trains,
     }
+    if cohort.named is not None and not np.array_equal(cohort.named, cohort.fold):
+        columns["the folds that cells name"] = cohort.named
     if data.sets is not None:
         arguments["feature sets"] = as_text([data.sets.names, data.sets.masks])
         columns["the feature set of every cell"] = data.sets.codes

@@ -15,6 +15,7 @@ import pandas as pd
 
 from agevi import _checks
 from agevi._compat import version
+from agevi._source import resolved
 from agevi.model import EnsembleClock
 from agevi.model.base._classes import clock_class
 from agevi.model.ensemble._average import SCALES, check_weights
@@ -22,7 +23,8 @@ from agevi.model.ensemble._average import SCALES, check_weights
 Kwargs = Mapping[str, Any] | None
 
 _KEYS = ("age_key", "subject_key", "sample_key")
-_OF_DATA = ("layer", "age_unit")  # arguments of setup_anndata that all members share, since they read the same values
+_OF_DATA = ("layer", "obsm_key", "age_unit")
+"""Arguments of ``setup_anndata`` that all members share, since they read the same values."""
 ROLE_ARGUMENTS = ("split_key", "train_roles")
 """Arguments of ``train`` that are set for each fold."""
 
@@ -64,15 +66,14 @@ class Recipe:
             setups = [member.full_setup for member in self.members]
             return setups[0] | {"min_age": min(setup["min_age"] for setup in setups)}
         parameters = inspect.signature(self.model_cls.setup_anndata).parameters.values()
-        return {p.name: p.default for p in parameters if p.default is not p.empty} | self.setup
+        return resolved({p.name: p.default for p in parameters if p.default is not p.empty} | self.setup)
 
     @property
     def age_transform(self) -> str:
         """Scale on which ages are trained, or on which members are averaged."""
         if self.members:
             return "log" if self.model_kwargs["scale"] == "log" else "none"
-        chosen = self.full_setup["age_transform"]
-        return str(self.model_cls.auto_transform(self.model_kwargs) if chosen == "auto" else chosen)
+        return str(self.model_cls.transform_of(self.full_setup, self.model_kwargs))
 
     def described(self) -> dict[str, Any]:
         """Classes and arguments by name, for records."""
@@ -141,7 +142,7 @@ def _of_members(
         recipe_of(cls, keys, setup[name], model[name], train[name]) for cls, name in zip(classes, names, strict=True)
     )
     for argument in _OF_DATA:
-        given = [member.full_setup[argument] for member in members]
+        given = [member.full_setup.get(argument) for member in members]
         if len(set(given)) > 1:
             raise ValueError(
                 f"setup_kwargs gives the classes of model_cls different values of {argument} "
