@@ -19,8 +19,8 @@ from agevi._compat import REGISTRY_KEYS
 DIMENSIONS = "agevi_dimensions"
 """Slot of ``uns`` of data whose X was read from ``obsm``: from where (``obsm_key``), and what it was made into."""
 READERS = (
-    "PLSClock, ElasticNetClock, MLPClock, GaussianVAE, TransformerClock and DenoisingVAE(gene_likelihood='normal', "
-    "noise='gaussian')"
+    "PLSClock, ElasticNetClock, MLPClock, GaussianVAE, TransformerClock, and DenoisingVAE with "
+    "gene_likelihood='normal' and noise='gaussian',"
 )
 CLR = "clr"
 _ROWS = 1 << 14  # whose log-ratios are taken in one step

@@ -5,10 +5,9 @@ import re
 import numpy as np
 import pytest
 
-import agevi
 from agevi.model import ElasticNetClock, PLSClock, PoissonVAE
 from agevi.tl import compare_models, cross_validate, tune
-from agevi.tl.validate._arguments import as_called, with_layer
+from agevi.tl.validate._arguments import as_called, with_matrix
 from agevi.tl.validate._recipe import recipe_of
 from tests.test_gates import check_style, set_obs
 from tests.tl.tuning.spied import KEYS, quiet_optuna  # noqa: F401
@@ -118,12 +117,14 @@ def test_arguments_inside_those_of_a_tool(message, expected):
     assert raised.value.args == (expected,)
 
 
-def test_a_layer_of_one_class_that_differs_is_refused():
-    with pytest.raises(ValueError, match="layer='a', but setup_kwargs holds 'layer': 'b'"):
-        with_layer({"PLSClock": {"layer": "b"}}, "a")
-    assert with_layer({"PLSClock": {"layer": "a"}}, "a") == {"PLSClock": {"layer": "a"}, "layer": "a"}
-    assert with_layer(None, None) is None
-    assert agevi.tl.validate._arguments.with_layer([1], "a") == [1]
+@pytest.mark.parametrize("name", ["layer", "obsm_key"])
+def test_a_matrix_of_one_class_that_differs_is_refused(name):
+    matrix = {"layer": None, "obsm_key": None, name: "a"}
+    with pytest.raises(ValueError, match=f"{name}='a', but setup_kwargs holds '{name}': 'b'"):
+        with_matrix({"PLSClock": {name: "b"}}, **matrix)
+    assert with_matrix({"PLSClock": {name: "a"}}, **matrix) == {"PLSClock": {name: "a"}, name: "a"}
+    assert with_matrix(None, None, None) is None
+    assert with_matrix([1], **matrix) == [1]
 
 
 @pytest.mark.slow

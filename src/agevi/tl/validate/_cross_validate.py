@@ -71,8 +71,9 @@ def cross_validate(  # noqa: PLR0913
     n_folds
         Number of folds.
     fold_key
-        Column with the folds, one value for all cells of a subject, used in place of ``n_folds``: fixed folds, or the
-        cohort, to leave one cohort out at a time.
+        Column with the folds, used in place of ``n_folds``: fixed folds, or the cohort, to leave one cohort out at a
+        time. Subjects with cells in several are held out as a whole in the fold of most of their cells, with a warning,
+        and their cells do not train while their own fold is held out; where most subjects are such, it is an error.
     stratify_by
         Column or columns that folds and validation subjects are balanced over as well.
     train_on
