@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import agevi
-from agevi.dataloaders._registration import recall
+from agevi.dataloaders._own_copies import recall
 from agevi.model import (
     MODELS,
     CaseControlClassifier,
