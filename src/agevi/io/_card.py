@@ -84,7 +84,8 @@ def cell_type_card(meta: dict[str, Any], weights: dict[str, float]) -> str:
     )
     return f"""# Ageing clock: {meta["class"]}, {init["clock"]} per type of cells
 
-**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} genes ({_input(meta)}): an age per type in \
+**Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} {features(meta["setup"])} \
+({_input(meta)}): an age per type in \
 adata.obs[{setup["cell_type_key"]!r}] and sample, combined with weights from {how}. Samples need {init["min_cells"]} \
 cells of a type; types that a sample lacks are left out, and cells of other types are not read.
 

@@ -29,8 +29,8 @@ PROTEINS = [f"CD{i}" for i in range(6)]
 
 
 def train(cls, adata, **setup):
-    cls.setup_anndata(adata, **KEYS, **setup)
     params = cls.test_params()
+    cls.setup_anndata(adata, **KEYS, **params.get("setup", {}), **setup)
     model = cls(adata, **params["init"] | params.get("continuous", {}))
     model.train(**params["train"], **QUIET)
     return model
@@ -64,7 +64,7 @@ def test_every_clock_reads_what_one_on_x_reads(cls, cohort, tmp_path):
     assert not cohort.uns.keys() - before.uns.keys()
     model.save(tmp_path / "clock")
     loaded = agevi.io.load_clock(tmp_path / "clock")
-    new = ad.AnnData(obs=cohort.obs[["donor"]].copy(), obsm={"X_rep": table})
+    new = ad.AnnData(obs=cohort.obs[["donor", "cell_type"]].copy(), obsm={"X_rep": table})
     np.testing.assert_array_equal(loaded.predict_age(new, **level), expected)
     assert "6 dimensions" in (tmp_path / "clock" / "README.md").read_text()
     attached = agevi.io.load_clock(tmp_path / "clock", cohort)

@@ -162,7 +162,7 @@ class CellTypeClock(TypeTraining, Clock):
         categorical_covariate_keys, continuous_covariate_keys
             Further columns that such members condition on.
         normalize
-            What the members see: ``"log1p_cp10k"``, the default of genes, ``"none"``, that of ``obsm_key``, or ``"clr"``.
+            What the members see: ``"log1p_cp10k"``, ``"none"`` or ``"clr"``, as for other clocks.
         age_unit
             Unit of the ages.
         age_transform
