@@ -73,7 +73,7 @@ class TemplateClock(RegressorClock):
 
     def _make_module(self) -> TemplateModule:
         """(5) A network with new weights, which the seed decides; training with other roles starts from one."""
-        setup, stats = self.setup_args, self.summary_stats
+        stats = self.summary_stats
         own = {"normalize": self.normalize, "sums": self.predicts_sums, "age_loss": "huber"}
         with seeded(self.init_args["rng"]):
             return TemplateModule(stats.n_vars, n_latent=self.init_args["n_latent"], **own, **self._age_scale_args)
