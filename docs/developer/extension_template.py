@@ -74,7 +74,7 @@ class TemplateClock(RegressorClock):
     def _make_module(self) -> TemplateModule:
         """(5) A network with new weights, which the seed decides; training with other roles starts from one."""
         stats = self.summary_stats
-        own = {"normalize": self.normalize, "sums": self.predicts_sums, "age_loss": "huber"}
+        own: dict[str, Any] = {"normalize": self.normalize, "sums": self.predicts_sums, "age_loss": "huber"}
         with seeded(self.init_args["rng"]):
             return TemplateModule(stats.n_vars, n_latent=self.init_args["n_latent"], **own, **self._age_scale_args)
 

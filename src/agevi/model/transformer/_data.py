@@ -45,7 +45,7 @@ class SampleClock(RegressorClock):
         continuous_covariate_keys: list[str] | None = None,
         modality_key: str | None = None,
         tissue_key: str | None = None,
-        normalize: str = "none",
+        normalize: str | None = "none",
         age_unit: str = "years",
         age_transform: str = "auto",
         min_age: float = -1.0,
