@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from agevi.metrics._metric import Array, documented
-from agevi.metrics._regression import check_level
+from agevi.metrics._regression import check_level, refuse_missing
 
 COLUMNS = ["groupby", "group", "n", "n_subjects", "level", "coverage", "coverage_low", "coverage_high"]
 COLUMNS += ["width", "interval_score"]
@@ -27,13 +27,7 @@ def _limits(age: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> tuple[Array, 
             f"age, lower and upper have shapes {y.shape}, {low.shape} and {high.shape}; pass one value of each per "
             "sample."
         )
-    for name, values in (("age", y), ("lower", low), ("upper", high)):
-        bad = ~np.isfinite(values)
-        if bad.any():
-            raise ValueError(
-                f"{name} is missing or infinite in {bad.sum()} of {len(values)} rows (first: row {bad.argmax()}); "
-                "leave those rows out."
-            )
+    refuse_missing(age=y, lower=low, upper=high)
     if (low > high).any():
         i = int((low > high).argmax())
         raise ValueError(f"lower is above upper in row {i} ({low[i]:g}, {high[i]:g}); pass lower first.")

@@ -44,16 +44,21 @@ def paired(age: ArrayLike, predicted: ArrayLike, *, drop_unlabelled: bool = Fals
     if drop_unlabelled:
         known = ~np.isnan(x)
         x, y = x[known], y[known]
-    for name, values in (("age", x), ("predicted", y)):
+    refuse_missing(age=x, predicted=y)
+    if len(x) < 2:
+        raise ValueError(f"only {len(x)} row(s) with an age; a metric needs at least 2.")
+    return x, y
+
+
+def refuse_missing(**columns: Array) -> None:
+    """Refuse columns, (n,), with a missing or infinite value."""
+    for name, values in columns.items():
         bad = ~np.isfinite(values)
         if bad.any():
             raise ValueError(
                 f"{name} is missing or infinite in {bad.sum()} of {len(values)} rows (first: row {bad.argmax()}); "
                 "leave those rows out."
             )
-    if len(x) < 2:
-        raise ValueError(f"only {len(x)} row(s) with an age; a metric needs at least 2.")
-    return x, y
 
 
 def metric(kernel: Kernel) -> Metric:
