@@ -140,7 +140,7 @@ def test_tables_that_cannot_be_read(adata, setup, names, change, error, message)
             {"layer": "counts"}, "layer='counts' with obsm_key='X_rep'; a clock reads one matrix", id="layer too"
         ),
         pytest.param(
-            {"normalize": "log1p_cp10k"}, "are no counts of genes.*Leave normalize out", id="shares of counts"
+            {"normalize": "log1p_cp10k"}, "are not counts of genes.*Leave normalize out", id="shares of counts"
         ),
         pytest.param(
             {"obsm_key": None, "normalize": "clr"}, "normalize='clr' is for tables.*pass obsm_key", id="clr of genes"

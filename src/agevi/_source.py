@@ -20,7 +20,7 @@ DIMENSIONS = "agevi_dimensions"
 """Slot of ``uns`` of data whose X was read from ``obsm``: from where (``obsm_key``), and what it was made into."""
 READERS = (
     "PLSClock, ElasticNetClock, MLPClock, GaussianVAE, TransformerClock, and DenoisingVAE with "
-    "gene_likelihood='normal' and noise='gaussian',"
+    "gene_likelihood='normal' and noise='gaussian'"
 )
 CLR = "clr"
 _ROWS = 1 << 14  # whose log-ratios are taken in one step
@@ -54,7 +54,7 @@ def resolved(setup: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"layer={setup['layer']!r} with obsm_key={key!r}; a clock reads one matrix. Pass one of them.")
     if normalize == "log1p_cp10k":
         raise ValueError(
-            f"normalize='log1p_cp10k' with obsm_key={key!r}; the dimensions of a table in adata.obsm are no counts of "
+            f"normalize='log1p_cp10k' with obsm_key={key!r}; the dimensions of a table in adata.obsm are not counts of "
             "genes, of which a share could be taken. Leave normalize out (values as they are), or pass "
             "normalize='clr' for counts of proteins."
         )

@@ -121,9 +121,7 @@ def check_values(
 def refuse_dimensions(setup: Mapping[str, Any], *, counts: bool, model: str) -> None:
     """Refuse tables of ``obsm`` for clocks of counts."""
     if counts and setup.get("obsm_key") is not None:
-        raise ValueError(
-            f"{model} is fitted to raw counts of genes, and {place(setup)} is no such matrix; {READERS} read it."
-        )
+        raise ValueError(f"{model} is fitted to raw counts of genes and cannot read {place(setup)}; {READERS} can.")
 
 
 def counts_in(adata: AnnData) -> str:

@@ -79,7 +79,9 @@ def test_every_clock_reads_what_one_on_x_reads(cls, cohort, tmp_path):
 
 @pytest.mark.parametrize("cls", [PoissonVAE, NMFClock], ids=lambda cls: cls.__name__)
 def test_clocks_of_counts_refuse(cls, cohort):
-    with pytest.raises(ValueError, match=f"{cls.__name__} is fitted to raw counts of genes, and adata.obsm.*PLSClock"):
+    with pytest.raises(
+        ValueError, match=f"{cls.__name__} is fitted to raw counts of genes and cannot read adata.obsm.*PLSClock"
+    ):
         cls.setup_anndata(cohort, **KEYS, obsm_key="X_rep")
 
 
@@ -129,7 +131,7 @@ def test_tools_on_a_representation(cohort):
     assert cohort.uns["agevi"]["gene_coverage"] == 1
     expected = model.predict_age(level="sample")
     np.testing.assert_array_equal(cohort.obs["agevi_predicted_sample"], expected)
-    with pytest.raises(ValueError, match=r"whose dimensions are no genes.*agevi.pp.from_obsm\(adata, 'X_rep'\)"):
+    with pytest.raises(ValueError, match=r"whose dimensions are not genes.*agevi.pp.from_obsm\(adata, 'X_rep'\)"):
         agevi.tl.attribute_genes(cohort, model)
     dimensions = agevi.pp.from_obsm(cohort, "X_rep")
     np.testing.assert_array_equal(model.predict_age(dimensions, level="sample"), expected)

@@ -203,7 +203,7 @@ def check_clock(adata: AnnData, model: Any, verb: str) -> None:
     key = keys.pop()
     if not is_dimensions(adata, key):
         raise ValueError(
-            f"this {type(model).__name__} reads {place({'obsm_key': key})}, whose dimensions are no genes of "
+            f"this {type(model).__name__} reads {place({'obsm_key': key})}, whose dimensions are not genes of "
             f"adata.var_names; call {verb} on agevi.pp.from_obsm(adata, {key!r}), an AnnData of these dimensions."
         )
 
