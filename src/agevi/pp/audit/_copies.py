@@ -116,7 +116,7 @@ def exact_copies(rows: Rows) -> Pairs:
 def _may_be_chance(rows: Rows, cells: np.ndarray) -> np.ndarray:
     """Whether another cell may have the same genes by chance, (n_cells,)."""
     # The genes of a cell are taken as drawn one after the other by how often they are seen at all: a few common genes
-    # are no proof. Where nearly all genes have a value, the values are the proof.
+    # prove nothing. Where nearly all genes have a value, the values are the proof.
     log_share = np.log(np.maximum(rows.detected / max(rows.detected.sum(), 1e-12), 1e-300))
     out = np.zeros(len(cells), dtype=bool)
     for start in range(0, len(cells), _ROWS):
