@@ -85,6 +85,20 @@ SLOTS: dict[str, Slot] = {
         "Deviation of a cell from its sample, by clocks of sums, on request.",
         of_predictions=True,
     ),
+    "cell_signal": Slot(
+        "obs",
+        "{key}_cell_signal",
+        "tl.cell_age_signal",
+        "What a cell adds to the predicted age of its sample, centred within sample and type.",
+        of_predictions=True,
+    ),
+    "cell_signal_params": Slot(
+        "uns",
+        "{key}_cell_signal_params",
+        "tl.cell_age_signal",
+        "Arguments of that call, and the unit.",
+        of_predictions=True,
+    ),
     "role": Slot("obs", "{key}_role", _PREDICTS, "What the cell's subject was to the clock: one of `_keys.ROLES`."),
     "fold": Slot(
         "obs", "{key}_fold", "tl.cross_validate", "Fold in which the cell's subject was held out.", of_predictions=True

@@ -16,8 +16,8 @@ from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._own_copies import of_features, own_copy, remember
 from agevi.dataloaders._register import check_setup, make_manager, registered_columns
 from agevi.model.base import _save
+from agevi.model.base._left_out import LeftOutMixin
 from agevi.model.base._numbers import NumbersMixin
-from agevi.model.base._predict import PredictMixin
 from agevi.model.base._roles import RoleMixin
 from agevi.nn.attribution import Reader, Reading, Tensors
 from agevi.nn.products import PRECISIONS, factors_for, factors_in
@@ -28,7 +28,7 @@ Moments = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 """Mean and standard deviation of every column of a latent representation, (n_latent,) each, taken when asked for."""
 
 
-class Clock(RoleMixin, PredictMixin, NumbersMixin, BaseModelClass):
+class Clock(RoleMixin, LeftOutMixin, NumbersMixin, BaseModelClass):
     """The contract of ``tl``, ``pp``, ``get``, ``pl`` and ``io``: tags say what a class can do, methods do it."""
 
     expects: str = "any"

@@ -22,7 +22,8 @@ from agevi.dataloaders._register import covariate_columns
 from agevi.dataloaders._sums import most_common, sample_groups, sample_means, sum_rows
 from agevi.model.base._query import ShellMixin
 
-_PREDICT_VALUES = 2**23  # cells x genes of a step of prediction, about
+PREDICT_VALUES = 2**23
+"""Cells x genes of a step of prediction, about."""
 
 
 class Prediction(NamedTuple):
@@ -75,7 +76,7 @@ class PredictMixin(ShellMixin):
         self._remember(shell)
         try:
             manager, cells = self.get_anndata_manager(shell), None if indices is None else np.asarray(indices)
-            n_cells = batch_size or int(np.clip(_PREDICT_VALUES // len(self.genes), 512, 4096))
+            n_cells = batch_size or int(np.clip(PREDICT_VALUES // len(self.genes), 512, 4096))
             loader = cell_loader(manager, cells, batch_size=n_cells)
             with threads(n_threads(min(n_cells, shell.n_obs) * n_weights(self.module))):
                 return self._predict_batches(loader, self.present_genes(shell, match), summed=summed)

@@ -31,15 +31,15 @@ class UnitRows:
             self.rows = np.arange(self.shell.n_obs)
         module, present = clock.module.eval(), clock.present_genes(self.shell, self.match)
         self.reading: Reading = module.reading(summed=codes is not None, present=present)
-        self._fields = self._conditions() if self.reading.covariates is not None else {}
+        self._fields = self.fields() if self.reading.covariates is not None else {}
 
     @property
     def genes(self) -> np.ndarray:
         """Names of the clock's genes, (n_genes,)."""
         return np.asarray(self.clock.genes)
 
-    def _conditions(self) -> dict[str, np.ndarray]:
-        """Codes of batch and covariates of the shell's rows."""
+    def fields(self) -> dict[str, np.ndarray]:
+        """Codes of batch and covariates of the shell's rows, and what else is registered."""
         self.clock._remember(self.shell)
         try:
             return fields_of(self.clock.get_anndata_manager(self.shell, required=True))
@@ -48,9 +48,24 @@ class UnitRows:
 
     def values(self, rows: np.ndarray) -> torch.Tensor:
         """What the clock reads of some rows, (n, n_genes) float32 on its device."""
+        return self._read(self._expression(rows), rows)
+
+    def slopes(self, rows: np.ndarray) -> np.ndarray:
+        """Change of the age of some rows with their values as they are in the data, (n, n_genes) float32."""
+        x = self._expression(rows).requires_grad_()
+        with torch.enable_grad():
+            units = self._read(x, rows) @ self.reading.weight.T + self.shift(rows)
+            slope = torch.autograd.grad(self.reading.tail(units).sum(), x)[0]
+        return np.asarray(slope.cpu().numpy(), dtype=np.float32)
+
+    def _expression(self, rows: np.ndarray) -> torch.Tensor:
+        """Values of some rows as they are in the data, (n, n_genes) float32 on the clock's device."""
         x = _checks.matrix(self.shell, self.layer)[self.rows[rows]]
-        read = torch.from_numpy(_checks.dense(x)).to(self.device)
-        return self.reading.values(read, self._fields_of(rows)) if self.reading.by_field else self.reading.values(read)
+        return torch.from_numpy(_checks.dense(x)).to(self.device)
+
+    def _read(self, x: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        """What the clock reads of such values of some rows."""
+        return self.reading.values(x, self._fields_of(rows)) if self.reading.by_field else self.reading.values(x)
 
     def _fields_of(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """Batch and covariates of some rows, and what else is registered."""

@@ -17,6 +17,7 @@ from agevi.io import _bundle
 from agevi.io._card import ensemble_card
 from agevi.model.base import _save
 from agevi.model.base._clock import Clock
+from agevi.model.base._left_out import LeftOut
 from agevi.model.base._predict import Prediction
 from agevi.model.base._query import DataMixin
 from agevi.model.ensemble import _members
@@ -174,6 +175,12 @@ class EnsembleClock(DataMixin, Clock):
                 for clock in self.clocks
             ]
         )
+
+    def predict_left_out(self, adata: AnnData, **options: Any) -> LeftOut:
+        """Means of the members' ages of each cell's sample, with the cell and without it."""
+        parts = [clock.predict_left_out(adata, **options) for clock in self.clocks]
+        whole, without = (self._average([getattr(p, name) for p in parts]) for name in LeftOut._fields)
+        return LeftOut(whole.astype(np.float64), without.astype(np.float64))
 
     def _average(self, ages: list[np.ndarray]) -> np.ndarray:
         return average(np.stack(ages), self.weights_, scale=self.scale, min_age=self.setup_args["min_age"])
