@@ -16,7 +16,8 @@ PATH = Path(__file__).parents[1] / "docs" / "developer" / "extension_template.py
 PROMISES = [
     promise
     for name, promise in vars(test_contract).items()
-    if name.startswith("test_") and set(inspect.signature(promise).parameters) <= {"cls", "cohort", "tmp_path"}
+    if name.startswith("test_")
+    and set(inspect.signature(promise).parameters) <= {"cls", "fitted", "cohort", "tmp_path"}
 ]
 
 
@@ -28,11 +29,16 @@ def template():
     return module.TemplateClock
 
 
+@pytest.fixture(scope="module")
+def fitted(template, _cohort):
+    return test_contract.fit(template, _cohort.copy())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__.removeprefix("test_"))
-def test_the_template_keeps_the_contract(promise, template, cohort, tmp_path, monkeypatch):
+def test_the_template_keeps_the_contract(promise, template, fitted, cohort, tmp_path, monkeypatch):
     monkeypatch.setitem(agevi.model.base._save.KNOWN, template.__name__, template)
-    given = {"cls": template, "cohort": cohort, "tmp_path": tmp_path}
+    given = {"cls": template, "fitted": fitted, "cohort": cohort, "tmp_path": tmp_path}
     promise(**{name: given[name] for name in inspect.signature(promise).parameters})
 
 

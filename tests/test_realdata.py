@@ -24,6 +24,7 @@ def run(adata, max_epochs: int, **keys):
     return model
 
 
+@pytest.mark.slow  # trains on thousands of real cells
 def test_cortex_from_end_to_end(data_dir, tmp_path):
     adata = ad.read_h5ad(data_dir / "sc_darmanis_cortex" / "darmanis_adult.h5ad")
     model = run(adata, 3, subject_key="donor", age_key="age")
@@ -54,7 +55,7 @@ def test_many_donors_of_umi_counts(data_dir):
     assert (table["role"] == "test").sum() == 15
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # cross-validates real data
 def test_intervals_of_tcells_hold(data_dir):
     profiles = ad.read_h5ad(data_dir / "pb_tcells_cd4" / "cd4t_donors.h5ad")
     adata = agevi.datasets.sample_cells(profiles, n_cells=60, rng=0)

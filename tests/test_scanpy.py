@@ -22,7 +22,7 @@ def test_umap_coloured_by_predicted_age(cohort, trained):
     assert figure.axes[0].get_title() == "agevi_predicted"
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # numba compiles pynndescent
 def test_neighbours_of_many_cells():
     """Above 8,192 cells scanpy asks pynndescent, whose release 0.7.0 fails there."""
     rng = np.random.default_rng(0)

@@ -68,7 +68,7 @@ def test_all_at_once_with_intervals():
     assert set(metrics.classification_metrics(case, probability, n_boot=0)) == {"n", "n_cases", *REFERENCES}
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 200 bootstraps
 def test_the_interval_covers_the_truth():
     """Over 200 cohorts, of cases and controls with a true AUROC of 0.76 (two normals 1 sd apart)."""
     rng, inside = np.random.default_rng(0), 0

@@ -18,34 +18,42 @@ torch.set_num_threads(1)
 adata = agevi.datasets.simulate_cohort(24, 30, 60, n_modules=0, n_age_genes=10, rng=0)
 agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", rng=0)
 agevi.model.PoissonVAE.setup_anndata(adata, subject_key="donor", age_key="age")
-n, unit, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-model = agevi.model.PoissonVAE(adata, train_unit=unit, n_hidden=[16], n_latent=4, dropout_rate=0.0)
-model.train(
-    4, batch_size=64, accelerator="cpu", devices=n, strategy="ddp" if n > 1 else "auto", precision="float32",
-    enable_progress_bar=False, plan_kwargs={"kl_schedule": "constant"} if unit == "cell" else {},
-)
-rank = os.environ.get("LOCAL_RANK", "0")
-weights = torch.cat([p.detach().double().flatten() for p in model.module.parameters()])
-result = {
-    "weights": [float(weights.sum()), float(weights.norm())],
-    "history": {name: frame.iloc[:, 0].tolist() for name, frame in model.history.items()},
-    "best_epoch": model.best_epoch_,
-    "predicted": model.predict_age().tolist(),
-}
-with open(f"{folder}/{n}_{rank}.json", "w") as file:
-    json.dump(result, file)
+n, folder = int(sys.argv[1]), sys.argv[2]
+for unit in ("cell", "pseudocell"):
+    model = agevi.model.PoissonVAE(adata, train_unit=unit, n_hidden=[16], n_latent=4, dropout_rate=0.0)
+    model.train(
+        4, batch_size=64, accelerator="cpu", devices=n, strategy="ddp" if n > 1 else "auto", precision="float32",
+        enable_progress_bar=False, plan_kwargs={"kl_schedule": "constant"} if unit == "cell" else {},
+    )
+    rank = os.environ.get("LOCAL_RANK", "0")
+    weights = torch.cat([p.detach().double().flatten() for p in model.module.parameters()])
+    result = {
+        "weights": [float(weights.sum()), float(weights.norm())],
+        "history": {name: frame.iloc[:, 0].tolist() for name, frame in model.history.items()},
+        "best_epoch": model.best_epoch_,
+        "predicted": model.predict_age().tolist(),
+    }
+    with open(f"{folder}/{unit}_{n}_{rank}.json", "w") as file:
+        json.dump(result, file)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("unit", ["cell", "pseudocell"])
-def test_two_processes_train_one_clock(unit, tmp_path):
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What one process, and each of two, found."""
+    folder = tmp_path_factory.mktemp("distributed")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
-    script = tmp_path / "script.py"  # a file, which the second process starts too
+    script = folder / "script.py"  # a file, which the second process starts too
     script.write_text(SCRIPT)
     for n in (1, 2):
-        subprocess.run([sys.executable, str(script), str(n), unit, str(tmp_path)], env=environment, check=True)
-    alone, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1"))
+        subprocess.run([sys.executable, str(script), str(n), str(folder)], env=environment, check=True)
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+@pytest.mark.slow  # three processes start
+@pytest.mark.parametrize("unit", ["cell", "pseudocell"])
+def test_two_processes_train_one_clock(unit, results):
+    alone, first, second = (results[f"{unit}_{name}"] for name in ("1_0", "2_0", "2_1"))
     assert first["weights"] == second["weights"]
     assert first["best_epoch"] == second["best_epoch"]
     assert first["weights"] != alone["weights"]  # halves of batches, each with a BatchNorm of its own

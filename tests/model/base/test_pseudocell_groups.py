@@ -142,7 +142,7 @@ def test_cells_without_a_group_are_refused(cohort):
         MLPClock(cohort, **BY_TYPE)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # networks learn to the end
 def test_types_that_age_in_opposite_directions_are_told_apart():
     adata = agevi.datasets.simulate_cohort(
         60, 30, 100, n_cell_types=2, ageing_rates=[1, -1], effect_range=(0.1, 0.3), composition_shift=0.0,

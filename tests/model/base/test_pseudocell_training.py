@@ -176,7 +176,7 @@ def test_bad_units(cohort, kwargs, message):
         PoissonVAE(cohort, **kwargs)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # networks learn to the end
 def test_latent_space_still_describes_cells_and_ages_are_better_than_from_cells():
     adata = agevi.datasets.simulate_cohort(n_subjects=60, n_cells=60, n_genes=300, rng=3)
     agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", test_size=0.3, validation_size=0.1, rng=0)

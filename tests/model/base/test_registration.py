@@ -21,6 +21,8 @@ from tests.clocks import TRAINABLE, each_clock, params
 from tests.conftest import QUIET
 from tests.test_contract import SETUP
 
+briefly = pytest.mark.usefixtures("short_epochs")
+
 
 @pytest.fixture
 def adata(cohort):
@@ -92,6 +94,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.slow
+@briefly
 @each_clock
 @pytest.mark.parametrize("when", ["before training", "after training"])
 def test_other_registrations_change_nothing(cls, when, adata):
@@ -128,6 +131,7 @@ def test_clocks_of_one_class_side_by_side(cls, adata):
 
 
 @pytest.mark.slow
+@briefly
 @each_clock
 def test_columns_that_change_after_the_set_up(cls, adata):
     """New and replaced columns, and an ``obs`` without those that were registered."""
@@ -151,6 +155,7 @@ def test_a_split_that_is_made_after_the_set_up_is_read(adata):
     assert set(model.split_.values()) == {"train", "test"}
 
 
+@briefly
 @each_clock
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -172,6 +177,7 @@ def test_other_cells_or_genes_in_place(cls, change, message, adata):
         assert "_scvi" not in str(error.value)
 
 
+@briefly
 @each_clock
 @pytest.mark.parametrize("how", ["X", "layer", "features", "view"])
 def test_values_that_are_replaced_after_the_set_up(cls, how, adata):
@@ -217,6 +223,7 @@ def test_values_that_are_normalised_in_place_after_the_set_up(cls, adata):
         train(model)
 
 
+@briefly
 @each_clock
 @pytest.mark.parametrize(
     "made",
@@ -241,6 +248,7 @@ def test_another_class_is_named(adata):
 
 
 @pytest.mark.slow
+@briefly
 @each_clock
 def test_a_clock_outlives_a_file(cls, adata, tmp_path):
     """Data that were set up are written as they were, and what is read again does not disturb the clock."""

@@ -167,7 +167,7 @@ def test_cells_alone_give_no_samples(cls, cohort):
         model.predict_age(level="sample")
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # networks learn to the end
 @each
 @both
 def test_learns_age_on_held_out_subjects(cls, unit):

@@ -210,7 +210,7 @@ def test_log_transform_and_prenatal_ages(cohort):
     assert (model.predict_age() > -2).all()
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a network learns to the end
 def test_it_learns_age_on_held_out_subjects():
     adata = agevi.datasets.simulate_cohort(n_subjects=80, n_cells=40, n_genes=300, effect_range=(0.1, 0.3), rng=0)
     agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", test_size=0.3, rng=0)

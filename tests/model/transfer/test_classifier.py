@@ -26,6 +26,7 @@ from tests.clocks import params
 from tests.conftest import QUIET
 from tests.test_gates import snapshot
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
 SETUP = {"age_key": "age", "subject_key": "donor"}
 CONDITION = {"condition_key": "condition", "control": "control"}
 TOKENS = {"n_tokens": 6, "n_token": 8, "n_heads": 2}
@@ -178,7 +179,8 @@ def test_probabilities(clocks, data, name, arguments):
 
 
 @pytest.mark.slow
-def test_it_learns_what_sets_cases_apart(data):
+def test_it_learns_what_sets_cases_apart(data, monkeypatch):
+    monkeypatch.setattr(_draws, "MIN_STEPS", 10)  # as it comes
     x = data.X.toarray()
     x[(data.obs["condition"] == "case").to_numpy(), :5] = 0
     data.X = x

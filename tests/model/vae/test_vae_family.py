@@ -177,7 +177,7 @@ def held_out_nats(adata: AnnData, kind: str) -> tuple[float, PoissonVAE]:
     return -float(model.get_elbo(indices=test, return_mean=True)), model
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # four likelihoods are fitted to the end
 @pytest.mark.parametrize("truth", KINDS)
 def test_no_likelihood_beats_the_true_one(truth):
     adata = drawn(truth)

@@ -28,6 +28,7 @@ SETUP = {"age_key": "age", "subject_key": "donor"}
 CONDITION = {"condition_key": "condition", "control": "control"}
 SHORT = {"n_folds": 3, "n_repeats": 2, "n_boot": 50, "train_kwargs": {"max_epochs": 1}, "sex_key": "sex"}
 ONCE = SHORT | {"n_repeats": 1}
+briefly = pytest.mark.usefixtures("short_epochs")
 ROWS = ["frozen transfer", "encoder frozen", "fine-tuned", "from scratch", "logistic regression", "age + sex"]
 
 
@@ -54,6 +55,7 @@ def clock(_data):
 
 
 @pytest.mark.slow
+@briefly
 def test_the_table(clock, data):
     agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
     table = agevi.get.transfer_df(data)
@@ -72,9 +74,10 @@ def test_the_table(clock, data):
 
 
 @pytest.mark.slow
+@briefly
 @pytest.mark.parametrize("refit", [False, True])
 def test_a_layer_holds_the_values_where_x_does_not(clock, data, refit):
-    arguments = CONDITION | ONCE | {"refit_clock": refit}
+    arguments = CONDITION | ONCE | {"refit_clock": refit, "clock_kwargs": {"max_epochs": 1} if refit else None}
     agevi.tl.compare_transfer(data, clock, **arguments, key_added="x")
     data.layers["counts"], data.X = data.X.copy(), data.X * 0
     agevi.tl.compare_transfer(data, clock, layer="counts", **arguments, key_added="layer")
@@ -106,6 +109,7 @@ def test_folds_hold_out_whole_subjects_and_are_the_same_for_all(clock, data, mon
 
 
 @pytest.mark.slow
+@briefly
 def test_networks_never_see_who_is_held_out(clock, data, monkeypatch):
     """Their training roles hold no subject that is predicted."""
     made, predict = [], CaseControlClassifier.predict_proba
@@ -191,6 +195,7 @@ def test_a_missing_age_is_the_mean_and_a_column_of_its_own(clock, data):
 
 
 @pytest.mark.slow
+@briefly
 def test_a_large_share_of_validation_leaves_subjects_to_train_on(clock, data):
     agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, validation_size=0.95)
     assert agevi.get.transfer_df(data)["auroc"].notna().all()
@@ -224,6 +229,7 @@ def test_metrics_are_means_over_divisions(clock, data, monkeypatch):
 
 
 @pytest.mark.slow
+@briefly
 def test_networks_train_for_as_many_epochs_as_validation_subjects_chose(clock, data, monkeypatch):
     """On all training subjects; once where nobody is to choose."""
     calls, train = [], CaseControlClassifier._train_until
@@ -301,7 +307,7 @@ def test_age_says_nothing_of_labels_at_random():
     assert abs(np.corrcoef(np.transpose(distances))[0, 1]) < 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # networks learn a difference in every fold
 def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):
     agevi.tl.compare_transfer(data, clock, **CONDITION, **(ONCE | {"train_kwargs": {"max_epochs": 20}}))
     first = agevi.get.transfer_df(data).set_index("model")["auroc"]
@@ -315,6 +321,7 @@ def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):
 
 
 @pytest.mark.slow
+@briefly
 def test_same_seed_same_table_and_nothing_else_written(clock, data):
     before = snapshot(data)
     first = agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE, copy=True)
@@ -328,6 +335,7 @@ def test_same_seed_same_table_and_nothing_else_written(clock, data):
 
 
 @pytest.mark.slow
+@briefly
 def test_a_clock_that_knows_held_out_subjects_is_told_of(clock, data):
     known = sum(role in ("train", "validation") for role in clock.split_.values())
     with pytest.warns(UserWarning, match=rf"^{known} of 30 subjects trained the clock.*or refit_clock=True\.$"):
@@ -340,6 +348,7 @@ def test_a_clock_that_knows_held_out_subjects_is_told_of(clock, data):
 
 
 @pytest.mark.slow
+@briefly
 def test_clocks_of_every_fold_see_training_subjects_alone(clock, data, monkeypatch):
     """By the subjects that each was trained on, and by the clocks that the classifiers were made from."""
     trained, judged, train = [], [], agevi.model.MLPClock.train
@@ -393,6 +402,7 @@ def test_folds_side_by_side_give_the_same(clock, data, refit):
 
 
 @pytest.mark.slow
+@briefly
 def test_without_ages_and_with_unlabelled_subjects(clock, data):
     del data.obs["age"]
     unlabelled = data.obs["donor"].isin(["d00", "d01"])
@@ -404,6 +414,7 @@ def test_without_ages_and_with_unlabelled_subjects(clock, data):
 
 
 @pytest.mark.slow
+@briefly
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_the_table_survives_a_file(clock, data, tmp_path, form):

@@ -115,7 +115,7 @@ def test_variational_inference_agrees_with_laplace(monkeypatch):
     assert tail[:50].mean() == pytest.approx(tail[50:].mean(), abs=3)  # it has levelled off
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # chains of NUTS
 def test_nuts_agrees_with_laplace():
     distance, ratio, found = distances("nuts")
     assert distance < 0.1

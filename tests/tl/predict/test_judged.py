@@ -17,9 +17,8 @@ from tests.tl.clocks import AllClock
 from tests.tl.tuning.spied import KEYS
 
 
-@pytest.fixture
-def typed():
-    """Clocks per type of cells; one donor has few cells of one type, and one has no age."""
+@pytest.fixture(scope="module")
+def _typed():
     adata = agevi.datasets.simulate_cohort(n_subjects=20, n_cells=60, n_genes=40)
     few = np.flatnonzero((adata.obs["donor"] == "d03") & (adata.obs["cell_type"] == "type0"))[2:]
     assert len(few)
@@ -27,6 +26,12 @@ def typed():
     adata.obs.loc[adata.obs["donor"] == "d05", "age"] = np.nan
     cross_validate(adata, "PLSClock", groupby="cell_type", min_cells=3, n_folds=3, **KEYS)
     return adata
+
+
+@pytest.fixture
+def typed(_typed):
+    """Clocks per type of cells; one donor has few cells of one type, and one has no age."""
+    return _typed.copy()
 
 
 def by_hand(table):

@@ -190,6 +190,7 @@ def earlier_trials(study, n=5, value=0.0):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_epochs")
 @pytest.mark.parametrize("cls", params(c for c in OF_COUNTS if c.selects_epochs))
 @pytest.mark.parametrize("unit", ["cell", "pseudocell"])
 def test_the_default_rule_stops_networks_that_fall_behind(cohort, cls, unit):
@@ -315,7 +316,7 @@ def finished(trials):
     return [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # three processes start
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 def test_a_killed_study_goes_on_and_machines_share_one(tmp_path, kind):
     process = start(urls(tmp_path)[kind])
