@@ -122,6 +122,11 @@ SLOTS: dict[str, Slot] = {
     "leaderboard_predictions": Slot(
         "uns", "{key}_leaderboard_predictions", "tl.compare_models", "Held-out predictions of each model."
     ),
+    **_from_predictions(
+        "explanation",
+        "tl.explain_age",
+        "Tables `samples` and `groups`: what each type of cells adds to ages.",
+    ),
     **_table("learning_curve", "tl.learning_curve", "Error against the number of subjects and of cells."),
     **_from_predictions("metrics", "tl.evaluate_by", "Accuracy overall and per group of samples."),
     **_table("neuron_clock_study", "tl.neuron_clock_study", "Error of each row of the study."),

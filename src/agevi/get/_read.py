@@ -39,6 +39,7 @@ TABLES = {
         ", one row per component in the order of the representation",
     ),
     "enrichment": Table("agevi.tl.enrich(adata, sets, key_added={key!r})"),
+    "explanation": Table("agevi.tl.explain_age(adata, model)"),
     "leaderboard": Table("agevi.tl.compare_models(adata, ..., key_added={key!r})", "model"),
     "learning_curve": Table(
         "agevi.tl.learning_curve(adata, model_cls, age_key=..., subject_key=...)", rows=", one row per axis and level"
@@ -118,6 +119,15 @@ ENTRIES = {
         >>> agevi.model.PLSClock.setup_anndata(adata, age_key="age", subject_key="donor")
         >>> model = agevi.model.PLSClock(adata)
         >>> model.train()
+    """,
+    "example_explanation": """
+        >>> import agevi
+        >>> adata = agevi.datasets.simulate_cohort(30, 20, 50, n_cell_types=2, ageing_rates=[0, 1])
+        >>> Clock = agevi.model.CellTypeClock
+        >>> Clock.setup_anndata(adata, age_key="age", subject_key="donor", cell_type_key="cell_type")
+        >>> model = Clock(adata, min_cells=3, combine="mean")
+        >>> model.train()
+        >>> agevi.tl.explain_age(adata, model, n_boot=100)
     """,
     "example_enrichment": """
         >>> import agevi, numpy as np

@@ -112,6 +112,39 @@ def leaderboard_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.
 
 
 @documented
+def explanation_df(
+    adata: AnnData, table: Literal["groups", "samples"] = "groups", *, key_added: str = _keys.DEFAULT_KEY
+) -> pd.DataFrame:
+    """What each type of cells and the composition add to predicted ages, in the unit of age.
+
+    Parameters
+    ----------
+    %(after_explanation)s
+    table
+        ``"groups"`` or ``"samples"``.
+    %(key_added)s
+
+    %(returns_explanation)s
+
+    Raises
+    ------
+    KeyError
+        :func:`agevi.tl.explain_age` was not run.
+    ValueError
+        ``table`` is unknown.
+
+    Examples
+    --------
+    %(example_explanation)s
+    >>> agevi.get.explanation_df(adata, "samples").groupby("sample")["contribution"].sum().shape
+    (30,)
+    """
+    _checks.choice(table, ("groups", "samples"), "table")
+    found: pd.DataFrame = stored(adata, "explanation", key_added)[table]
+    return found.reset_index(drop=True)
+
+
+@documented
 def learning_curve_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
     """Out-of-fold error against the number of subjects and of cells, in the unit of the age column.
 

@@ -9,6 +9,7 @@ from agevi.pl._age_distribution import age_distribution
 from agevi.pl._attribution import attribution, attribution_heatmap
 from agevi.pl._calibration import calibration
 from agevi.pl._enrichment import enrichment
+from agevi.pl._explanation import explanation
 from agevi.pl._leaderboard import leaderboard
 from agevi.pl._learning_curve import learning_curve
 from agevi.pl._normative import normative
@@ -29,6 +30,7 @@ __all__ = [
     "attribution_heatmap",
     "calibration",
     "enrichment",
+    "explanation",
     "leaderboard",
     "learning_curve",
     "normative",

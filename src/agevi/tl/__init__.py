@@ -15,6 +15,7 @@ from agevi.tl.neuron_clock._neuron_clock_study import neuron_clock_study
 from agevi.tl.predict._aggregate_subjects import aggregate_subjects
 from agevi.tl.predict._cell_age_signal import cell_age_signal
 from agevi.tl.predict._evaluate_by import evaluate_by
+from agevi.tl.predict._explain_age import explain_age
 from agevi.tl.predict._predict_age import predict_age
 from agevi.tl.sets._enrich import enrich
 from agevi.tl.sets._rank_targets import TargetRanking, rank_targets
@@ -38,6 +39,7 @@ __all__ = [
     "cross_validate",
     "enrich",
     "evaluate_by",
+    "explain_age",
     "learning_curve",
     "neuron_clock_study",
     "normative_scores",

@@ -24,7 +24,8 @@ class TypeAges:
     samples: np.ndarray  # names, (n_samples,)
     sample_of_cell: np.ndarray  # (n_cells,) position in samples
     columns: list[str]  # types with a clock, and the composition where the clock has it
-    ages: np.ndarray  # (n_samples, n_columns) NaN where a sample has too few cells
+    ages: np.ndarray  # (n_samples, n_columns) NaN where a sample has no cells, or has other types with enough cells
+    enough: np.ndarray  # (n_samples, n_columns) whether the sample has min_cells cells
     n_cells: np.ndarray  # (n_samples, n_columns) those of the type; of all types for the composition
     weights: np.ndarray  # (n_samples, n_columns) rows sum to 1, or to 0 where nothing is known
     counts: np.ndarray  # (n_samples, n_types) of all types of training
@@ -37,12 +38,13 @@ class TypeAges:
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Types and samples as text, and ages, cells and weights, (3, n_samples, n_types)."""
-        numbers = np.stack([self.ages, self.n_cells, np.where(np.isfinite(self.ages), self.weights, 0.0)])
+        numbers = np.stack([self.table().to_numpy(), self.n_cells, self.weights])
         return np.asarray(self.columns, dtype=str), self.samples.astype(str), numbers
 
     def table(self) -> pd.DataFrame:
-        """Samples x types."""
-        return pd.DataFrame(self.ages, index=pd.Index(self.samples, name="sample"), columns=self.columns)
+        """Samples x types with enough cells."""
+        ages = np.where(self.enough, self.ages, np.nan)
+        return pd.DataFrame(ages, index=pd.Index(self.samples, name="sample"), columns=self.columns)
 
 
 def ages_of_types(
@@ -62,8 +64,11 @@ def ages_of_types(
     n_cells = np.zeros(ages.shape, dtype=np.int64)
     place = [model.types_.index(name) for name in model.type_clocks]
     n_cells[:, : len(place)] = n[:, place]
-    enough = n >= model.init_args["min_cells"]
-    read = np.flatnonzero((code >= 0) & enough[of_cell, np.maximum(code, 0)] & np.isin(code, place))
+    min_cells = model.init_args["min_cells"]
+    enough = n_cells >= min_cells
+    lean = ~enough.any(axis=1)  # samples that are read from what they have
+    used = (n >= min_cells) | lean[:, None]
+    read = np.flatnonzero((code >= 0) & used[of_cell, np.maximum(code, 0)] & np.isin(code, place))
     if len(read):
         unit, of_unit = np.unique(of_cell[read] * len(model.types_) + code[read], return_inverse=True)
         sample, of_type = np.divmod(unit, len(model.types_))
@@ -73,16 +78,19 @@ def ages_of_types(
         model.gene_coverage(adata, min_gene_coverage)
     if model._composition is not None and _comparable(model, n):
         total = n.sum(axis=1)
-        n_cells[:, -1] = total
-        ages[:, -1] = np.where(total >= model.init_args["min_cells"], model._composition.ages(n), np.nan)
+        n_cells[:, -1], enough[:, -1] = total, total >= min_cells
+        ages[:, -1] = np.where(enough[:, -1], model._composition.ages(n), np.nan)
     there = np.isfinite(ages)
-    if not there.any(axis=1).all():
-        lost = names[~there.any(axis=1)]
-        logger.warning(
-            "%d of %d samples have no type of the clock with min_cells=%d cells and are not predicted (%s).",
-            len(lost), len(names), model.init_args["min_cells"], _checks.listed(lost, 3),
-        )  # fmt: skip
-    return TypeAges(names, of_cell, list(model._columns), ages, n_cells, model.type_weights(there), n)
+    _say_lean(names, lean & there.any(axis=1), ~there.any(axis=1), min_cells)
+    return TypeAges(names, of_cell, list(model._columns), ages, enough, n_cells, model.type_weights(there), n)
+
+
+def _say_lean(names: np.ndarray, lean: np.ndarray, lost: np.ndarray, min_cells: int) -> None:
+    """Name the samples that are predicted from few cells, and those that are not predicted."""
+    few = "have fewer than min_cells=%d cells of each type of the clock and are predicted from these few"
+    for which, said in ((lean, few % min_cells), (lost, "have no cells of a type of the clock and are not predicted")):
+        if which.any():
+            logger.warning("%d of %d samples %s (%s).", which.sum(), len(names), said, _checks.listed(names[which], 3))
 
 
 def _unit_ages(

@@ -65,7 +65,9 @@ class CellTypeClock(TypeTraining, Clock):
     Examples
     --------
     >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=30, n_cells=20, n_genes=50, ageing_rates=[1, -1])
+    >>> adata = agevi.datasets.simulate_cohort(
+    ...     n_subjects=30, n_cells=20, n_genes=50, n_cell_types=2, ageing_rates=[1, -1]
+    ... )
     >>> agevi.model.CellTypeClock.setup_anndata(adata, age_key="age", subject_key="donor", cell_type_key="cell_type")
     >>> model = agevi.model.CellTypeClock(adata, min_cells=3)
     >>> model.train()
@@ -268,7 +270,8 @@ class CellTypeClock(TypeTraining, Clock):
         Returns
         -------
         DataFrame of float64, index sample, one column per type with a clock, and ``"composition"`` where the clock has
-        it; NaN where a sample has fewer than ``min_cells`` cells of a type.
+        it; NaN where a sample has fewer than ``min_cells`` cells of a type. Samples with so few of every type are
+        predicted from these few cells all the same, which is logged.
 
         Raises
         ------

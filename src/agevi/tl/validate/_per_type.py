@@ -113,8 +113,8 @@ def table_of_types(cohort: Cohort, jobs: Sequence[FoldJob], results: Sequence[Fo
         ages, n_cells, weights = result.type_ages
         sample, of_type = np.nonzero(n_cells)
         code = place.get_indexer(result.type_samples)[sample]
-        known = np.isfinite(ages).any(axis=1)
-        combined = np.where(known, np.nansum(ages * weights, axis=1), np.nan)
+        combined = np.full(len(place), np.nan)
+        combined[cohort.sample[job.test]] = result.predicted_sample
         parts.append(
             pd.DataFrame(
                 {
@@ -127,7 +127,7 @@ def table_of_types(cohort: Cohort, jobs: Sequence[FoldJob], results: Sequence[Fo
                     "fold": cohort.folds[job.fold],
                     "validation_mae": np.nan,
                     "weight": weights[sample, of_type],
-                    "combined": combined[sample],
+                    "combined": combined[code],
                 }
             )
         )
