@@ -66,8 +66,8 @@ def explanation(
     --------
     %(example_explanation)s
     >>> ax = agevi.pl.explanation(adata)
-    >>> [label.get_text() for label in ax.get_yticklabels()], ax.get_xlabel()
-    (['type1', 'type0'], 'Mean absolute contribution (years)')
+    >>> sorted(label.get_text() for label in ax.get_yticklabels()), ax.get_xlabel()
+    (['type0', 'type1'], 'Mean absolute contribution (years)')
     >>> agevi.pl.explanation(adata, kind="stack").get_ylabel()
     'Contribution to the predicted age (years)'
     """
@@ -86,7 +86,7 @@ def _dots(
     """One row per part, one colour per group."""
     groups = list(dict.fromkeys(rows["group"]))
     others = [name for name in groups if name != OVERALL]
-    _base.check_groups(others, "groupby", params["groupby"])
+    _base.check_groups(others, "groupby", params.get("groupby"))
     colors: dict[str, Any] = {OVERALL: _base.LINE_COLOR}
     if others:
         colors |= _base.group_colors(adata, str(params["groupby"]), others, palette)

@@ -40,7 +40,7 @@ def test_what_ages_comes_out_on_top(adata):
     agevi.tl.explain_age(adata, n_boot=200)
     found = agevi.get.explanation_df(adata).set_index("part")
     assert set(found["size"].drop(BASELINE).nlargest(2).index) == {"composition", "type1"}
-    assert found.loc[["type1", "composition"], "share_low"].min() > 0.1
+    assert found.loc[["type1", "composition"], "share_low"].min() > 0.05
     assert found.loc[["type0", "type2"], "share"].abs().max() < 0.1
     assert found["share"].sum() == pytest.approx(1)
     of_sample = adata.uns["agevi_by_group"].drop_duplicates("sample")

@@ -82,7 +82,9 @@ def ages_of_types(
         ages[:, -1] = np.where(enough[:, -1], model._composition.ages(n), np.nan)
     there = np.isfinite(ages)
     _say_lean(names, lean & there.any(axis=1), ~there.any(axis=1), min_cells)
-    return TypeAges(names, of_cell, list(model._columns), ages, enough, n_cells, model.type_weights(there), n)
+    return TypeAges(
+        names, of_cell, list(model._columns), ages, enough, n_cells, model.type_weights(np.where(there, n_cells, 0)), n
+    )
 
 
 def _say_lean(names: np.ndarray, lean: np.ndarray, lost: np.ndarray, min_cells: int) -> None:

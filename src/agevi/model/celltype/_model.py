@@ -20,8 +20,8 @@ from agevi.model.base import _save
 from agevi.model.base._clock import Clock
 from agevi.model.base._predict import Prediction
 from agevi.model.base._seed import as_seed
-from agevi.model.celltype import _combine
 from agevi.model.celltype._ages import TypeAges, ages_of_types
+from agevi.model.celltype._combine import RULES, Errors
 from agevi.model.celltype._composition import NAME, Composition
 from agevi.model.celltype._members import member_class, member_kwargs
 from agevi.model.celltype._training import TypeTraining
@@ -36,10 +36,10 @@ class CellTypeClock(TypeTraining, Clock):
     learn from cells). Where types age differently, as when a gene rises in one and falls in another, a clock of all
     cells sees neither. The ages that the types of a sample give are combined by what their errors share: training
     subjects are held out in turn, and the weights, which sum to 1, are :math:`\Sigma^{-1} 1 / 1' \Sigma^{-1} 1` with
-    the covariance :math:`\Sigma` of these errors between types, shrunk (Ledoit & Wolf 2004), and of the types that a
-    sample has. A type without signal thus has little say, and types that err alike do not count twice (Bates & Granger
-    1969). Types that too few subjects have are named in a warning and get no clock; cells of types without a clock are
-    not read.
+    the covariance :math:`\Sigma` of these errors between the types that a sample has: their correlation, shrunk (Ledoit
+    & Wolf 2004), and for each type a variance that falls with the number of its cells. A type without signal thus has
+    little say, and types that err alike do not count twice (Bates & Granger 1969). Types that too few subjects have are
+    named in a warning and get no clock; cells of types without a clock are not read.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class CellTypeClock(TypeTraining, Clock):
     selects_epochs: ClassVar[bool] = False
     default_age_transform: ClassVar[str] = "log"
     search_space: ClassVar[dict[str, Any]] = {
-        "combine": list(_combine.RULES),
+        "combine": list(RULES),
         "composition": [False, True],
         "min_cells": [10, 20, 50],
     }
@@ -104,7 +104,7 @@ class CellTypeClock(TypeTraining, Clock):
         clock_cls = member_class(clock)
         clock_kwargs = member_kwargs(clock_cls, clock_kwargs)
         min_cells, n_folds = _checks.count(min_cells, "min_cells"), _checks.count(n_folds, "n_folds", low=2)
-        _checks.choice(combine, _combine.RULES, "combine")
+        _checks.choice(combine, RULES, "combine")
         if not isinstance(composition, bool):
             raise TypeError(f"composition={composition!r} is a {type(composition).__name__}; pass True or False.")
         rng = as_seed(rng)
@@ -113,7 +113,7 @@ class CellTypeClock(TypeTraining, Clock):
         self.init_params_ = self._get_init_params(locals())
         self._clock_cls, self.expects = clock_cls, clock_cls.expects
         self._start()
-        self._take([], [], {}, [], np.zeros((0, 0)), None)
+        self._take([], [], {}, [], Errors.equal(np.zeros(0)), None)
         self._model_summary_string = (
             f"{type(self).__name__}: one {clock} per type in {self.setup_args['cell_type_key']!r}"
         )
@@ -218,16 +218,21 @@ class CellTypeClock(TypeTraining, Clock):
 
     @property
     def weights_(self) -> pd.Series:
-        """Weight of every type (and of the composition) in a sample that has all of them; they sum to 1."""
+        """Weight of every type, and of the composition, in a sample with the usual (median) number of cells of each."""
         self.check_trained("model.weights_")
-        there = np.ones((1, len(self._columns)), dtype=bool)
-        return pd.Series(self.type_weights(there)[0], index=pd.Index(self._columns, name="type"), name="weight")
+        return pd.Series(
+            self.type_weights(self.module.errors.usual[None])[0],
+            index=pd.Index(self._columns, name="type"),
+            name="weight",
+        )
 
-    def type_weights(self, there: np.ndarray, types: Sequence[str] | None = None) -> np.ndarray:
-        """Weight of every type in samples that have those of ``there``, (n_samples, n_types), by default of all."""
+    def type_weights(self, n_cells: np.ndarray, types: Sequence[str] | None = None) -> np.ndarray:
+        """Weight of every type in samples by its cells, (n_samples, n_types), 0 where absent; by default of all."""
         place = [self._columns.index(name) for name in types or self._columns]
-        covariance = self.module.covariance.cpu().numpy()[np.ix_(place, place)]
-        return _combine.combining_weights(covariance, there)
+        of_all = np.zeros((len(n_cells), len(self._columns)))
+        of_all[:, place] = n_cells
+        weights: np.ndarray = self.module.errors.weights(of_all)[:, place]
+        return weights
 
     def to_device(self, device: str | int | torch.device) -> None:
         """Move all members to a device.
@@ -374,7 +379,9 @@ class CellTypeClock(TypeTraining, Clock):
             part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             member = dataclasses.replace(bundle, meta=own, tensors=part)
             clocks[columns[i]] = _save.remade(_save.class_of(own, bundle.path), member)
-        model._take(types, _texts(meta, "usual", bundle.path), clocks, columns, np.eye(len(columns)), composition)
+        model._take(
+            types, _texts(meta, "usual", bundle.path), clocks, columns, Errors.equal(np.ones(len(columns))), composition
+        )
         _save.load_weights(model, bundle)
         model.history_, model.split_ = {}, _save.split_of(meta)
         model.best_epoch_, model.age_summary_, model.is_trained_ = meta["best_epoch"], meta["age"], True

@@ -9,22 +9,30 @@ import torch
 from torch import nn
 
 from agevi.model.base._module import ClockModule
+from agevi.model.celltype._combine import Errors
 from agevi.model.celltype._composition import Composition
 
 
 class CellTypeModule(ClockModule):
-    """Modules of the members side by side, the covariance of their errors, and the map of the composition."""
+    """Modules of the members side by side, the errors of types, and the map of the composition."""
 
-    covariance: torch.Tensor
+    correlation: torch.Tensor
+    variance: torch.Tensor
+    usual: torch.Tensor
     composition: torch.Tensor
 
-    def __init__(self, clocks: Sequence[nn.Module], covariance: np.ndarray, composition: Composition | None) -> None:
+    def __init__(self, clocks: Sequence[nn.Module], errors: Errors, composition: Composition | None) -> None:
         super().__init__()
         self.clocks = nn.ModuleList(clocks)
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)  # scvi-tools asks the parameters for a device
-        self.register_buffer("covariance", torch.from_numpy(np.array(covariance, dtype=np.float64)))
         values = np.zeros((0, 4)) if composition is None else composition.table()
-        self.register_buffer("composition", torch.from_numpy(values))
+        for name, value in {**vars(errors), "composition": values}.items():
+            self.register_buffer(name, torch.from_numpy(np.array(value, dtype=np.float64)))
+
+    @property
+    def errors(self) -> Errors:
+        """What is known of the errors of types."""
+        return Errors(*(tensor.cpu().numpy() for tensor in (self.correlation, self.variance, self.usual)))
 
     @property
     def encode_covariates(self) -> bool:

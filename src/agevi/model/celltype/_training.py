@@ -17,7 +17,7 @@ from agevi._progress import progress, silent
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._register import cell_types
 from agevi.model.base._roles import all_or_nothing
-from agevi.model.celltype import _combine
+from agevi.model.celltype._combine import MIN_SAMPLES, Errors
 from agevi.model.celltype._composition import NAME, Composition, fit_composition
 from agevi.model.celltype._fit import TypedCells, fit_type, type_seed, types_to_fit
 from agevi.model.celltype._module import CellTypeModule
@@ -94,11 +94,15 @@ class TypeTraining(Host):
         if init["composition"]:
             composition, ages = _fit_composition(cells, folds)
             held.append(ages)
-        errors = pd.DataFrame(np.stack(held, axis=1) - cells.age[:, None], index=self._sample_names())
-        errors = errors.set_axis([*clocks, *([NAME] if composition else [])], axis=1).dropna(how="all")
+        n_cells = cells.n_of_type[:, [cells.names.index(name) for name in clocks]]
+        if composition:
+            n_cells = np.column_stack([n_cells, cells.n_of_type.sum(axis=1)])
+        columns = [*clocks, *([NAME] if composition else [])]
+        errors = pd.DataFrame(np.stack(held, axis=1) - cells.age[:, None], self._sample_names(), columns)
+        found = _errors(errors.to_numpy(), n_cells, cells)
         self._start()
-        self._take(cells.names, cells.usual, clocks, list(errors.columns), _covariance(errors), composition)
-        self.errors_ = errors
+        self._take(cells.names, cells.usual, clocks, columns, found, composition)
+        self.errors_ = errors.dropna(how="all")
         self.is_trained_, self.split_ = True, {str(subject): str(role) for subject, role in roles.items()}
         trained = (self._unit_names(SUBJECT).map(roles) == _keys.TRAIN).to_numpy()
         self.age_summary_ = self._summarise_ages(trained)
@@ -152,13 +156,13 @@ class TypeTraining(Host):
         usual: list[str],
         clocks: dict[str, Any],
         columns: list[str],
-        covariance: np.ndarray,
+        errors: Errors,
         composition: Composition | None,
     ) -> None:
         """Be made of these members."""
         self.types_, self._usual, self.type_clocks, self._columns = types, usual, clocks, columns
         self._composition, self.errors_ = composition, pd.DataFrame()
-        self.module = CellTypeModule([clock.module for clock in clocks.values()], covariance, composition).eval()
+        self.module = CellTypeModule([clock.module for clock in clocks.values()], errors, composition).eval()
 
 
 def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Composition, np.ndarray]:
@@ -172,13 +176,16 @@ def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Compo
     return fit_composition(counts[trains], cells.age[trains], cells.owner[trains]), out
 
 
-def _covariance(errors: pd.DataFrame) -> np.ndarray:
-    """Covariance of the errors of types; the identity, which weighs all the same, where none were taken."""
-    if len(errors) >= _combine.MIN_SAMPLES:
-        return _combine.error_covariance(errors.to_numpy())
-    if len(errors):
+def _errors(errors: np.ndarray, n_cells: np.ndarray, cells: TypedCells) -> Errors:
+    """What the held-out errors say of the types, (n_samples, n_types); all weigh the same where none were taken."""
+    used = (n_cells >= cells.min_cells) & cells.trains[:, None]
+    usual = np.array([np.median(n[u]) if u.any() else 1.0 for n, u in zip(n_cells.T, used.T, strict=True)])
+    held_out = np.isfinite(errors).any(axis=1)
+    if held_out.sum() >= MIN_SAMPLES:
+        return Errors.of(errors[held_out], n_cells[held_out], usual)
+    if held_out.any():
         logger.warning(
             "%d samples were held out, too few to tell how the errors of types go together (%d are needed); all types "
-            "weigh the same.", len(errors), _combine.MIN_SAMPLES,
+            "weigh the same.", held_out.sum(), MIN_SAMPLES,
         )  # fmt: skip
-    return np.eye(errors.shape[1])
+    return Errors.equal(usual)

@@ -136,9 +136,9 @@ def _sets_of_types(
     table = table.assign(group=pd.Index(types, dtype=object).get_indexer(pd.Index([*names, ""], dtype=object)[code]))
     n_cells = table.groupby(["sample", "group"])["cell"].transform("size")
     table = table[(table["group"] >= 0) & (n_cells >= model.init_args["min_cells"])]
-    there = np.zeros((int(table["sample"].to_numpy().max(initial=-1)) + 1, len(types)), dtype=bool)
-    there[table["sample"], table["group"]] = True
-    of_type, sets = model.type_weights(there, types), []
+    n = np.zeros((int(table["sample"].to_numpy().max(initial=-1)) + 1, len(types)))
+    np.add.at(n, (table["sample"].to_numpy(), table["group"].to_numpy()), 1)
+    of_type, sets = model.type_weights(n, types), []
     for group, name in enumerate(types):
         own = table[table["group"] == group]
         if not len(own):

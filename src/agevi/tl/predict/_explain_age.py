@@ -18,7 +18,7 @@ from agevi.tl._store import store_table
 from agevi.tl.predict._evaluate_by import OVERALL
 
 BASELINE = "baseline"
-"""What is no contribution: the age that a sample would have if each of its types were at its mean."""
+"""The part that every sample has: its age if each of its types were at the mean of that type."""
 QUANTITIES = ("mean", "size", "share", "slope")
 
 
