@@ -42,6 +42,7 @@ def test_shape_and_columns(cohort: ad.AnnData) -> None:
     assert cohort.uns["source"].startswith("Semi-synthetic")
 
 
+@pytest.mark.slow
 def test_age_signal_between_donors_is_there(cohort: ad.AnnData) -> None:
     sums = cohort.X.toarray().reshape(200, 20, -1).sum(1)
     age = cohort.obs["age"].to_numpy()[::20]

@@ -36,6 +36,7 @@ def test_points_lines_and_shift():
     assert p == p_value(row["p"])
 
 
+@pytest.mark.slow
 def test_colours_of_the_column_are_kept_in_all_figures():
     adata = accelerated(40, 2, False, 3)
     adata.uns["group_colors"] = ["#112233", "#aabbcc"]
@@ -74,6 +75,7 @@ def test_rows_of_the_forest():
     assert "corrected for 3 comparisons" in " ".join(texts) or not (rows["p_adjusted"] < 0.05).any()
 
 
+@pytest.mark.slow
 def test_rows_without_a_comparison_or_signal():
     adata = accelerated(60, 2, False, 3)
     rows = adata.uns["agevi_acceleration"]["groups"]

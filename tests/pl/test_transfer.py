@@ -27,6 +27,7 @@ def compared(cohort):
     return cohort
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "label", "guess"),
     [

@@ -119,6 +119,7 @@ def test_a_saved_classifier_is_the_same(clocks, data, architecture, tmp_path):
     np.testing.assert_array_equal(back.predict_proba(data), model.predict_proba())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* subjects trained the clock or chose its epochs")
 def test_a_comparison_keeps_the_mask(clocks, data, monkeypatch):
     seen = []

@@ -218,6 +218,7 @@ def test_small_changes_keep_a_digit():
     assert said.endswith("cells: not varied, since a sample is one row.")
 
 
+@pytest.mark.slow
 def test_bulk_data_have_no_cells(cohort):
     bulk = cohort[~cohort.obs["donor"].duplicated()].copy()
     agevi.tl.learning_curve(bulk, AllClock, **KEYS, n_folds=3, n_repeats=1)

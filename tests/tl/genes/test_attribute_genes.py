@@ -389,6 +389,7 @@ def test_the_table_refuses(cohort, linear):
         agevi.get.attribution_df(cohort, n_top=61)
 
 
+@pytest.mark.slow
 def test_several_clocks_give_their_mean_and_ranks_over_them(cohort):
     """Clocks of two halves of the subjects, as those of folds."""
     clocks = []

@@ -259,6 +259,7 @@ def test_survives_a_file(tmp_path, store):
     assert stored["parameters"].shape == (13, 5)
 
 
+@pytest.mark.slow
 def test_copy_and_key():
     adata = of_samples(40)
     adata.uns["other"], adata.uns["other_subjects"] = adata.uns["agevi"], adata.uns["agevi_subjects"]

@@ -26,6 +26,7 @@ def errors(adata, row, role):
     return (part["predicted"] - part["age"]).abs()
 
 
+@pytest.mark.slow
 def test_split_is_the_papers():
     adata = agevi.datasets.simulate_cohort(n_subjects=69, n_cells=2, n_genes=20, rng=0)
     agevi.tl.neuron_clock_study(adata, **KEYS, epochs=0.01, widths=0.01, rows=["mlp [500, 500]"])

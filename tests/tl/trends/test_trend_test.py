@@ -238,6 +238,7 @@ def test_p_is_uniform_without_a_trend(make):
     assert uniform_p(make) > 0.01
 
 
+@pytest.mark.slow
 def test_permuting_samples_of_a_subject_freely_would_not_be():
     """What the blocks are for: with every biopsy its own subject, the same data give too small p values."""
 

@@ -88,6 +88,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHANGES)
 def test_folds_of_another_run_are_refused(cohort, tmp_path, case):
     arguments, change, message = CHANGES[case]

@@ -90,6 +90,7 @@ def test_sums_of_a_type(typed):
     np.testing.assert_allclose(typed.obs["agevi_predicted"], table.loc[of_cell])  # of the sample's cells of the type
 
 
+@pytest.mark.slow
 def test_few_cells_of_a_type(typed):
     """Below min_cells a sample does not train the type and has no place in the mean, but its cells are predicted."""
     donor = typed.obs["donor"].astype(str)
