@@ -67,7 +67,7 @@ class RoleMixin(Host):
         """The same for a clock made with the arguments ``setup`` and ``init``."""
         if setup["age_transform"] != "auto":
             return str(setup["age_transform"])
-        # On embeddings of 140 donors a logarithm costs 0.4 years (benchmarks/representations.py).
+        # On embeddings of 140 donors a logarithm costs 0.4 years or more (benchmarks/representations.py).
         return cls.auto_transform(init) if setup.get("obsm_key") is None else "none"
 
     @classmethod
