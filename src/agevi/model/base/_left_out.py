@@ -21,7 +21,7 @@ from agevi.model.base._unit_rows import UnitRows
 
 METHODS = ("auto", "exact", "first_order")
 MANY_CELLS = 500
-"""Cells of a sum from which on ``"auto"`` takes the first order of linear clocks, which is then 0.2 % off at most."""
+"""Cells of a sum from which on ``"auto"`` takes the first order of linear clocks, then off by 0.3 % of the sd."""
 
 
 class LeftOut(NamedTuple):
