@@ -77,14 +77,14 @@ def donors(adata):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("cls", "init", "setup"), CASES)
-@pytest.mark.parametrize("absent", [0, 4], ids=["all genes", "genes absent"])
-def test_readings_predict_what_the_clock_predicts(cohort, cls, init, setup, absent):
+def test_readings_predict_what_the_clock_predicts(cohort, cls, init, setup):
     model = make(cohort, cls, init, setup)
-    new = cohort[::-1, absent:].copy()
-    np.testing.assert_allclose(ages(model, new), model.predict_age(new), rtol=2e-4, atol=1e-4)
-    if model.predicts_sums:
-        found = ages(model, new, donors(new))[donors(new)]
-        np.testing.assert_allclose(found, model.predict_age(new, level="sample"), rtol=2e-4, atol=1e-4)
+    for absent in (0, 4):  # genes that the new data lack
+        new = cohort[::-1, absent:].copy()
+        np.testing.assert_allclose(ages(model, new), model.predict_age(new), rtol=2e-4, atol=1e-4)
+        if model.predicts_sums:
+            found = ages(model, new, donors(new))[donors(new)]
+            np.testing.assert_allclose(found, model.predict_age(new, level="sample"), rtol=2e-4, atol=1e-4)
 
 
 @pytest.mark.slow

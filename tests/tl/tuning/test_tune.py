@@ -75,11 +75,11 @@ def test_test_subjects_are_never_seen(cohort, n_folds):
     assert trials_of(spied(changed, n_folds=n_folds)) == trials_of(study)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # four studies of a network
 @pytest.mark.parametrize("n_folds", [None, 3])
 def test_permuted_test_subjects_give_an_identical_study(cohort, tmp_path, n_folds):
     """A real network, and every trial, report, argument and record; even the stored study goes on with them."""
-    arguments = {"model_kwargs": SMALL, "train_kwargs": {"max_epochs": 4} | QUIET, "n_folds": n_folds, **KEYS}
+    arguments = {"model_kwargs": SMALL, "train_kwargs": {"max_epochs": 2} | QUIET, "n_folds": n_folds, **KEYS}
     space = {"plan_kwargs.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "n_head": [[], [4]]}
     study = tune(cohort, agevi.model.PoissonVAE, space, n_trials=3, storage=tmp_path / "study.log", **arguments)
     first = trials_of(study), study.user_attrs

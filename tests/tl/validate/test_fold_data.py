@@ -58,14 +58,19 @@ def test_what_was_not_measured_changes_nothing(tool):
     np.testing.assert_allclose(clean, other, rtol=1e-5)
 
 
-@pytest.fixture
-def visits():
+@pytest.fixture(scope="module")
+def _visits():
     """Two visits of each donor, of cells of three types, with counts in a layer and other values in X."""
     adata = agevi.datasets.simulate_cohort(n_subjects=15, n_cells=30, n_genes=40, n_visits=2)
     agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", sample_key="sample", test_size=0)
     adata.layers["counts"] = adata.X.copy()
     adata.X = adata.X * 0.5
     return adata
+
+
+@pytest.fixture
+def visits(_visits):
+    return _visits.copy()
 
 
 def error(adata, cells=None):
@@ -91,10 +96,10 @@ def test_the_tools_agree_on_visits_and_layers(visits):
     assert visits.uns["agevi_leaderboard"].loc["ridge", "n"] == 30
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # six cross-validations, three of them per type
 def test_a_list_of_clocks_on_visits_and_types(visits):
     """The mean of the members, of all cells and of each type, as they are alone."""
-    arguments = UNITS | {"n_folds": 3, "setup_kwargs": {"layer": "counts"}, "min_cells": 3}
+    arguments = UNITS | {"n_folds": 2, "setup_kwargs": {"layer": "counts"}, "min_cells": 3}
     for groupby in (None, "cell_type"):
         parts = []
         for key, model in (

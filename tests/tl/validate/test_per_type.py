@@ -147,7 +147,7 @@ def test_the_type_that_ages_has_the_best_clock(ageing):
     adata = agevi.datasets.simulate_cohort(
         60, 60, 100, effect_range=(0.2, 0.4), ageing_rates=rates, composition_shift=0, composition_sd=0.5, rng=1
     )
-    agevi.tl.cross_validate(adata, agevi.model.PLSClock, **KEYS, groupby="cell_type", min_cells=3)
+    agevi.tl.cross_validate(adata, agevi.model.PLSClock, **KEYS, n_folds=3, groupby="cell_type", min_cells=3)
     table = adata.uns["agevi_by_group"].dropna()
     error = (table["predicted"] - table["age"]).abs().groupby(table["group"]).mean()
     chance = (adata.obs["age"] - adata.obs["age"].median()).abs().mean()
