@@ -16,6 +16,7 @@ import ray
 from ray.util.joblib import register_ray
 
 import agevi
+from agevi.tl.validate import _fit_fold
 from tests.conftest import QUIET
 
 RECIPE = {
@@ -66,9 +67,10 @@ def expected() -> tuple[pd.DataFrame, pd.DataFrame]:
     return predictions()
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # workers read torch and lightning
 @pytest.mark.parametrize("cluster", [on_dask, on_ray], ids=["dask", "ray"])
-def test_clusters_give_the_folds_and_numbers_of_one_process(cluster, expected):
+def test_clusters_give_the_folds_and_numbers_of_one_process(cluster, expected, monkeypatch):
+    monkeypatch.setattr(_fit_fold, "_single", None)  # a fold that is run in this process fails
     with cluster():
         found = predictions()
     assert np.isfinite(expected[0]["agevi_predicted"]).all()

@@ -109,19 +109,3 @@ def test_other_processes_give_the_same_numbers(cohort, elsewhere):
     here = run_jobs(jobs)
     elsewhere()
     assert_same(here, run_jobs(jobs, n_jobs=2))
-
-
-@pytest.mark.slow
-def test_a_dask_cluster_gives_the_same_numbers(cohort, elsewhere):
-    import distributed
-
-    jobs = jobs_of(cohort, agevi.model.PoissonVAE, *SMALL)
-    here = run_jobs(jobs)
-    elsewhere()
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        distributed.Client(cluster) as client,
-        joblib.parallel_config("dask"),
-    ):
-        client.run(__import__, "agevi")  # takes long, and a worker that is busy with it may seem dead
-        assert_same(here, run_jobs(jobs))
