@@ -189,6 +189,21 @@ def test_one_bundle(model, data, tmp_path):
             agevi.io.load_clock(tmp_path / "other")
 
 
+def test_a_type_that_too_few_subjects_have_to_be_held_out(data, tmp_path):
+    """It has a clock, errors that nobody knows, and no weight beside others; and the clock is saved."""
+    data.obs["cell_type"] = data.obs["cell_type"].astype(str)
+    for donor in data.obs["donor"].cat.categories[[0, 10, 20]]:
+        data.obs.loc[data.obs_names[(data.obs["donor"] == donor).to_numpy()][:3], "cell_type"] = "rare"
+    model = fit(data, train={"split_key": "everybody"}, n_folds=3)
+    assert model.errors_["rare"].isna().all()
+    assert model.weights_["rare"] == 0
+    model.save(tmp_path / "clock")
+    clock = agevi.io.load_clock(tmp_path / "clock")
+    pd.testing.assert_frame_equal(clock.predict_types(data), model.predict_types(data))
+    alone = data[(data.obs["cell_type"] == "rare").to_numpy()].copy()
+    assert np.isfinite(clock.predict_age(alone, level="sample")).all()
+
+
 def test_a_loaded_clock_is_trained_again(model, data, tmp_path):
     model.save(tmp_path / "clock")
     clock = agevi.io.load_clock(tmp_path / "clock", data)

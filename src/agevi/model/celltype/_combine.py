@@ -23,7 +23,7 @@ class Errors:
     r"""Errors of types: :math:`\Sigma_s = D_s R D_s` in a sample with :math:`n_{st}` cells of type :math:`t`.
 
     The variance of a type is :math:`d_{st}^2 = a_t + b_t / n_{st}`: what the type does not know, and the noise of few
-    cells. Types whose errors were never seen are NaN.
+    cells. Types whose errors were never seen have a variance of 0, which no other type has.
     """
 
     correlation: np.ndarray  # (n_types, n_types)
@@ -42,7 +42,8 @@ class Errors:
         variance = np.stack([_variance(e, n) for e, n in zip(errors.T, n_cells.T, strict=True)])
         covariance = error_covariance(errors / _sd(variance, n_cells))
         scale = np.diag(covariance)  # what the model of the variance misses
-        return cls(covariance / np.sqrt(np.outer(scale, scale)), variance * scale[:, None], usual)
+        unit = np.sqrt(np.where(scale > 0, scale, 1.0))
+        return cls(covariance / np.outer(unit, unit), variance * scale[:, None], usual)
 
     def weights(self, n_cells: np.ndarray) -> np.ndarray:
         """Weight of every type in every sample, (n_samples, n_types), from its cells of each, 0 for types it lacks.
@@ -50,7 +51,7 @@ class Errors:
         Those of the mean with the least variance that does not shift ages (Aitken 1936, Bates & Granger 1969); they sum
         to 1, or to 0 without any type. A type with unknown errors has a weight only where no other type is there.
         """
-        out, there, known = np.zeros(n_cells.shape), n_cells > 0, np.isfinite(self.variance).all(axis=1)
+        out, there, known = np.zeros(n_cells.shape), n_cells > 0, self.variance.any(axis=1)
         sd = _sd(self.variance, n_cells)
         for pattern in np.unique(there, axis=0):
             rows, used = np.flatnonzero((there == pattern).all(axis=1)), np.flatnonzero(pattern & known)
@@ -76,13 +77,13 @@ def _variance(errors: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
     """What does not and what does fall with the number of cells, (2,), by least squares with the weights they imply."""
     known = np.isfinite(errors)
     if not known.any():
-        return np.full(2, np.nan)
+        return np.zeros(2)
     square, terms = errors[known] ** 2, np.stack([np.ones(known.sum()), 1 / n_cells[known]], axis=1)
     found = np.array([square.mean(), 0.0])
     for _ in range(_REWEIGHTINGS):
         weight = 1 / np.maximum(terms @ found, _LEAST_VARIANCE)
         found = nnls(terms * weight[:, None], square * weight)[0]
-    return found
+    return found if found.any() else np.array([_LEAST_VARIANCE, 0.0])
 
 
 def error_covariance(errors: np.ndarray) -> np.ndarray:
@@ -90,10 +91,10 @@ def error_covariance(errors: np.ndarray) -> np.ndarray:
 
     NaN stands where a sample lacks a type, at random given the errors of its other types: the moments of a normal
     distribution are found by expectation maximisation (Dempster, Laird & Rubin 1977) and shrunk in each step towards a
-    multiple of the identity (Ledoit & Wolf 2004). Types without any error are NaN.
+    multiple of the identity (Ledoit & Wolf 2004). Types without any error are 0.
     """
     known = np.isfinite(errors)
-    out = np.full((errors.shape[1],) * 2, np.nan)
+    out = np.zeros((errors.shape[1],) * 2)
     there, used = np.flatnonzero(known.any(axis=0)), known.any(axis=1)
     out[np.ix_(there, there)] = _estimate(errors[np.ix_(used, there)], known[np.ix_(used, there)])
     return out
