@@ -30,7 +30,7 @@ def references(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys) -> np.ndar
 
 def types_key(adata: AnnData, keys: _keys.Keys) -> str | None:
     """The column by whose types the clocks of a cross-validation were fitted; None where one clock took all cells."""
-    groupby = adata.uns.get(keys.uns, {}).get("params", {}).get("groupby")
+    groupby = adata.uns.get(keys.by_group_params, {}).get("groupby")
     return str(groupby) if groupby and keys.by_group in adata.uns else None
 
 
