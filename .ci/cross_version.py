@@ -23,7 +23,7 @@ TOLERANCE = 1e-6  # relative, in float32
 def cells(folder: Path) -> ad.AnnData:
     """The cells that the saving stack simulated, from plain arrays."""
     with np.load(folder / "cells.npz") as stored:
-        obs = pd.DataFrame({key: stored[key] for key in ("donor", "age", "batch")})
+        obs = pd.DataFrame({key: stored[key] for key in ("donor", "age", "batch", "cell_type")})
         obs.index = [f"c{i}" for i in range(len(obs))]
         return ad.AnnData(sp.csr_matrix(stored["x"]), obs=obs, var=pd.DataFrame(index=stored["genes"].astype(object)))
 
@@ -33,6 +33,14 @@ def others(folder: Path) -> ad.AnnData:
     adata = cells(folder)
     adata.obs["donor"] = "other " + adata.obs["donor"].astype(str)
     return adata
+
+
+def odd(folder: Path) -> ad.AnnData:
+    """Cells without an age and without one of the types, some of a type that no clock knows, with their genes reversed."""
+    adata = others(folder)
+    del adata.obs["age"]
+    adata.obs["cell_type"] = np.where(np.arange(adata.n_obs) % 7, adata.obs["cell_type"].astype(str), "unknown")
+    return adata[(adata.obs["cell_type"] != "type0").to_numpy(), adata.var_names[::-1]].copy()
 
 
 def intervals(folder: Path, clock: agevi.model.PoissonVAE) -> np.ndarray:
@@ -48,7 +56,7 @@ def save(folder: Path) -> None:
     """Train and save a clock, its cells and its predictions."""
     folder.mkdir(parents=True, exist_ok=True)
     sim = agevi.datasets.simulate_cohort(n_subjects=24, n_cells=20, n_genes=200, rng=0)
-    plain = {key: sim.obs[key].astype(str).to_numpy(dtype=str) for key in ("donor", "batch")}
+    plain = {key: sim.obs[key].astype(str).to_numpy(dtype=str) for key in ("donor", "batch", "cell_type")}
     genes = sim.var_names.to_numpy(dtype=str)
     np.savez(
         folder / "cells.npz", x=sp.csr_matrix(sim.X).toarray(), age=sim.obs["age"].to_numpy(), genes=genes, **plain
@@ -65,6 +73,12 @@ def save(folder: Path) -> None:
     model.set_evaluation(held_out)
     model.save(folder / "clock", overwrite=True)
     np.save(folder / "ages.npy", model.predict_age(cells(folder)))
+    agevi.model.CellTypeClock.setup_anndata(adata, age_key="age", subject_key="donor", cell_type_key="cell_type")
+    of_types = agevi.model.CellTypeClock(adata, min_cells=2, composition=True)
+    of_types.train(enable_progress_bar=False)
+    of_types.save(folder / "types", overwrite=True)
+    np.save(folder / "types.npy", of_types.predict_types(odd(folder)).to_numpy())
+    np.save(folder / "types_ages.npy", of_types.predict_age(odd(folder), level="sample"))
     np.save(folder / "intervals.npy", intervals(folder, model))
 
 
@@ -81,6 +95,15 @@ def check(folder: Path) -> None:
         intervals(folder, clock), np.load(folder / "intervals.npy"), rtol=1e-5, atol=1e-4
     ):
         raise SystemExit("the clock lost its evaluation, or its intervals differ")
+    of_types = agevi.io.load_clock(folder / "types")
+    found = {
+        "types": of_types.predict_types(odd(folder)).to_numpy(),
+        "types_ages": of_types.predict_age(odd(folder), level="sample"),
+    }
+    for name, ages in found.items():
+        if not np.isfinite(ages).any() or not np.allclose(ages, np.load(folder / f"{name}.npy"), 1e-5, equal_nan=True):
+            raise SystemExit(f"{name} of the clock of cell types differ")
+    print("the clock of cell types predicts the same of other types and genes")
 
 
 if __name__ == "__main__":
