@@ -80,7 +80,8 @@ def cross_validate(  # noqa: PLR0913
         Query on ``adata.obs`` as in :meth:`pandas.DataFrame.query`, such as ``"condition == 'healthy'"``: only these
         cells train or choose epochs.
     groupby
-        Column with the type of each cell: one clock per type and fold, from the cells of that type alone.
+        Column with the type of each cell: one clock per type and fold, from the cells of that type alone. For one clock
+        of all types, which can be kept and applied, cross-validate :class:`agevi.model.CellTypeClock` instead.
     min_cells
         Cells of a type that a sample needs to train that type's clock and to be in the table of types.
     %(layer)s
@@ -108,7 +109,8 @@ def cross_validate(  # noqa: PLR0913
 
     ``adata.obs[f"{key_added}_predicted"]``
         Predicted age, float32, of the cell, or of its sample where the clocks are trained on sums; with ``groupby``
-        from the clock of the cell's type (then of the sample's cells of the type), NaN where that type has none.
+        from the clock of the cell's type (then of the sample's cells of the type), NaN where that type has none; from a
+        clock of cell types, that of the sample.
     ``adata.obs[f"{key_added}_predicted_sample"]``
         Age of the cell's sample, float32, the same for all its cells: from its summed counts, for clocks that were
         trained on sums; with ``groupby``, the mean over its types weighted by 1 / validation error. Else removed.
@@ -122,9 +124,9 @@ def cross_validate(  # noqa: PLR0913
         where none was chosen, and for several classes), ``validation_mae`` (NaN where it was not taken), ``seconds``
         and ``peak_memory`` (MiB).
     ``adata.uns[f"{key_added}_by_group"]``
-        With ``groupby``: one row per sample and type with ``sample``, ``group``, ``subject``, ``age``, ``predicted``
-        (NaN below ``min_cells``), ``n_cells``, ``fold``, ``validation_mae``, ``weight`` and ``combined``, the weighted
-        mean.
+        With ``groupby`` or a clock of cell types: one row per sample and type with ``sample``, ``group``, ``subject``,
+        ``age``, ``predicted`` (NaN below ``min_cells``), ``n_cells``, ``fold``, ``validation_mae`` (NaN for a clock of
+        cell types), ``weight`` and ``combined``, the weighted mean.
 
     What an earlier clock left is removed: the latent representation ``adata.obsm[f"X_{key_added}"]``, the table
     ``adata.uns[f"{key_added}_subjects"]`` and the calibration of :func:`agevi.tl.calibrate`.
