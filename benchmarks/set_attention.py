@@ -32,12 +32,13 @@ import torch
 from anndata import AnnData
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from states import MODELS, OF_CELLS, by_type, held_out
+from states import MODELS, NETWORKS, OF_CELLS, by_type, held_out
 from torch import nn
 
 import agevi
 from agevi.dataloaders._stats import log1p_cp10k
 
+CLOCKS = MODELS | NETWORKS
 VARYING = {"composition_shift": 0.0, "composition_sd": 1.0, "effect_range": (0.1, 0.3)}
 SHIFTING = {"composition_shift": 0.3, "composition_sd": 0.5}
 DESIGNS = {
@@ -140,7 +141,7 @@ def run(design: str, seed: int, n_subjects: int, n_cells: int, clocks: list[str]
     adata = agevi.datasets.simulate_cohort(n_subjects, n_cells, 150, **own, rng=seed)
     epochs = max(8, round(40 * 80 * 30 / adata.n_obs))  # 40 in a small cohort; else far more steps than were chosen
     of_cells = OF_CELLS | {"train_kwargs": OF_CELLS["train_kwargs"] | {"max_epochs": epochs}}
-    models = MODELS | {"MLPClock, cells": (agevi.model.MLPClock, of_cells)}
+    models = CLOCKS | {"MLPClock, cells": (agevi.model.MLPClock, of_cells)}
     of_sample, predicted = held_out(adata, seed, {name: models[name] for name in clocks or models})
     predicted |= by_cluster(adata, len(rates), seed)
     start = time.process_time()
@@ -175,7 +176,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--subjects", type=int, default=80)
     parser.add_argument("--cells", type=int, default=30)
-    parser.add_argument("--clocks", nargs="+", choices=MODELS, help="of the clocks without types these alone")
+    parser.add_argument("--clocks", nargs="+", choices=CLOCKS, help="of the clocks without types these alone")
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*does not have many workers")

@@ -6,11 +6,12 @@ change in opposite directions. ``one``: three types, only the rarest ages. Clock
 networks of single cells, which take 40 epochs without early stopping to save time. These epochs and the settings of the
 simulator were chosen on other cohorts than the ones here (seeds 100 and 101).
 
-usage: python benchmarks/states.py [--ageing alike opposite one] [--seeds 0 1 2 3 4] [--autoencoder]
+usage: python benchmarks/states.py [--ageing alike opposite one] [--seeds 0 1 2 3 4] [--autoencoder] [--no-networks]
 
 Prints, over cohorts, the mean absolute error in years (standard deviation), its mean difference to the pseudobulk ridge
 of the same cohort with a 95 % interval (t distribution over cohorts), and the mean slope of predicted on actual age.
-``--autoencoder`` adds PoissonVAE trained on single cells, which takes a third longer.
+``--autoencoder`` adds PoissonVAE trained on single cells, which takes a third longer; ``--no-networks`` leaves all
+networks out.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ OF_CELLS = {
 }
 MODELS = {
     "PLSClock": agevi.model.PLSClock,
+}
+NETWORKS = {
     "MLPClock, pseudocells": (agevi.model.MLPClock, {"train_kwargs": ON_CPU}),
     "MLPClock, pseudocells by type": (
         agevi.model.MLPClock,
@@ -63,7 +66,7 @@ def cohort(ageing: str, seed: int) -> AnnData:
 
 
 def by_type(adata: AnnData, seed: int) -> dict[str, pd.Series]:
-    """Predictions of clocks per cell type: combined, and of the type that the validation subjects of a fold prefer."""
+    """Predictions of clocks per cell type: joined, and of the type that the validation subjects of a fold prefer."""
     agevi.tl.cross_validate(
         adata, agevi.model.PLSClock, **KEYS, fold_key="fold", groupby="cell_type", min_cells=3, rng=seed
     )
@@ -71,7 +74,19 @@ def by_type(adata: AnnData, seed: int) -> dict[str, pd.Series]:
     combined = table.groupby("sample")["combined"].first()
     best = table.loc[table.groupby("fold")["validation_mae"].idxmin()].set_index("fold")["group"]
     own = table[table["group"] == table["fold"].map(best)].set_index("sample")["predicted"]
+    agevi.tl.cross_validate(
+        adata,
+        agevi.model.CellTypeClock,
+        **KEYS,
+        fold_key="fold",
+        rng=seed,
+        setup_kwargs={"cell_type_key": "cell_type"},
+        model_kwargs={"min_cells": 3},
+    )
+    joined = adata.uns["agevi_by_group"].groupby("sample")
     return {
+        "CellTypeClock": joined["combined"].first(),
+        "CellTypeClock, mean of the types": joined["predicted"].mean(),  # what combine="mean" gives, of the same clocks
         "PLSClock per type, combined": combined,
         "PLSClock of the type with the best validation": own.reindex(combined.index).fillna(combined),
     }
@@ -95,7 +110,9 @@ def run(ageing: str, seed: int, models: dict[str, object]) -> pd.DataFrame:
         {"model": name, "mae": (p[age.index] - age).abs().mean(), "slope": np.polyfit(age, p[age.index], 1)[0]}
         for name, p in predicted.items()
     ]
-    return pd.DataFrame(rows).assign(ageing=ageing, seed=seed)
+    table = pd.DataFrame(rows).assign(ageing=ageing, seed=seed)
+    print(table.to_string(header=False, index=False), flush=True)
+    return table
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -118,10 +135,11 @@ def main() -> None:
     parser.add_argument("--ageing", nargs="+", choices=RATES, default=list(RATES))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--autoencoder", action="store_true")
+    parser.add_argument("--no-networks", action="store_true")
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
-    models = MODELS | (AUTOENCODER if args.autoencoder else {})
+    models = MODELS | ({} if args.no_networks else NETWORKS) | (AUTOENCODER if args.autoencoder else {})
     for ageing in args.ageing:
         table = pd.concat([run(ageing, seed, models) for seed in args.seeds])
         print(f"\n{ageing}: rates {RATES[ageing]}, seeds {args.seeds}\n\n{markdown(table)}", flush=True)

@@ -1,0 +1,131 @@
+"""``CellTypeClock`` at the size of a common cohort, and on two cohorts of COVID-19 blood with other types and chemistry.
+
+usage: python benchmarks/cell_types.py [--what scale cohorts] [--data FOLDER]
+
+``scale``: 100 donors x 10 types x 200 cells x 2,000 genes of random counts, cross-validated with ``PLSClock`` in each type.
+Prints one line of JSON: seconds of the CPU (one thread with OMP_NUM_THREADS=1), and the peak of the resident memory beyond
+what was resident before, in GB.
+
+``cohorts``: the pseudobulk tables of Schulte-Schrepping et al. (2020), one row per sample and type, from ``--data`` (default
+``$AGEVI_DATA``). Each cohort is cross-validated, and the clock of each is applied to the other after their names of types are
+made the same. Prints a table of errors beside those of the median age, and what agevi logs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from linear_scale import Peak, resident
+
+import agevi
+
+N_DONORS, N_TYPES, N_CELLS, N_GENES, DENSITY = 100, 10, 200, 2000, 0.12
+FOLDER = "pseudobulk_covid_ss_2chemistries"
+KEYS = {"age_key": "age", "subject_key": "donor", "sample_key": "sampleID"}
+COHORTS = {"10x": "ss_cohort1_pseudobulk.h5ad", "Rhapsody": "ss_cohort2_pseudobulk.h5ad"}
+
+
+def counts(rng: np.random.Generator) -> ad.AnnData:
+    """Cells without structure: only time and memory matter here."""
+    n = N_TYPES * N_CELLS
+    blocks = []
+    for _ in range(N_DONORS):
+        block = sp.random(n, N_GENES, DENSITY, format="csr", rng=rng, dtype=np.float32)
+        block.data = np.ceil(4 * block.data)
+        blocks.append(block)
+    obs = pd.DataFrame(
+        {
+            "donor": np.repeat([f"donor{i}" for i in range(N_DONORS)], n),
+            "age": np.repeat(rng.uniform(20, 90, N_DONORS), n),
+            "cell_type": np.tile(np.repeat([f"type{i}" for i in range(N_TYPES)], N_CELLS), N_DONORS),
+        },
+        index=[f"cell{i}" for i in range(N_DONORS * n)],
+    )
+    return ad.AnnData(sp.vstack(blocks, format="csr"), obs=obs)
+
+
+def scale() -> None:
+    """Time and memory of a cross-validation."""
+    adata = counts(np.random.default_rng(0))
+    before, peak, start, wall = resident(), Peak(), time.process_time(), time.perf_counter()
+    with peak.watch():
+        agevi.tl.cross_validate(
+            adata,
+            agevi.model.CellTypeClock,
+            age_key="age",
+            subject_key="donor",
+            setup_kwargs={"cell_type_key": "cell_type"},
+        )
+    x = adata.X
+    result = {
+        "shape": list(adata.shape),
+        "matrix_gb": round((x.data.nbytes + x.indices.nbytes + x.indptr.nbytes) / 1e9, 2),
+        "cpu_seconds": round(time.process_time() - start),
+        "seconds": round(time.perf_counter() - wall),
+        "beyond_gb": round(peak.highest - before, 2),
+    }
+    print(json.dumps(result), flush=True)
+
+
+def cohort(folder: Path, name: str) -> ad.AnnData:
+    """One cohort; ``type`` names what both call the same, without numbers of clusters."""
+    adata = ad.read_h5ad(folder / FOLDER / COHORTS[name])
+    words = adata.obs["cell_type"].astype(str).str.replace(r"^\d+_|_\d+$", "", regex=True)
+    same = {"mDCs": "mDC", "Megakaryocyte": "Megakaryocytes"}
+    adata.obs["type"] = words.replace(same).to_numpy(dtype=str)
+    return adata
+
+
+def cohorts(folder: Path) -> pd.DataFrame:
+    """Errors within each cohort and from each to the other."""
+    data = {name: cohort(folder, name) for name in COHORTS}
+    clock = agevi.model.CellTypeClock
+    rows = []
+    for name, other in [("10x", "Rhapsody"), ("Rhapsody", "10x")]:
+        own, new = data[name], data[other].copy()
+        for rule in ("precision", "mean"):
+            print(f"\n{name}, {rule}, within and to {other}", flush=True)
+            init = {"min_cells": 1, "combine": rule}
+            agevi.tl.cross_validate(own, clock, **KEYS, setup_kwargs={"cell_type_key": "type"}, model_kwargs=init)
+            agevi.tl.aggregate_subjects(own)
+            rows.append(row(own, rule, name, name))
+            clock.setup_anndata(own, **KEYS, cell_type_key="type")
+            model = clock(own, **init)
+            own.obs["everybody"] = "train"
+            model.train(split_key="everybody")
+            agevi.tl.predict_age(new, model, min_gene_coverage=0.5)
+            agevi.tl.aggregate_subjects(new)
+            rows.append(row(new, rule, name, other))
+    return pd.DataFrame(rows)
+
+
+def row(adata: ad.AnnData, rule: str, trained: str, read: str) -> dict[str, object]:
+    """Error of held-out samples beside that of the median age."""
+    found = agevi.get.metrics_df(adata).iloc[0]
+    return {"combine": rule, "trained on": trained, "read": read} | found[
+        ["n", "n_subjects", "mae", "mae_low", "mae_high", "mae_median"]
+    ].to_dict()
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", nargs="+", choices=["scale", "cohorts"], default=["scale", "cohorts"])
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("AGEVI_DATA", "../shared/data")))
+    args = parser.parse_args()
+    if "scale" in args.what:
+        scale()
+    if "cohorts" in args.what:
+        print(cohorts(args.data).round(1).to_markdown(index=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()
