@@ -217,6 +217,33 @@ def test_arguments_out_of_range(adata, pls, change, message, error):
         agevi.tl.cell_age_signal(adata, pls, **change)
 
 
+def test_a_clock_per_type_is_asked_type_by_type(adata):
+    own = adata.copy()
+    agevi.model.CellTypeClock.setup_anndata(own, **SETUP, cell_type_key="cell_type")
+    model = agevi.model.CellTypeClock(own, min_cells=2)
+    model.train()
+    with pytest.raises(
+        ValueError, match="has a clock for each type of cells; .* cells = adata.adata.obs.'cell_type'. == name"
+    ):
+        agevi.tl.cell_age_signal(own, model)
+    for name, clock in model.type_clocks.items():
+        part = own[own.obs["cell_type"] == name].copy()
+        agevi.tl.cell_age_signal(part, clock)
+        assert part.obs["agevi_cell_signal"].std() > 0.1
+
+
+def test_clocks_of_embeddings_are_read_from_these(adata):
+    own = adata.copy()
+    own.obsm["X_own"] = np.asarray(np.log1p(own.X[:, :30].toarray()), dtype=np.float32)
+    model = agevi.model.PLSClock
+    model.setup_anndata(own, **SETUP, obsm_key="X_own")
+    clock = model(own)
+    clock.train()
+    np.testing.assert_allclose(raw(clock, own)[SOME], by_hand(clock, own, SOME), atol=1e-4)
+    exact, first = (raw(clock, own, method) for method in ("exact", "first_order"))
+    assert np.corrcoef(exact, first)[0, 1] > 0.99
+
+
 def test_clocks_of_single_cells_have_predictions_of_their_own(cohort, trained, pls):
     with pytest.raises(
         ValueError, match="trained on single cells, so that it has an age for each: call agevi.tl.predict"

@@ -49,7 +49,7 @@ class LeftOutMixin(PredictMixin):
         codes = of_sample
         if self.pseudocell_groupby is not None:
             codes = sample_groups(of_sample, _checks.labels(adata, self.pseudocell_groupby, "pseudocell_groupby"))
-        sums = _Sums(UnitRows(self, adata, cells, codes, min_gene_coverage), codes, self.setup_args["normalize"])
+        sums = _Sums(UnitRows(self, adata, cells, codes, min_gene_coverage), codes, self.normalize)
         age = self._predict_shell(sums.units.shell, sums.units.match, summed=True)[0].astype(np.float64)
         exact = np.full(len(age), method != "first_order")
         if method == "auto" and self.linear:  # networks bend, so that a tangent is worth less
@@ -74,7 +74,7 @@ class LeftOutMixin(PredictMixin):
     def _blocks_of_cells(self, adata: AnnData, min_gene_coverage: float) -> Iterator[tuple[int, Any]]:
         """Position of the first row and values of the clock's genes, of all cells at once or of blocks from disk."""
         start = 0
-        for block in blocks(adata, None):
+        for block in blocks(self.read(adata), None):
             shell, _ = self.query(block, min_gene_coverage=min_gene_coverage, conditioned=False)
             yield start, _checks.matrix(shell, self.setup_args["layer"])
             start += block.n_obs

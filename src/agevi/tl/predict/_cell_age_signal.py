@@ -86,8 +86,9 @@ def cell_age_signal(
     RuntimeError
         If the clock is not trained.
     ValueError
-        If the clock was trained on single cells, whose own predictions :func:`agevi.tl.predict_age` writes, or no
-        sample has two cells to compare, genes are missing, or values are of the wrong kind.
+        If the clock was trained on single cells, whose own predictions :func:`agevi.tl.predict_age` writes, or has a
+        clock for each cell type, or no sample has two cells to compare, genes are missing, or values are of the wrong
+        kind.
 
     Examples
     --------
@@ -128,10 +129,17 @@ def cell_age_signal(
 
 
 def _of_sums(model: Any) -> None:
-    """Refuse clocks that predict no ages, and those that predict them for single cells."""
+    """Refuse clocks that predict no ages, those that predict them for single cells, and bundles of a clock per type."""
     name = type(model).__name__
     if model.predicts != "age":
         raise TypeError(f"model is a {name}, which predicts {model.predicts} and not ages; pass a clock of sums.")
+    per_type = [clock for clock in (model, *getattr(model, "clocks", ())) if hasattr(clock, "type_clocks")]
+    if per_type:
+        kind, key = type(per_type[0]).__name__, per_type[0].setup_args["cell_type_key"]
+        raise ValueError(
+            f"this {kind} has a clock for each type of cells; for each name and clock of model.type_clocks.items(), "
+            f"call agevi.tl.cell_age_signal(cells, clock) with cells = adata[adata.obs[{key!r}] == name].copy()."
+        )
     if not model.predicts_sums:
         raise ValueError(
             f"this {name} was trained on single cells, so that it has an age for each: call "
