@@ -19,6 +19,7 @@ from agevi.model import (
     PLSClock,
     PoissonVAE,
 )
+from tests.clocks import params
 from tests.conftest import QUIET
 
 pytestmark = pytest.mark.usefixtures("short_epochs")
@@ -49,7 +50,7 @@ def as_genes(adata, values, names):
     return ad.AnnData(values, obs=adata.obs.copy(), var=pd.DataFrame(index=names))
 
 
-@pytest.mark.parametrize("cls", READS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", params(READS, fast=("ElasticNetClock", "MLPClock")))
 def test_every_clock_reads_what_one_on_x_reads(cls, cohort, tmp_path):
     before, table = cohort.copy(), cohort.obsm["X_rep"]
     model = train(cls, cohort, obsm_key="X_rep")
@@ -153,6 +154,7 @@ def test_an_ensemble_of_genes_and_a_representation(cohort, tmp_path):
         agevi.tl.attribute_genes(cohort, ensemble)
 
 
+@pytest.mark.slow
 def test_a_classifier_and_its_comparison(cohort, tmp_path):
     cohort.obs["condition"] = np.where(cohort.obs["donor"].cat.codes % 2, "case", "control")
     clock = train(MLPClock, cohort, obsm_key="X_rep")

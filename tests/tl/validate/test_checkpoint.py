@@ -181,13 +181,13 @@ import sys, agevi
 adata = agevi.datasets.simulate_cohort(n_subjects=20, n_cells=40, n_genes=60, rng=2)
 agevi.tl.cross_validate(
     adata, agevi.model.PoissonVAE, age_key="age", subject_key="donor", n_folds=4,
-    model_kwargs={"n_hidden": [8], "n_latent": 2, "train_unit": "cell"}, train_kwargs={"max_epochs": 15, "accelerator": "cpu"},
+    model_kwargs={"n_hidden": [8], "n_latent": 2, "train_unit": "cell"}, train_kwargs={"max_epochs": 8, "accelerator": "cpu"},
     checkpoint_dir=sys.argv[1] if len(sys.argv) > 1 else None,
 )
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a process starts, and folds are run twice more
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     directory = tmp_path / "run"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(directory)], cwd=ROOT)
