@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 
@@ -68,3 +71,44 @@ def test_intervals_of_tcells_hold(data_dir):
     assert thirds["coverage"].min() >= 0.86
     assert whole["width"] <= 27.5
     assert whole["interval_score"] <= 37.8 < 0.8 * whole["interval_score_trivial"]
+
+
+def test_types_that_differ_between_cohorts(data_dir, tmp_path, caplog):
+    """Sums of 10x and Rhapsody, several visits of a donor, and a clock that is of no use, which is said."""
+    tables = [
+        ad.read_h5ad(data_dir / "pseudobulk_covid_ss_2chemistries" / f"ss_cohort{i}_pseudobulk.h5ad") for i in (1, 2)
+    ]
+    genes = tables[0].var_names.intersection(tables[1].var_names)[:1500]
+    own, new = (table[:, genes].copy() for table in tables)
+    for table in (own, new):
+        words = table.obs["cell_type"].astype(str).str.replace(r"^\d+_|_\d+$", "", regex=True)
+        table.obs["type"] = words.where(
+            words.isin(["NK_cells", "B_cells", "CD8+_T_cells", "Plasmablasts", "mDCs", "mDC"])
+        )
+        table.obs["everybody"] = "train"
+    keys = {"age_key": "age", "subject_key": "donor", "sample_key": "sampleID"}
+    clock, init = agevi.model.CellTypeClock, {"min_cells": 1, "n_folds": 3}
+    clock.setup_anndata(own, **keys, cell_type_key="type")
+    model = clock(own, **init)
+    model.train(split_key="everybody", enable_progress_bar=False)
+    assert set(model.type_clocks) == {"NK_cells", "B_cells", "CD8+_T_cells", "Plasmablasts", "mDCs"}
+    model.save(tmp_path / "clock")
+    loaded = agevi.io.load_clock(tmp_path / "clock")
+    with caplog.at_level(logging.WARNING, logger="agevi"):
+        agevi.tl.predict_age(new, loaded)
+        agevi.tl.aggregate_subjects(new)
+    assert "are of types that the clock never saw and are not read ('mDC')" in caplog.text
+    assert "no cells of 1 of the clock's 5 types ('mDCs')" in caplog.text
+    assert "predicted better than by the median age" in caplog.text  # "are not" or "cannot be said to be"
+    table = agevi.get.subjects_df(new)
+    assert len(table) > table["subject"].nunique() == 17
+    pd.testing.assert_frame_equal(model.predict_types(new), loaded.predict_types(new))
+
+    caplog.clear()
+    setup = {"setup_kwargs": {"cell_type_key": "type"}, "model_kwargs": init | {"combine": "mean"}}
+    with caplog.at_level(logging.WARNING, logger="agevi"):
+        agevi.tl.cross_validate(new, clock, **keys, **setup, n_folds=3)
+        agevi.tl.aggregate_subjects(new)
+    assert "predicted better than by the median age" in caplog.text
+    agevi.tl.evaluate_by(new, groupby=["type", "group_per_sample"])
+    assert "mDC" in set(agevi.get.metrics_by_df(new)["group"])

@@ -282,6 +282,12 @@ class TestCrossValidation:
         whole = found.groupby("sample")["predicted"].transform("count") > 0
         product = (found["weight"] * found["predicted"])[whole].groupby(found["sample"]).sum()
         np.testing.assert_allclose(product, combined[product.index], rtol=1e-5)
+        by_type = []
+        for adata in (data, other):
+            agevi.tl.aggregate_subjects(adata)
+            agevi.tl.evaluate_by(adata, groupby="cell_type")
+            by_type.append(agevi.get.metrics_by_df(adata).query("groupby == 'cell_type'").reset_index(drop=True))
+        pd.testing.assert_frame_equal(*by_type)
 
     def test_checkpoints_and_rows_of_a_leaderboard(self, data, tmp_path):
         for _ in range(2):
