@@ -13,6 +13,8 @@ import pandas as pd
 
 DEFAULT_KEY = "agevi"
 SPLIT = "agevi_split"
+CONTRAST = "agevi_contrast"
+"""Slot of ``uns`` with what :func:`agevi.pp.contrast_types` compared."""
 FEATURE_SET = "agevi_feature_set"
 """Column of ``obs`` with the data set of every sample, which tells the features that were measured in it."""
 MEASURED = "agevi_measured"

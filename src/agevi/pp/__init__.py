@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agevi.pp._align_genes import align_genes
 from agevi.pp._centre_genes import centre_genes
+from agevi.pp._contrast_types import contrast_types
 from agevi.pp._from_obsm import from_obsm
 from agevi.pp._parse_age import parse_age
 from agevi.pp._pseudocells import pseudocells
@@ -22,6 +23,7 @@ __all__ = [
     "audit_leakage",
     "beta_to_m",
     "centre_genes",
+    "contrast_types",
     "concat_modalities",
     "from_obsm",
     "m_to_beta",
