@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,26 +14,29 @@ from agevi import _ages, _checks, _keys, _names, _subjects
 from agevi._compat import written_to
 from agevi._docs import shared
 from agevi.metrics._regression import check_level
+from agevi.tl.intervals import _cohort_level
 from agevi.tl.intervals import _recalibration as kernel
+from agevi.tl.intervals._recalibrated import NONE, Cohort, apply, row_of, sample_of_cell, say_beyond, write
 from agevi.tl.predict._evaluate_by import sample_values
-from agevi.tl.predict._stale import forget
+from agevi.tl.validate._cohort import query_cells
 from agevi.tl.validate._jobs import check_outputs
 
 logger = logging.getLogger(__name__)
 
-NONE = "none"
-"""Kind of a cohort without labelled samples, whose predictions stay."""
 _SAME = 1e-9  # scatter of errors that is rounding
 _NO_SIGNAL = 2.0  # t of the slope of a line below which predictions do not tell ages in the cohort
 
 
 @shared
-def recalibrate(
+def recalibrate(  # noqa: PLR0913, PLR0915
     adata: AnnData,
     *,
     by: str | None,
     key: str = _keys.DEFAULT_KEY,
     labels: str | None = None,
+    anchor: pd.Series | Mapping[str, float] | str | None = None,
+    mean_age: float | Mapping[str, float] | None = None,
+    shift_on: str | None = None,
     kind: Literal["auto", "shift", "line"] = "auto",
     level: float = 0.9,
     key_added: str = "recalibrated",
@@ -63,6 +65,16 @@ def recalibrate(
     labels
         Column with the ages of the labelled controls, NaN for all others. Default: the ages of the subject table, which
         must then be unknown for the samples of interest.
+    anchor
+        Ages that tell the level of a cohort, not of each subject: those of a clock that is off less in other cohorts,
+        such as one of :func:`agevi.pp.contrast_types`, as a Series by subject or sample, or the ``key_added`` of its
+        predictions. The mean difference is added to all predictions of the cohort, shrunk where few subjects have one.
+    mean_age
+        The mean age of the cohort, or of each cohort by its name, where no single age is known: the best of all without
+        labels. With ``anchor`` or ``mean_age``, ``labels`` may be left out, and then no ages are read.
+    shift_on
+        Query on ``adata.obs``, such as ``"condition == 'control'"``: only these samples give the shift by ``anchor``
+        or ``mean_age`` (which is then their mean age). Cases must not.
     kind
         ``"line"``, ``"shift"``, or ``"auto"``: a line from 10 labelled subjects on.
     level
@@ -86,7 +98,9 @@ def recalibrate(
         DataFrame, one row per cohort: ``cohort``, ``kind``, ``n_labelled`` (subjects), ``n`` (samples that remain),
         ``gap`` (mean of prediction minus age of the labelled subjects before, in the unit of age), and ``intercept``,
         ``slope`` and ``sd`` of the correction on the clock's scale, ``labelled_low`` and ``labelled_high``, the range
-        of the labelled samples' predictions before, and ``n_beyond`` samples outside it, where a line is extrapolated.
+        of the labelled samples' predictions before, and ``n_beyond`` samples outside it, where a line is extrapolated;
+        ``level_from`` (``"anchor"``, ``"mean_age"`` or empty), ``n_level`` (subjects that told it), ``level_shift`` and
+        ``level_sd``, its uncertainty, on the clock's scale; labels then correct what the level left.
     ``adata.uns[key_added]``, ``adata.uns[f"{key_added}_recalibration_params"]``
         The record of the predictions, and the arguments.
 
@@ -102,6 +116,11 @@ def recalibrate(
 
     Notes
     -----
+    With ``anchor``, u = g(anchor) - g(prediction) of the n subjects of a cohort that have one, and v its variance, the
+    shift is w mean(u) with w = t / (t + v / n), and t = 0.35**2 on the logarithmic scale, the spread of the levels of
+    three cohorts of T cells (carried to other scales at the mean prediction). Intervals are those of the calibration,
+    widened by the uncertainty of the shift and 0.12, what an anchor left between these cohorts.
+
     With g the clock's scale of ages and r = g(age) - g(prediction) of the k labelled subjects, the shift is B mean(r)
     with B = k G / (k G + s**2), s**2 the variance of held-out residuals in the calibration and G the mean square of its
     cohorts' mean residuals when each was left out (s**2 where that was not measured), with half-width (q / s) max(s,
@@ -137,18 +156,22 @@ def recalibrate(
     record = dict(adata.uns.get(old.uns, {}))
     names = _cohort_names(adata, table, by, old)
     scale = _ages.AgeTransform.of(record)
-    known = _labels(adata, table, labels, old, scale.min_age)
+    found = _levels(adata, table, names, scale, anchor, mean_age, shift_on, old)
+    known = np.full(len(table), np.nan)
+    if labels is not None or not found:
+        known = _labels(adata, table, labels, old, scale.min_age)
     cohorts = [_cohort(table, known, names, name, by, labels) for name in _names.in_order(set(names))]
-    if not any(cohort.labelled.any() for cohort in cohorts):
+    if not found and not any(cohort.labelled.any() for cohort in cohorts):
         raise ValueError(_too_few(0, "all samples" if by is None else f"the cohorts of by={by!r}", labels))
-    out, rows = table.assign(**{bound: np.nan for bound in ("lower", "upper") if bound not in table}), []
+    leveled = _cohort_level.move(table, names, found, scale, lambda: _errors_if_any(adata, old, level), level)
+    out, rows = leveled.copy(), []
     for cohort in cohorts:
-        move = _move(adata, table, known, cohort, scale, kind, level, old)
-        rows.append(_row(table, known, cohort, move))
+        move = _move(adata, leveled, known, cohort, scale, kind, level, old, found.get(cohort.name))
+        rows.append(row_of(leveled, known, cohort, move, found.get(cohort.name)))
         if move is not None:
-            _apply(out, move, scale, cohort, known)
-            _say_beyond(table, out, rows[-1], cohort)
-    kept = [row["cohort"] for row in rows if row["kind"] == NONE]
+            apply(out, move, scale, cohort, known)
+            say_beyond(leveled, out, rows[-1], cohort)
+    kept = [row["cohort"] for row in rows if row["kind"] == NONE and not row["level_from"]]
     if kept:
         logger.warning(
             "%d cohorts of by=%r have no labelled subject (%s): they keep the predictions and intervals of key=%r, "
@@ -157,28 +180,15 @@ def recalibrate(
         )  # fmt: skip
     record = {name: value for name, value in record.items() if name not in ("params", "folds")}
     stored = {new.subjects: out, new.recalibration: pd.DataFrame(rows), new.uns: record | {"recalibrated_from": key}}
-    stored[new.recalibration_params] = {"by": by, "key": key, "labels": labels, "kind": kind, "level": float(level)}
+    params = {"by": by, "key": key, "labels": labels, "kind": kind, "level": float(level), "shift_on": shift_on}
+    params |= {"anchor": anchor if isinstance(anchor, str) else "ages" if anchor is not None else None}
+    stored[new.recalibration_params] = params | {"mean_age": mean_age}
     stored = {slot: _keys.to_uns(value) for slot, value in stored.items()}
-    of_cell = _sample_of_cell(adata, out, record, old)
+    of_cell = sample_of_cell(adata, out, record, old)
     adata = written_to(adata, copy=copy)
-    _write(adata, out, of_cell, old, new)
+    write(adata, out, of_cell, old, new)
     adata.uns.update(stored)
     return adata if copy else None
-
-
-@dataclass(frozen=True)
-class _Cohort:
-    """Samples of a cohort, as masks (n_samples,) of the subject table."""
-
-    name: str
-    all: np.ndarray
-    labelled: np.ndarray  # of known age, predicted by a clock that did not see them
-    others: np.ndarray  # those of subjects without a labelled sample
-
-    @property
-    def text(self) -> str:
-        """The cohort in a message; nothing where there is one only."""
-        return f" of cohort {self.name!r}" if self.name else ""
 
 
 def _cohort_names(adata: AnnData, table: pd.DataFrame, by: str | None, keys: _keys.Keys) -> pd.Series:
@@ -216,7 +226,7 @@ def _labels(adata: AnnData, table: pd.DataFrame, labels: str | None, keys: _keys
 
 def _cohort(
     table: pd.DataFrame, known: np.ndarray, names: pd.Series, name: str, by: str | None, labels: str | None
-) -> _Cohort:
+) -> Cohort:
     """The samples of a cohort, refused where too few subjects are labelled, or all are."""
     part = (names == name).to_numpy()
     usable = part & (table["predicted"].notna() & ~table["role"].isin(_keys.FITTED_ROLES)).to_numpy()
@@ -231,7 +241,7 @@ def _cohort(
             f"all {k} subjects of {whose} have an age in {_where(labels)}, so recalibration would leave nobody to "
             f"predict; pass labels='<column with the ages of {kernel.MIN_FOR_LINE} or more controls, NaN elsewhere>'."
         )
-    return _Cohort(name, part, chosen, part & others)
+    return Cohort(name, part, chosen, part & others)
 
 
 def _where(labels: str | None) -> str:
@@ -252,11 +262,12 @@ def _move(
     adata: AnnData,
     table: pd.DataFrame,
     known: np.ndarray,
-    cohort: _Cohort,
+    cohort: Cohort,
     scale: _ages.AgeTransform,
     kind: str,
     level: float,
     keys: _keys.Keys,
+    leveled: _cohort_level.Level | None,
 ) -> kernel.Move | None:
     """How a cohort's predictions move; None where nobody is labelled."""
     if not cohort.labelled.any():
@@ -265,7 +276,9 @@ def _move(
     points = points[cohort.labelled].groupby(table.loc[cohort.labelled, "subject"]).mean()  # a subject counts once
     x, y = points["x"].to_numpy(), points["y"].to_numpy()
     if kind == "shift" or (kind == "auto" and len(points) < kernel.MIN_FOR_LINE):
-        return kernel.fit_shift(x, y, _old_errors(adata, keys, len(points), level), level)
+        return kernel.fit_shift(
+            x, y, _cohort_level.with_between(_old_errors(adata, keys, len(points), level), leveled), level
+        )
     if np.ptp(x) == 0:
         raise ValueError(
             f"the {len(x)} labelled subjects{cohort.text} have one prediction, {scale.back(x[:1])[0]:.1f}, through "
@@ -279,6 +292,41 @@ def _move(
             move.n, cohort.text, move.slope, kernel.slope_t(move),
         )  # fmt: skip
     return move
+
+
+def _levels(
+    adata: AnnData,
+    table: pd.DataFrame,
+    names: pd.Series,
+    scale: _ages.AgeTransform,
+    anchor: Any,
+    mean_age: Any,
+    shift_on: str | None,
+    keys: _keys.Keys,
+) -> dict[str, _cohort_level.Level]:
+    """How cohorts move by an anchor or their mean age; empty without either."""
+    if anchor is None and mean_age is None:
+        if shift_on is not None:
+            raise ValueError(f"shift_on={shift_on!r} without anchor or mean_age has no meaning; leave it out.")
+        return {}
+    if anchor is not None and mean_age is not None:
+        raise ValueError("anchor and mean_age are both given; the mean age is the better one, so leave the anchor out.")
+    tells = np.ones(len(table), dtype=bool)
+    if shift_on is not None:
+        chosen = query_cells(adata, shift_on, "shift_on")
+        tells = np.zeros(len(table), dtype=bool)
+        tells[sample_of_cell(adata, table, adata.uns.get(keys.uns, {}), keys)[chosen]] = True
+    if mean_age is not None:
+        mean_age = _cohort_level.check_mean_age(mean_age, names, scale.min_age)
+        return _cohort_level.levels(table, names, tells, scale, None, mean_age)
+    ages = _cohort_level.read_anchor(adata, table, anchor)
+    return _cohort_level.levels(table, names, tells, scale, ages, None)
+
+
+def _errors_if_any(adata: AnnData, keys: _keys.Keys, level: float) -> kernel.OldErrors | None:
+    """Errors of the clock where it was calibrated; None where it was not."""
+    params: Mapping[str, Any] = adata.uns.get(keys.calibration_params, {})
+    return _old_errors(adata, keys, 0, level) if "residuals" in params else None
 
 
 def _old_errors(adata: AnnData, keys: _keys.Keys, k: int, level: float) -> kernel.OldErrors:
@@ -305,83 +353,3 @@ def _old_errors(adata: AnnData, keys: _keys.Keys, k: int, level: float) -> kerne
             f"label {kernel.MIN_FOR_LINE} subjects."
         )
     return old
-
-
-def _row(table: pd.DataFrame, known: np.ndarray, cohort: _Cohort, move: kernel.Move | None) -> dict[str, Any]:
-    """What was done in a cohort."""
-    predicted, chosen = table["predicted"].to_numpy(dtype=np.float64), cohort.labelled
-    row = {"cohort": cohort.name, "kind": NONE, "n_labelled": 0, "n": int((~np.isnan(predicted[cohort.others])).sum())}
-    row |= dict.fromkeys(("gap", "intercept", "slope", "sd"), np.nan)
-    row |= {"n_beyond": 0, "labelled_low": np.nan, "labelled_high": np.nan}
-    if move is None:
-        return row
-    gap = (table["predicted"] - known)[chosen].groupby(table.loc[chosen, "subject"]).mean().mean()
-    low, high = float(predicted[chosen].min()), float(predicted[chosen].max())
-    row |= {"kind": move.kind, "n_labelled": move.n, "gap": float(gap)}
-    row |= {"intercept": move.intercept, "slope": move.slope, "sd": move.sd}
-    n_beyond = int(_outside(predicted[cohort.others], low, high).sum())
-    return row | {"n_beyond": n_beyond, "labelled_low": low, "labelled_high": high}
-
-
-def _outside(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Which values lie outside a range; NaN does not."""
-    return (values < low) | (values > high)
-
-
-def _say_beyond(table: pd.DataFrame, out: pd.DataFrame, row: dict[str, Any], cohort: _Cohort) -> None:
-    """Warn of samples whose age is extrapolated by a line, with the ages that they get."""
-    if row["kind"] != "line" or not row["n_beyond"]:
-        return
-    predicted = table["predicted"].to_numpy(dtype=np.float64)
-    beyond = cohort.others & _outside(predicted, row["labelled_low"], row["labelled_high"])
-    new, ages = out.loc[beyond, "predicted"], out.loc[cohort.labelled, "age"]
-    logger.warning(
-        "%d of %d samples%s are predicted outside the range of the %d labelled controls (predictions %.1f to %.1f, "
-        "ages %.1f to %.1f), where the line is extrapolated: their recalibrated ages, %.1f to %.1f, and intervals "
-        "rest on no labelled control of such an age. Label younger and older controls, or leave those samples out.",
-        row["n_beyond"], row["n"], cohort.text, row["n_labelled"], row["labelled_low"], row["labelled_high"],
-        ages.min(), ages.max(), new.min(), new.max(),
-    )  # fmt: skip
-
-
-def _apply(out: pd.DataFrame, move: kernel.Move, scale: _ages.AgeTransform, cohort: _Cohort, known: np.ndarray) -> None:
-    """New predictions, intervals and roles of a cohort, in the table."""
-    x = scale.forward(out.loc[cohort.all, "predicted"].to_numpy(dtype=np.float64))
-    with np.errstate(over="ignore"):  # far beyond all ages on a logarithmic scale
-        ages = np.stack([scale.back(values) for values in move.apply(x)])  # predicted, lower, upper x n
-    ages[:, ~np.isfinite(ages).all(axis=0)] = np.nan
-    shaped = cohort.all & ~cohort.others
-    out.loc[cohort.all, ["predicted", "lower", "upper"]] = ages.T
-    out.loc[shaped, ["lower", "upper"]] = np.nan
-    out.loc[shaped, "role"] = _keys.RECALIBRATION
-    out.loc[cohort.all, "sd_cells"] = np.nan  # the spread of cells is that of the old predictions
-    out.loc[cohort.labelled, "age"] = known[cohort.labelled]
-
-
-def _sample_of_cell(adata: AnnData, out: pd.DataFrame, record: Mapping[str, Any], keys: _keys.Keys) -> np.ndarray:
-    """Row of the subject table for every cell, (n_cells,)."""
-    sample_key = record.get("sample_key") or record.get("subject_key")
-    if not sample_key:
-        raise KeyError(
-            f"adata.uns[{keys.uns!r}] names no sample column; predict with agevi.tl.predict_age or "
-            "agevi.tl.cross_validate."
-        )
-    place: np.ndarray = out.index.get_indexer(pd.Index(_checks.labels(adata, str(sample_key), "sample_key")))
-    if (place < 0).any():
-        raise ValueError(
-            f"{(place < 0).sum():,} cells are of samples that adata.uns[{keys.subjects!r}] lacks; run "
-            "agevi.tl.aggregate_subjects again."
-        )
-    return place
-
-
-def _write(adata: AnnData, out: pd.DataFrame, of_cell: np.ndarray, old: _keys.Keys, new: _keys.Keys) -> None:
-    """Columns of the cells, in place of what stood under the key."""
-    predicted = out["predicted"].to_numpy(dtype=np.float32)[of_cell]
-    adata.obs[new.predicted] = predicted
-    forget(adata, new)
-    adata.obs[new.predicted_sample] = predicted
-    roles = out["role"].to_numpy(dtype=object)[of_cell]
-    adata.obs[new.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
-    if old.fold in adata.obs:
-        adata.obs[new.fold] = adata.obs[old.fold]

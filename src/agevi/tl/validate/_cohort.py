@@ -92,7 +92,7 @@ def make_cohort(
     strata = subject_strata(adata, columns, subject)
     if strata is not None:
         cohort = replace(cohort, strata=strata.loc[cohort.subjects].to_numpy())
-    cohort = replace(cohort, trains=_query(adata, train_on))
+    cohort = replace(cohort, trains=query_cells(adata, train_on))
     if fold_key is not None:
         column = folds_from_column(adata, fold_key, subject)
         names = _names.in_order(column)
@@ -153,34 +153,34 @@ def _check_folds(cohort: Cohort, age_key: str, train_on: str | None) -> None:
             )
 
 
-def _query(adata: AnnData, train_on: str | None) -> np.ndarray:
-    """Which cells may train, (n_cells,)."""
+def query_cells(adata: AnnData, train_on: str | None, argument: str = "train_on") -> np.ndarray:
+    """Cells for which the query ``argument`` holds, (n_cells,); all without one."""
     if train_on is None:
         return np.ones(adata.n_obs, dtype=bool)
     if not isinstance(train_on, str):
         raise TypeError(
-            f"train_on is a {type(train_on).__name__}; pass a pandas query on adata.obs such as "
+            f"{argument} is a {type(train_on).__name__}; pass a pandas query on adata.obs such as "
             "\"condition == 'healthy'\"."
         )
     try:
         found = adata.obs.eval(train_on, engine="python")
     except pd.errors.UndefinedVariableError as error:
         name = str(error).split("'")[1]
-        _checks.column(adata, name, "train_on")
+        _checks.column(adata, name, argument)
         raise
     except Exception as error:
         raise ValueError(
-            f"train_on={train_on!r} is not a query that pandas can evaluate on adata.obs ({error}); write it as in "
+            f"{argument}={train_on!r} is not a query that pandas can evaluate on adata.obs ({error}); write it as in "
             "adata.obs.query(\"condition == 'healthy'\")."
         ) from error
     if not isinstance(found, pd.Series) or not pd.api.types.is_bool_dtype(found):
         raise ValueError(
-            f"train_on={train_on!r} does not say yes or no for every cell; compare a column with a value, as in "
+            f"{argument}={train_on!r} does not say yes or no for every cell; compare a column with a value, as in "
             "\"condition == 'healthy'\"."
         )
     trains = found.fillna(False).to_numpy(dtype=bool)
     if not trains.any():
-        raise ValueError(f"train_on={train_on!r} holds for no cell of adata.obs{_named(adata, train_on)}.")
+        raise ValueError(f"{argument}={train_on!r} holds for no cell of adata.obs{_named(adata, train_on)}.")
     return trains
 
 
