@@ -85,7 +85,7 @@ def contrast_types(  # noqa: PLR0913
     Raises
     ------
     KeyError
-        A column or the layer is absent, or ``like`` is no contrast.
+        A column or the layer is absent, or ``like`` was not made by this function.
     TypeError
         ``genes`` is not a list of names.
     ValueError
@@ -178,7 +178,7 @@ def _columns(adata: AnnData, genes: Any, like: AnnData | None) -> np.ndarray:
         return np.arange(adata.n_vars)
     if genes is not None and (isinstance(genes, str) or not isinstance(genes, Iterable)):
         raise TypeError(f"genes is a {type(genes).__name__}; pass names of genes in a list.")
-    wanted = pd.Index([str(gene) for gene in genes]) if like is None else like.var_names  # type: ignore[union-attr]
+    wanted = pd.Index([str(gene) for gene in genes or ()]) if like is None else like.var_names
     place: np.ndarray = adata.var_names.get_indexer(wanted)
     absent = wanted[place < 0]
     if len(absent):
@@ -211,8 +211,8 @@ def _say_left_out(names: np.ndarray, kept: np.ndarray, n_counts: np.ndarray, min
 def _constant_columns(obs: pd.DataFrame, code: np.ndarray) -> pd.DataFrame:
     """Columns with one value in each unit, one row per unit in the order of codes."""
     first = np.unique(code, return_index=True)[1]
-    same = [name for name in obs if obs[name].groupby(code).nunique(dropna=False).max() == 1]
-    out = obs[same].iloc[first].copy()
+    same = [name for name in obs.columns if int(obs[name].groupby(code).nunique(dropna=False).max()) == 1]
+    out = obs[list(same)].iloc[first].copy()
     for name in out.select_dtypes("category"):
         out[name] = out[name].cat.remove_unused_categories()
     return out
