@@ -11,6 +11,7 @@ from agevi.io._bundle import BundleError, read_bundle, write_bundle
 from agevi.model import CellTypeClock, EnsembleClock, MLPClock, PLSClock
 from tests.conftest import QUIET
 
+pytestmark = pytest.mark.slow  # clocks of several types, each trained on held-out folds
 SETUP = {"age_key": "age", "subject_key": "donor", "cell_type_key": "cell_type"}
 
 

@@ -7,6 +7,7 @@ import pytest
 import agevi
 from agevi.tl.predict._explain_age import BASELINE
 
+pytestmark = pytest.mark.slow  # clocks of several types, each trained on held-out folds
 KEYS = {"age_key": "age", "subject_key": "donor"}
 
 
