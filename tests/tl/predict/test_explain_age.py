@@ -134,6 +134,17 @@ def test_bad_calls(adata, change, error, message):
     assert "agevi_explanation" not in adata.uns
 
 
+def test_names_of_rows_are_no_types_and_groups(adata):
+    adata.obs["whom"] = "overall"
+    with pytest.raises(ValueError, match="has a group 'overall', the name of all samples; rename it"):
+        agevi.tl.explain_age(adata, groupby="whom")
+    table = adata.uns["agevi_by_group"]
+    table["group"] = table["group"].astype(object).replace({"type0": BASELINE})
+    with pytest.raises(ValueError, match="a type of cells is called 'baseline'"):
+        agevi.tl.explain_age(adata)
+    assert "agevi_explanation" not in adata.uns
+
+
 def test_clocks_without_types_are_refused(adata, model):
     with pytest.raises(TypeError, match="a PLSClock, which has no clock per type of cells"):
         agevi.tl.explain_age(adata, model.type_clocks["type0"])

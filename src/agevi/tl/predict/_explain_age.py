@@ -104,7 +104,7 @@ def explain_age(
     TypeError
         If ``model`` is a clock without types.
     ValueError
-        If ``groupby`` differs within a sample.
+        If ``groupby`` differs within a sample, or a type or group has the name of a row of the tables.
 
     Examples
     --------
@@ -123,6 +123,8 @@ def explain_age(
     n_boot = _checks.count(n_boot, "n_boot")
     _checks.anndata(adata)
     parts = _held_out(adata, keys) if model is None else _of_model(adata, model, sample_key)
+    if BASELINE in parts.types:
+        raise ValueError(f"a type of cells is called {BASELINE!r}, which names what no type adds; rename it and train.")
     groups = _groups(adata, parts, groupby, sample_key, model, keys)
     means = np.array([_mean(column, parts.reference) for column in parts.ages.T])
     there = np.isfinite(parts.ages)
@@ -221,7 +223,10 @@ def _groups(
     sample = _checks.labels(adata, str(sample_key), "sample_key")
     found = _units.one_per_unit(values, sample, groupby, advice).reindex(parts.samples)
     names = _names.names(found)
-    return out | {name: (names == name).to_numpy() for name in _names.levels(values)}
+    levels = _names.levels(values)
+    if OVERALL in levels:
+        raise ValueError(f"adata.obs[{groupby!r}] has a group {OVERALL!r}, the name of all samples; rename it.")
+    return out | {name: (names == name).to_numpy() for name in levels}
 
 
 def _summary(
