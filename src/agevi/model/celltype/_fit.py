@@ -75,7 +75,7 @@ def type_seed(seed: int, name: str) -> int:
 def types_to_fit(cells: TypedCells, key: str) -> list[int]:
     """Types that have the subjects to train a clock; the others are named in a warning."""
     n, trains = cells.n_of_type, cells.trains
-    able = [i for i in range(len(cells.names)) if _can_train(cells, trains & (n[:, i] >= cells.min_cells))]
+    able = [i for i in range(len(cells.names)) if can_train(cells, trains & (n[:, i] >= cells.min_cells))]
     needs = f"{_units.MIN_LABELLED_SUBJECTS} training subjects of 2 ages with min_cells={cells.min_cells} cells"
     if not able:
         raise ValueError(f"no type in adata.obs[{key!r}] ({_checks.listed(cells.names)}) has {needs}; lower min_cells.")
@@ -90,7 +90,7 @@ def types_to_fit(cells: TypedCells, key: str) -> list[int]:
     return able
 
 
-def _can_train(cells: TypedCells, samples: np.ndarray) -> bool:
+def can_train(cells: TypedCells, samples: np.ndarray) -> bool:
     """Whether some samples are enough for a clock, which holds out subjects to choose by."""
     enough = len(np.unique(cells.owner[samples])) >= _units.MIN_LABELLED_SUBJECTS
     return bool(enough and len(np.unique(cells.age[samples])) > 1)
@@ -116,7 +116,7 @@ def fit_type(
     out = np.full(len(cells.age), np.nan)
     for held_out in [] if folds is None else [folds == fold for fold in range(int(folds.max()) + 1)]:
         held = enough & cells.trains & held_out[cells.owner]
-        if held.any() and _can_train(cells, enough & cells.trains & ~held):
+        if held.any() and can_train(cells, enough & cells.trains & ~held):
             shell.obs[_keys.SPLIT] = np.where(held_out[cells.owner[sample]], _keys.TEST, role)
             train(model, name)
             rows = np.flatnonzero(held[sample])

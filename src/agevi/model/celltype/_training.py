@@ -19,7 +19,7 @@ from agevi.dataloaders._register import cell_types
 from agevi.model.base._roles import all_or_nothing
 from agevi.model.celltype._combine import MIN_SAMPLES, Errors
 from agevi.model.celltype._composition import NAME, Composition, fit_composition
-from agevi.model.celltype._fit import TypedCells, fit_type, type_seed, types_to_fit
+from agevi.model.celltype._fit import TypedCells, can_train, fit_type, type_seed, types_to_fit
 from agevi.model.celltype._module import CellTypeModule
 
 logger = logging.getLogger(__name__)
@@ -167,12 +167,14 @@ class TypeTraining(Host):
 
 def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Composition, np.ndarray]:
     """The map from the shares of types to age, and the ages of samples that were held out from it, (n_samples,)."""
-    counts, trains = cells.n_of_type, cells.trains
+    counts = cells.n_of_type
+    trains = cells.trains & (counts.sum(axis=1) >= cells.min_cells)
     out = np.full(len(cells.age), np.nan)
     for held_out in [] if folds is None else [folds == fold for fold in range(int(folds.max()) + 1)]:
         held = trains & held_out[cells.owner]
         kept = trains & ~held
-        out[held] = fit_composition(counts[kept], cells.age[kept], cells.owner[kept]).ages(counts[held])
+        if held.any() and can_train(cells, kept):
+            out[held] = fit_composition(counts[kept], cells.age[kept], cells.owner[kept]).ages(counts[held])
     return fit_composition(counts[trains], cells.age[trains], cells.owner[trains]), out
 
 
