@@ -117,6 +117,15 @@ def test_types_with_too_few_subjects_are_named(data):
         fit(data, train={"split_key": "everybody"})
 
 
+def test_samples_without_types_do_not_train_the_composition(data):
+    bare = data.obs["donor"].isin(data.obs["donor"].cat.categories[:2]).to_numpy()
+    typed = data[~bare].copy()
+    data.obs["cell_type"] = data.obs["cell_type"].astype(object).where(~bare)
+    options = {"composition": True, "n_folds": 2, "train": {"split_key": "everybody"}}
+    composition, expected = (fit(of, **options)._composition for of in (data, typed))
+    np.testing.assert_allclose(composition.table(), expected.table())
+
+
 def test_unknown_and_missing_types(model, data, caplog):
     data.obs["cell_type"] = data.obs["cell_type"].astype(str)
     one = data[(data.obs["cell_type"] == "type1").to_numpy()].copy()
@@ -235,6 +244,11 @@ def test_an_ensemble_holds_one(model, data):
     both = EnsembleClock([model, other], scale="age")
     expected = (model.predict_age(data, level="sample") + other.predict_age(data, level="sample")) / 2
     np.testing.assert_allclose(both.predict_age(data, level="sample"), expected, rtol=1e-5)
+    agevi.tl.predict_age(data, both)
+    assert data.uns["agevi"]["age_transform"] == "none"
+    for tool in (agevi.tl.attribute_genes, agevi.tl.perturb_genes):
+        with pytest.raises(ValueError, match="holds a CellTypeClock, .*attribute each of model.clocks"):
+            tool(data, both)
 
 
 @pytest.mark.parametrize(
@@ -361,6 +375,15 @@ class TestGenes:
             assert change[name] == pytest.approx(agevi.get.perturbation_df(own)["change"].iloc[0], rel=1e-4)
         low, high = sorted(change[["type0", "type1"]])
         assert low - 0.1 <= change["all"] <= high + 0.1
+
+    def test_cells_without_a_type_are_of_none(self, data):
+        data.obs["cell_type"] = data.obs["cell_type"].astype(object).replace({"type0": ""})
+        model = fit(data, combine="mean", train={"split_key": "everybody"})
+        data.obs.loc[data.obs_names[::3], "cell_type"] = np.nan
+        typed = data[data.obs["cell_type"].notna().to_numpy()].copy()
+        for cells in (data, typed):
+            agevi.tl.attribute_genes(cells, model, n_boot=2)
+        np.testing.assert_allclose(data.varm["agevi_attribution"], typed.varm["agevi_attribution"], rtol=1e-5)
 
     def test_other_groups_are_refused(self, model, data):
         with pytest.raises(ValueError, match="groupby='sex' with a CellTypeClock"):

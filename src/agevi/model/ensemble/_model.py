@@ -106,6 +106,11 @@ class EnsembleClock(DataMixin, Clock):
         return all(clock.predicts_rows for clock in self.clocks)
 
     @property
+    def age_transform(self) -> str:
+        """Scale on which the members are averaged."""
+        return str(self.setup_args["age_transform"])
+
+    @property
     def genes(self) -> np.ndarray:
         """Genes of all members, each once, (n_genes,)."""
         return np.asarray(list(dict.fromkeys(str(gene) for clock in self.clocks for gene in clock.genes)), dtype=object)

@@ -81,6 +81,12 @@ def _unit(model: Any, unit: str) -> tuple[bool, str | None]:
     """Whether rows are sums, and the column of the groups that are summed apart."""
     _checks.choice(unit, UNITS, "unit")
     members = model.members()
+    typed = next((clock for clock in getattr(model, "clocks", ()) if clock.of_types), None)
+    if typed is not None:
+        raise ValueError(
+            f"this {type(model).__name__} holds a {type(typed).__name__}, whose clocks read one type of cells each; "
+            "attribute each of model.clocks under its own key_added."
+        )
     if unit == "cell" or (unit == "auto" and not any(clock.predicts_sums for clock in members)):
         return False, next((clock.compared_within for clock in members if clock.compared_within), None)
     of_cells = [type(clock).__name__ for clock in members if not clock.predicts_sums]
@@ -133,7 +139,8 @@ def _sets_of_types(
     types = [name for name in names if name in model.type_clocks]
     if not types:
         model.predict_types(adata)  # refuses the data
-    table = table.assign(group=pd.Index(types, dtype=object).get_indexer(pd.Index([*names, ""], dtype=object)[code]))
+    place = np.append(pd.Index(types, dtype=object).get_indexer(pd.Index(names, dtype=object)), -1)
+    table = table.assign(group=place[code])
     n_cells = table.groupby(["sample", "group"])["cell"].transform("size")
     table = table[(table["group"] >= 0) & (n_cells >= model.init_args["min_cells"])]
     n = np.zeros((int(table["sample"].to_numpy().max(initial=-1)) + 1, len(types)))
