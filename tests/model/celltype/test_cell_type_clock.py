@@ -132,7 +132,7 @@ def test_unknown_and_missing_types(model, data, caplog):
     with caplog.at_level(logging.WARNING, logger="agevi"):
         ages = model.predict_age(one, level="sample")
     assert "no cells of 1 of the clock's 2 types ('type0')" in caplog.text
-    assert "the composition is not read" in caplog.text
+    assert "their composition is not read" in caplog.text
     expected = model.predict_types(one)["type1"].dropna()
     known = one.obs["donor"].isin(expected.index).to_numpy()
     np.testing.assert_allclose(ages[known], expected[one.obs["donor"].astype(str)[known]], rtol=1e-6)
@@ -388,3 +388,12 @@ class TestGenes:
     def test_other_groups_are_refused(self, model, data):
         with pytest.raises(ValueError, match="groupby='sex' with a CellTypeClock"):
             agevi.tl.attribute_genes(data, model, groupby="sex")
+
+
+def test_no_prediction_depends_on_the_other_samples(model, data):
+    types = np.where(data.obs["donor"].isin(data.obs["donor"].cat.categories[:3]), "type1", data.obs["cell_type"])
+    data.obs["cell_type"] = types
+    whole = pd.Series(model.predict_age(data, level="sample"), index=data.obs["donor"].astype(str)).groupby(level=0)
+    for donor in data.obs["donor"].cat.categories[:6]:
+        alone = data[(data.obs["donor"] == donor).to_numpy()].copy()
+        np.testing.assert_allclose(model.predict_age(alone, level="sample"), whole.first()[donor], rtol=1e-5)

@@ -76,9 +76,9 @@ def ages_of_types(
         ages[sample, np.searchsorted(np.asarray(place), of_type)] = found
     else:
         model.gene_coverage(adata, min_gene_coverage)
-    if model._composition is not None and _comparable(model, n):
+    if model._composition is not None:
         total = n.sum(axis=1)
-        n_cells[:, -1], enough[:, -1] = total, total >= min_cells
+        n_cells[:, -1], enough[:, -1] = total, (total >= min_cells) & _comparable(model, n, names)
         ages[:, -1] = np.where(enough[:, -1], model._composition.ages(n), np.nan)
     there = np.isfinite(ages)
     _say_lean(names, lean & there.any(axis=1), ~there.any(axis=1), min_cells)
@@ -157,12 +157,15 @@ def _known_types(model: Any, adata: AnnData) -> np.ndarray:
     return np.asarray(code)
 
 
-def _comparable(model: Any, n: np.ndarray) -> bool:
-    """Whether the data hold the types that samples usually have, so that their shares can be compared with training."""
-    lost = [name for name, total in zip(model.types_, n.sum(axis=0), strict=True) if not total and name in model._usual]
-    if lost:
+def _comparable(model: Any, n: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Samples with the types that nearly all training samples have, whose shares can be compared with training."""
+    usual = [i for i, name in enumerate(model.types_) if name in model._usual]
+    lacking = n[:, usual] == 0  # each sample by itself, so that no prediction depends on the other samples
+    if lacking.any():
+        lost = [model.types_[i] for i, absent in zip(usual, lacking.any(axis=0), strict=True) if absent]
+        out = lacking.any(axis=1)
         logger.warning(
-            "The data have no cells of %s, which training samples usually have, so the composition is not read.",
-            _checks.listed(lost, 3),
-        )
-    return not lost
+            "%d of %d samples (%s) have no cells of types that nearly all training samples have (%s), so their "
+            "composition is not read.", out.sum(), len(names), _checks.listed(names[out], 3), _checks.listed(lost, 3),
+        )  # fmt: skip
+    return ~lacking.any(axis=1)

@@ -17,7 +17,7 @@ from agevi._progress import Bar
 from agevi.dataloaders._folds import assign_folds
 from agevi.model.base import _save
 
-_USUAL = 0.5
+_USUAL = 0.95
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TypedCells:
 
     @property
     def usual(self) -> list[str]:
-        """Types that half of the training samples or more have."""
+        """Types that nearly all training samples have."""
         share = (self.n_of_type[self.trains] > 0).mean(axis=0)
         return [name for name, own in zip(self.names, share, strict=True) if own >= _USUAL]
 
