@@ -237,6 +237,8 @@ def test_networks_are_members(data, unit):
     if unit == "cell":
         assert set(model.best_epoch_) == {"type0", "type1"}
         model.train(model.best_epoch_, train_roles=("train", "validation"), **QUIET)
+        with pytest.raises(ValueError, match="'type2'.*'type0', 'type1'"):
+            model.train({"type2": 2}, **QUIET)
 
 
 def test_an_ensemble_holds_one(model, data):

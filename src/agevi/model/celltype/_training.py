@@ -67,7 +67,7 @@ class TypeTraining(Host):
         TypeError
             If an argument is not one of the members' ``train``.
         ValueError
-            If the split leaves nothing to train on, or no type has enough subjects.
+            If the split leaves nothing to train on, no type has enough subjects, or ``max_epochs`` an unknown one.
         RuntimeError
             If the clock was loaded without data.
         """
@@ -75,6 +75,9 @@ class TypeTraining(Host):
         train_kwargs = self._kwargs_of_training(train_kwargs)
         roles = self._split(split_key, train_roles)
         cells = self._typed_cells(own, roles)
+        if isinstance(max_epochs, Mapping):
+            for name in max_epochs:
+                _checks.choice(name, cells.names, "a type in max_epochs")
         able = types_to_fit(cells, self.setup_args["cell_type_key"])
         folds = cells.folds(init["n_folds"], init["rng"]) if init["combine"] == "precision" else None
         n_fits = len(able) * (1 + (0 if folds is None else int(folds.max()) + 1))
