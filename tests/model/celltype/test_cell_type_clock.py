@@ -249,8 +249,9 @@ def test_an_ensemble_holds_one(model, data):
     agevi.tl.predict_age(data, both)
     assert data.uns["agevi"]["age_transform"] == "none"
     for tool in (agevi.tl.attribute_genes, agevi.tl.perturb_genes):
-        with pytest.raises(ValueError, match="holds a CellTypeClock, .*attribute each of model.clocks"):
-            tool(data, both)
+        for clock in (both, EnsembleClock([both])):
+            with pytest.raises(ValueError, match="holds a CellTypeClock, .*attribute each of model.clocks"):
+                tool(data, clock)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def _unit(model: Any, unit: str) -> tuple[bool, str | None]:
     """Whether rows are sums, and the column of the groups that are summed apart."""
     _checks.choice(unit, UNITS, "unit")
     members = model.members()
-    typed = next((clock for clock in getattr(model, "clocks", ()) if clock.of_types), None)
+    typed = _clock_of_types(model)
     if typed is not None:
         raise ValueError(
             f"this {type(model).__name__} holds a {type(typed).__name__}, whose clocks read one type of cells each; "
@@ -103,6 +103,15 @@ def _unit(model: Any, unit: str) -> tuple[bool, str | None]:
             f"{_checks.listed(keys)}); attribute each of model.clocks under its own key_added."
         )
     return True, members[0].pseudocell_groupby
+
+
+def _clock_of_types(model: Any) -> Any:
+    """The first clock of types in an ensemble, or in an ensemble of it."""
+    for clock in getattr(model, "clocks", ()):
+        found = clock if clock.of_types else _clock_of_types(clock)
+        if found is not None:
+            return found
+    return None
 
 
 def _groups(values: pd.Series, groupby: str) -> tuple[np.ndarray, list[str]]:
