@@ -52,6 +52,22 @@ def cohort(n: int, n_genes: int = 12, n_groups: int = 3, long: bool = False, see
     return adata
 
 
+def explained(n: int, n_types: int, long: bool) -> ad.AnnData:
+    """A cohort with what each of its types of cells adds to predicted ages."""
+    adata, rng = cohort(n, long=long), np.random.default_rng(1)
+    table = adata.uns["agevi_subjects"].reset_index()
+    columns = {"sample": table["sample"], "subject": table["subject"], "age": table["age"], "n_cells": 9}
+    parts = [
+        pd.DataFrame({**columns, "group": name, "weight": 1 / n_types}).assign(
+            predicted=50 + (table["age"] - 50) / (i + 1) + rng.normal(0, 4, n)
+        )
+        for i, name in enumerate(named("type", n_types, long))
+    ]
+    adata.uns["agevi_by_group"] = pd.concat(parts, ignore_index=True)
+    tl.explain_age(adata, groupby="group", n_boot=50)
+    return adata
+
+
 def attributed(n: int, n_genes: int, long: bool, n_groups: int = 3) -> ad.AnnData:
     """A cohort with attributions, perturbations of single genes and one of a set."""
     adata, rng = cohort(n, n_genes, n_groups, long), np.random.default_rng(1)
@@ -290,6 +306,8 @@ def drawings() -> dict[str, Drawing]:
     add(pl.transfer, "755, long names", transferred, 755, True)
     for n in (48, 604):
         add(pl.learning_curve, f"{n} subjects", curve, n)
+        add(pl.explanation, f"{n} subjects", explained, n, 3 + n // 20, n > 40)
+        add(pl.explanation, f"{n} subjects in stacks", explained, n, 3 + n // 20, n > 40, kind="stack")
     add(pl.learning_curve, "few levels of bulk data", curve, 48, True)
     for n in (8, 40, 755):
         add(pl.age_correlation, f"{n} subjects", correlated, n)

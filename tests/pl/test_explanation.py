@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import agevi
+from tests.pl.figures import explained
 
 
 @pytest.fixture
@@ -68,3 +69,15 @@ def test_bad_calls(adata):
     del adata.uns["agevi_explanation"]
     with pytest.raises(KeyError, match=r"run agevi.tl.explain_age\(adata, model\)"):
         agevi.pl.explanation(adata)
+
+
+def test_the_smallest_of_many_parts_are_joined():
+    adata = explained(20, 15, False)
+    ax = agevi.pl.explanation(adata, kind="stack")
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert len(names) == 12
+    assert names[-1] == "4 others"
+    of_samples = agevi.get.explanation_df(adata, "samples")
+    total = of_samples[of_samples["part"] != "baseline"].groupby("sample")["contribution"].sum()
+    heights = np.array([bar.get_height() for bar in ax.patches]).reshape(12, -1)
+    np.testing.assert_allclose(heights.sum(axis=0), np.sort(total), atol=1e-9)

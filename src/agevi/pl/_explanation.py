@@ -24,6 +24,7 @@ QUANTITIES = {
     "slope": "Contribution per unit of age",
 }
 _ROW = 0.28  # inches of a row of dots
+_MOST_PARTS = 12  # of a stack; the smallest are joined
 
 
 @figure
@@ -41,7 +42,7 @@ def explanation(
     ``kind="dots"``: one row per part, the largest on top, with the interval over subjects, and one colour per group of
     ``tl.explain_age(groupby=...)``. ``kind="stack"``: one bar per sample, in the order of predicted age, in which the
     contributions stand on one another from 0, those that make the sample look older upwards and the others downwards;
-    the line is their sum.
+    the line is their sum. Of more than twelve parts the smallest are joined.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def explanation(
     KeyError
         :func:`agevi.tl.explain_age` was not run.
     ValueError
-        There are more groups or parts than colours that can be told apart.
+        There are more groups than colours that can be told apart.
 
     Examples
     --------
@@ -115,7 +116,11 @@ def _stack(rows: pd.DataFrame, params: Mapping[str, Any], palette: Any, ax: Axes
     wide = rows.pivot(index="sample", columns="part", values="contribution").drop(columns=BASELINE).fillna(0.0)
     wide = wide.loc[wide.sum(axis=1).sort_values(kind="stable").index]
     parts = list(wide.abs().mean().sort_values(ascending=False).index)
-    _base.check_groups(parts, "part", "the clock's types")
+    if len(parts) > _MOST_PARTS:
+        small = parts[_MOST_PARTS - 1 :]
+        rest = f"{len(small)} others"
+        wide, parts = wide.assign(**{rest: wide[small].sum(axis=1)}), [*parts[: _MOST_PARTS - 1], rest]
+        wide = wide[parts]
     colors = _base.group_colors(None, "", parts, palette)
     ax = _base.axes(ax, 5.0, 3.2)
     at = np.arange(len(wide))

@@ -30,8 +30,11 @@ def references(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys) -> np.ndar
 
 def types_key(adata: AnnData, keys: _keys.Keys) -> str | None:
     """The column by whose types the clocks of a cross-validation were fitted; None where one clock took all cells."""
-    groupby = adata.uns.get(keys.by_group_params, {}).get("groupby")
-    return str(groupby) if groupby and keys.by_group in adata.uns else None
+    if keys.by_group not in adata.uns:
+        return None
+    of_call = adata.uns.get(keys.uns, {}).get("params", {})  # all that earlier versions recorded
+    groupby = adata.uns.get(keys.by_group_params, {}).get("groupby") or of_call.get("groupby")
+    return str(groupby) if groupby else None
 
 
 def of_types(adata: AnnData, keys: _keys.Keys) -> pd.DataFrame:
