@@ -32,8 +32,8 @@ def types_key(adata: AnnData, keys: _keys.Keys) -> str | None:
     """The column by whose types the clocks of a cross-validation were fitted; None where one clock took all cells."""
     if keys.by_group not in adata.uns:
         return None
-    of_call = adata.uns.get(keys.uns, {}).get("params", {})  # all that earlier versions recorded
-    groupby = adata.uns.get(keys.by_group_params, {}).get("groupby") or of_call.get("groupby")
+    of_call = adata.uns.get(keys.uns, {}).get("params", {})
+    groupby = of_call.get("groupby") or adata.uns.get(keys.by_group_params, {}).get("groupby")  # of a CellTypeClock
     return str(groupby) if groupby else None
 
 
