@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
+from agevi import _checks
 from agevi.nn.inputs import CP10K, GeneInput
 
 MIN_SAMPLES_FOR_RELIABILITY = 8
@@ -55,8 +56,7 @@ class SumStats:
 
 def unit_values(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> np.ndarray:
     """Normalised sums of units (means with ``normalize="none"``), (n_units, n_genes) float64, dense."""
-    sums = sum_rows(x, codes, n_units)
-    dense = np.asarray(sums.todense() if sp.issparse(sums) else sums, dtype=np.float64)
+    dense = _checks.dense(sum_rows(x, codes, n_units), np.float64)
     if normalize == "none":
         return dense / np.maximum(np.bincount(codes[codes >= 0], minlength=n_units), 1)[:, None]
     return np.log1p(dense * (CP10K / np.maximum(dense.sum(axis=1, keepdims=True), 1.0)))

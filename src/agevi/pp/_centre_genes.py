@@ -126,8 +126,7 @@ def _mean_shares(x: Any, code: np.ndarray, subject: pd.Series) -> tuple[np.ndarr
     """Mean share of every gene over the subjects of each cohort, (n_cohorts, n_genes), and the cohorts' counts."""
     pair = sample_groups(code, subject)
     cohort = code[np.unique(pair, return_index=True)[1]]
-    sums = sum_rows(x, pair, len(cohort))
-    dense = np.asarray(sums.todense() if sp.issparse(sums) else sums, dtype=np.float64)
+    dense = _checks.dense(sum_rows(x, pair, len(cohort)), np.float64)
     depth = dense.sum(1, keepdims=True)
     counted = depth[:, 0] > 0
     shares = pd.DataFrame(dense[counted] / depth[counted]).groupby(cohort[counted]).mean()

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks, _names, _symbols, _units
 from agevi._keys import CONTRAST
 from agevi.dataloaders._register import where
 from agevi.dataloaders._sums import sum_rows
-
-logger = logging.getLogger(__name__)
 
 _MOST_NAMED = 3
 
@@ -112,8 +108,7 @@ def contrast_types(  # noqa: PLR0913
     code, names = pd.factorize(sample.to_numpy(), sort=True)
     n = len(names)
     unit = np.where(side >= 0, code + n * side, -1)
-    sums = sum_rows(x, unit, 2 * n)[:, columns]
-    sums = np.asarray(sums.todense() if sp.issparse(sums) else sums, dtype=np.float64)
+    sums = _checks.dense(sum_rows(x, unit, 2 * n)[:, columns], np.float64)
     n_cells, n_counts = np.bincount(unit[unit >= 0], minlength=2 * n), sums.sum(axis=1)
     kept = (n_counts >= min_counts).reshape(2, n).all(axis=0)
     _say_left_out(np.asarray(names, dtype=object), kept, n_counts.reshape(2, n), min_counts)

@@ -28,7 +28,6 @@ class TypeAges:
     enough: np.ndarray  # (n_samples, n_columns) whether the sample has min_cells cells
     n_cells: np.ndarray  # (n_samples, n_columns) those of the type; of all types for the composition
     weights: np.ndarray  # (n_samples, n_columns) rows sum to 1, or to 0 where nothing is known
-    counts: np.ndarray  # (n_samples, n_types) of all types of training
 
     @property
     def combined(self) -> np.ndarray:
@@ -83,7 +82,7 @@ def ages_of_types(
     there = np.isfinite(ages)
     _say_lean(names, lean & there.any(axis=1), ~there.any(axis=1), min_cells)
     return TypeAges(
-        names, of_cell, list(model._columns), ages, enough, n_cells, model.type_weights(np.where(there, n_cells, 0)), n
+        names, of_cell, list(model._columns), ages, enough, n_cells, model.type_weights(np.where(there, n_cells, 0))
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -25,8 +24,6 @@ from agevi.model.celltype._combine import RULES, Errors
 from agevi.model.celltype._composition import NAME, Composition
 from agevi.model.celltype._members import member_class, member_kwargs
 from agevi.model.celltype._training import TypeTraining
-
-logger = logging.getLogger(__name__)
 
 
 class CellTypeClock(TypeTraining, Clock):
