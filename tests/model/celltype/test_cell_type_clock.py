@@ -113,7 +113,7 @@ def test_types_with_too_few_subjects_are_named(data):
         model = fit(data, combine="mean", train={"split_key": "everybody"})
     assert set(model.type_clocks) == {"type0", "type1"}
     data.obs["cell_type"] = [f"t{i}" for i in range(data.n_obs)]
-    with pytest.raises(ValueError, match="no type in .* lower min_cells"):
+    with pytest.raises(ValueError, match=r"no type in .* enough cells per sample \(min_cells=3\); lower it"):
         fit(data, train={"split_key": "everybody"})
 
 

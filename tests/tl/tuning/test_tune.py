@@ -58,6 +58,25 @@ def test_sums_are_judged_where_a_clock_predicts_them(cohort):
 
 
 @pytest.mark.slow
+def test_clocks_of_types_with_few_cells(cohort):
+    """No default asks for cells that samples lack, and a trial that does fails alone."""
+    cohort.obs["cell_type"] = ["type0", "type1"] * (cohort.n_obs // 2)
+    typed = KEYS | {"setup_kwargs": {"cell_type_key": "cell_type"}}
+    study = tune(cohort, "CellTypeClock", **typed, n_trials=4, model_kwargs={"min_cells": 3, "n_folds": 2})
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+    study = tune(cohort, "CellTypeClock", {"min_cells": [99, 3]}, **typed, n_trials=4, model_kwargs={"combine": "mean"})
+    assert {trial.params["min_cells"]: trial.state for trial in study.trials} == {
+        99: TrialState.FAIL,
+        3: TrialState.COMPLETE,
+    }
+    needs = (
+        r"has 3 training subjects of 2 ages with enough cells per sample \(model_kwargs={'min_cells': 20}\); lower it"
+    )
+    with pytest.raises(RuntimeError, match=needs):
+        tune(cohort, "CellTypeClock", **typed, n_trials=6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("n_folds", [None, 3])
 def test_test_subjects_are_never_seen(cohort, n_folds):
     test = set(ages(cohort, "test").index)

@@ -288,7 +288,7 @@ CASES = {
     "arguments in a list": ({"model_kwargs": [1]}, TypeError, "model_kwargs is a list; pass a dictionary of arguments of PoissonVAE"),
     "values": ({"change": lambda a: setattr(a, "X", a.X * 0.5)}, ValueError, "has non-integer values"),
     "min_cells": ({"groupby": "cell_type", "min_cells": 0}, ValueError, "min_cells=0 is out of range; pass a whole number, 1 or more"),
-    "types too rare": ({"groupby": "cell_type", "min_cells": 30}, ValueError, "no type in adata.obs['cell_type'] ('type0', 'type1', 'type2') has 3"),
+    "types too rare": ({"groupby": "cell_type", "min_cells": 30}, ValueError, "no type in adata.obs['cell_type'] ('type0', 'type1', 'type2') has 3 training subjects of 2 ages with enough cells per sample (min_cells=30) in any fold; lower it."),
     "types missing": (
         {"groupby": "t", "change": lambda a: a.obs.insert(0, "t", np.nan)}, ValueError, "groupby needs the type of each cell",
     ),

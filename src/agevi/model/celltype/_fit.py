@@ -76,9 +76,9 @@ def types_to_fit(cells: TypedCells, key: str) -> list[int]:
     """Types that have the subjects to train a clock; the others are named in a warning."""
     n, trains = cells.n_of_type, cells.trains
     able = [i for i in range(len(cells.names)) if can_train(cells, trains & (n[:, i] >= cells.min_cells))]
-    needs = f"{_units.MIN_LABELLED_SUBJECTS} training subjects of 2 ages with min_cells={cells.min_cells} cells"
+    needs = what_types_need(cells.min_cells)
     if not able:
-        raise ValueError(f"no type in adata.obs[{key!r}] ({_checks.listed(cells.names)}) has {needs}; lower min_cells.")
+        raise ValueError(f"no type in adata.obs[{key!r}] ({_checks.listed(cells.names)}) has {needs}; lower it.")
     rare = [name for i, name in enumerate(cells.names) if i not in able]
     if rare:
         warnings.warn(
@@ -88,6 +88,14 @@ def types_to_fit(cells: TypedCells, key: str) -> list[int]:
             stacklevel=_checks.stack_depth(),
         )
     return able
+
+
+def what_types_need(min_cells: int) -> str:
+    """What a type must have for a clock of its own, for messages."""
+    return (
+        f"{_units.MIN_LABELLED_SUBJECTS} training subjects of 2 ages with enough cells per sample "
+        f"(min_cells={min_cells})"
+    )
 
 
 def can_train(cells: TypedCells, samples: np.ndarray) -> bool:

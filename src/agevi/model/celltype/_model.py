@@ -78,11 +78,8 @@ class CellTypeClock(TypeTraining, Clock):
     has_latent: ClassVar[bool] = False
     selects_epochs: ClassVar[bool] = False
     default_age_transform: ClassVar[str] = "log"
-    search_space: ClassVar[dict[str, Any]] = {
-        "combine": list(RULES),
-        "composition": [False, True],
-        "min_cells": [10, 20, 50],
-    }
+    # Without min_cells: numbers that suit one cohort leave another without a type that can be trained.
+    search_space: ClassVar[dict[str, Any]] = {"combine": list(RULES), "composition": [False, True]}
     type_clocks: dict[str, Any]
     """The trained clock of every type, without data."""
 

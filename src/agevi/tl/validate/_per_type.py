@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _units
+from agevi import _checks
 from agevi.dataloaders._register import cell_types
+from agevi.model.celltype._fit import what_types_need
 from agevi.tl.validate._cohort import Cohort
 from agevi.tl.validate._fit_fold import FoldJob, FoldResult
 
@@ -53,11 +54,10 @@ def pairs_to_fit(cohort: Cohort, groups: Groups, groupby: str, min_cells: int) -
             else:
                 lacking[name] += 1
     rare = [f"{name!r} (in {n} of {len(cohort.folds)} folds)" for name, n in lacking.items() if n]
-    needs = f"{_units.MIN_LABELLED_SUBJECTS} training subjects of 2 ages with min_cells={min_cells} cells"
+    needs = what_types_need(min_cells)
     if not pairs:
         raise ValueError(
-            f"no type in adata.obs[{groupby!r}] ({_checks.listed(groups.names)}) has {needs} in any fold; "
-            "lower min_cells."
+            f"no type in adata.obs[{groupby!r}] ({_checks.listed(groups.names)}) has {needs} in any fold; lower it."
         )
     if rare:
         more = ", ..." if len(rare) > 5 else ""
