@@ -299,3 +299,16 @@ def test_verbs_forget_nothing_that_was_set_up(cohort, trained):
 def test_verbs_need_no_ages(cohort, trained):
     cohort.obs["age"] = "unknown"
     assert trained.get_latent_representation(cohort).shape == (480, 5)
+
+
+def test_clocks_that_are_held_move_together(trained):
+    """Without values on ``meta``, a device that every machine has."""
+    inner = agevi.model.EnsembleClock([trained])
+    outer = agevi.model.EnsembleClock([inner, trained])
+    assert [type(clock).__name__ for clock in outer.own_clocks] == ["EnsembleClock", "PoissonVAE"]
+    assert outer.members() == [*outer.own_clocks[0].own_clocks, outer.own_clocks[1]]
+    assert trained.members() == [trained] and trained.own_clocks == ()
+    outer.to_device("meta")
+    for clock in (outer, *outer.own_clocks, *outer.members()):
+        assert clock.device.type == "meta"
+    assert trained.device.type == inner.device.type == "cpu"

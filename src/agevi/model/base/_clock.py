@@ -193,9 +193,26 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, BaseModelClass):
 
     # --- what is in it ---------------------------------------------------------------------------------------
 
+    @property
+    def own_clocks(self) -> tuple[Any, ...]:
+        """The clocks that it holds, none for most; their networks are parts of its own."""
+        return ()
+
     def members(self) -> list[Any]:
-        """The clocks whose networks are read: this one, or those of an ensemble, ensembles in it taken apart too."""
-        return [self]
+        """The clocks whose networks are read: this one, or those that it holds, which are taken apart too."""
+        return [member for clock in self.own_clocks for member in clock.members()] or [self]
+
+    def to_device(self, device: str | int | torch.device) -> None:
+        """Move the clock, and all clocks that it holds, to a device.
+
+        Parameters
+        ----------
+        device
+            As in scvi-tools: ``"cpu"``, ``"cuda:0"``, or the number of a GPU.
+        """
+        for clock in self.own_clocks:
+            clock.to_device(device)
+        super().to_device(device)
 
     def reader(self, readings: Sequence[Reading]) -> Reader:
         """The clock as a function of the values of its :meth:`members`, from the reading of each of them."""

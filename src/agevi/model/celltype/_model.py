@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 
 from agevi import _checks
@@ -204,9 +203,10 @@ class CellTypeClock(TypeTraining, Clock):
         """Arguments that make a small clock for tests, and the column of types that it needs."""
         return {"init": {"min_cells": 2}, "train": {}, "setup": {"cell_type_key": "cell_type"}}
 
-    def members(self) -> list[Any]:
-        """The members of the clocks of all types."""
-        return [member for clock in self.type_clocks.values() for member in clock.members()]
+    @property
+    def own_clocks(self) -> tuple[Any, ...]:
+        """The clocks of all types."""
+        return tuple(self.type_clocks.values())
 
     # --- what is in it ---------------------------------------------------------------------------------------
 
@@ -227,18 +227,6 @@ class CellTypeClock(TypeTraining, Clock):
         of_all[:, place] = n_cells
         weights: np.ndarray = self.module.errors.weights(of_all)[:, place]
         return weights
-
-    def to_device(self, device: str | int | torch.device) -> None:
-        """Move all members to a device.
-
-        Parameters
-        ----------
-        device
-            As in scvi-tools.
-        """
-        for clock in self.type_clocks.values():
-            clock.to_device(device)
-        self.module.to(device)
 
     # --- prediction ------------------------------------------------------------------------------------------
 

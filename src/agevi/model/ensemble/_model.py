@@ -115,9 +115,10 @@ class EnsembleClock(DataMixin, Clock):
         """Genes of all members, each once, (n_genes,)."""
         return np.asarray(list(dict.fromkeys(str(gene) for clock in self.clocks for gene in clock.genes)), dtype=object)
 
-    def members(self) -> list[Any]:
-        """All clocks in it, ensembles taken apart."""
-        return [clock for member in self.clocks for clock in member.members()]
+    @property
+    def own_clocks(self) -> tuple[Any, ...]:
+        """The clocks that are averaged."""
+        return self.clocks
 
     def _joined(self, readings: Iterator[Reading]) -> Callable[[Tensors], torch.Tensor]:
         """Mean of the ages of the clocks, each from the units of its own members."""
@@ -220,15 +221,3 @@ class EnsembleClock(DataMixin, Clock):
         model = cls(members, **bundle.meta["init"])
         _save.load_weights(model, bundle)  # refuses tensors of no member
         return model
-
-    def to_device(self, device: str | int | torch.device) -> None:
-        """Move all members to a device.
-
-        Parameters
-        ----------
-        device
-            As in scvi-tools.
-        """
-        for clock in self.clocks:
-            clock.to_device(device)
-        self.module.to(device)

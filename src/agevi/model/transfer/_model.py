@@ -206,9 +206,10 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
         """That of its clock."""
         return self.clock.program_kind
 
-    def members(self) -> list[Any]:
+    @property
+    def own_clocks(self) -> tuple[Any, ...]:
         """Its network, as a clock."""
-        return [self.clock]
+        return (self.clock,)
 
     def programs(self, moments: Moments) -> np.ndarray:
         """Those of its clock."""
@@ -334,14 +335,3 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
         )
         model.is_trained_ = True
         return model
-
-    def to_device(self, device: str | int | torch.device) -> None:
-        """Move the network to a device.
-
-        Parameters
-        ----------
-        device
-            As in scvi-tools.
-        """
-        self.clock.to_device(device)
-        self.module = self.clock.module

@@ -107,7 +107,7 @@ def _unit(model: Any, unit: str) -> tuple[bool, str | None]:
 
 def _clock_of_types(model: Any) -> Any:
     """The first clock of types in an ensemble, or in an ensemble of it."""
-    for clock in getattr(model, "clocks", ()):
+    for clock in model.own_clocks:
         found = clock if clock.of_types else _clock_of_types(clock)
         if found is not None:
             return found

@@ -133,7 +133,7 @@ def _of_sums(model: Any) -> None:
     name = type(model).__name__
     if model.predicts != "age":
         raise TypeError(f"model is a {name}, which predicts {model.predicts} and not ages; pass a clock of sums.")
-    per_type = [clock for clock in (model, *getattr(model, "clocks", ())) if clock.of_types]
+    per_type = [clock for clock in (model, *model.own_clocks) if clock.of_types]
     if per_type:
         kind, key = type(per_type[0]).__name__, per_type[0].setup_args["cell_type_key"]
         raise ValueError(
