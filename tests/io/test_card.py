@@ -50,3 +50,17 @@ def test_how_to_use_a_clock_where_the_samples_have_another_name(setup, name):
     assert words in ensemble_card(nested, ["train"], 2)
     alone = meta(members=[published], init={"weights": [1.0], "scale": "log"}, age={"unit": "years"})
     assert "Samples are those" not in ensemble_card(alone, [], 1)
+
+
+def test_what_the_members_of_an_ensemble_read():
+    of_genes = meta()
+    of_table = meta(setup={"normalize": "none", "layer": None, "obsm_key": "X_pca"}, genes=["X_pca_0"])
+    join = {"weights": [1.0], "scale": "log"}
+
+    def card(*members):
+        weights = [1 / len(members)] * len(members)
+        return ensemble_card(meta(members=list(members), init=join | {"weights": weights}), ["train"], 3)
+
+    assert "from 3 genes: the weighted mean" in card(of_genes)
+    assert "from 3 dimensions: the weighted mean" in card(meta(members=[of_table], init=join), of_table)
+    assert "from 3 genes and dimensions: the weighted mean" in card(of_table, of_genes)

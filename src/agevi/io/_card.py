@@ -53,7 +53,8 @@ def ensemble_card(meta: dict[str, Any], roles: list[str], n_genes: int) -> str:
     how = "of log(age - lowest age + 1)" if meta["init"]["scale"] == "log" else "of the ages"
     return f"""# Ageing clock: {meta["class"]} of {len(members)}
 
-**Predicts** chronological age in {age["unit"]} from {n_genes:,} genes: the weighted mean {how} over its members.
+**Predicts** chronological age in {age["unit"]} from {n_genes:,} {_columns_of(members)}: the weighted mean {how} \
+over its members.
 
 **Trained on** subjects aged {_range(age)}. Held out from every member as whole subjects: {roles.count("test")} for \
 testing. \
@@ -175,6 +176,12 @@ def _unit(setup: dict[str, Any]) -> str:
         if name
         else ""
     )
+
+
+def _columns_of(members: list[dict[str, Any]]) -> str:
+    """What the members of an ensemble, and of ensembles in it, read: genes, dimensions or both."""
+    found = [_columns_of(m["members"]) if "members" in m else features(m["setup"]) for m in members]
+    return " and ".join(sorted({name for names in found for name in names.split(" and ")}, reverse=True))
 
 
 def _setup_of(members: list[dict[str, Any]]) -> dict[str, Any]:

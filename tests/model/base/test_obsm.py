@@ -67,6 +67,7 @@ def test_every_clock_reads_what_one_on_x_reads(cls, cohort, tmp_path):
     loaded = agevi.io.load_clock(tmp_path / "clock")
     new = ad.AnnData(obs=cohort.obs[["donor", "cell_type"]].copy(), obsm={"X_rep": table})
     np.testing.assert_array_equal(loaded.predict_age(new, **level), expected)
+    assert " 6 dimensions, " in model._model_summary_string
     assert "6 dimensions" in (tmp_path / "clock" / "README.md").read_text()
     attached = agevi.io.load_clock(tmp_path / "clock", cohort)
     np.testing.assert_array_equal(attached.predict_age(**level), expected)
@@ -148,6 +149,7 @@ def test_an_ensemble_of_genes_and_a_representation(cohort, tmp_path):
     expected = np.mean([clock.predict_age(cohort, level="sample") for clock in clocks], axis=0)
     np.testing.assert_allclose(ensemble.predict_age(cohort, level="sample"), expected, rtol=1e-5)
     ensemble.save(tmp_path / "both")
+    assert "66 genes and dimensions" in (tmp_path / "both" / "README.md").read_text()
     loaded = agevi.io.load_clock(tmp_path / "both")
     np.testing.assert_allclose(loaded.predict_age(cohort, level="sample"), expected, rtol=1e-5)
     with pytest.raises(ValueError, match=r"read different matrices \(adata.X, adata.obsm\['X_rep'\]\)"):

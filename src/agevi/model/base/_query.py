@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._compat import Absent, AnnDataManager, Host
-from agevi._source import column_names, inner, mark, read
+from agevi._source import column_names, features, inner, mark, read
 from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._own_copies import check_unchanged, check_values_kept, forget, recall, remember
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
@@ -65,6 +65,11 @@ class ShellMixin(Host):
     def genes(self) -> np.ndarray:
         """The clock's genes in order, (n_genes,)."""
         return column_names(self.registry_)
+
+    @property
+    def _width(self) -> str:
+        """Their number, in words."""
+        return f"{len(self.genes):,} {features(self.setup_args)}"
 
     @property
     def normalize(self) -> str:

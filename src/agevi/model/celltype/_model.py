@@ -108,7 +108,7 @@ class CellTypeClock(TypeTraining, Clock):
         self._start()
         self._take([], [], {}, [], Errors.equal(np.zeros(0)), None)
         self._model_summary_string = (
-            f"{type(self).__name__}: one {clock} per type in {self.setup_args['cell_type_key']!r}"
+            f"{type(self).__name__}: {self._width}, one {clock} per type in {self.setup_args['cell_type_key']!r}"
         )
 
     @classmethod

@@ -127,7 +127,7 @@ class ElasticNetClock(FittedLinearClock):
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()
         self._model_summary_string = (
-            f"{type(self).__name__}: {len(self.genes):,} genes, train_unit: {train_unit}, l1_ratios: {l1_ratios}"
+            f"{type(self).__name__}: {self._width}, train_unit: {train_unit}, l1_ratios: {l1_ratios}"
         )
 
     @property

@@ -106,7 +106,7 @@ class PLSClock(FittedLinearClock):
         self.subject_weight = subject_weight
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()
-        self._model_summary_string = f"{type(self).__name__}: {len(self.genes):,} genes, {method}, weights: {weights}"
+        self._model_summary_string = f"{type(self).__name__}: {self._width}, {method}, weights: {weights}"
 
     @property
     def cv_results_(self) -> pd.DataFrame:

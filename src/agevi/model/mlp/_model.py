@@ -90,9 +90,7 @@ class MLPClock(RegressorClock):
         super().__init__(adata, age_loss, subject_weight, train_unit, pseudocell_size, pseudocell_groupby)
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()
-        self._model_summary_string = (
-            f"MLPClock: {len(self.genes):,} genes, n_hidden: {n_hidden}, dropout_rate: {dropout_rate}"
-        )
+        self._model_summary_string = f"MLPClock: {self._width}, n_hidden: {n_hidden}, dropout_rate: {dropout_rate}"
 
     @classmethod
     def test_params(cls) -> dict[str, dict[str, Any]]:

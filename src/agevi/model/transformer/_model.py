@@ -179,7 +179,7 @@ class TransformerClock(SampleClock):
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()
         self._model_summary_string = (
-            f"TransformerClock: {len(self.genes):,} features, architecture: {architecture}, n_token: {n_token}, "
+            f"TransformerClock: {self._width}, architecture: {architecture}, n_token: {n_token}, "
             f"n_layers: {n_layers}, n_hidden: {n_hidden}"
         )
 

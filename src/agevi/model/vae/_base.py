@@ -111,7 +111,7 @@ class VAEClock(SubjectTrainingMixin, RNASeqMixin, VAEMixin, Clock):
         self.module = self._make_module()
         init = init_params["non_kwargs"]
         self._model_summary_string = (
-            f"{type(self).__name__} clock: {len(self.genes):,} genes, n_latent: {init['n_latent']}, "
+            f"{type(self).__name__} clock: {self._width}, n_latent: {init['n_latent']}, "
             f"n_hidden: {init['n_hidden']}, n_head: {init['n_head']}, likelihood: {self.module.gene_likelihood}"
         )
 
