@@ -229,6 +229,25 @@ def test_linear_classes():
     assert type("Mine", (agevi.model.PLSClock,), {}).linear
 
 
+@pytest.mark.slow
+def test_a_clock_of_types_counts_as_its_members(cohort):
+    cohort.obs["cell_type"] = ["type0", "type1"] * (cohort.n_obs // 2)
+    init = {"min_cells": 3, "combine": "mean"}
+    models = {
+        name: (
+            "CellTypeClock",
+            {"setup_kwargs": {"cell_type_key": "cell_type"}, "model_kwargs": init | {"clock": clock}},
+        )
+        for name, clock in (("linear", "PLSClock"), ("networks", "MLPClock"))
+    }
+    models["networks"][1]["train_kwargs"] = {"max_epochs": 1}
+    models["networks"][1]["model_kwargs"]["clock_kwargs"] = {"n_hidden": [4]}
+    agevi.tl.compare_models(cohort, models, **KEYS, n_folds=2, n_null_linear=2, n_null_network=0)
+    board = agevi.get.leaderboard_df(cohort).set_index("model")
+    assert board.loc[["linear", "networks"], "linear"].tolist() == [True, False]
+    assert board.loc[["linear", "networks"], "n_null"].tolist() == [2, 0]
+
+
 CASES = {
     "no class": ({"models": [dict]}, TypeError, "model_cls is dict, no clock"),
     "twice": ({"models": [AllClock, AllClock]}, ValueError, "models holds 'AllClock' twice; pass a dictionary"),

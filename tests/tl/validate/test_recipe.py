@@ -196,6 +196,19 @@ def test_recipes_travel_to_other_processes():
     assert [part.full_setup["min_age"] for part in recipe.parts] == [-1.0, -3.0]
 
 
+def test_what_is_linear_follows_from_the_members():
+    def linear(model_cls, **model_kwargs):
+        return recipe_of(
+            model_cls, KEYS, {"cell_type_key": "kind"} if "Type" in str(model_cls) else None, model_kwargs
+        ).linear
+
+    assert linear("PLSClock") and not linear("MLPClock")
+    assert linear("CellTypeClock") and linear("CellTypeClock", clock=ElasticNetClock)
+    assert not linear("CellTypeClock", clock="MLPClock")
+    assert linear(["PLSClock", "ElasticNetClock"])
+    assert not linear(["PLSClock", "MLPClock"])
+
+
 @pytest.mark.slow
 def test_a_row_of_the_leaderboard(cohort):
     classes = [PLSClock, MLPClock]

@@ -182,6 +182,11 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, BaseModelClass):
         return cls.selects_epochs
 
     @classmethod
+    def is_linear(cls, init: dict[str, Any] | None = None) -> bool:
+        """Whether a clock made with the arguments ``init`` is ``linear``, or made of such clocks alone."""
+        return cls.linear
+
+    @classmethod
     def _init_as_stored(cls, init: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the constructor as a clock that was made with them stores them."""
         return init

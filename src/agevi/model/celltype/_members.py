@@ -9,6 +9,15 @@ from typing import Any
 from agevi import _checks
 from agevi.model.base._classes import clock_class
 
+MEMBER = "PLSClock"
+"""Class of the members by default."""
+
+
+def members_of(init: Mapping[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+    """Class of the members of a clock made with the arguments ``init``, and the arguments of their constructor."""
+    given = init or {}
+    return member_class(given.get("clock", MEMBER)), dict(given.get("clock_kwargs") or {})
+
 
 def member_class(clock: Any) -> Any:
     """The class of the members."""

@@ -21,7 +21,7 @@ from agevi.model.base._seed import as_seed
 from agevi.model.celltype._ages import TypeAges, ages_of_types
 from agevi.model.celltype._combine import RULES, Errors
 from agevi.model.celltype._composition import NAME, Composition
-from agevi.model.celltype._members import member_class, member_kwargs
+from agevi.model.celltype._members import MEMBER, member_class, member_kwargs, members_of
 from agevi.model.celltype._training import TypeTraining
 
 
@@ -85,7 +85,7 @@ class CellTypeClock(TypeTraining, Clock):
     def __init__(
         self,
         adata: AnnData,
-        clock: Any = "PLSClock",
+        clock: Any = MEMBER,
         *,
         clock_kwargs: Mapping[str, Any] | None = None,
         min_cells: int = 20,
@@ -184,13 +184,20 @@ class CellTypeClock(TypeTraining, Clock):
     @classmethod
     def chooses_epochs(cls, init: dict[str, Any] | None = None) -> bool:
         """Whether the members choose their epochs on validation subjects."""
-        init = init or {}
-        return bool(member_class(init.get("clock", "PLSClock")).chooses_epochs(init.get("clock_kwargs") or {}))
+        member, own = members_of(init)
+        return bool(member.chooses_epochs(own))
 
     @classmethod
     def auto_transform(cls, init: dict[str, Any] | None = None) -> str:
         """The scale on which the members are trained by default."""
-        return str(member_class((init or {}).get("clock", "PLSClock")).auto_transform((init or {}).get("clock_kwargs")))
+        member, own = members_of(init)
+        return str(member.auto_transform(own))
+
+    @classmethod
+    def is_linear(cls, init: dict[str, Any] | None = None) -> bool:
+        """Whether the members are linear clocks."""
+        member, own = members_of(init)
+        return bool(member.is_linear(own))
 
     @classmethod
     def _init_as_stored(cls, init: dict[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,8 @@ def compare_models(  # noqa: PLR0913
     ``adata.uns[f"{key_added}_leaderboard"]``
         DataFrame indexed by model, the smallest error first, with the columns
 
-        - ``linear``: whether it is the ridge or a class of ``agevi.model.linear``.
+        - ``linear``: whether it is the ridge, a linear clock (``PLSClock``, ``ElasticNetClock``) or made of such clocks
+          alone: their mean, or a :class:`agevi.model.CellTypeClock` of them.
         - ``n``, ``n_subjects``: samples and subjects that were judged.
         - ``mae``, ``mae_low``, ``mae_high``: mean absolute error and its 95 % interval over subjects (bootstrap).
         - ``rmse``, ``mdae``, ``r2``, ``pearson``, ``spearman``, ``slope``: see :mod:`agevi.metrics`.
@@ -181,7 +182,7 @@ def compare_models(  # noqa: PLR0913
     ]
     fits = []
     for name, recipe in recipes.items():
-        of_model = shuffled[: n_linear if recipe.model_cls.linear else n_network]
+        of_model = shuffled[: n_linear if recipe.linear else n_network]
         fits.append(_fits(adata, name, recipe, cohort, of_model, null_folds, seed))
         if checkpoint_dir is not None and not fits[-1].error:
             # a readable name, and another one for every model
@@ -272,7 +273,7 @@ class _Fits:
 
     def entry(self, results: Sequence[FoldResult], units: Units) -> Entry:
         """What the results say of the model."""
-        entry = Entry(self.name, linear=self.recipe.model_cls.linear, error=self.error)
+        entry = Entry(self.name, linear=self.recipe.linear, error=self.error)
         if not self.jobs:
             return entry
         n = len(self.folds)

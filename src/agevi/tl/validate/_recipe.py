@@ -55,6 +55,11 @@ class Recipe:
         return bool(chooses) and bool(self.train_kwargs.get("early_stopping", True))
 
     @property
+    def linear(self) -> bool:
+        """Whether the clock is linear, or made of linear clocks alone."""
+        return all(part.model_cls.is_linear(part.model_kwargs) for part in self.parts)
+
+    @property
     def weighs_members(self) -> bool:
         """Whether members weigh by their errors on validation subjects."""
         return bool(self.members) and self.model_kwargs["weights"] == "inner"
