@@ -26,6 +26,7 @@ LAYERS = [
         "_values",
         "_ages",
         "_symbols",
+        "_gene_names",
     },
     {"nn", "metrics", "io._bundle"},
     {"dataloaders"},

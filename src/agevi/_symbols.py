@@ -28,14 +28,13 @@ def names(adata: AnnData, gene_symbols: str | None) -> pd.Series:
     return pd.Series(text.to_numpy(dtype=object), index=genes, name="symbol").mask(missing, genes.to_series())
 
 
-def column(adata: AnnData, gene_symbols: str) -> pd.Series:
-    """The column of ``adata.var`` with the symbols, or the error that lists what is there."""
+def column(adata: AnnData, gene_symbols: str, argument: str = "gene_symbols") -> pd.Series:
+    """The column of ``adata.var`` with names of genes, or the error that lists what is there."""
     if gene_symbols not in adata.var:
         columns = [str(name) for name in adata.var]
         there = f"Available: {_checks.listed(columns)}." if columns else "adata.var has no columns."
         raise KeyError(
-            f"gene_symbols={gene_symbols!r} is not a column of adata.var{_checks.closest(gene_symbols, columns)}. "
-            f"{there}"
+            f"{argument}={gene_symbols!r} is not a column of adata.var{_checks.closest(gene_symbols, columns)}. {there}"
         )
     return adata.var[gene_symbols]
 

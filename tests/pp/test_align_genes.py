@@ -52,8 +52,11 @@ def test_a_clock_says_its_genes(cohort, trained):
     expected = trained.predict_age(cohort)
     cohort.var["symbol"] = cohort.var_names
     cohort.var_names = [f"ENSG{i:011d}" for i in range(cohort.n_vars)]
+    np.testing.assert_allclose(trained.predict_age(cohort), expected, rtol=1e-6)
+    cohort.var = cohort.var.rename(columns={"symbol": "my names"})
     with pytest.raises(ValueError, match="run pp.align_genes"):
         trained.predict_age(cohort)
+    cohort.var = cohort.var.rename(columns={"my names": "symbol"})
     np.testing.assert_allclose(trained.predict_age(agevi.pp.align_genes(cohort, trained)), expected, rtol=1e-6)
 
 

@@ -79,6 +79,17 @@ def test_other_data_are_brought_to_the_same_reference(adata):
     np.testing.assert_allclose(shares(new.layers["centred"], new.obs).loc["b"], wanted[::-1], rtol=0.04, atol=3e-4)
 
 
+def test_a_reference_under_other_names(adata):
+    adata.var["gene_ids"] = [f"ENSG{i:011d}" for i in range(adata.n_vars)]
+    train, new = adata[adata.obs["lab"] == "a"].copy(), adata[adata.obs["lab"] == "b"].copy()
+    pp.centre_genes(train, "lab", **KEYS, reference=pd.Series(1 / 35, index=train.var_names))
+    renamed = new[:, ::-1].copy()
+    renamed.var_names = renamed.var["gene_ids"].to_numpy()
+    for data in (new, renamed):
+        pp.centre_genes(data, "lab", **KEYS, reference=train)
+    np.testing.assert_array_equal(renamed.var["centred_share"], new.var["centred_share"][::-1])
+
+
 def test_genes_that_the_reference_lacks_stay_as_they_are(adata):
     train, new = adata[adata.obs["lab"] == "a", adata.var_names[5:]].copy(), adata[adata.obs["lab"] == "b"].copy()
     pp.centre_genes(train, "lab", **KEYS, reference=pd.Series(1 / 35, index=train.var_names))

@@ -78,6 +78,20 @@ def test_new_data_like_the_training_data(adata):
         pp.contrast_types(adata[:, 1:].copy(), "cell_type", **KEYS, like=old)
 
 
+def test_new_data_under_other_names(adata, caplog):
+    adata.var["gene_ids"] = [f"ENSG0000000000{i}" for i in range(5)]
+    old = pp.contrast_types(adata, "cell_type", **KEYS)
+    new = adata[:, ::-1].copy()
+    new.var = pd.DataFrame(index=[f"{e}.3" for e in new.var["gene_ids"]])
+    with caplog.at_level("INFO", logger="agevi"):
+        again = pp.contrast_types(new, "cell_type", **KEYS, like=old)
+    np.testing.assert_allclose(again.X, old.X)
+    assert list(again.var_names) == [f"ENSG0000000000{i}.3" for i in range(5)]
+    assert "like has symbols and adata.var_names holds Ensembl ids; 5 of 5 genes are matched through" in caplog.text
+    with pytest.raises(ValueError, match="1 of the 5 genes of like are absent .*; 4 are found through its Ensembl ids"):
+        pp.contrast_types(new[:, 1:].copy(), "cell_type", **KEYS, like=old)
+
+
 def test_samples_and_what_they_lack(adata):
     adata.obs["visit"] = adata.obs["donor"] + "_" + (np.arange(24) % 2).astype(str)
     adata.obs["cell_type"] = adata.obs["cell_type"].where(adata.obs["visit"] != "d2_0", "B")

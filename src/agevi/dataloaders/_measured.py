@@ -113,12 +113,15 @@ def aligned(sets: FeatureSets, match: GeneMatch) -> FeatureSets:
     return FeatureSets(sets.names, masks, sets.codes)
 
 
-def match_sets(genes: np.ndarray, known: FeatureSets, adata: AnnData, *, min_coverage: float) -> GeneMatch:
+def match_sets(
+    genes: np.ndarray, known: FeatureSets, adata: AnnData, *, min_coverage: float, names: pd.DataFrame | None = None
+) -> GeneMatch:
     """Find a clock's genes in ``adata``; each feature set with rows must cover ``min_coverage`` of one clock's set."""
     own = feature_sets(adata)
     if len(known.names) == 1 and len(own.names) == 1 and own.masks.all():
-        return match_genes(genes, adata.var_names, min_coverage=min_coverage)
-    match = match_genes(genes, adata.var_names, min_coverage=0.0)
+        return match_genes(genes, adata, min_coverage=min_coverage, known=names)
+    smallest = min_coverage * known.masks.sum(axis=1).min() / len(genes)  # fewer cover no set
+    match = match_genes(genes, adata, min_coverage=0.0, known=names, enough=smallest)
     found = aligned(own, match)
     size = np.maximum(known.masks.sum(axis=1), 1)
     share = found.masks[found.used].astype(np.float64) @ known.masks.T / size  # sets with rows x the clock's sets

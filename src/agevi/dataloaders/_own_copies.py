@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks, _source, _symbols
+from agevi import _checks, _gene_names, _source, _symbols
 from agevi._compat import AnnDataManager, WeakIdKeyDictionary
 from agevi.dataloaders._measured import copy_sets
 
@@ -24,10 +24,10 @@ _TYPED = 100  # names; longer lists are of drug targets and the like, most of wh
 
 
 def own_copy(adata: AnnData, columns: Iterable[str], setup: Mapping[str, Any]) -> AnnData:
-    """A new AnnData of the same values, copied only from views, and of copies of some columns of cells."""
+    """A new AnnData of the same values, copied only from views, with copies of some columns and the names of genes."""
     # Registrations write columns: where each has an AnnData of its own, none changes another or the user's data.
     layer, kept = setup["layer"], dict.fromkeys(c for c in columns if c in adata.obs)
-    obs, var = adata.obs[list(kept)].copy(), pd.DataFrame(index=adata.var_names.copy())
+    obs, var = adata.obs[list(kept)].copy(), _gene_names.kept(adata.var)
     out = _of_values(_checks.matrix(adata, layer), obs, var, layer)
     copy_sets(adata, out)
     return _source.mark(out, setup)

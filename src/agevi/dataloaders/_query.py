@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from agevi import _checks, _symbols
-from agevi._compat import read_rows
+from agevi import _checks, _gene_names
+from agevi._compat import WeakIdKeyDictionary, read_rows
 
 logger = logging.getLogger(__name__)
 _BACKED_BLOCK = 16384  # cells read from disk at a time
+_TOLD: WeakIdKeyDictionary = WeakIdKeyDictionary()  # data: what was said of them since the call that reads them began
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,30 @@ class GeneMatch:
         return float(self.present.mean()) if self.covered is None else self.covered
 
 
-def match_genes(genes: np.ndarray, names: pd.Index, *, min_coverage: float) -> GeneMatch:
-    """Find ``genes`` among ``names``; refuse when fewer than ``min_coverage`` of them are there."""
-    identical = len(genes) == len(names) and bool(np.all(genes == names.to_numpy()))
-    columns = np.arange(len(genes)) if identical else names.get_indexer(pd.Index(genes))
-    match = GeneMatch(columns=columns, identical=identical)
+def match_genes(
+    genes: np.ndarray,
+    adata: ad.AnnData,
+    *,
+    min_coverage: float,
+    known: pd.DataFrame | None = None,
+    enough: float | None = None,
+) -> GeneMatch:
+    """Find ``genes`` in ``adata``; refuse when fewer than ``min_coverage`` of them are there.
+
+    Where ``adata.var_names`` has fewer than ``enough`` of them (default: ``min_coverage``), they are looked for by
+    their other names, which are ``known``, and by those in ``adata.var``.
+    """
+    names = adata.var_names
+    if len(genes) == len(names) and bool(np.all(genes == names.to_numpy())):
+        return GeneMatch(columns=np.arange(len(genes)), identical=True)
+    enough = min_coverage if enough is None else enough
+    found = _gene_names.locate(genes, known, adata.var, enough=enough)
+    match = GeneMatch(found.columns, np.array_equal(found.columns, np.arange(len(names))))
     if match.coverage < min_coverage:
-        absent = genes[~match.present]
-        raise ValueError(
-            f"{len(absent):,} of the clock's {len(genes):,} genes are absent from adata.var_names (e.g. "
-            f"{_checks.listed(absent, 2)}; adata has {_checks.listed(names, 2)}){_name_hint(genes, names)} A clock "
-            f"needs {min_coverage:.0%} of its genes."
-        )
-    if not match.present.all():
+        raise ValueError(_refusal(genes, adata, found, known, min_coverage))
+    if found.how:
+        tell(adata, _gene_names.message(found, pd.Index(genes), adata.var))
+    elif not match.present.all():
         logger.info(
             "%d of the clock's %d genes are absent (coverage %.1f %%); they enter at their training mean.",
             (~match.present).sum(), len(genes), 100 * match.coverage,
@@ -58,21 +70,58 @@ def match_genes(genes: np.ndarray, names: pd.Index, *, min_coverage: float) -> G
     return match
 
 
-def _name_hint(genes: np.ndarray, names: pd.Index) -> str:
-    """What may be wrong with the names of new data, and what to do, as the middle of a message."""
-    wanted = pd.Index(genes)
-    why, said = _symbols.mismatch(wanted, names, "the clock uses", "the data use", least=0.2)
-    kept = why == "version" and wanted.str.contains(".", regex=False).any()
-    mapping = 'mapping={gene.split(".")[0]: gene for gene in clock.genes}'
-    after = f", and run pp.align_genes(adata, clock, {mapping}), as the clock kept its own" if kept else ""
+def tell(adata: ad.AnnData, text: str) -> None:
+    """Log a line on the genes of ``adata``, once in a call of the user."""
+    told = _TOLD.setdefault(adata, set())
+    if text not in told:
+        told.add(text)
+        logger.info("%s", text)
+
+
+def begin(adata: Any) -> None:
+    """Let the lines of :func:`tell` be logged again: a call of the user begins."""
+    if isinstance(adata, ad.AnnData):
+        _TOLD.pop(adata, None)
+
+
+def _refusal(
+    genes: np.ndarray, adata: ad.AnnData, found: _gene_names.Located, known: pd.DataFrame | None, least: float
+) -> str:
+    """Which genes are absent, why, and what to do."""
+    index, names = pd.Index(genes), adata.var_names
+    absent = genes[~index.isin(names)]
+    wanted, there = _gene_names.namings(index, known), _gene_names.namings_of(adata.var)
+    why, said = _gene_names.why_not(wanted, there, least=0.2)
+    if found.how and why != "species":
+        why, said = "", f"; {found.n:,} are found {found.how}"
+    kind, column = wanted[0].kind, "" if why == "species" else _other_column(index, adata.var, least)
     advice = {
+        "species": "A clock fits the species it was trained on.",
         "modality": "A clock fits the modality it was trained on.",
-        "kind": "Rename var_names or run pp.align_genes.",
-        "version": f"Cut it off, adata.var_names = {_symbols.CUT}{after}.",
+        "kind": f"Put {_gene_names.KINDS[kind]} into adata.var[{kind!r}], rename var_names, or run pp.align_genes with "
+        "mapping=....",
         "case": "A clock fits the species it was trained on.",
-        "": "Pass data of the same gene annotation, with all genes kept.",
-    }
-    return f"{said}. {advice[why]}"
+    }.get(why, "Pass data of the same gene annotation, with all genes kept.")
+    if column:
+        advice += (
+            f" adata.var[{column!r}] holds such names; if they are names of the same genes, run pp.align_genes(adata, "
+            f"clock, mapping={column!r})."
+        )
+    return (
+        f"{len(absent):,} of the clock's {len(genes):,} genes are absent from adata.var_names (e.g. "
+        f"{_checks.listed(absent, 2)}; adata has {_checks.listed(names, 2)}){said}. {advice} A clock needs {least:.0%} "
+        "of its genes."
+    )
+
+
+def _other_column(genes: pd.Index, var: pd.DataFrame, least: float) -> str:
+    """A column of ``var`` that holds names of the clock, of which nothing says whether they are of the same genes."""
+    for name in var:
+        if pd.api.types.is_numeric_dtype(var[name]):
+            continue
+        if genes.isin(set(var[name].dropna().astype(str))).mean() >= max(least, 0.5):
+            return str(name)
+    return ""
 
 
 def _columns(x: Any, match: GeneMatch) -> Any:
@@ -113,4 +162,6 @@ def blocks(adata: ad.AnnData, indices: Sequence[int] | np.ndarray | None) -> Ite
         return
     rows = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
     for part in np.array_split(rows, max(1, -(-len(rows) // _BACKED_BLOCK))):
-        yield read_rows(adata, part)
+        out = read_rows(adata, part)
+        _TOLD[out] = _TOLD.setdefault(adata, set())  # of all blocks together
+        yield out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agevi._gene_names import IDS, KINDS, SYMBOLS
 from agevi._source import CLR, features, place
 
 _MIN_SUBJECTS = 5
@@ -317,11 +318,13 @@ def _intervals(found: dict[str, Any], unit: str) -> str:
 
 def _gene_examples(meta: dict[str, Any]) -> str:
     """The first genes by name, with their symbols where the clock holds them."""
-    symbols = (meta.get("evaluation") or {}).get("gene_symbols")
+    names = meta.get("gene_names") or {}
+    symbols = names.get(SYMBOLS) or names.get(IDS)
     if not symbols:
         return f'"{meta["genes"][0]}", ...'
     pairs = [f'"{gene}" ({symbol})' for gene, symbol in zip(meta["genes"], symbols, strict=False) if symbol][:3]
-    return ", ".join([*pairs, "..."]) + '; all symbols are in `clock.evaluation["gene_symbols"]`'
+    known = " and ".join(KINDS[kind] for kind in names if kind in KINDS)
+    return ", ".join([*pairs, "..."]) + f"; it finds them by {known} too, which are in `clock.gene_names`"
 
 
 def _some(names: list[str]) -> str:

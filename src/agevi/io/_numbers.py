@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from agevi._gene_names import KINDS
+
 SCALES = ("constant", "predicted", "log", "mondrian")
 FEATURES = ("predicted", "n_cells")
 ROLES = ("test", "out_of_fold", "new")
@@ -53,8 +55,6 @@ def check_evaluation(values: Any) -> dict[str, Any]:
     out = _entries(values, "evaluation", _EVALUATION)
     if values.get("intervals") is not None:
         out["intervals"] = _entries(values["intervals"], "evaluation['intervals']", _INTERVALS)
-    if values.get("gene_symbols") is not None:
-        out |= _entries(values, "evaluation", {"gene_symbols": _symbols})
     rules = {
         "roles": all(role in ROLES for role in out["roles"]),
         "n_subjects": 1 <= out["n_subjects"] <= out["n_samples"],
@@ -63,6 +63,17 @@ def check_evaluation(values: Any) -> dict[str, Any]:
         "mae": out["mae"] >= 0,
     }
     _refuse(rules, "evaluation", values)
+    return out
+
+
+def check_gene_names(values: Any, n_genes: int) -> dict[str, list[str]]:
+    """Other names of the genes of a clock, those of known kinds, as new lists; empty where there are none."""
+    if values is None:
+        return {}
+    wanted: dict[str, Callable[[Any], Any]] = dict.fromkeys(KINDS, _gene_texts)
+    held = {kind: read for kind, read in wanted.items() if not isinstance(values, dict) or kind in values}
+    out = _entries(values, "gene_names", held)
+    _refuse({kind: len(names) == n_genes for kind, names in out.items()}, "gene_names", values)
     return out
 
 
@@ -127,7 +138,7 @@ def _list(read: Callable[[Any], Any], n_most: int | None = None) -> Callable[[An
 
 
 _names = _list(_text, 10_000)
-_symbols = _list(_text, 1 << 20)
+_gene_texts = _list(_text, 1 << 20)
 _CALIBRATION: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("scale", "guarantee", "age_unit", "groupby"), _text),
     **dict.fromkeys(("features", "roles", "cohorts"), _names),

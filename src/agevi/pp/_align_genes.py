@@ -11,21 +11,21 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _gene_names
+from agevi._gene_names import Naming
 from agevi.dataloaders._query import blocks
 
 logger = logging.getLogger(__name__)
-
-_VERSION = r"\.\d+$"  # ENSG00000198851.10
 
 
 def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.Series | str | None = None) -> AnnData:
     """Cells with the genes that a clock knows, under the names by which it knows them.
 
-    Finds the naming that shares most genes with the clock: ``var_names`` as they are, without the version of Ensembl
-    ids, or a text column of ``adata.var``, where data usually keep the other identifiers. Columns that come to one name
-    are summed (integers in 64 bits), which is right for counts only. Genes of another species are not translated; a
-    clock fits the species that it was trained on.
+    Finds the names that share most genes with the clock: ``var_names`` as they are, without the version of Ensembl ids,
+    or columns of ``adata.var`` with Ensembl ids or symbols, against the names of the clock and the others that it keeps
+    (``clock.gene_names``). Predictions find genes in the same way by themselves. Here columns that come to one name are
+    summed (integers in 64 bits), which is right for counts only, where predictions leave such genes out. Genes of
+    another species are not translated; a clock fits the species that it was trained on.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
     genes
         A clock, or the names to look for.
     mapping
-        Names of the data to names of the clock (a dict or Series), or the column of ``adata.var`` to use. Default: the
-        naming that fits best.
+        Names of the data to names of the clock (a dict or Series), or any column of ``adata.var`` to use. Default: the
+        names that fit best.
 
     Returns
     -------
@@ -61,15 +61,20 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
     """
     _checks.anndata(adata)
     wanted = pd.Index([str(g) for g in getattr(genes, "genes", genes)]).unique()
-    label, names = _best(_namings(adata, mapping), wanted)
+    own = _gene_names.namings(wanted, getattr(genes, "gene_names", None))
+    given = None if mapping is None else _given(adata, mapping)
+    label, names = _best(adata, wanted, own, given)
     found = np.isin(names, wanted)
     if not found.any():
+        there = _gene_names.namings_of(adata.var)
+        why = "" if given else _gene_names.why_not(own, there, least=0.2)[1]
         raise ValueError(
-            f"none of the clock's {len(wanted):,} genes ({_checks.listed(wanted, 2)}) is found in adata under {label} "
-            f"({_checks.listed(names, 2)}) or any other naming; pass mapping=... from the data's names to the clock's."
+            f"none of the clock's {len(wanted):,} genes ({_checks.listed(wanted, 2)}) is found in adata {label} "
+            f"({_checks.listed(given.values if given else adata.var_names, 2)}) or any other naming{why}; pass "
+            "mapping=... from the data's names to the clock's, or a column of adata.var."
         )
     present = wanted[wanted.isin(names)]
-    logger.info("%d of the clock's %d genes are found by %s.", len(present), len(wanted), label)
+    logger.info("%d of the clock's %d genes are found %s.", len(present), len(wanted), label)
     columns = np.flatnonzero(found)
     target = present.get_indexer(pd.Index(names[columns]))
     original = pd.Series(_text(adata.var_names.to_series())[columns]).groupby(target).agg(";".join)
@@ -99,22 +104,17 @@ def _stacked(parts: list[Any]) -> Any:
     return sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
 
 
-def _namings(adata: AnnData, mapping: Mapping[str, str] | pd.Series | str | None) -> dict[str, np.ndarray]:
-    """Candidate names of the columns, by a label for messages."""
-    own = pd.Index(_text(adata.var_names.to_series()))
-    if isinstance(mapping, str):
-        if mapping not in adata.var:
-            raise KeyError(
-                f"mapping={mapping!r} is not a column of adata.var. Available: {_checks.listed(adata.var.columns)}."
-            )
-        return {f"adata.var[{mapping!r}]": _text(adata.var[mapping])}
-    if mapping is not None:
-        return {"mapping": _text(pd.Series(own).map(mapping))}
-    text = [c for c in adata.var if not pd.api.types.is_numeric_dtype(adata.var[c])]
-    out = {"adata.var_names": own.to_numpy(dtype=object)}
-    out["adata.var_names without versions"] = own.str.replace(_VERSION, "", regex=True).to_numpy(dtype=object)
-    out |= {f"adata.var[{c!r}]": _text(adata.var[c]) for c in text}
-    return out
+def _given(adata: AnnData, mapping: Mapping[str, str] | pd.Series | str) -> Naming:
+    """Names of the columns by ``mapping``."""
+    if not isinstance(mapping, str):
+        names, where = pd.Series(_text(adata.var_names.to_series())).map(mapping), "mapping"
+    elif mapping in adata.var:
+        names, where = adata.var[mapping], f"adata.var[{mapping!r}]"
+    else:
+        raise KeyError(
+            f"mapping={mapping!r} is not a column of adata.var. Available: {_checks.listed(adata.var.columns)}."
+        )
+    return Naming(_gene_names.SYMBOLS, pd.Index(_text(names), dtype=object), where)
 
 
 def _text(values: pd.Series) -> np.ndarray:
@@ -122,10 +122,19 @@ def _text(values: pd.Series) -> np.ndarray:
     return values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
 
 
-def _best(namings: dict[str, np.ndarray], wanted: pd.Index) -> tuple[str, np.ndarray]:
-    """The naming that shares most names with ``wanted``, the first of equals."""
-    known = set(wanted)
-    return max(namings.items(), key=lambda item: len(known & set(item[1])))
+def _best(adata: AnnData, wanted: pd.Index, own: list[Naming], given: Naming | None) -> tuple[str, np.ndarray]:
+    """Names that share most genes with the clock, as a message says it, and the clock's name of every column or ""."""
+    own_names = "adata.var_names" if given is None else given.where
+    label, names = f"by {own_names}", _text(adata.var_names.to_series()) if given is None else given.values.to_numpy()
+    most = int(wanted.isin(names).sum())
+    there = _gene_names.namings_of(adata.var)
+    for one, other in _gene_names.pairs(own, there) if given is None else [(one, given) for one in own[1:]]:
+        usable = np.flatnonzero(~one.values.duplicated(keep=False) & (one.values != ""))
+        place = one.values[usable].get_indexer(other.values)
+        called = np.where(place >= 0, wanted.to_numpy(dtype=object)[usable[place]], "") if len(usable) else names[:0]
+        if (n := len(set(called) - {""})) > most:
+            label, names, most = _gene_names.label(one, other), called, n
+    return label, names
 
 
 def _sum_columns(x: Any, columns: np.ndarray, target: np.ndarray, n: int) -> Any:

@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from agevi import _checks
+from agevi import _checks, _gene_names
 from agevi._compat import written_to
 from agevi.dataloaders._register import where
 from agevi.dataloaders._sums import sample_groups, sum_rows
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _PRIOR = 10.0  # counts of a gene in a cohort below which its mean is hardly known, so that it is hardly moved
 _FEW = 5  # subjects of a cohort below which their own differences go with those of the cohort
+_ENOUGH = 0.8  # share of the reference that is found by name before other names are tried
 _BLOCK = 4096  # rows that are scaled at a time
 
 
@@ -113,7 +114,7 @@ def centre_genes(
             UserWarning,
             stacklevel=2,
         )
-    wanted = share.mean(0) if reference is None else _reference(reference, adata.var_names, f"{key_added}_share")
+    wanted = share.mean(0) if reference is None else _reference(reference, adata.var, f"{key_added}_share")
     factor = _factors(share, total, wanted)
     values = _scaled(x, factor, code, rng)
     out = written_to(adata, copy=copy)
@@ -134,26 +135,31 @@ def _mean_shares(x: Any, code: np.ndarray, subject: pd.Series) -> tuple[np.ndarr
     return shares.reindex(every, fill_value=0.0).to_numpy(), np.bincount(cohort, weights=depth[:, 0])
 
 
-def _reference(reference: Any, genes: pd.Index, column: str) -> np.ndarray:
-    """Shares of ``genes`` in the reference, NaN where it lacks them."""
+def _reference(reference: Any, var: pd.DataFrame, column: str) -> np.ndarray:
+    """Shares of the genes of ``var`` in the reference, NaN where it lacks them."""
+    names, known = var.index, None
     if isinstance(reference, AnnData):
         if column not in reference.var:
             raise KeyError(
                 f"reference.var has no {column!r}; run agevi.pp.centre_genes on the reference first, with the same "
                 f"key_added. Available: {_checks.listed(reference.var.columns)}."
             )
-        reference = reference.var[column]
+        known, reference = _gene_names.kept(reference.var), reference.var[column]
     if not isinstance(reference, pd.Series):
         raise TypeError(
             f"reference is a {type(reference).__name__}; pass an AnnData that was centred, or a Series by gene."
         )
-    found: np.ndarray = reference.reindex(genes).to_numpy(dtype=np.float64)
-    if not np.isfinite(found).any():
+    located = _gene_names.locate(reference.index, known, var, enough=_ENOUGH)
+    out, there = np.full(len(names), np.nan), located.columns >= 0
+    out[located.columns[there]] = reference.to_numpy(dtype=np.float64)[there]
+    if not np.isfinite(out).any():
         raise ValueError(
-            f"none of the {len(genes):,} genes of adata ({_checks.listed(genes, 2)}) is in the reference "
+            f"none of the {len(names):,} genes of adata ({_checks.listed(names, 2)}) is in the reference "
             f"({_checks.listed(reference.index, 2)}); rename them with agevi.pp.align_genes."
         )
-    return found
+    if located.how:
+        logger.info("%s", _gene_names.message(located, reference.index, var, whose="reference"))
+    return out
 
 
 def _factors(share: np.ndarray, total: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,11 +11,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _names, _symbols, _units
+from agevi import _checks, _gene_names, _names, _symbols, _units
 from agevi._keys import CONTRAST
 from agevi.dataloaders._register import where
 from agevi.dataloaders._sums import sum_rows
 
+logger = logging.getLogger(__name__)
 _MOST_NAMED = 3
 
 
@@ -174,16 +176,20 @@ def _columns(adata: AnnData, genes: Any, like: AnnData | None) -> np.ndarray:
     if genes is not None and (isinstance(genes, str) or not isinstance(genes, Iterable)):
         raise TypeError(f"genes is a {type(genes).__name__}; pass names of genes in a list.")
     wanted = pd.Index([str(gene) for gene in genes or ()]) if like is None else like.var_names
-    place: np.ndarray = adata.var_names.get_indexer(wanted)
-    absent = wanted[place < 0]
+    found = _gene_names.locate(wanted, None if like is None else _gene_names.kept(like.var), adata.var, enough=1.0)
+    absent = wanted[found.columns < 0]
     if len(absent):
-        said = _symbols.mismatch(wanted, adata.var_names, "they are", "the data use")[1]
+        said = f"; {found.n:,} are found {found.how}"
+        if not found.how:
+            said = _symbols.mismatch(wanted, adata.var_names, "they are", "the data use")[1]
         raise ValueError(
             f"{len(absent):,} of the {len(wanted):,} genes of {'genes' if like is None else 'like'} are absent from "
             f"adata.var_names (e.g. {_checks.listed(absent, 2)}){said}. Shares are over all of them: make both "
             "contrasts over the genes that both data sets have, with genes=...."
         )
-    return place
+    if found.how:
+        logger.info("%s", _gene_names.message(found, wanted, adata.var, whose="genes" if like is None else "like"))
+    return found.columns
 
 
 def _say_left_out(names: np.ndarray, kept: np.ndarray, n_counts: np.ndarray, min_counts: int) -> None:

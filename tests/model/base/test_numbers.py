@@ -117,7 +117,8 @@ def test_evaluation_is_that_of_the_held_out_subjects(calibrated, clock):
     report = agevi.get.calibration_df(calibrated).loc[0]
     assert found["intervals"]["coverage"] == report["coverage"]
     assert found["cohorts"] == ["female", "male"]
-    assert found["gene_symbols"] == [f"S{list(calibrated.var_names).index(g)}" for g in clock.genes]
+    expected = [f"S{list(calibrated.var_names).index(g)}" for g in clock.genes]
+    assert clock.gene_names["gene_symbols"].tolist() == expected
     found["mae"] = 0.0
     assert clock.evaluation["mae"] > 0  # a copy
 
@@ -377,8 +378,13 @@ def edited(path, place, value):
         (("evaluation", "slope"), "steep"),
         (("evaluation", "roles"), ["train"]),
         (("evaluation", "n_subjects"), 0),
-        (("evaluation", "gene_symbols"), ["TP53"]),
-        (("evaluation", "gene_symbols"), {"a": 1}),
+        (("gene_names",), "TP53"),
+        (("gene_names",), ["TP53"]),
+        (("gene_names", "gene_symbols"), ["TP53"]),
+        (("gene_names", "gene_symbols"), {"a": 1}),
+        (("gene_names", "gene_symbols"), ["x" * 201] * 40),
+        (("gene_names", "gene_symbols"), [1] * 40),
+        (("gene_names", "gene_symbols"), ["\x1b[31m"] * 40),
         (("evaluation", "intervals"), {"level": 0.9}),
     ],
     ids=lambda value: str(value)[:40],

@@ -14,6 +14,7 @@ from anndata import AnnData
 from agevi import _checks, _keys, _source
 from agevi._compat import Absent, BaseModelClass
 from agevi.dataloaders._own_copies import of_features, own_copy, remember
+from agevi.dataloaders._query import begin
 from agevi.dataloaders._register import check_setup, make_manager, registered_columns
 from agevi.model.base import _save
 from agevi.model.base._left_out import LeftOutMixin
@@ -289,6 +290,7 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, BaseModelClass):
                 "trained on single cells. Predict cells and average them with agevi.tl.aggregate_subjects."
             )
         adata = self._data(adata)
+        begin(adata)
         rows, place = (None, slice(None)) if indices is None else _checks.rows(indices, adata.n_obs)
         with factors_in(factors_for(_checks.choice(precision, PRECISIONS, "precision"), self.device)):
             if level == "sample":

@@ -12,7 +12,6 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _subjects
-from agevi import _symbols as gene_names
 from agevi._compat import Host
 from agevi.io._numbers import check_calibration, check_evaluation
 from agevi.metrics._rows import metrics_row, table_references
@@ -114,8 +113,7 @@ class NumbersMixin(Host):
         adata
             Annotated data after :func:`agevi.tl.aggregate_subjects`.
         gene_symbols
-            Column of ``adata.var`` with symbols or other names of the genes, which the card shows and ``evaluation``
-            holds in the order of ``genes``, so that others can match their own names.
+            Column of ``adata.var`` with symbols, as in :meth:`set_gene_names`; the card shows the first of them.
         key_added
             Prefix of the slots.
 
@@ -151,7 +149,6 @@ class NumbersMixin(Host):
         table = _subjects.subject_table(adata, keys, call)
         record = adata.uns.get(keys.uns, {})
         self._check_same(record.get("clock"), f"table of subjects under key_added={key_added!r}")
-        symbols = None if gene_symbols is None else _symbols(adata, gene_symbols, self.genes)
         report = adata.uns.get(keys.calibration)
         cohorts = adata.uns.get(keys.calibration_params, {}).get("cohorts", ())
         found = _evaluated(table, record, f"adata.uns[{keys.subjects!r}]")
@@ -159,7 +156,10 @@ class NumbersMixin(Host):
         if report is not None and np.isfinite(report["coverage"].iloc[0]):
             row = report.iloc[0]
             found["intervals"] = {k: float(row[k]) for k in _INTERVALS} | {"n_subjects": int(row["n_subjects"])}
-        self.evaluation_ = check_evaluation(found | ({} if symbols is None else {"gene_symbols": symbols}))
+        evaluation = check_evaluation(found)
+        if gene_symbols is not None:
+            self.set_gene_names(adata, gene_symbols=gene_symbols)
+        self.evaluation_ = evaluation
 
     def _check_judged(self, verb: str) -> None:
         """Refuse models without ages or training."""
@@ -196,9 +196,6 @@ class NumbersMixin(Host):
         calibration, evaluation = meta.get("calibration"), meta.get("evaluation")
         self.calibration_ = None if calibration is None else check_calibration(calibration)
         self.evaluation_ = None if evaluation is None else check_evaluation(evaluation)
-        symbols = (self.evaluation_ or {}).get("gene_symbols")
-        if symbols is not None and len(symbols) != len(self.genes):
-            raise ValueError(f"evaluation has {len(symbols)} gene symbols and the clock {len(self.genes)} genes")
 
 
 def _evaluated(table: pd.DataFrame, record: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -237,13 +234,6 @@ def _evaluated(table: pd.DataFrame, record: Mapping[str, Any], where: str) -> di
         "level": _LEVEL,
         **{name: float(row[name]) if math.isfinite(row[name]) else None for name in _METRICS},
     }
-
-
-def _symbols(adata: AnnData, column: str, genes: np.ndarray) -> list[str]:
-    """Names of the clock's genes in a column of ``adata.var``, empty where there is none."""
-    found = gene_names.column(adata, column).astype(object).set_axis(adata.var_names.astype(str))
-    found = found[~found.index.duplicated()].reindex([str(gene) for gene in genes])
-    return ["" if pd.isna(value) else str(value)[:200] for value in found]
 
 
 def _plain(values: Any) -> Any:

@@ -26,6 +26,7 @@ from agevi.dataloaders._register import (
 from agevi.io._bundle import Bundle
 from agevi.io._card import clock_card
 from agevi.model.base import _save
+from agevi.model.base._names_of_genes import GeneNamesMixin
 
 logger = logging.getLogger(__name__)
 _MANAGERS = "_agevi_managers"  # attribute of an AnnData of agevi's own: {id of a model: manager}
@@ -48,7 +49,7 @@ class DataMixin(Host):
         self._adata = _checks.anndata(adata)
 
 
-class ShellMixin(Host):
+class ShellMixin(GeneNamesMixin):
     """How a clock looks at data other than those it was made with."""
 
     expects: str
@@ -124,7 +125,11 @@ class ShellMixin(Host):
 
     def _match(self, adata: AnnData, min_coverage: float) -> GeneMatch:
         """Where the clock's genes are in ``adata``; refuses when too few are there."""
-        return match_genes(self.genes, adata.var_names, min_coverage=min_coverage)
+        return match_genes(self.genes, adata, min_coverage=min_coverage, known=self._kept_names())
+
+    def find_genes(self, adata: AnnData, min_gene_coverage: float = 0.8) -> np.ndarray:
+        """Position of each of :attr:`genes` among the columns of ``adata``, -1 where absent, (n_genes,)."""
+        return self._match(adata, min_gene_coverage).columns
 
     def _columns_for_verbs(self, adata: AnnData) -> pd.DataFrame:
         """Columns that a verb may group by: all but the ages, which no verb needs, and scvi-tools' own."""
@@ -224,9 +229,13 @@ class ShellMixin(Host):
     def _attach(self, adata: AnnData) -> None:
         """Register ``adata`` with the categories of this clock and make it the model's data."""
         _checks.anndata(adata)
-        if not match_genes(self.genes, self.read(adata).var_names, min_coverage=1.0).identical:
+        names, own = self.read(adata).var_names, self._kept_names()
+        match_genes(self.genes, self.read(adata), min_coverage=1.0, known=own)
+        if not np.array_equal(names, self.genes):
+            same = pd.Index(self.genes).isin(names).all()
             raise ValueError(
-                "adata has other genes, or another order, than the clock; pass adata[:, clock.genes].copy()."
+                "adata has other genes, another order or other names than the clock; pass "
+                f"{'adata[:, clock.genes].copy()' if same else 'agevi.pp.align_genes(adata, clock)'}."
             )
         self._conditions(adata, True)
         type(self).setup_anndata(adata, source_registry=self.registry_, **self.setup_args)

@@ -16,6 +16,7 @@ from agevi._compat import REGISTRY_KEYS, parse_device, version
 from agevi._source import mark
 from agevi.dataloaders._fields import CATEGORY
 from agevi.io import _bundle
+from agevi.model.base._names_of_genes import var_of
 
 KNOWN: dict[str, Any] = {}
 """Classes that a bundle may make, by name: those of ``agevi.model.MODELS``, which fills it, and no others."""
@@ -50,6 +51,7 @@ def meta_of(model: Any) -> dict[str, Any]:
         "best_epoch": model.best_epoch_,
         "history": {k: [float(v) for v in frame.iloc[:, 0]] for k, frame in (model.history_ or {}).items()},
         "versions": versions(),
+        **model._names_as_plain(),
     }
 
 
@@ -111,7 +113,7 @@ def template(meta: dict[str, Any]) -> AnnData:
         X=x if layer is None else None,
         layers={} if layer is None else {layer: x},
         obs=obs,
-        var=pd.DataFrame(index=genes),
+        var=var_of(meta),
         shape=(n, len(genes)) if layer is not None else None,
     )
     return mark(out, setup)

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks
+from agevi.dataloaders._query import begin
 from agevi.dataloaders._register import cell_types
 from agevi.io import _bundle
 from agevi.io._card import cell_type_card
@@ -278,6 +279,7 @@ class CellTypeClock(TypeTraining, Clock):
         """
         self.check_trained("model.predict_types")
         data = self._data(adata)
+        begin(data)
         rows = None if indices is None else _checks.rows(indices, data.n_obs)[0]
         return self.predict_parts(
             data, indices=rows, sample_key=sample_key, batch_size=batch_size, min_gene_coverage=min_gene_coverage
@@ -345,7 +347,7 @@ class CellTypeClock(TypeTraining, Clock):
             "types": self.types_,
             "usual": self._usual,
             "columns": self._columns,
-            "members": [_save.full_meta(clock) for clock in self.type_clocks.values()],
+            "members": [_save.full_meta(clock) | {"gene_names": None} for clock in self.type_clocks.values()],
         }
 
     def _card(self, meta: dict[str, Any]) -> str:

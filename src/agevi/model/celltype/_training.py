@@ -165,6 +165,8 @@ class TypeTraining(Host):
         """Be made of these members."""
         self.types_, self._usual, self.type_clocks, self._columns = types, usual, clocks, columns
         self._composition, self.errors_ = composition, pd.DataFrame()
+        for clock in clocks.values():
+            clock._gene_names = self._kept_names()
         self.module = CellTypeModule([clock.module for clock in clocks.values()], errors, composition).eval()
 
 

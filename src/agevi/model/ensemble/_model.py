@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 
@@ -119,6 +120,11 @@ class EnsembleClock(DataMixin, Clock):
     def own_clocks(self) -> tuple[Any, ...]:
         """The clocks that are averaged."""
         return self.clocks
+
+    def find_genes(self, adata: AnnData, min_gene_coverage: float = 0.8) -> np.ndarray:
+        """Position of each of :attr:`genes` among the columns of ``adata``, where the members find it, (n_genes,)."""
+        places = [pd.Series(clock.find_genes(adata, min_gene_coverage), clock.genes) for clock in self.clocks]
+        return pd.concat(places).groupby(level=0).max()[self.genes].to_numpy()
 
     def _joined(self, readings: Iterator[Reading]) -> Callable[[Tensors], torch.Tensor]:
         """Mean of the ages of the clocks, each from the units of its own members."""

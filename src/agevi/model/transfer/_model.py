@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from agevi import _checks, _names, _units
 from agevi._compat import Absent
+from agevi.dataloaders._query import begin
 from agevi.dataloaders._sums import sample_means
 from agevi.io import _bundle
 from agevi.io._card import classifier_card
@@ -261,6 +262,7 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
         self.check_trained("model.predict_proba")
         find = self.predict_samples if level == "sample" else self._of_cells
         data = self._data(adata)
+        begin(data)
         rows, place = _checks.rows(indices, data.n_obs)
         odds = torch.from_numpy(find(data, indices=rows, batch_size=batch_size))
         return torch.sigmoid(odds).numpy()[place]

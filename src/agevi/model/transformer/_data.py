@@ -117,7 +117,7 @@ class SampleClock(RegressorClock):
     def _match(self, adata: AnnData, min_coverage: float) -> GeneMatch:
         """Where the clock's features are; each feature set of the data must cover one of the clock's."""
         known = FeatureSets(self._set_names, self.module.measured.cpu().numpy(), np.zeros(0, dtype=np.int64))
-        return match_sets(self.genes, known, adata, min_coverage=min_coverage)
+        return match_sets(self.genes, known, adata, min_coverage=min_coverage, names=self.gene_names)
 
     def query(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
         """A registered-to-be AnnData with the clock's features and what was measured of them."""

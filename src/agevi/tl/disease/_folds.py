@@ -101,7 +101,8 @@ def _refitted(fits: Fits, fold: Fold) -> Any:
     data = samples.data[used].copy()
     data.obs[_keys.SPLIT] = role[used].to_numpy()
     cls = type(clock)
-    genes = [str(gene) for gene in clock.genes if gene in data.var_names]
+    place = clock.find_genes(data)
+    genes = data.var_names[place[place >= 0]].tolist()
     cls.setup_anndata(data, **(clock.setup_args | {"features": genes}))
     new = cls(data, **(clock.init_args | {"rng": fold.seed}))
     new.train(**({"enable_progress_bar": False} | (fits.clock_kwargs or {})))

@@ -124,7 +124,7 @@ def _sharing(x: Any, source: AnnData, obs: pd.DataFrame, setup: Mapping[str, Any
     """Cells with a table of their own, and ``x``, of the features of ``source``, where a clock reads it."""
     layer = setup["layer"]
     kept = obs.loc[:, [c for c in obs if not str(c).startswith("_scvi")]].copy()
-    var, layers = pd.DataFrame(index=source.var_names), None if layer is None else {layer: x}
+    var, layers = source.var.copy(), None if layer is None else {layer: x}
     out = AnnData(X=x if layer is None else None, obs=kept, var=var, layers=layers)
     if has_sets(source):
         write_sets(out, feature_sets(source))

@@ -15,7 +15,7 @@ from agevi.metrics._ranks import mean_and_error
 from agevi.model.base._seed import in_float32
 from agevi.nn.attribution import Reader
 from agevi.tl._store import store_table
-from agevi.tl.genes._attribute_genes import check_clock
+from agevi.tl.genes._attribute_genes import check_clock, columns_of, in_rows_of
 from agevi.tl.genes._passes import Function, Totals, add_rows, settings_of
 from agevi.tl.genes._row_sets import draw_cells, make_units
 
@@ -114,8 +114,7 @@ def age_programs(
         absolute, signed = totals.means(0, np.flatnonzero(totals.weight[0]))
         loadings = model.programs(partial(latent.moments, np.arange(len(rows.subject))))  # n_programs x n_genes
     table = _table(latent.genes, absolute, signed.mean(axis=0), loadings, np.asarray(model.genes), n_genes)
-    position = pd.Index(model.genes).get_indexer(adata.var_names)
-    aligned = np.where((position >= 0)[:, None], loadings.T[position], np.nan).astype(np.float32)
+    aligned = in_rows_of(adata, columns_of(adata, model), loadings.T)
     params = {
         "n_genes": n_genes,
         "n_samples": n_samples,

@@ -15,6 +15,7 @@ from agevi import _checks, _keys
 from agevi._compat import version, written_to
 from agevi._progress import Bar, progress
 from agevi._source import is_dimensions, place
+from agevi.dataloaders._query import begin
 from agevi.metrics._ranks import mean_and_error, rank_stability
 from agevi.model.base._clock import require_clock
 from agevi.model.base._seed import as_seed, in_float32
@@ -190,7 +191,7 @@ def check_clock(adata: AnnData, model: Any, verb: str) -> None:
     """Refuse what is not a trained clock, or not an AnnData."""
     require_clock(model)
     model.check_trained(verb)
-    _checks.anndata(adata)
+    begin(_checks.anndata(adata))
     keys = {clock.setup_args.get("obsm_key") for clock in model.members()}
     if keys == {None}:
         return
@@ -281,13 +282,27 @@ def _summaries(
 
 def _aligned(adata: AnnData, model: Any, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same for the genes of ``adata`` in float32, NaN where the clock does not know a gene."""
-    position = pd.Index(model.genes).get_indexer(adata.var_names)
-    known = position >= 0
-    out = {}
-    for part, values in parts.items():
-        out[part] = np.full((adata.n_vars, values.shape[1]), np.nan, dtype=np.float32)
-        out[part][known] = values[position[known]]
+    place = columns_of(adata, model)
+    return {part: in_rows_of(adata, place, values) for part, values in parts.items()}
+
+
+def in_rows_of(adata: AnnData, place: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values of a clock's genes, (n_genes, n), at the rows ``place`` of those of ``adata``, float32, others NaN."""
+    out = np.full((adata.n_vars, values.shape[1]), np.nan, dtype=np.float32)
+    out[place[place >= 0]] = values[place >= 0]
     return out
+
+
+def columns_of(adata: AnnData, model: Any) -> np.ndarray:
+    """Column of ``adata`` of each of the clock's genes, (n_genes,), -1 where absent."""
+    place: np.ndarray = model.find_genes(adata)
+    there = place[place >= 0]
+    if len(np.unique(there)) < len(there):
+        raise ValueError(
+            f"the members of this {type(model).__name__} call the same genes differently; treat each of model.clocks "
+            "by itself."
+        )
+    return place
 
 
 def _subjects(runs: Sequence[Totals]) -> np.ndarray:
@@ -346,10 +361,9 @@ def _of_cells(adata: AnnData, model: Any, chosen: np.ndarray, settings: Settings
         for block in function.blocks(place[place >= 0]):
             found = settings.explain(function.reader, function.values(block), background, function.shifts(block))
             parts.append(function.joined(list(found.values)).cpu().numpy())
-    chosen, genes = np.concatenate(cells), pd.Index(model.genes)
-    position = adata.var_names.get_indexer(genes)
+    chosen, position = np.concatenate(cells), columns_of(adata, model)
     known = np.flatnonzero(position >= 0)
-    values = np.concatenate([np.zeros((0, len(genes)), dtype=np.float32), *parts])[:, known]
+    values = np.concatenate([np.zeros((0, len(position)), dtype=np.float32), *parts])[:, known]
     indptr = np.zeros(adata.n_obs + 1, dtype=np.int64)
     indptr[chosen + 1] = len(known)
     order = np.argsort(chosen, kind="stable")

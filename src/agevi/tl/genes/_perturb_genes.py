@@ -13,7 +13,7 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi._progress import Bar, progress
 from agevi.tl._store import store_table
-from agevi.tl.genes._attribute_genes import check_clock
+from agevi.tl.genes._attribute_genes import check_clock, columns_of
 from agevi.tl.genes._passes import Function
 from agevi.tl.genes._row_sets import RowSet, Units, draw_cells, make_units
 
@@ -114,7 +114,7 @@ def perturb_genes(  # noqa: PLR0913
     check_clock(adata, model, "tl.perturb_genes")
     n_exact, n_boot = _checks.count(n_exact, "n_exact"), _checks.count(n_boot, "n_boot")
     factor, generator = _factor(factor), _checks.generator(rng)
-    there = pd.Index(model.genes).intersection(adata.var_names)
+    there = _names_there(adata, model)
     sets = None if genes is None else _sets(genes, adata, there)
     cells = draw_cells(adata, model, n_cells_per_subject, generator)
     units = make_units(adata, model, groupby=groupby, unit=unit, cells=cells)
@@ -122,7 +122,8 @@ def perturb_genes(  # noqa: PLR0913
     if sets is None:
         slope = _screen(units, functions, factor)
         order = pd.Series(np.abs(slope).max(axis=0), index=functions[0].genes)[there].sort_values(ascending=False)
-        sets = {str(gene): [str(gene)] for gene in order.index[:n_exact]}
+        own = pd.Series(there.index, index=there)
+        sets = {str(own[gene]): [str(gene)] for gene in order.index[:n_exact]}
     n_blocks = sum(len(f.blocks(np.arange(len(r.subject)))) for r, f in zip(units.sets, functions, strict=True))
     with progress(n_blocks * len(sets), f"{type(model).__name__}, perturbations", "predictions") as bar:
         change, first_order = _exact(units, functions, sets, factor, bar)
@@ -151,27 +152,34 @@ def _factor(factor: Any) -> float:
     return float(factor)
 
 
-def _sets(genes: Any, adata: AnnData, there: pd.Index) -> Sets:
-    """Genes of every set that the clock reads."""
+def _names_there(adata: AnnData, model: Any) -> pd.Series:
+    """The clock's name of each gene that it and the data have, by the name in ``adata.var_names``."""
+    place, genes = columns_of(adata, model), np.asarray(model.genes, dtype=object)
+    return pd.Series(genes[place >= 0], index=adata.var_names[place[place >= 0]].astype(object))
+
+
+def _sets(genes: Any, adata: AnnData, there: pd.Series) -> Sets:
+    """Genes of every set that the clock reads, by its names; they may be given by those of the data or by these."""
+    called = {gene: gene for gene in there} | there.to_dict()
     if isinstance(genes, str):
         genes = [genes]
     if not isinstance(genes, Mapping):
         names = [str(gene) for gene in genes]
         for name in names:
-            if name not in there:
-                raise KeyError(_absent(name, adata, there))
+            if name not in called:
+                raise KeyError(_absent(name, adata, there.index))
         genes = {name: [name] for name in names}
     if not genes:
         raise ValueError("genes is empty; pass genes, a dictionary of gene sets, or None to screen all genes.")
     out = {}
     for name, members in genes.items():
         members = [members] if isinstance(members, str) else list(members)
-        kept = [str(gene) for gene in dict.fromkeys(members) if gene in there]
+        kept = list(dict.fromkeys(str(called[gene]) for gene in members if gene in called))
         if not kept:
             raise ValueError(
                 f"gene set {str(name)!r} has {len(members)} genes ({_checks.listed(members, 3)}), and none of them is "
                 f"among the {len(there):,} that both the clock and adata.var_names have (e.g. "
-                f"{_checks.listed(there, 3)}). Symbols against Ensembl ids: rename them."
+                f"{_checks.listed(there.index, 3)}). Symbols against Ensembl ids: rename them."
             )
         out[str(name)] = kept
     return out

@@ -13,6 +13,7 @@ from agevi import _checks, _keys, _names
 from agevi._compat import written_to
 from agevi._docs import shared
 from agevi._progress import progress
+from agevi.dataloaders._query import begin
 from agevi.model.base._clock import require_clock
 from agevi.model.base._left_out import METHODS
 
@@ -105,7 +106,7 @@ def cell_age_signal(
     require_clock(model)
     _of_sums(model)
     model.check_trained("tl.cell_age_signal")
-    _checks.anndata(adata)
+    begin(_checks.anndata(adata))
     _checks.choice(method, METHODS, "method")
     centred_in = _units(adata, model, sample_key, groupby)
     with progress(adata.n_obs * len(model.members()), "cells left out", "cells") as bar:

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _units
 from agevi._docs import shared
+from agevi.dataloaders._query import begin
 from agevi.metrics._bootstrap import interval
 from agevi.metrics._regression import check_level
 from agevi.model.base._clock import require_clock
@@ -121,7 +122,7 @@ def explain_age(
     """
     keys, high = _keys.Keys(key_added), check_level(level)
     n_boot = _checks.count(n_boot, "n_boot")
-    _checks.anndata(adata)
+    begin(_checks.anndata(adata))
     parts = _held_out(adata, keys) if model is None else _of_model(adata, model, sample_key)
     if BASELINE in parts.types:
         raise ValueError(f"a type of cells is called {BASELINE!r}, which names what no type adds; rename it and train.")

@@ -13,6 +13,7 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi._compat import version, written_to
 from agevi._docs import shared
+from agevi.dataloaders._query import begin
 from agevi.model.base import _fingerprint
 from agevi.model.base._clock import require_clock
 from agevi.tl.predict._stale import forget
@@ -120,7 +121,7 @@ def predict_age(
             f"model is a {type(model).__name__}, which predicts {model.predicts} and not ages; call "
             "model.predict_proba(adata)."
         )
-    _checks.anndata(adata)
+    begin(_checks.anndata(adata))
     if not overwrite and keys.role in adata.obs and (adata.obs[keys.role] == _keys.OUT_OF_FOLD).any():
         raise ValueError(
             f"adata.obs[{keys.predicted!r}] holds out-of-fold predictions of tl.cross_validate; pass another "
