@@ -388,6 +388,27 @@ class TestGenes:
             agevi.tl.attribute_genes(cells, model, n_boot=2)
         np.testing.assert_allclose(data.varm["agevi_attribution"], typed.varm["agevi_attribution"], rtol=1e-5)
 
+    def test_an_unknown_type_may_have_the_name_of_the_sum(self, model, data):
+        data.obs["cell_type"] = data.obs["cell_type"].astype(str)
+        data.obs.loc[data.obs_names[::5], "cell_type"] = "all"
+        known = data[(data.obs["cell_type"] != "all").to_numpy()].copy()
+        for cells in (data, known):
+            agevi.tl.attribute_genes(cells, model, n_boot=2)
+            assert list(cells.uns["agevi_attribution"]["groups"]) == ["all", "type0", "type1"]
+        np.testing.assert_allclose(data.varm["agevi_attribution"], known.varm["agevi_attribution"], rtol=1e-5)
+
+    def test_a_known_type_may_not(self, data):
+        data.obs["cell_type"] = data.obs["cell_type"].astype(str).replace({"type0": "all"})
+        model = fit(data, combine="mean", train={"split_key": "everybody"})
+        with pytest.raises(ValueError, match=r"has a type 'all', .* attribute its clock, model.type_clocks\['all'\]"):
+            agevi.tl.attribute_genes(data, model)
+
+    def test_data_of_other_types_are_refused(self, model, data):
+        for values, held in ((["B cell"], "'B cell'"), ([np.nan], "missing values alone")):
+            data.obs["cell_type"] = pd.Series(values * data.n_obs, data.obs_names, dtype=object)
+            with pytest.raises(ValueError, match=f"holds {held}, and the clock reads 'type0', 'type1'"):
+                agevi.tl.attribute_genes(data, model)
+
     def test_other_groups_are_refused(self, model, data):
         with pytest.raises(ValueError, match="groupby='sex' with a CellTypeClock"):
             agevi.tl.attribute_genes(data, model, groupby="sex")

@@ -127,19 +127,28 @@ def _unit_ages(
     return out
 
 
-def _known_types(model: Any, adata: AnnData) -> np.ndarray:
-    """Position of each cell's type among those of training, (n_cells,), -1 for others; says what it leaves out."""
+def types_of_cells(model: Any, adata: AnnData) -> tuple[np.ndarray, list[str]]:
+    """Position of each cell's type among those of training, (n_cells,), -1 for others; and the types in the data.
+
+    Data without any type that has a clock are refused.
+    """
     key = model.setup_args["cell_type_key"]
     values = _names.names(_checks.column(adata, key, "cell_type_key"))
     code = pd.Index(model.types_).get_indexer(pd.Index(values.to_numpy(dtype=object)))
-    held = [name for name in model.type_clocks if model.types_.index(name) in set(code)]
     found = [str(name) for name in pd.unique(values.dropna())]
-    if not held:
+    if not set(found) & model.type_clocks.keys():
         raise ValueError(
-            f"adata.obs[{key!r}] holds {_checks.listed(found, 3)}, and the clock reads "
+            f"adata.obs[{key!r}] holds {_checks.listed(found, 3) or 'missing values alone'}, and the clock reads "
             f"{_checks.listed(list(model.type_clocks), 5)}{_names.difference(found, list(model.type_clocks))}; name "
             "types as in training."
         )
+    return np.asarray(code), found
+
+
+def _known_types(model: Any, adata: AnnData) -> np.ndarray:
+    """Positions of the cells' types, as above; says what is left out."""
+    code, found = types_of_cells(model, adata)
+    key = model.setup_args["cell_type_key"]
     unknown = [name for name in found if name not in model.types_]
     if unknown:
         _checks.warn_of_spelling(pd.Series(found, dtype=object), model.types_, key, "are not read")
@@ -147,13 +156,13 @@ def _known_types(model: Any, adata: AnnData) -> np.ndarray:
             "%d cells are of types that the clock never saw and are not read (%s).",
             int((code < 0).sum()), _checks.listed(unknown, 3),
         )  # fmt: skip
-    missing = [name for name in model.type_clocks if name not in held]
+    missing = [name for name in model.type_clocks if name not in found]
     if missing:
         logger.warning(
             "The data have no cells of %d of the clock's %d types (%s); ages are those of the others.",
             len(missing), len(model.type_clocks), _checks.listed(missing, 3),
         )  # fmt: skip
-    return np.asarray(code)
+    return code
 
 
 def _comparable(model: Any, n: np.ndarray, names: np.ndarray) -> np.ndarray:

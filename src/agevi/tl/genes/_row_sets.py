@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _units
+from agevi.model.celltype._ages import types_of_cells
 
 ALL = "all"
 UNITS = ("auto", "sample", "cell")
@@ -144,12 +145,15 @@ def _sets_of_types(
             f"groupby={groupby!r} with a {type(model).__name__}, whose groups are the types in adata.obs[{key!r}]; "
             "leave it out, or attribute one of model.type_clocks."
         )
-    code, names = _groups(_checks.column(adata, key, "cell_type_key").iloc[table["cell"]], key)
-    types = [name for name in names if name in model.type_clocks]
-    if not types:
-        model.predict_types(adata)  # refuses the data
-    place = np.append(pd.Index(types, dtype=object).get_indexer(pd.Index(names, dtype=object)), -1)
-    table = table.assign(group=place[code])
+    code, found = types_of_cells(model, adata)
+    types = [name for name in model.type_clocks if name in found]
+    if ALL in types:
+        raise ValueError(
+            f"this {type(model).__name__} has a type {ALL!r}, the name of the weighted sum of the types; attribute its "
+            f"clock, model.type_clocks[{ALL!r}], or rename the type and train again."
+        )
+    place = np.append(pd.Index(types, dtype=object).get_indexer(pd.Index(model.types_, dtype=object)), -1)
+    table = table.assign(group=place[code[table["cell"].to_numpy()]])
     n_cells = table.groupby(["sample", "group"])["cell"].transform("size")
     table = table[(table["group"] >= 0) & (n_cells >= model.init_args["min_cells"])]
     n = np.zeros((int(table["sample"].to_numpy().max(initial=-1)) + 1, len(types)))
