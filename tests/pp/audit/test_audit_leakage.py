@@ -69,6 +69,32 @@ def test_cells_of_test_subjects_in_training_are_found(adata, p, check):
     assert (own != partner).all()
 
 
+def test_a_table_of_obsm_is_audited_as_the_same_values(adata):
+    """As X of an AnnData of its own, and copies in it are found, whatever the genes are."""
+    leaky, test = with_leak(adata)
+    rng = np.random.default_rng(1)
+    origin = leaky.obs_names.str.split("-").str[0]
+    of_cell = pd.DataFrame(rng.normal(size=(adata.n_obs, 20)), adata.obs_names)
+    leaky.obsm["X_rep"] = of_cell.loc[origin].to_numpy()
+    leaky.X = rng.poisson(1.0, leaky.shape).astype(np.float32)
+    arguments = {"columns": ["sex"], "random_split": True}
+    assert row(audit(leaky, **arguments), "exact copies")["value"] == 0
+    found = audit(leaky, obsm_key="X_rep", key_added="copy_of", **arguments)
+    assert row(found, "exact copies")["value"] == 2 * 25 * len(test)
+    assert (leaky.obs.loc[leaky.obs["donor"].str.startswith("x"), "copy_of"] != "").all()
+    alone = ad.AnnData(leaky.obsm["X_rep"], obs=leaky.obs.drop(columns="copy_of"))
+    pd.testing.assert_frame_equal(found, audit(alone, **arguments))
+    leaky.obsm["X_pos"] = np.abs(leaky.obsm["X_rep"]) * (
+        leaky.obsm["X_rep"] > 0
+    )  # zeros are no counts that were missed
+    of_dimensions = audit(leaky, obsm_key="X_pos", columns=[])
+    assert not of_dimensions["finding"].str.contains("number of genes|library size").any()
+    with pytest.raises(KeyError, match="obsm_key='X_rap' is not in adata.obsm; closest: 'X_rep'"):
+        audit(leaky, obsm_key="X_rap")
+    with pytest.raises(ValueError, match="layer='counts' with obsm_key='X_rep'"):
+        audit(leaky, obsm_key="X_rep", layer="counts")
+
+
 def test_a_clean_cohort_has_no_finding_of_weight(adata):
     found = audit(adata, columns=["sex", "batch"])
     assert set(found["severity"]) == {"none"}

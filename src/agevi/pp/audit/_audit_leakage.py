@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from agevi import _checks, _keys, _units
 from agevi._compat import written_to
 from agevi._progress import Bar, progress
+from agevi._source import place, read, resolved
 from agevi.pp.audit import _columns, _copies, _split
 from agevi.pp.audit._design import HIGH, LOW, MEDIUM, NONE, SEVERITIES, Finding, design_findings
 
@@ -41,7 +42,7 @@ class _Units(NamedTuple):
     age: np.ndarray  # (n_samples,)
 
 
-def audit_leakage(
+def audit_leakage(  # noqa: PLR0913
     adata: AnnData,
     *,
     subject_key: str,
@@ -50,6 +51,7 @@ def audit_leakage(
     batch_key: str | None = None,
     columns: str | Sequence[str] | None = None,
     layer: str | None = None,
+    obsm_key: str | None = None,
     random_split: bool = False,
     key_added: str | None = None,
     rng: int | np.random.Generator | None = 0,
@@ -78,6 +80,9 @@ def audit_leakage(
         Columns that may tell the age. Default: all but those above and agevi's own.
     layer
         Layer that holds the values; default X.
+    obsm_key
+        Table of ``adata.obsm`` to examine in place of X, such as ``"X_scVI"``, for clocks that read it. Its dimensions
+        take the place of genes; the number of genes and of counts, which an embedding does not have, are left out.
     random_split
         Also fit one linear model twice, with folds of random cells and with folds of subjects: how much would a random
         split of cells overstate its accuracy?
@@ -101,9 +106,9 @@ def audit_leakage(
     Raises
     ------
     KeyError
-        A column or the layer is absent.
+        A column, the layer or the table is absent.
     ValueError
-        Ages, units or values are unusable.
+        Ages, units or values are unusable, or ``layer`` and ``obsm_key`` are both given.
 
     Examples
     --------
@@ -133,15 +138,14 @@ def audit_leakage(
         _checks.column(adata, batch_key, "batch_key")
     own = {subject_key, age_key, sample_key, key_added}
     names = _examined(adata, columns, own, batch_key)
-    x = _checks.matrix(adata, layer)
-    _checks.finite(x, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
     generator = np.random.default_rng(rng)
-    rows = _copies.read_rows(x)
-    table = _table(adata, names, rows, units)
+    rows = _copies.read_rows(_values(adata, layer, obsm_key))
+    of_cells = obsm_key is None and _is_sparse(rows)
+    table = _table(adata, names, rows, units, of_cells)
     n_steps = _copies.n_parts(rows) + len(table.columns) + random_split
     with progress(n_steps, "audit, copies of cells", "steps") as bar:
         exact, near = _copies.exact_copies(rows), _copies.near_copies(rows, generator, bar)
-        found = [*_copy_findings(exact, near, units.subject, is_sparse=_is_sparse(rows))]
+        found = [*_copy_findings(exact, near, units.subject, is_sparse=of_cells)]
         batch = None if batch_key is None else adata.obs[batch_key]
         split = adata.obs[_keys.SPLIT] if _keys.SPLIT in adata.obs else None
         found += design_findings(subject, by_sample, owner, rows.n_genes, batch, split)
@@ -150,12 +154,20 @@ def audit_leakage(
         if random_split:
             bar.doing("audit, random split")
             n_components = next(n for cells, n in _SPLIT_COMPONENTS.items() if adata.n_obs <= cells)
-            z = _copies.project(rows, min(n_components, adata.n_vars), generator)
+            z = _copies.project(rows, min(n_components, rows.x.shape[1]), generator)
             found.append(_random_split(z, units, samples, generator))
             bar.step()
     if key_added is not None:
         written_to(adata).obs[key_added] = _twins(adata, units.subject, exact, near)
     return _report(found)
+
+
+def _values(adata: AnnData, layer: str | None, obsm_key: str | None) -> Any:
+    """The matrix that a clock would read, (n_cells, n_features)."""
+    setup = resolved({"layer": layer, "obsm_key": obsm_key, "normalize": None})
+    x = _checks.matrix(read(adata, setup), layer)
+    _checks.finite(x, place(setup))
+    return x
 
 
 def _examined(
@@ -173,12 +185,12 @@ def _examined(
     return [*first, *(name for name in named if name != batch_key)]
 
 
-def _table(adata: AnnData, names: list[str], rows: _copies.Rows, units: _Units) -> pd.DataFrame:
+def _table(adata: AnnData, names: list[str], rows: _copies.Rows, units: _Units, of_cells: bool) -> pd.DataFrame:
     """The columns to examine, and what the values themselves say about depth."""
     out = adata.obs[names].copy()
     out.columns = [f"{OBS}{name}" for name in names]
     out["number of cells"] = np.bincount(units.sample[units.sample >= 0])[units.sample]
-    if _is_sparse(rows):
+    if of_cells:
         out["number of genes"] = rows.n_genes
         out["library size"] = np.log1p(rows.total)
     return out
