@@ -73,7 +73,7 @@ def test_is_listed_in_the_api_docs(name):
     assert re.search(rf"\b{re.escape(name)}$", API_PAGE.read_text(), flags=re.MULTILINE), f"{name} is not in {API_PAGE}"
 
 
-RETURNS = ("tl.tune", "tl.rank_targets", "tl.TargetRanking")  # they write nothing
+RETURNS = ("tl.tune", "tl.rank_targets", "tl.TargetRanking", "tl.check_transport")  # they write nothing
 READ_AND_WRITE = ("tl.recalibrate",)  # predictions under another key than those that are read
 
 

@@ -34,7 +34,7 @@ def clock_card(meta: dict[str, Any]) -> str:
 {_range(age)}. \
 Held out as whole subjects: {roles.count("validation")} for validation, {roles.count("test")} for testing.
 
-**How well**: {_how_well(meta) or _validation_error(meta)}
+**How well**: {_how_well(meta) or _validation_error(meta)}{_cohorts(meta)}
 
 {_USE % "sample"}{_unit(setup)}
 Values are read from {place(setup)}; {features(setup)} are found by name ({_gene_examples(meta)}).{_groups(meta)} \
@@ -273,6 +273,20 @@ def _how_well(meta: dict[str, Any]) -> str:
             "in another cohort."
         )
     return " ".join(part for part in parts if part)
+
+
+def _cohorts(meta: dict[str, Any]) -> str:
+    """The training cohorts, with their mean errors where they were held out; empty where the clock does not tell."""
+    found = meta.get("training_cohorts")
+    if found is None:
+        return ""
+    errors = [f", left out {error:+.1f}" for error in found["left_out"]] or [""] * len(found["names"])
+    rows = zip(found["names"], found["n_subjects"], found["mean_age"], errors, strict=True)
+    said = [f"{name} ({n:,} subjects, mean age {age:.1f}{error})" for name, n, age, error in rows]
+    return (
+        f" Trained on {len(said)} cohort{'s' * (len(said) > 1)} by {found['by']!r}: {_some(said)}. Judge another one "
+        'before its ages are predicted: `agevi.tl.check_transport(adata, clock, by="...")`.'
+    )
 
 
 def _error(found: dict[str, Any]) -> str:

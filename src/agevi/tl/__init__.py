@@ -14,6 +14,7 @@ from agevi.tl.intervals._subject_posterior import subject_posterior
 from agevi.tl.neuron_clock._neuron_clock_study import neuron_clock_study
 from agevi.tl.predict._aggregate_subjects import aggregate_subjects
 from agevi.tl.predict._cell_age_signal import cell_age_signal
+from agevi.tl.predict._check_transport import check_transport
 from agevi.tl.predict._evaluate_by import evaluate_by
 from agevi.tl.predict._explain_age import explain_age
 from agevi.tl.predict._predict_age import predict_age
@@ -34,6 +35,7 @@ __all__ = [
     "attribute_genes",
     "calibrate",
     "cell_age_signal",
+    "check_transport",
     "compare_models",
     "compare_transfer",
     "cross_validate",

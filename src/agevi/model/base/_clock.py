@@ -17,6 +17,7 @@ from agevi.dataloaders._own_copies import of_features, own_copy, remember
 from agevi.dataloaders._query import begin
 from agevi.dataloaders._register import check_setup, make_manager, registered_columns
 from agevi.model.base import _save
+from agevi.model.base._cohorts import CohortsMixin
 from agevi.model.base._left_out import LeftOutMixin
 from agevi.model.base._numbers import NumbersMixin
 from agevi.model.base._roles import RoleMixin
@@ -29,7 +30,7 @@ Moments = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 """Mean and standard deviation of every column of a latent representation, (n_latent,) each, taken when asked for."""
 
 
-class Clock(RoleMixin, LeftOutMixin, NumbersMixin, BaseModelClass):
+class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass):
     """The contract of ``tl``, ``pp``, ``get``, ``pl`` and ``io``: tags say what a class can do, methods do it."""
 
     expects: str = "any"

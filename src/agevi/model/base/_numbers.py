@@ -189,6 +189,7 @@ class NumbersMixin(Host):
     def _numbers(self) -> dict[str, Any]:
         """What the bundle holds of it."""
         held = {"calibration": self.calibration_, "evaluation": self.evaluation_}
+        held |= {"training_cohorts": None if self.reference_ is None else self.reference_.meta()}
         return {name: deepcopy(values) for name, values in held.items() if values is not None}
 
     def _take_numbers(self, meta: Mapping[str, Any]) -> None:

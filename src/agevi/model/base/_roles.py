@@ -38,7 +38,7 @@ def all_or_nothing(train: Train) -> Train:
     def whole(self: Any, *args: Any, **kwargs: Any) -> None:
         with self._kept_unless_done(), in_float32():
             train(self, *args, **kwargs)
-            self.calibration_ = self.evaluation_ = None  # which were those of other weights
+            self.calibration_ = self.evaluation_ = self.reference_ = None  # which were those of other weights
 
     return whole  # type: ignore[return-value]
 

@@ -17,6 +17,7 @@ from agevi._source import mark
 from agevi.dataloaders._fields import CATEGORY
 from agevi.io import _bundle
 from agevi.model.base._names_of_genes import var_of
+from agevi.model.base._reference import PREFIX
 
 KNOWN: dict[str, Any] = {}
 """Classes that a bundle may make, by name: those of ``agevi.model.MODELS``, which fills it, and no others."""
@@ -64,7 +65,7 @@ def versions() -> dict[str, str]:
 def save(model: Any, path: str | Path, *, overwrite: bool) -> None:
     """Write a trained clock."""
     meta = full_meta(model)
-    _bundle.write_bundle(path, meta, model.module.state_dict(), model._card(meta), overwrite=overwrite)
+    _bundle.write_bundle(path, meta, model.stored_tensors(), model._card(meta), overwrite=overwrite)
 
 
 def full_meta(model: Any) -> dict[str, Any]:
@@ -76,12 +77,15 @@ def remade(cls: Any, bundle: _bundle.Bundle) -> Any:
     """A trained clock on the CPU, without data, with its numbers."""
     model = cls._restore(bundle)
     model._take_numbers(bundle.meta)
+    model._take_reference(bundle.meta, bundle.tensors)
+    if odd := sorted(bundle.tensors.keys() - model.stored_tensors().keys()):
+        raise _bundle.BundleError(f"{bundle.path} has the tensor {odd[0]!r}, which is of no clock; it was edited.")
     return model
 
 
 def copy_of(model: Any) -> Any:
     """The same trained clock without its data."""
-    tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.module.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.stored_tensors().items()}
     copy = remade(type(model), _bundle.Bundle(copy_values(full_meta(model)), tensors, "", Path()))
     copy.to_device(model.device)
     return copy
@@ -190,14 +194,15 @@ def split_of(meta: dict[str, Any]) -> dict[str, str]:
 def load_weights(model: Any, bundle: _bundle.Bundle) -> None:
     """Put the tensors of a bundle into a model that has just these."""
     expected = {k: tuple(v.shape) for k, v in model.module.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in bundle.tensors.items()}
+    tensors = {k: v for k, v in bundle.tensors.items() if PREFIX not in k}
+    found = {k: tuple(v.shape) for k, v in tensors.items()}
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
     if wrong:
         raise _bundle.BundleError(
             f"{bundle.path}: {len(wrong)} tensors do not fit a {type(model).__name__} (e.g. "
             f"{_checks.listed(wrong, 3)}); the bundle was made by another version or was edited. Save the clock again."
         )
-    model.module.load_state_dict(bundle.tensors)
+    model.module.load_state_dict(tensors)
 
 
 def history_of(meta: dict[str, Any]) -> dict[str, pd.DataFrame]:

@@ -145,6 +145,16 @@ def types_of_cells(model: Any, adata: AnnData) -> tuple[np.ndarray, list[str]]:
     return np.asarray(code), found
 
 
+def cells_of_clocks(model: Any, adata: AnnData, cells: np.ndarray) -> list[np.ndarray]:
+    """Those of ``cells``, by position, that the clock of each type reads, in samples with ``min_cells`` of the type."""
+    code, sample, out = types_of_cells(model, adata)[0][cells], model.sample_codes(adata, cells, None), []
+    for name in model.type_clocks:
+        own = code == model.types_.index(name)
+        enough = np.bincount(sample[own], minlength=int(sample.max(initial=0)) + 1) >= model.init_args["min_cells"]
+        out.append(cells[own & enough[sample]])
+    return out
+
+
 def _known_types(model: Any, adata: AnnData) -> np.ndarray:
     """Positions of the cells' types, as above; says what is left out."""
     code, found = types_of_cells(model, adata)

@@ -19,7 +19,7 @@ from agevi.model.base import _save
 from agevi.model.base._clock import Clock
 from agevi.model.base._predict import Prediction
 from agevi.model.base._seed import as_seed
-from agevi.model.celltype._ages import TypeAges, ages_of_types
+from agevi.model.celltype._ages import TypeAges, ages_of_types, cells_of_clocks
 from agevi.model.celltype._combine import RULES, Errors
 from agevi.model.celltype._composition import NAME, Composition
 from agevi.model.celltype._members import MEMBER, member_class, member_kwargs, members_of
@@ -215,6 +215,15 @@ class CellTypeClock(TypeTraining, Clock):
     def own_clocks(self) -> tuple[Any, ...]:
         """The clocks of all types."""
         return tuple(self.type_clocks.values())
+
+    @property
+    def own_names(self) -> list[str]:
+        """The types that have a clock."""
+        return list(self.type_clocks)
+
+    def own_cells(self, adata: AnnData, cells: np.ndarray) -> list[np.ndarray]:
+        """Those of ``cells``, by position, that each type's clock reads: in samples with ``min_cells`` of the type."""
+        return cells_of_clocks(self, adata, cells)
 
     # --- what is in it ---------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from agevi._docs import shared
 from agevi.dataloaders._query import begin
 from agevi.model.base import _fingerprint
 from agevi.model.base._clock import require_clock
+from agevi.tl.predict._check_transport import check_transport
 from agevi.tl.predict._stale import forget
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def predict_age(
     *,
     sample_key: str | None = None,
     cell_type_key: str | None = None,
+    by: str | None = None,
     key_added: str = _keys.DEFAULT_KEY,
     batch_size: int | None = None,
     min_gene_coverage: float = 0.8,
@@ -55,6 +57,9 @@ def predict_age(
     cell_type_key
         Column with the type of each cell. With it, how much older or younger each cell looks than the mean of its type
         in these data is written too.
+    by
+        Column with the cohort of each cell's sample: the verdict of :func:`agevi.tl.check_transport` on each new one is
+        logged.
     %(key_added)s
     batch_size
         Cells per step.
@@ -146,6 +151,8 @@ def predict_age(
     prediction: Any = model.predict_rows(adata, **options) if of_cells else None
     coverage = prediction.gene_coverage if prediction else model.gene_coverage(adata, min_gene_coverage)
     roles = _roles(adata, model)
+    if by is not None and not np.isin(roles, _keys.FITTED_ROLES).all():
+        check_transport(adata, model, by=by, sample_key=sample_key)
     adata = written_to(adata, copy=copy)
     adata.obs[keys.predicted] = prediction.value if by_row else sample_ages
     forget(adata, keys)
