@@ -1,6 +1,6 @@
 """Random combinations of what people's files and notebooks hold: the result is that of the plain case, or an error of agevi's own.
 
-About a hundred run as a test; ``python tests/test_combinations.py 3000`` runs more and counts.
+A few hundred run as a test; ``python tests/test_combinations.py 3000`` runs more and counts.
 """
 
 from __future__ import annotations
@@ -323,8 +323,7 @@ def draw(n: int, seed: int) -> list[tuple[Any, str, str, str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_epochs")
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(8))
 def test_combinations_equal_the_plain_case_or_are_refused_in_our_words(part):
     rng = np.random.default_rng(part)
     bad = {}

@@ -44,16 +44,16 @@ def assign_folds(
     return folds
 
 
-def folds_from_column(adata: AnnData, fold_key: str, subject: pd.Series) -> pd.Series:
+def folds_from_column(adata: AnnData, fold_key: str, subject: pd.Series, argument: str = "fold_key") -> pd.Series:
     """Fold of every subject from a column of cells, as text, indexed by subject; the commonest, if there are several.
 
     Data sets share some donors, as a warning says; where most subjects have several, the column holds no folds.
     """
-    named = _checks.labels(adata, fold_key, "fold_key")
+    named = _checks.labels(adata, fold_key, argument)
     several = _units.PerUnit(named, subject).several
     if len(several) > MOST_SHARED * subject.nunique():
-        advice = "Give all its cells one fold, or leave fold_key out."
-        folds = _units.label_of_subject(adata, fold_key, "fold_key", subject, advice)
+        advice = f"Give all its cells one fold, or leave {argument} out."
+        folds = _units.label_of_subject(adata, fold_key, argument, subject, advice)
     else:
         counts = named.groupby([subject.to_numpy(), named.to_numpy()]).size().sort_index()
         folds = counts.sort_values(ascending=False, kind="stable").reset_index(level=1)["level_1"]
@@ -71,5 +71,5 @@ def folds_from_column(adata: AnnData, fold_key: str, subject: pd.Series) -> pd.S
         raise ValueError(
             f"adata.obs[{fold_key!r}] has one fold, {folds.iloc[0]!r}; cross-validation needs two or more."
         )
-    _checks.warn_of_twins(_checks.labels(adata, fold_key, "fold_key").unique(), fold_key, "folds")
+    _checks.warn_of_twins(_checks.labels(adata, fold_key, argument).unique(), fold_key, "folds")
     return folds

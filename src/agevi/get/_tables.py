@@ -154,8 +154,7 @@ def learning_curve_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> 
     --------
     >>> import agevi
     >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=12, n_genes=60)
-    >>> levels = {"n_subjects": [8, 12], "n_cells": [3], "n_repeats": 1, "n_folds": 2}
-    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", **levels)
+    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", n_cells=[3, 6], n_repeats=1)
     >>> agevi.get.learning_curve_df(adata).loc[0, ["axis", "n", "n_train", "n_cells"]].to_dict()
     {'axis': 'subjects', 'n': 8, 'n_train': 8, 'n_cells': 12}
     """

@@ -23,12 +23,13 @@ _MEDIAN = "median age"
 def leaderboard(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Axes | None = None) -> Axes:
     """Mean absolute error of every compared model with its 95 % interval, in the unit of the age column.
 
-    The best model is on top. The dashed line is the error of predicting the median age for everyone: a model whose
-    interval reaches it has shown nothing. An open diamond is the same model on ages that were shuffled between
-    subjects, which nobody can predict: as far from the line as its error is from that of the median of the shuffled
-    ages, with two standard errors. To the left of the line by more than that is a leak. Intervals of two models overlap
-    more than the interval of their difference suggests, since both are judged on the same samples; see the column
-    ``difference`` of :func:`agevi.get.leaderboard_df`.
+    The best model is on top; with ``cohort_key`` of :func:`agevi.tl.compare_models` it is the best where whole cohorts
+    were held out, whose errors are open squares. The dashed line is the error of predicting the median age for
+    everyone: a model whose interval reaches it has shown nothing. An open diamond is the same model on ages that were
+    shuffled between subjects, which nobody can predict: as far from the line as its error is from that of the median of
+    the shuffled ages, with two standard errors. To the left of the line by more than that is a leak. Intervals of two
+    models overlap more than the interval of their difference suggests, since both are judged on the same samples; see
+    the column ``difference`` of :func:`agevi.get.leaderboard_df`.
 
     Parameters
     ----------
@@ -61,6 +62,15 @@ def leaderboard(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: Axes 
         if len(part):
             reach: Any = np.stack([part["mae"] - part["mae_low"], part["mae_high"] - part["mae"]])
             _points(ax, part["mae"], part["y"], reach, color=color, label=kind, zorder=3)
+    elsewhere = done[done["mae_cohorts"].notna()] if "mae_cohorts" in done else done[:0]
+    if len(elsewhere):
+        columns = ["mae_cohorts", "mae_cohorts_low", "mae_cohorts_high"]
+        x, low, high = (elsewhere[column].clip(upper=edge) for column in columns)
+        _points(
+            ax, x, elsewhere["y"] + 0.25, np.stack([x - low, high - x]), color=_base.LINE_COLOR,
+            label="whole cohorts held out", zorder=3, fmt="s", markerfacecolor="white", markersize=5,
+            elinewidth=0.8, markeredgewidth=0.9,
+        )  # fmt: skip
     median = done.loc[done["model"] == _MEDIAN, "mae"]
     if len(median):
         ax.axvline(median.iloc[0], color=_base.LINE_COLOR, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label=_MEDIAN)

@@ -55,8 +55,7 @@ def learning_curve(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: An
     --------
     >>> import agevi
     >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=12, n_genes=60)
-    >>> levels = {"n_subjects": [8, 12], "n_cells": [3], "n_repeats": 1, "n_folds": 2}
-    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", **levels)
+    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", n_cells=[3, 6], n_repeats=1)
     >>> list(agevi.pl.learning_curve(adata))
     ['subjects', 'cells']
     """

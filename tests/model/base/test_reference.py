@@ -11,10 +11,8 @@ import pytest
 import agevi
 from agevi.io._files import BundleError
 from agevi.model.base._reference import PREFIX, Reference
-
-from ...clocks import every_clock
-
-QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
+from tests.clocks import every_clock
+from tests.conftest import QUIET
 
 
 @pytest.fixture(scope="module")

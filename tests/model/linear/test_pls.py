@@ -78,28 +78,11 @@ def test_reliable_genes_weigh_more(cohort):
     np.testing.assert_allclose(ratio / ratio.max(), weight / weight.max(), rtol=1e-3, atol=1e-4)
 
 
-def one_map(x, y, weight, values, method):
-    return (part[0] for part in _maps(x[None], y[None], weight[None], values, method))
-
-
-@pytest.mark.parametrize("method", ["pls", "ridge"])
-def test_fits_at_once_are_those_of_every_fit_alone(method):
-    """One of them to data of one component, of which the others are to take no notice."""
-    rng = np.random.default_rng(0)
-    x, y, weight = rng.normal(size=(3, 20, 8)), rng.normal(size=(3, 20)), rng.uniform(1, 2, (3, 20))
-    x[1] = y[1, :, None] * np.arange(8)
-    values = [1, 2, 5]
-    found = _maps(x, y, weight, values, method)
-    for k in range(3):
-        for part, alone in zip(found, one_map(x[k], y[k], weight[k], values, method), strict=True):
-            np.testing.assert_allclose(part[k], alone, rtol=1e-10)
-
-
 @pytest.mark.parametrize("n", [1, 4, 7])
 def test_components_build_on_one_another(n):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 12)), rng.normal(size=40)
-    coefficients, intercept = one_map(x, y, np.ones(40), list(range(1, 9)), "pls")
+    coefficients, intercept = _maps(x, y, np.ones(40), list(range(1, 9)), "pls")
     alone = PLSRegression(n_components=n, scale=False).fit(x, y)
     np.testing.assert_allclose(x @ coefficients[n - 1] + intercept[n - 1], alone.predict(x).ravel(), atol=1e-8)
 
@@ -108,7 +91,7 @@ def test_components_build_on_one_another(n):
 def test_a_weight_is_a_number_of_rows(method):
     rng = np.random.default_rng(0)
     x, y, weight = rng.normal(size=(40, 12)), rng.normal(size=40), rng.integers(1, 5, 40)
-    coefficients, intercept = one_map(x, y, weight.astype(float), [4], method)
+    coefficients, intercept = _maps(x, y, weight.astype(float), [4], method)
     reference = PLSRegression(n_components=4, scale=False) if method == "pls" else Ridge(alpha=4)
     expected = reference.fit(np.repeat(x, weight, axis=0), np.repeat(y, weight)).predict(x).ravel()
     np.testing.assert_allclose(x @ coefficients[0] + intercept[0], expected, atol=1e-8)

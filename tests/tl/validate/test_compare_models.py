@@ -276,3 +276,43 @@ def test_refused_without_a_trace(cohort, case):
 def test_without_a_leaderboard(cohort):
     with pytest.raises(KeyError, match="adata.uns\\['agevi_leaderboard'\\] is absent; run agevi.tl.compare_models"):
         agevi.get.leaderboard_df(cohort)
+
+
+def test_whole_cohorts_held_out_stand_beside_folds_and_give_the_order():
+    adata = agevi.datasets.simulate_cohort(n_subjects=36, n_cells=10, n_genes=60, n_batches=3, batch_sd=0.5, rng=2)
+    models = {"few": (agevi.model.PLSClock, {"n_components": 1}), "PLSClock": agevi.model.PLSClock}
+    common = {"age_key": "age", "subject_key": "donor", "n_folds": 3, "n_null_linear": 0}
+    plain = agevi.tl.compare_models(adata, models, **common, copy=True)
+    agevi.tl.compare_models(adata, models, **common, cohort_key="batch")
+    table = agevi.get.leaderboard_df(adata).set_index("model")
+    assert table["mae_cohorts"].is_monotonic_increasing
+    before = agevi.get.leaderboard_df(plain).set_index("model")
+    assert before["mae_cohorts"].isna().all()
+    same = ["mae", "mae_low", "pearson", "difference", "difference_high"]
+    pd.testing.assert_frame_equal(table.loc[before.index, same], before[same])
+    agevi.tl.cross_validate(adata, agevi.model.PLSClock, age_key="age", subject_key="donor", fold_key="batch")
+    agevi.tl.aggregate_subjects(adata)
+    own = agevi.get.subjects_df(adata).set_index("subject")
+    error = own["predicted"] - own["age"]
+    row = table.loc["PLSClock"]
+    assert row["mae_cohorts"] == pytest.approx(error.abs().mean(), rel=1e-5)
+    assert row["level_cohorts"] == pytest.approx(np.sqrt((error.groupby(own["fold"]).mean() ** 2).mean()), rel=1e-5)
+    assert row["mae_cohorts_low"] < row["mae_cohorts"] < row["mae_cohorts_high"]
+    rows = adata.uns["agevi_leaderboard_predictions"]
+    rows = rows[rows["model"] == "PLSClock"].set_index("subject")
+    np.testing.assert_allclose(rows["predicted_cohorts"], own.loc[rows.index, "predicted"], rtol=1e-5)
+    assert (rows["cohort"] == adata.obs.groupby("donor", observed=True)["batch"].first().astype(str)[rows.index]).all()
+    medians = {name: own.loc[own["fold"] != name, "age"].median() for name in own["fold"].unique()}
+    expected = (own["age"] - own["fold"].map(medians).astype(float)).abs().mean()
+    assert table.loc["median age", "mae_cohorts"] == pytest.approx(expected)
+    ax = agevi.pl.leaderboard(adata)
+    assert "whole cohorts held out" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_cohorts_are_refused_by_the_argument_that_names_them(cohort):
+    common = {"age_key": "age", "subject_key": "donor", "n_null_linear": 0}
+    with pytest.raises(KeyError, match="cohort_key='lab' is not a column"):
+        agevi.tl.compare_models(cohort, ["PLSClock"], **common, cohort_key="lab")
+    cohort.obs["one"] = "a"
+    with pytest.raises(ValueError, match=r"adata.obs\['one'\] has one fold"):
+        agevi.tl.compare_models(cohort, ["PLSClock"], **common, cohort_key="one")

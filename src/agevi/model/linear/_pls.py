@@ -29,7 +29,6 @@ ALPHAS = np.logspace(0, 5, 16)
 _SEARCH = ("cv_value", "cv_mse", "cv_weight")
 _DRAWS = {"pls": 50, "ridge": 10}  # of the folds: ridge costs more, and its errors depend less on them
 _ROWS_OF_DRAWS = 20_000  # samples in all draws of "pls": with many samples their errors depend less on the folds
-_AT_ONCE = 1 << 17  # values of the rows that are fitted to at once: more leaves the caches
 _LEAST = 1e-12  # of the first covariance with age: what rounding leaves where nothing is left to explain
 
 
@@ -135,8 +134,7 @@ class PLSClock(FittedLinearClock):
         log_share = -len(cells.subject_age) / 4 * np.log(np.maximum(errors, np.finfo(np.float64).tiny))
         share = np.exp(log_share - log_share.max())
         share /= share.sum()
-        maps = _maps(x[None], y[None], weight[None], values, init["method"])
-        coefficients, intercept = (part[0] for part in maps)
+        coefficients, intercept = _maps(x, y, weight, values, init["method"])
         module.set_map(torch.from_numpy(share @ coefficients * gene_weight), float(share @ intercept))
         return dict(zip(_SEARCH, (np.asarray(values, dtype=np.float64), errors, share), strict=True))
 
@@ -161,13 +159,15 @@ class PLSClock(FittedLinearClock):
             most = max(1, min(len(x) - max(np.bincount(fold).max() for fold in draws) - 1, x.shape[1]))
             given = init["n_components"]
             values = [min(given, most)] if given != "cv" else list(range(1, min(MAX_COMPONENTS, most) + 1))
-        x, held = _rotated(x), np.array([fold == k for fold in draws for k in range(fold.max() + 1)])
-        errors, n_held, at_once = np.empty((len(held), len(values))), held.sum(axis=1), max(1, _AT_ONCE // x.size)
-        for n in np.unique(n_held):  # fits of one shape share their calls of linear algebra
-            alike = np.flatnonzero(n_held == n)
-            for some in np.split(alike, range(at_once, len(alike), at_once)):
-                errors[some] = _held_out_errors(x, y, weight, held[some], values, init["method"])
-        return values, errors.mean(axis=0)
+        x = _rotated(x)
+        errors = []
+        for fold in draws:
+            for k in range(fold.max() + 1):
+                held = fold == k
+                coefficients, intercept = _maps(x[~held], y[~held], weight[~held], values, init["method"])
+                predicted = x[held] @ coefficients.T + intercept
+                errors.append(np.average((predicted - y[held, None]) ** 2, axis=0, weights=weight[held]))
+        return values, np.mean(errors, axis=0)
 
     def _draw_folds(self, cells: TrainingCells) -> list[np.ndarray]:
         """Fold of every sample, (n_samples,), drawn as often as steadies the error."""
@@ -189,84 +189,48 @@ def _rotated(x: np.ndarray) -> np.ndarray:
     return axes * np.sqrt(np.maximum(squares, 0.0))
 
 
-def _held_out_errors(
-    x: np.ndarray, y: np.ndarray, weight: np.ndarray, held: np.ndarray, values: Sequence[Any], method: str
-) -> np.ndarray:
-    """Squared errors of rows that fits to the others predict, (n_fits, n_values); every fit holds out as many."""
-    test, train = (np.nonzero(rows)[1].reshape(len(held), -1) for rows in (held, ~held))
-    coefficients, intercept = _maps(x[train], y[train], weight[train], values, method)
-    predicted = x[test] @ coefficients.swapaxes(1, 2) + intercept[:, None]
-    return _weighted_mean((predicted - y[test][..., None]) ** 2, weight[test])
-
-
-def _weighted_mean(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mean over the rows of every fit, (n_fits, n_genes), one ``weight`` a row."""
-    return (x * weight[..., None]).sum(axis=1) / weight.sum(axis=1)[:, None]
-
-
 def _maps(
     x: np.ndarray, y: np.ndarray, weight: np.ndarray, values: Sequence[Any], method: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients, (n_fits, n_values, n_genes), and intercepts at every value, one fit per (n, n_genes) of ``x``."""
-    center, level = _weighted_mean(x, weight), (y * weight).sum(axis=1) / weight.sum(axis=1)
-    root = np.sqrt(weight)
-    rows, target = (x - center[:, None]) * root[..., None], (y - level[:, None]) * root
+    """Coefficients, (n_values, n_genes), and intercepts, (n_values,), at every value; one ``weight`` a row."""
+    center, level = np.average(x, axis=0, weights=weight), np.average(y, weights=weight)
+    rows, target = (x - center) * np.sqrt(weight)[:, None], (y - level) * np.sqrt(weight)
     if method == "ridge":
         out = _ridge(rows, target, np.asarray(values))
     else:
-        out = np.take(_pls(rows, target, int(max(values))), np.asarray(values, dtype=int) - 1, axis=1)
-    return out, level[:, None] - _times(out, center)
-
-
-def _times(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Products of matrices and vectors, (n_fits, n)."""
-    return np.matmul(matrix, vector[..., None])[..., 0]
-
-
-def _times_rows(vector: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Products of vectors and matrices, (n_fits, n)."""
-    return np.matmul(vector[:, None], matrix)[:, 0]
-
-
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Inner products, (n_fits,)."""
-    return np.matmul(a[:, None], b[..., None])[:, 0, 0]
+        out = _pls(rows, target, int(max(values)))[np.asarray(values, dtype=int) - 1]
+    return out, level - out @ center
 
 
 def _ridge(rows: np.ndarray, target: np.ndarray, alphas: np.ndarray) -> np.ndarray:
-    """Coefficients of ridge regression with every penalty, (n_fits, n_alphas, n_genes), from one decomposition each."""
-    wide, columns = rows.shape[1] < rows.shape[2], rows.swapaxes(1, 2)
-    squares, axes = np.linalg.eigh(rows @ columns if wide else columns @ rows)
-    along = _times(axes.swapaxes(1, 2), target if wide else _times(columns, target))
-    out = axes @ (along[..., None] / (np.maximum(squares, 0.0)[..., None] + alphas))
-    return (columns @ out if wide else out).swapaxes(1, 2)
+    """Coefficients of ridge regression with every penalty, (n_alphas, n_genes), from one decomposition."""
+    wide = rows.shape[0] < rows.shape[1]
+    squares, axes = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
+    along = axes.T @ (target if wide else rows.T @ target)
+    out = axes @ (along[:, None] / (np.maximum(squares, 0.0)[:, None] + alphas))
+    return (rows.T @ out if wide else out).T
 
 
 def _pls(rows: np.ndarray, target: np.ndarray, most: int) -> np.ndarray:
-    """Coefficients of partial least squares (Wold, one response) to ``most`` components, (n_fits, most, n_genes)."""
-    n_fits, n, n_genes = rows.shape
-    scores, loadings, rotations = (np.zeros((n_fits, most, size)) for size in (n, n_genes, n_genes))
-    steps, left, first = np.zeros((n_fits, most, n_genes)), target.copy(), np.zeros(n_fits)
+    """Coefficients of partial least squares (Wold, one response) with 1 to ``most`` components, (most, n_genes)."""
+    n, n_genes = rows.shape
+    scores, loadings, rotations = np.zeros((most, n)), np.zeros((most, n_genes)), np.zeros((most, n_genes))
+    steps, left, first = np.zeros((most, n_genes)), target.copy(), 0.0
     for a in range(most):
-        direction = _times_rows(left, rows)
-        length = np.sqrt(_dot(direction, direction))
-        first = np.where(first == 0, length, first)
-        more = length > _LEAST * first
-        if not more.all():  # further components add nothing to some
-            out = np.cumsum(steps, axis=1)
-            if more.any():
-                out[more] = _pls(rows[more], target[more], most)
-            return out
-        direction /= length[:, None]
-        score = _times(rows, direction)
-        for _ in range(2 if a else 0):  # rounding leaves something of earlier scores the first time
-            score -= _times_rows(_times(scores[:, :a], score), scores[:, :a])
-        size = np.sqrt(_dot(score, score))[:, None]
-        scores[:, a] = score / size
-        loadings[:, a] = _times_rows(scores[:, a], rows)
-        earlier = _times_rows(_times(loadings[:, :a], direction), rotations[:, :a])
-        rotations[:, a] = (direction - earlier) / size
-        covered = _dot(scores[:, a], left)[:, None]
-        left -= covered * scores[:, a]
-        steps[:, a] = covered * rotations[:, a]
-    return np.cumsum(steps, axis=1)
+        direction = left @ rows
+        length = float(np.linalg.norm(direction))
+        first = first or length
+        if length <= _LEAST * first:
+            break  # further components add nothing
+        direction /= length
+        score = rows @ direction
+        for _ in range(2):  # rounding leaves something of earlier scores the first time
+            score -= (scores[:a] @ score) @ scores[:a]
+        size = float(np.linalg.norm(score))
+        scores[a] = score / size
+        loadings[a] = scores[a] @ rows
+        rotations[a] = (direction - (loadings[:a] @ direction) @ rotations[:a]) / size
+        covered = scores[a] @ left
+        left -= covered * scores[a]
+        steps[a] = covered * rotations[a]
+    return np.cumsum(steps, axis=0)

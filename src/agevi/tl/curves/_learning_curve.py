@@ -133,10 +133,9 @@ def learning_curve(  # noqa: PLR0913
     --------
     >>> import agevi
     >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=12, n_genes=60)
-    >>> levels = {"n_subjects": [8, 12], "n_cells": [3], "n_repeats": 1, "n_folds": 2}
-    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", **levels)
+    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", n_cells=[3, 6], n_repeats=1)
     >>> agevi.get.learning_curve_df(adata).groupby("axis")["n"].apply(list).to_dict()
-    {'cells': [3, 12], 'subjects': [8, 12, 20]}
+    {'cells': [3, 6, 12], 'subjects': [8, 12, 16, 23, 32]}
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "model_cls", "n_jobs", "copy")}
     _checks.anndata(adata)

@@ -84,6 +84,7 @@ def make_cohort(
     train_on: str | None,
     seed: np.random.SeedSequence,
     units: tuple[pd.Series, pd.Series] | None = None,
+    fold_argument: str = "fold_key",
 ) -> Cohort:
     """Units, ages and folds of ``adata``, only read; ``units`` are subject and sample of its cells if known."""
     subject, sample = units or _units.units(adata, setup["subject_key"], setup["sample_key"])
@@ -94,10 +95,10 @@ def make_cohort(
         cohort = replace(cohort, strata=strata.loc[cohort.subjects].to_numpy())
     cohort = replace(cohort, trains=query_cells(adata, train_on))
     if fold_key is not None:
-        column = folds_from_column(adata, fold_key, subject)
+        column = folds_from_column(adata, fold_key, subject, fold_argument)
         names = _names.in_order(column)
         of_subject = pd.Index(names).get_indexer(pd.Index(column.loc[cohort.subjects]))
-        named = pd.Index(names).get_indexer(pd.Index(_checks.labels(adata, fold_key, "fold_key")))
+        named = pd.Index(names).get_indexer(pd.Index(_checks.labels(adata, fold_key, fold_argument)))
         cohort = replace(cohort, folds=names, fold=of_subject[cohort.subject], named=named)
     else:
         _checks.count(n_folds, "n_folds", low=0)

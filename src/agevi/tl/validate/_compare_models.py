@@ -27,7 +27,7 @@ from agevi.tl.validate._cohort import Cohort, make_cohort
 from agevi.tl.validate._cross_validate import gather
 from agevi.tl.validate._fit_fold import FoldData, FoldJob, FoldResult
 from agevi.tl.validate._jobs import FOLDS, NULL, check_data, make_job, open_checkpoint, read_data, stream
-from agevi.tl.validate._leaderboard import MEDIAN, RIDGE, Entry, leaderboard, predictions_table
+from agevi.tl.validate._leaderboard import MEDIAN, RIDGE, Entry, HeldOut, leaderboard, predictions_table
 from agevi.tl.validate._measure import Watch
 from agevi.tl.validate._recipe import Recipe, as_text, plain, recipe_of
 from agevi.tl.validate._run_jobs import run_jobs
@@ -50,6 +50,7 @@ def compare_models(  # noqa: PLR0913
     fold_key: str | None = None,
     stratify_by: str | Sequence[str] | None = None,
     train_on: str | None = None,
+    cohort_key: str | None = None,
     layer: str | None = None,
     obsm_key: str | None = None,
     setup_kwargs: Mapping[str, Any] | None = None,
@@ -88,6 +89,9 @@ def compare_models(  # noqa: PLR0913
         :func:`agevi.tl.cross_validate`.
     %(keys)s
     %(folds_as_in_cross_validate)s
+    cohort_key
+        Column with the cohort (study, laboratory, data set) of each sample: every model is also cross-validated with
+        whole cohorts held out, and the order is that of these errors, which are what another cohort can expect.
     layer
         Layer with the values, in place of ``adata.X``, for all models; the same as in ``setup_kwargs``.
     obsm_key
@@ -114,12 +118,16 @@ def compare_models(  # noqa: PLR0913
     None, or the copy. Sets, once all models are finished:
 
     ``adata.uns[f"{key_added}_leaderboard"]``
-        DataFrame indexed by model, the smallest error first, with the columns
+        DataFrame indexed by model, the smallest ``mae`` first, or with ``cohort_key`` the smallest ``mae_cohorts``,
+        with the columns
 
         - ``linear``: whether it is the ridge, a linear clock (``PLSClock``, ``ElasticNetClock``) or made of such clocks
           alone: their mean, or a :class:`agevi.model.CellTypeClock` of them.
         - ``n``, ``n_subjects``: samples and subjects that were judged.
         - ``mae``, ``mae_low``, ``mae_high``: mean absolute error and its 95 % interval over subjects (bootstrap).
+        - ``mae_cohorts``, ``mae_cohorts_low``, ``mae_cohorts_high``, ``level_cohorts``: with ``cohort_key``, the same
+          for samples whose whole cohort was held out, and the root mean square of the mean errors of cohorts, which is
+          what all samples of a cohort are off by together; NaN without.
         - ``rmse``, ``mdae``, ``r2``, ``pearson``, ``spearman``, ``slope``: see :mod:`agevi.metrics`.
         - ``difference``, ``difference_low``, ``difference_high``: mean absolute error minus that of the linear model
           with the smallest one, on the same samples, with its 95 % interval. That model was chosen on these samples,
@@ -134,7 +142,8 @@ def compare_models(  # noqa: PLR0913
         - ``error``: what went wrong, empty where nothing did. Such a model has no metrics; the others are complete.
 
     ``adata.uns[f"{key_added}_leaderboard_predictions"]``
-        One row per sample and model: ``sample``, ``model``, ``fold``, ``subject``, ``age``, ``predicted``, ``trains``.
+        One row per sample and model: ``sample``, ``model``, ``fold``, ``subject``, ``age``, ``predicted``, ``trains``,
+        and with ``cohort_key`` ``cohort`` and ``predicted_cohorts``, the prediction with the whole cohort held out.
     ``adata.uns[f"{key_added}_leaderboard_params"]``
         Arguments, seed, version, age unit, and the models with theirs.
 
@@ -175,23 +184,43 @@ def compare_models(  # noqa: PLR0913
         adata, setup, n_folds=n_folds, fold_key=fold_key, stratify_by=stratify_by, train_on=train_on,
         seed=stream(seed, FOLDS), units=units,
     )  # fmt: skip
+    schemes = [cohort]
+    if cohort_key is not None:
+        schemes.append(
+            make_cohort(
+                adata,
+                setup,
+                n_folds=0,
+                fold_key=cohort_key,
+                stratify_by=stratify_by,
+                train_on=train_on,
+                seed=stream(seed, FOLDS),
+                units=units,
+                fold_argument="cohort_key",
+            )  # fmt: skip
+        )
     if checkpoint_dir is not None:
         Checkpoint(checkpoint_dir, {"tool": "compare_models", "rng": seed})
     shuffled = [
         shuffled_ages(cohort, np.random.default_rng(stream(seed, NULL, i))) for i in range(max(n_linear, n_network))
     ]
     fits = []
-    for name, recipe in recipes.items():
-        of_model = shuffled[: n_linear if recipe.linear else n_network]
-        fits.append(_fits(adata, name, recipe, cohort, of_model, null_folds, seed))
-        if checkpoint_dir is not None and not fits[-1].error:
-            # a readable name, and another one for every model
-            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-            folder = Path(checkpoint_dir) / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)[:60]}-{digest}"
-            fits[-1].store = open_checkpoint(folder, fits[-1].data, cohort, recipe, seed=seed)
+    for folds in schemes:
+        for name, recipe in recipes.items():
+            of_model = shuffled[: n_linear if recipe.linear else n_network] if folds is cohort else []
+            fits.append(_fits(adata, name, recipe, folds, of_model, null_folds, seed))
+            if checkpoint_dir is not None and not fits[-1].error:
+                folder = Path(checkpoint_dir) / _folder(name, "" if folds is cohort else "-cohorts")
+                fits[-1].store = open_checkpoint(folder, fits[-1].data, folds, recipe, seed=seed)
     judged = make_units(cohort)
-    entries = _run(fits, judged, n_jobs) + _baselines(adata, setup, cohort, judged, shuffled[:n_linear])
-    table, predictions = leaderboard(entries, cohort, judged, rng=seed), predictions_table(entries, cohort, judged)
+    found, n = _run(fits, [make_units(folds) for folds in schemes for _ in recipes], n_jobs), len(recipes)
+    entries = found[:n] + _baselines(adata, setup, cohort, judged, shuffled[:n_linear])
+    held_out = [
+        HeldOut(found[n:] + _baselines(adata, setup, folds, make_units(folds), []), folds, make_units(folds))
+        for folds in schemes[1:]
+    ]
+    table = leaderboard(entries, cohort, judged, *held_out, rng=seed)
+    predictions = predictions_table(entries, cohort, judged, *held_out)
     record = {
         "params": plain(arguments | {"seed": seed}),
         "models": as_text({name: recipe.described() for name, recipe in recipes.items()}),
@@ -313,11 +342,17 @@ def _fits(
     return fits
 
 
-def _run(fits: Sequence[_Fits], units: Units, n_jobs: int | None) -> list[Entry]:
-    """All fits of all models in one queue."""
+def _folder(name: str, of: str) -> str:
+    """A readable name of a model's fits, and another one for every model."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)[:60]}-{digest}{of}"
+
+
+def _run(fits: Sequence[_Fits], units: Sequence[Units], n_jobs: int | None) -> list[Entry]:
+    """All fits of all models in one queue; ``units`` are those of each."""
     queue = [(fit.data, job) for fit in fits for job in fit.jobs]
     results = iter(run_jobs(queue, n_jobs=n_jobs, checkpoints=[fit.store for fit in fits for _ in fit.jobs]))
-    return [fit.entry([next(results) for _ in fit.jobs], units) for fit in fits]
+    return [fit.entry([next(results) for _ in fit.jobs], own) for fit, own in zip(fits, units, strict=True)]
 
 
 def _per_unit(units: Units, jobs: Sequence[FoldJob], results: Sequence[FoldResult]) -> np.ndarray:

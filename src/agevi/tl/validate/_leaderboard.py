@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agevi.metrics import bootstrap_interval
+from agevi.metrics import bootstrap_interval, mae
 from agevi.metrics._register import COMPARED
 from agevi.metrics._rows import metrics_row
 from agevi.tl.validate import _null
@@ -22,7 +22,19 @@ logger = logging.getLogger(__name__)
 MEDIAN = "median age"
 RIDGE = "pseudobulk ridge"
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
-COLUMNS = ["linear", *COMPARED, *DIFFERENCE, *_null.COLUMNS, "seconds", "peak_memory", "error"]
+OF_COHORTS = ["mae_cohorts", "mae_cohorts_low", "mae_cohorts_high", "level_cohorts"]
+_AT = COMPARED.index("mae_high") + 1
+COLUMNS = [
+    "linear",
+    *COMPARED[:_AT],
+    *OF_COHORTS,
+    *COMPARED[_AT:],
+    *DIFFERENCE,
+    *_null.COLUMNS,
+    "seconds",
+    "peak_memory",
+    "error",
+]
 
 
 @dataclass
@@ -40,7 +52,23 @@ class Entry:
     error: str = ""
 
 
-def leaderboard(entries: Sequence[Entry], cohort: Cohort, units: Units, *, rng: int) -> pd.DataFrame:
+@dataclass
+class HeldOut:
+    """The same models with whole cohorts held out, in the same order."""
+
+    entries: Sequence[Entry]
+    cohort: Cohort
+    units: Units
+
+    @property
+    def names(self) -> np.ndarray:
+        """Cohort of every unit, (n_units,)."""
+        return np.asarray(self.cohort.folds, dtype=object)[self.units.fold]
+
+
+def leaderboard(
+    entries: Sequence[Entry], cohort: Cohort, units: Units, held_out: HeldOut | None = None, *, rng: int
+) -> pd.DataFrame:
     """One row per model in the order of their errors, as :func:`agevi.tl.compare_models` documents it."""
     known = np.isfinite(cohort.age[units.sample])
     judged = np.flatnonzero(units.trains & known)
@@ -54,9 +82,13 @@ def leaderboard(entries: Sequence[Entry], cohort: Cohort, units: Units, *, rng: 
     of_null: dict[str, dict[str, float]] = {}
     for entry in entries:
         row: dict[str, Any] = {"linear": entry.linear, "seconds": entry.seconds, "peak_memory": entry.peak_memory}
+        elsewhere = Entry(entry.name) if held_out is None else held_out.entries[len(rows)]
+        entry.error = entry.error or elsewhere.error
         if entry.predicted is not None and not entry.error:
             predicted = entry.predicted[judged]
             row |= metrics_row(age, predicted, subject=subject, reference=predicted, rng=rng)
+            if held_out is not None and elsewhere.predicted is not None:
+                row |= _in_cohorts(age, elsewhere.predicted[judged], subject, held_out.units.fold[judged], rng)
         of_null[entry.name] = _null.null_summary(entry.shuffled, cohort, units, np.random.default_rng(rng))
         rows[entry.name] = row | of_null[entry.name] | {"error": entry.error}
     _null.tell(of_null)
@@ -71,7 +103,17 @@ def leaderboard(entries: Sequence[Entry], cohort: Cohort, units: Units, *, rng: 
     counts = ["n", "n_subjects", "n_null"]
     table[counts] = table[counts].fillna(0).astype(np.int64)
     table["linear"] = table["linear"].astype(bool)
-    return table.sort_values("mae", kind="stable").rename_axis("model")
+    return table.sort_values("mae" if held_out is None else "mae_cohorts", kind="stable").rename_axis("model")
+
+
+def _in_cohorts(
+    age: np.ndarray, predicted: np.ndarray, subject: np.ndarray, cohort: np.ndarray, rng: int
+) -> dict[str, float]:
+    """Error of samples whose whole cohort was held out, with its interval, and the levels of cohorts."""
+    low, high = bootstrap_interval(mae, age, predicted, groups=subject, rng=rng)
+    levels = pd.Series(predicted - age).groupby(cohort).mean()
+    figures = (mae(age, predicted), low, high, float(np.sqrt((levels**2).mean())))
+    return dict(zip(OF_COHORTS, figures, strict=True))
 
 
 def _difference(
@@ -87,7 +129,9 @@ def _mean_difference(reference: np.ndarray, error: np.ndarray) -> float:
     return float((error - reference).mean())
 
 
-def predictions_table(entries: Sequence[Entry], cohort: Cohort, units: Units) -> pd.DataFrame:
+def predictions_table(
+    entries: Sequence[Entry], cohort: Cohort, units: Units, held_out: HeldOut | None = None
+) -> pd.DataFrame:
     """One row per sample and model that predicted it."""
     frame = pd.DataFrame(
         {
@@ -98,10 +142,15 @@ def predictions_table(entries: Sequence[Entry], cohort: Cohort, units: Units) ->
             "trains": units.trains,
         }
     )
-    parts = [
-        frame.assign(model=entry.name, predicted=entry.predicted)[np.isfinite(entry.predicted)]
-        for entry in entries
-        if entry.predicted is not None
-    ]
     columns = ["sample", "model", "fold", "subject", "age", "predicted", "trains"]
+    parts = []
+    for i, entry in enumerate(entries):
+        if entry.predicted is None:
+            continue
+        own = frame.assign(model=entry.name, predicted=entry.predicted)
+        if held_out is not None:
+            other = held_out.entries[i].predicted
+            own = own.assign(cohort=held_out.names, predicted_cohorts=np.nan if other is None else other)
+        parts.append(own[np.isfinite(entry.predicted)])
+    columns += [] if held_out is None else ["cohort", "predicted_cohorts"]
     return pd.concat(parts, ignore_index=True)[columns]
