@@ -212,12 +212,12 @@ def compare_models(  # noqa: PLR0913
             if checkpoint_dir is not None and not fits[-1].error:
                 folder = Path(checkpoint_dir) / _folder(name, "" if folds is cohort else "-cohorts")
                 fits[-1].store = open_checkpoint(folder, fits[-1].data, folds, recipe, seed=seed)
-    judged = make_units(cohort)
-    found, n = _run(fits, [make_units(folds) for folds in schemes for _ in recipes], n_jobs), len(recipes)
+    judged, *of_cohorts = (make_units(folds) for folds in schemes)
+    found, n = _run(fits, [own for own in (judged, *of_cohorts) for _ in recipes], n_jobs), len(recipes)
     entries = found[:n] + _baselines(adata, setup, cohort, judged, shuffled[:n_linear])
     held_out = [
-        HeldOut(found[n:] + _baselines(adata, setup, folds, make_units(folds), []), folds, make_units(folds))
-        for folds in schemes[1:]
+        HeldOut(found[n:] + _baselines(adata, setup, folds, own, []), folds, own)
+        for folds, own in zip(schemes[1:], of_cohorts, strict=True)
     ]
     table = leaderboard(entries, cohort, judged, *held_out, rng=seed)
     predictions = predictions_table(entries, cohort, judged, *held_out)
