@@ -162,7 +162,7 @@ def test_samples_with_few_cells(model, data, caplog):
     with caplog.at_level(logging.WARNING, logger="agevi"):
         ages = model.predict_age(few, level="sample")
     assert np.isfinite(ages).all()
-    assert "1 of 30 samples have fewer than min_cells=3 cells of each type of the clock" in caplog.text
+    assert "1 of 30 samples have too few cells of each type of the clock (min_cells=3) and are predicted" in caplog.text
     assert model.predict_types(few).loc[first].isna().all()
     few.obs["cell_type"] = few.obs["cell_type"].astype(str)
     few.obs.loc[few.obs_names[:2], "cell_type"] = "B cell"
@@ -318,6 +318,34 @@ class TestCrossValidation:
         models = {"types": (CellTypeClock, self.TYPED), "all cells": PLSClock}
         agevi.tl.compare_models(data, models, **self.KEYS, n_folds=2, n_null_linear=0, n_null_network=0)
         assert {"types", "all cells"} <= set(agevi.get.leaderboard_df(data)["model"])
+
+    @pytest.mark.parametrize("model_cls", [CellTypeClock, [CellTypeClock, PLSClock]], ids=["alone", "in a mean"])
+    def test_what_folds_leave_out_is_said_once(self, data, caplog, model_cls):
+        """And names arguments as the call takes them; what lacks in the held-out part of a fold alone is not said."""
+        types, donor = data.obs["cell_type"].astype(str), data.obs["donor"].astype(str)
+        first, second, third = donor.unique()[:3]
+        types.iloc[[donor.eq(name).to_numpy().argmax() for name in (first, second)]] = "rare"
+        data.obs["cell_type"] = types
+        of_second, of_third = (np.flatnonzero(donor == name) for name in (second, third))
+        kept = np.setdiff1d(np.arange(data.n_obs), np.r_[of_second[2:], of_third[2:]])
+        data = data[kept].copy()
+        data.obs.loc[(data.obs["donor"] == third).to_numpy(), "cell_type"] = "rare"
+        arguments = self.TYPED
+        if isinstance(model_cls, list):
+            arguments = {name: {"CellTypeClock": kwargs} for name, kwargs in self.TYPED.items()}
+        needs = r"enough cells per sample \(model_kwargs={'min_cells': 3}\), and their cells are not read: 'rare' \(in 3 of 3"
+        with caplog.at_level(logging.WARNING, logger="agevi"), pytest.warns(UserWarning, match=needs) as caught:
+            agevi.tl.cross_validate(data, model_cls, **self.KEYS, **arguments, n_folds=3)
+        assert [str(warning.message).count("not read") for warning in caught] == [1]
+        assert caught[0].filename == __file__
+        few, none = (record.getMessage() for record in caplog.records)
+        assert few == (
+            "1 of 30 samples have too few cells of each type of the clock (model_kwargs={'min_cells': 3}) and are "
+            f"predicted from what they have: '{second}'."
+        )
+        assert none == f"1 of 30 samples have no cells of a type of the clock and are not predicted: '{third}'."
+        lost = data.obs["agevi_predicted_sample"].isna()
+        assert (lost == (data.obs["donor"] == third)).all()
 
     def test_bad_calls(self, data):
         with pytest.raises(TypeError, match="setup_kwargs lacks 'cell_type_key'"):

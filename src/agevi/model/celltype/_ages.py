@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,18 +81,20 @@ def ages_of_types(
         n_cells[:, -1], enough[:, -1] = total, (total >= min_cells) & _comparable(model, n, names)
         ages[:, -1] = np.where(enough[:, -1], model._composition.ages(n), np.nan)
     there = np.isfinite(ages)
-    _say_lean(names, lean & there.any(axis=1), ~there.any(axis=1), min_cells)
+    none = ~there.any(axis=1)
+    if model.announces:
+        say_samples(logger, len(names), names[lean & ~none], names[none], f"min_cells={min_cells}")
     return TypeAges(
         names, of_cell, list(model._columns), ages, enough, n_cells, model.type_weights(np.where(there, n_cells, 0))
     )
 
 
-def _say_lean(names: np.ndarray, lean: np.ndarray, lost: np.ndarray, min_cells: int) -> None:
-    """Name the samples that are predicted from few cells, and those that are not predicted."""
-    few = "have fewer than min_cells=%d cells of each type of the clock and are predicted from these few"
-    for which, said in ((lean, few % min_cells), (lost, "have no cells of a type of the clock and are not predicted")):
-        if which.any():
-            logger.warning("%d of %d samples %s (%s).", which.sum(), len(names), said, _checks.listed(names[which], 3))
+def say_samples(log: logging.Logger, n: int, few: Sequence[str], none: Sequence[str], least: str) -> None:
+    """Name those of ``n`` samples that are predicted from few cells, and those that are not predicted."""
+    from_few = f"have too few cells of each type of the clock ({least}) and are predicted from what they have"
+    for names, said in ((few, from_few), (none, "have no cells of a type of the clock and are not predicted")):
+        if len(names):
+            log.warning("%d of %d samples %s: %s.", len(names), n, said, _checks.listed(names, 3))
 
 
 def _unit_ages(
@@ -158,6 +161,8 @@ def cells_of_clocks(model: Any, adata: AnnData, cells: np.ndarray) -> list[np.nd
 def _known_types(model: Any, adata: AnnData) -> np.ndarray:
     """Positions of the cells' types, as above; says what is left out."""
     code, found = types_of_cells(model, adata)
+    if not model.announces:
+        return code
     key = model.setup_args["cell_type_key"]
     unknown = [name for name in found if name not in model.types_]
     if unknown:
@@ -179,7 +184,7 @@ def _comparable(model: Any, n: np.ndarray, names: np.ndarray) -> np.ndarray:
     """Samples with the types that nearly all training samples have, whose shares can be compared with training."""
     usual = [i for i, name in enumerate(model.types_) if name in model._usual]
     lacking = n[:, usual] == 0  # each sample by itself, so that no prediction depends on the other samples
-    if lacking.any():
+    if lacking.any() and model.announces:
         lost = [model.types_[i] for i, absent in zip(usual, lacking.any(axis=0), strict=True) if absent]
         out = lacking.any(axis=1)
         logger.warning(

@@ -72,7 +72,7 @@ def type_seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0] >> 1)
 
 
-def types_to_fit(cells: TypedCells, key: str) -> list[int]:
+def types_to_fit(cells: TypedCells, key: str, *, announce: bool) -> list[int]:
     """Types that have the subjects to train a clock; the others are named in a warning."""
     n, trains = cells.n_of_type, cells.trains
     able = [i for i in range(len(cells.names)) if can_train(cells, trains & (n[:, i] >= cells.min_cells))]
@@ -80,7 +80,7 @@ def types_to_fit(cells: TypedCells, key: str) -> list[int]:
     if not able:
         raise ValueError(f"no type in adata.obs[{key!r}] ({_checks.listed(cells.names)}) has {needs}; lower it.")
     rare = [name for i, name in enumerate(cells.names) if i not in able]
-    if rare:
+    if rare and announce:
         warnings.warn(
             f"{len(rare)} of the {len(cells.names)} types in adata.obs[{key!r}] lack {needs} and have no clock: "
             f"{_checks.listed(rare, 5)}.",

@@ -75,6 +75,11 @@ def as_called(recipe: Recipe, calls: Sequence[str] = CALLS) -> Iterator[None]:
         raise
 
 
+def as_model_kwargs(message: str, recipe: Recipe) -> str:
+    """A message of a clock with the arguments of its constructor as the tools take them."""
+    return _renamed(message, recipe, ("model_kwargs",))
+
+
 def _renamed(message: str, recipe: Recipe, calls: Sequence[str]) -> str:
     """A message with the arguments of a clock's methods inside those of a tool."""
     call_of: dict[str, str] = {}

@@ -210,7 +210,7 @@ def _types_of(recipe: Recipe, groupby: str | None, min_cells: int) -> dict[str, 
         raise ValueError(
             f"groupby={groupby!r} with {recipe.model_cls.__name__}, which has a clock per type itself; leave it out."
         )
-    return {"groupby": recipe.setup["cell_type_key"], "min_cells": recipe.model_kwargs.get("min_cells", 20)}
+    return {"groupby": recipe.setup["cell_type_key"], "min_cells": recipe.argument("min_cells")}
 
 
 def _write_cells(
@@ -224,7 +224,7 @@ def _write_cells(
     """Columns of the cells and the table of types, in place of what an earlier clock left."""
     predicted, summed = gather(adata.n_obs, jobs, results)
     table = None
-    if results[0].types is not None:
+    if jobs[0].recipe.model_cls.of_types:
         table = table_of_types(cohort, jobs, results)
     elif groups is not None:
         table = table_by_group(cohort, groups, jobs, results)

@@ -101,6 +101,9 @@ class FoldResult:
     type_ages: np.ndarray | None = None  # (3, n_samples, n_types) ages, cells and weights
 
 
+_OF_TYPES = ("types", "type_samples", "type_ages")
+
+
 @contextlib.contextmanager
 def alone(n_threads: int | None = 1) -> Iterator[None]:
     """The one fit of this process, without a bar, on ``n_threads`` everywhere, for equal results (None: as it is)."""
@@ -155,7 +158,9 @@ def _joined(data: FoldData, job: FoldJob) -> FoldResult:
         age = data.age if job.age is None else job.age
         error = _mae(data, job, mean_of_samples(held, job.train[job.validation]), age)
     predicted = mean_of_samples([result.predicted for result in results], job.test)
-    return FoldResult(predicted, predicted if any(sums) else None, error)
+    typed = next((result for result in results if result.types is not None), FoldResult(predicted))
+    of_types = {name: getattr(typed, name) for name in _OF_TYPES}
+    return FoldResult(predicted, predicted if any(sums) else None, error, **of_types)
 
 
 def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None]:
@@ -166,6 +171,8 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
     train.obs[_keys.SPLIT] = np.where(job.validation, _keys.VALIDATION, _keys.TRAIN)
     cls.setup_anndata(train, **recipe.setup)
     model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
+    if cls.of_types:
+        model.announces = False  # a line for all fits together
     held = _fit(model, job)
     validation_mae = np.nan if held is None else _mae(data, job, held, age)
     best_epoch = model.best_epoch_ if recipe.selects_epochs and not model.of_types else -1
@@ -175,7 +182,7 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
     if model.of_types:
         parts = model.predict_parts(test)
         predicted = parts.combined.astype(np.float32)[parts.sample_of_cell]
-        of_types = dict(zip(("types", "type_samples", "type_ages"), parts.arrays(), strict=True))
+        of_types = dict(zip(_OF_TYPES, parts.arrays(), strict=True))
         return FoldResult(predicted, predicted, validation_mae, best_epoch, **of_types), held
     level = "sample" if model.predicts_sums else "cell"
     predicted = np.asarray(model.predict_age(test, level=level), dtype=np.float32)

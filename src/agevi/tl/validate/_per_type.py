@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from agevi.dataloaders._register import cell_types
 from agevi.model.celltype._fit import what_types_need
 from agevi.tl.validate._cohort import Cohort
 from agevi.tl.validate._fit_fold import FoldJob, FoldResult
+from agevi.tl.validate._left_out import warn_of_rare
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,12 @@ def pairs_to_fit(cohort: Cohort, groups: Groups, groupby: str, min_cells: int) -
                 pairs.append((fold, code))
             else:
                 lacking[name] += 1
-    rare = [f"{name!r} (in {n} of {len(cohort.folds)} folds)" for name, n in lacking.items() if n]
     needs = what_types_need(min_cells)
     if not pairs:
         raise ValueError(
             f"no type in adata.obs[{groupby!r}] ({_checks.listed(groups.names)}) has {needs} in any fold; lower it."
         )
-    if rare:
-        more = ", ..." if len(rare) > 5 else ""
-        warnings.warn(
-            f"these types in adata.obs[{groupby!r}] lack {needs}, and their cells are not predicted: "
-            f"{', '.join(rare[:5])}{more}.",
-            UserWarning,
-            stacklevel=3,
-        )
+    warn_of_rare(lacking, f"{len(cohort.folds)} folds", groupby, needs, "predicted")
     return pairs
 
 

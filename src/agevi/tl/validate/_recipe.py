@@ -55,6 +55,15 @@ class Recipe:
         return bool(chooses) and bool(self.train_kwargs.get("early_stopping", True))
 
     @property
+    def typed(self) -> Recipe:
+        """The part whose clock has one per type of cells; the first part where none has."""
+        return next((part for part in self.parts if part.model_cls.of_types), self.parts[0])
+
+    def argument(self, name: str) -> Any:
+        """What the constructor of the clock is given, or its default."""
+        return self.model_kwargs.get(name, inspect.signature(self.model_cls).parameters[name].default)
+
+    @property
     def linear(self) -> bool:
         """Whether the clock is linear, or made of linear clocks alone."""
         return all(part.model_cls.is_linear(part.model_kwargs) for part in self.parts)

@@ -12,6 +12,7 @@ from joblib.parallel import get_active_backend
 from agevi._progress import progress
 from agevi.tl.validate._checkpoint import Checkpoint
 from agevi.tl.validate._fit_fold import FoldData, FoldJob, FoldResult, run_fold
+from agevi.tl.validate._left_out import tell
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ def run_jobs(
     n_threads = getattr(get_active_backend()[0], "inner_max_num_threads", None) or 1
     # One thread per fold, wherever it runs, so that results do not depend on where; joblib's setting overrides it.
     in_parallel(run_fold, {i: (*job, n_threads) for i, job in todo.items()}, _in_words(jobs), "fits", n_jobs, keep)
-    return [results[i] for i in range(len(jobs))]
+    out = [results[i] for i in range(len(jobs))]
+    tell(jobs, out)
+    return out
 
 
 def _in_words(jobs: Sequence[tuple[FoldData, FoldJob]]) -> list[str]:
