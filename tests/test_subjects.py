@@ -1,4 +1,4 @@
-"""A table of samples of which some have no cells any more is not judged."""
+"""A table of samples of which some no longer have cells is not judged."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 def subject_table(adata: AnnData, keys: _keys.Keys, call: str = "agevi.tl.aggregate_subjects(adata)") -> pd.DataFrame:
-    """The table of samples for what judges or draws it: refused where some of its samples have no cells any more."""
+    """The table of samples for what judges or draws it: refused where some of its samples no longer have cells."""
     table = _checks.slot(adata, keys.subjects, "uns", call)
     check_cells(adata, keys, table.index, keys.subjects)
     return table
 
 
 def check_cells(adata: AnnData, keys: _keys.Keys, samples: Iterable[str], slot: str) -> None:
-    """Refuse a table of which some samples have no cells any more, as after subsetting."""
+    """Refuse a table of which some samples no longer have cells, as after subsetting."""
     text = _without_cells(adata, keys, samples, slot)
     if text:
         raise ValueError(

@@ -27,7 +27,7 @@ ROLE_COLORS = {
     _keys.RECALIBRATION: "#8c564b",
     "": "#1f77b4",
 }
-"""One colour per role in all figures, from scanpy's default palette, grey for what was fitted; "" has no role."""
+"""One colour per role in all figures, from scanpy's default palette, grey for what was fitted; "" means none."""
 LINE_COLOR = "#404040"
 NAME_WIDTH = 26  # letters of a line of a long name below an axis
 MAX_PANELS = 30

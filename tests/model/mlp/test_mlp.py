@@ -56,5 +56,5 @@ def test_absent_genes_enter_at_their_training_mean(cohort, level):
 
 def test_it_takes_at_least_one_layer(cohort):
     MLPClock.setup_anndata(cohort, **SETUP)
-    with pytest.raises(ValueError, match=r"n_hidden=\[\] has no layer; pass one width at least"):
+    with pytest.raises(ValueError, match=r"n_hidden=\[\] is empty; pass at least one width"):
         MLPClock(cohort, n_hidden=[])

@@ -490,7 +490,7 @@ def test_setup_refuses(data, case):
 ARGUMENTS = {
     "architecture": ({"architecture": "tabnet"}, "architecture='tabnet' is not known"),
     "heads": ({"n_token": 10, "n_heads": 4}, "n_heads=4 does not divide n_token=10"),
-    "widths of tab": ({"architecture": "tab", "n_hidden": []}, "n_hidden=[] has no layer, which architecture='tab' needs"),
+    "widths of tab": ({"architecture": "tab", "n_hidden": []}, "n_hidden=[] is empty, and architecture='tab' needs a layer"),
     "modules": ({"modules": {"x": ["TP53"]}}, "module 'x' has no feature of its own among the 30 of adata.var_names"),
     "activation": ({"activation": "tanh"}, "activation='tanh' is not known"),
     "skip": ({"skip": "pls"}, "skip='pls' is not known"),

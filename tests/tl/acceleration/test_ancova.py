@@ -131,7 +131,7 @@ def test_fieller():
     half = q / 2 * np.sqrt(1 * (1 - g) + 25 * 0.01)
     expected = (5 - half) / (1 - g), (5 + half) / (1 - g)
     assert _ancova.fieller(10.0, 2.0, 1.0, 0.01, 0.0, q) == pytest.approx(expected)
-    # With a certain denominator it is the interval divided by it; with an uncertain one it has no ends.
+    # With a certain denominator it is the interval divided by it; with an uncertain one it is unbounded.
     assert _ancova.fieller(10.0, 2.0, 1.0, 0.0, 0.0, q) == pytest.approx(((10 - q) / 2, (10 + q) / 2))
     assert np.isnan(_ancova.fieller(10.0, 2.0, 1.0, 1.5, 0.0, q)).all()
     # The delta method agrees where the denominator is well known.

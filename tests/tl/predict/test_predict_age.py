@@ -99,7 +99,7 @@ def test_roles_of_new_and_known_subjects(cohort, trained, caplog):
 
 def test_without_subjects_all_roles_are_new_with_a_warning(cohort, trained):
     del cohort.obs["donor"]
-    with pytest.warns(UserWarning, match="cells of training subjects cannot be told"):
+    with pytest.warns(UserWarning, match="training subjects cannot be recognised"):
         agevi.tl.predict_age(cohort, trained)
     assert (cohort.obs["agevi_role"] == "new").all()
 

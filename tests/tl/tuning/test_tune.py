@@ -186,7 +186,7 @@ def test_every_clock_is_tuned_over_its_space(cohort, cls):
 @pytest.mark.parametrize(
     ("change", "arguments", "error", "message"),
     [
-        pytest.param(lambda a: a.obs.pop("agevi_split"), {}, KeyError, "has no 'agevi_split', so the test subjects are unknown", id="no split"),
+        pytest.param(lambda a: a.obs.pop("agevi_split"), {}, KeyError, "has no 'agevi_split', which says who the test subjects are", id="no split"),
         pytest.param(None, {"split_key": "splt"}, KeyError, "splt", id="split column"),
         pytest.param(
             set_obs("agevi_split", lambda a: a.obs["agevi_split"].astype(str).str.replace("validation", "train")), {},

@@ -86,7 +86,7 @@ class MLPClock(RegressorClock):
     ) -> None:
         n_hidden, rng = [int(n) for n in n_hidden], as_seed(rng)
         if not n_hidden:
-            raise ValueError("n_hidden=[] has no layer; pass one width at least, for example n_hidden=[128].")
+            raise ValueError("n_hidden=[] is empty; pass at least one width, for example n_hidden=[128].")
         super().__init__(adata, age_loss, subject_weight, train_unit, pseudocell_size, pseudocell_groupby)
         self.init_params_ = self._get_init_params(locals())
         self.module = self._make_module()

@@ -171,7 +171,7 @@ class TransformerClock(SampleClock):
         n_hidden = [int(n) for n in (WIDTHS[architecture] if n_hidden is None else n_hidden)]
         if architecture == "tab" and not n_hidden:
             raise ValueError(
-                "n_hidden=[] has no layer, which architecture='tab' needs; pass for example n_hidden=[128]."
+                "n_hidden=[] is empty, and architecture='tab' needs a layer at least; pass for example n_hidden=[128]."
             )
         modules = None if modules is None else {str(k): [str(gene) for gene in v] for k, v in modules.items()}
         rng = as_seed(rng)

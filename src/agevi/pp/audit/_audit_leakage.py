@@ -213,7 +213,7 @@ def _copy_findings(
     look = remove if is_sparse else f"Compare sex and age: outlying profiles can look alike too. {remove}"
     unit = "cells" if len(set(subject.tolist())) < len(subject) else "samples"
     for pairs, check, what, severity, advice in (
-        (exact, "exact copies", "with all values of one", HIGH, remove),
+        (exact, "exact copies", "that equal one", HIGH, remove),
         (near, "near copies", "far too similar to one", HIGH if is_sparse else MEDIUM, look),
     ):
         across = pairs.where(subject[pairs.first] != subject[pairs.second])

@@ -79,7 +79,7 @@ def _cells(subject: pd.Series, n_genes: np.ndarray) -> Iterator[Finding]:
     """Empty cells, subjects of few cells, uneven numbers."""
     empty = int((n_genes == 0).sum())
     if empty:
-        yield Finding("empty cells", f"{empty:,} cells have no value but zero", empty, LOW, "Filter them out.")
+        yield Finding("empty cells", f"all values of {empty:,} cells are zero", empty, LOW, "Filter them out.")
     counts = subject.value_counts()
     if counts.max() == 1:
         return  # bulk: a row is a sample

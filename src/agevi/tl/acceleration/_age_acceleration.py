@@ -111,7 +111,7 @@ def age_acceleration(  # noqa: PLR0913
     - ``cohens_d``: difference by residual standard deviation.
     - ``slope``: change of the prediction per unit of age at equal group and covariates, of a line; ``slope_t``.
     - ``scaled``, ``scaled_low``, ``scaled_high``: difference by slope with Fieller's interval; NaN with ``slope_t``
-      below 4, no interval below 2 or where it has no ends.
+      below 4, no interval below 2 or where it is unbounded.
     - ``raw_gap``: difference in predicted minus actual age; ``age_reference`` and ``age_group``, mean ages.
     - ``detectable``: 2.8 standard errors, the true difference that would be found at p < .05 four times in five.
     - ``flags``, joined by ";": ``no_age_signal`` (``slope_t`` below 2), ``weak_age_signal`` (below 4),

@@ -138,7 +138,7 @@ def permutation_p(
 
 
 def fieller(numerator: Any, denominator: Any, var_n: Any, var_d: Any, cov: Any, quantile: float) -> tuple[Any, Any]:
-    """Interval of a ratio, ``quantile`` standard errors to each side (Fieller, 1954), NaN where it has no ends."""
+    """Interval of a ratio, ``quantile`` standard errors to each side (Fieller, 1954), NaN where it is unbounded."""
     a = np.square(denominator) - quantile**2 * var_d
     b = numerator * denominator - quantile**2 * cov
     c = np.square(numerator) - quantile**2 * var_n

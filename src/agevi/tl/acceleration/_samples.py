@@ -287,7 +287,7 @@ def _trains(adata: AnnData, keys: _keys.Keys) -> set[str] | None:
 
 
 def _refuse_types(adata: AnnData, by: str, keys: _keys.Keys) -> None:
-    """Refuse types of cells whose clocks there are not."""
+    """Refuse types of cells that have no clock."""
     sample_key = adata.uns.get(keys.uns, {}).get("sample_key")
     if sample_key in adata.obs and adata.obs[by].groupby(adata.obs[sample_key].to_numpy()).nunique().max() > 1:
         own = types_key(adata, keys)

@@ -169,7 +169,9 @@ def _covariates(adata: AnnData, age: np.ndarray, sex_key: str | None, sample: pd
     if known.any() and not known.all():
         parts.append(~known[:, None])
         logger.info(
-            "%d of %d samples have no age; a mean stands in for it, and that it is missing.", (~known).sum(), len(age)
+            "%d of %d samples have no age; they enter at the mean age, with a column that marks them.",
+            (~known).sum(),
+            len(age),
         )
     if sex_key is not None:
         values, labelled = _checks.column(adata, sex_key, "sex_key"), sample.notna().to_numpy()

@@ -70,7 +70,7 @@ def calibrate(
 
     ``adata.uns[f"{key_added}_subjects"]``
         The columns ``lower`` and ``upper``, float64, in the unit of age. Samples that calibrate get theirs from the
-        subjects of the other of ten folds, so that their own age has no part in it; all others from all. NaN for the
+        subjects of the other of ten folds, so that their own age plays no part in it; all others from all. NaN for the
         roles train and validation, samples without a prediction, and where too few subjects are left.
     ``adata.uns[f"{key_added}_calibration"]``
         How well these intervals hold: DataFrame with one row for all samples ("overall") and for thirds of the

@@ -110,7 +110,7 @@ def with_intervals(table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFra
     if len(rows.age) == len(whole.scores):
         scores = np.sort(whole.score(rows.age, rows.predicted, rows.n_cells))
         if np.allclose(scores, whole.scores, rtol=_SAME, atol=_SAME * whole.scores[-1]):
-            # What calibrated gets the interval of other folds, in which its own residuals have no part.
+            # What calibrated gets the interval of other folds, in which its own residuals take no part.
             lower[own], upper[own] = cross_intervals(rows, whole)
     return table.assign(lower=lower, upper=upper)
 

@@ -197,7 +197,7 @@ def _roles(adata: AnnData, model: Any) -> np.ndarray:
     if subject_key not in adata.obs:
         if model.split_:  # unlike a published clock, which knows nobody
             warnings.warn(
-                f"adata.obs has no {subject_key!r}, so cells of training subjects cannot be told; all roles are 'new'.",
+                f"adata.obs has no {subject_key!r}, so training subjects cannot be recognised; all roles are 'new'.",
                 UserWarning,
                 stacklevel=3,
             )

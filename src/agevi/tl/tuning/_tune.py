@@ -195,7 +195,7 @@ def _cells(adata: AnnData, subject: pd.Series, split_key: str) -> tuple[np.ndarr
     """Positions of the cells of all subjects but those of the test, and which of them are for validation."""
     if split_key not in adata.obs and split_key == _keys.SPLIT:
         raise KeyError(
-            f"adata.obs has no {split_key!r}, so the test subjects are unknown, which must not be seen; run "
+            f"adata.obs has no {split_key!r}, which says who the test subjects are, whom no trial may see; run "
             "agevi.pp.split_subjects first."
         )
     role = subject.map(roles_from_column(adata, split_key, subject)).to_numpy()

@@ -62,8 +62,8 @@ def null_summary(shuffles: list[Shuffle], cohort: Cohort, units: Units, rng: np.
 
 def exchange_p(groups: list[Group], rng: np.random.Generator) -> float:
     """One-sided p value of the covariance of ages and predictions within groups, over exchanges of ages within them."""
-    # Whom a fold held out has no part in its model: ages dealt out at random are as likely in any other order there,
-    # whatever was learnt, and the p value holds for any number of shuffles and subjects.
+    # Subjects that a fold held out play no part in its model: ages dealt out at random are as likely in any other order
+    # there, whatever was learnt, and the p value holds for any number of shuffles and subjects.
     drawn = np.zeros(N_EXCHANGES + 1)  # the order that was found comes first
     for age, predicted in groups:
         centred = predicted - predicted.mean()
