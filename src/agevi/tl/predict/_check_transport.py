@@ -153,7 +153,7 @@ def _of_clock(
     table["predicted"] = _predicted(clock, adata, cells, found, sample_key)
     reference, unit = clock.reference_, clock.unit
     present = found.rows.match.present
-    coverage = present.mean() if reference is None else float(reference.importance[present].sum())
+    coverage = present.mean() if reference is None else min(float(reference.importance[present].sum()), 1.0)
     table["outside"] = np.nan if reference is None else reference.outside(found.values, present)
     scale = _ages.AgeTransform(clock.age_transform, float(clock.setup_args["min_age"]), _ages.YEAR.get(unit, 1.0))
     table["anchored"] = np.nan

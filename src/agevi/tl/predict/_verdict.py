@@ -88,14 +88,16 @@ def _shifted(found: Found, unit: str, call: str) -> str:
 
 
 def _shrunk(found: Found, unit: str) -> str:
-    if found.slope < MIN_SLOPE or abs(found.shrunk_by) > MAX_SHRUNK * found.year:
-        by = "" if np.isnan(found.shrunk_by) else f" by about {abs(found.shrunk_by):.1f} {unit}"
-        way = "" if np.isnan(found.shrunk_by) else " too young" if found.shrunk_by > 0 else " too old"
-        return (
-            f"predictions rise by {found.slope:.2f} {unit} per {unit.removesuffix('s')} of age, and their mean of "
-            f"{found.level:.1f} is likely{way}{by} (training: {found.mean_age:.1f})."
-        )
-    return ""
+    if not (found.slope < MIN_SLOPE or abs(found.shrunk_by) > MAX_SHRUNK * found.year):
+        return ""
+    said = f"predictions rise by {found.slope:.2f} {unit} per {unit.removesuffix('s')} of age"
+    if not abs(found.shrunk_by) > found.year:  # NaN where predictions do not rise
+        return f"{said}, so that the young look older than they are, and the old younger."
+    way = "young" if found.shrunk_by > 0 else "old"
+    return (
+        f"{said}, and their mean of {found.level:.1f} is likely too {way} by about {abs(found.shrunk_by):.1f} {unit} "
+        f"(training: {found.mean_age:.1f})."
+    )
 
 
 def _unproven(found: Found, unit: str) -> str:
