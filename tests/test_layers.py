@@ -31,10 +31,11 @@ LAYERS = [
     {"nn", "metrics", "io._bundle"},
     {"dataloaders"},
     {"model"},
-    {"pp", "datasets", "tl"},
+    {"pp", "datasets", "tl", "clocks"},
     {"get"},
     {"pl"},
 ]
+WITH_MODELS = ("_golden", "_load", "_shelf", "_verify")  # what io offers, which makes models
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FILES = sorted(SRC.rglob("*.py"))
 
@@ -43,7 +44,7 @@ def layer_of(module: str) -> str | None:
     """``"model"`` for ``agevi.model.vae._module``; None for ``agevi`` itself and what stands outside the layers."""
     parts = module.split(".")[1:]
     if parts[:1] == ["io"]:
-        return "io._bundle" if parts[1:] and parts[1] != "_load" else None
+        return "io._bundle" if parts[1:] and parts[1] not in WITH_MODELS else None
     return parts[0] if parts and parts[0] in RANK else None
 
 

@@ -243,7 +243,7 @@ class Odd(io.FileIO):
 )
 def test_file_that_fails_while_it_is_read(clock, monkeypatch, answer, message):
     monkeypatch.setattr(Odd, "answer", answer, raising=False)
-    monkeypatch.setattr(_files, "_opened", Odd)
+    monkeypatch.setattr(_files, "opened", Odd)
     refused(clock, message)
 
 

@@ -1,15 +1,17 @@
 """The clock bundle: how a trained clock lies on disk. Knows tensors and plain values, and nothing of models.
 
-A bundle is a directory of three files, none of which can hold code:
+A bundle is a directory of three or four files, none of which can hold code:
 
 ``weights.safetensors``
     The tensors.
 ``clock.json``
-    The plain values (``meta``) and five keys of its own: ``format`` ("agevi-clock"), ``schema`` (1), ``tensors`` (dtype
-    and shape of each), ``files`` (size and SHA-256 of the other two files) and ``digest``, the SHA-256 of all the rest
-    as JSON with sorted keys, no white space and UTF-8.
+    The plain values (``meta``) and the keys of :data:`OWN_KEYS`: ``format`` ("agevi-clock"), ``schema`` (1),
+    ``tensors`` and ``golden`` (dtype and shape of each), ``files`` (size and SHA-256 of the other files) and
+    ``digest``, the SHA-256 of all the rest as JSON with sorted keys, no white space and UTF-8.
 ``README.md``
     The card, for people.
+``golden.safetensors``
+    Where there are any: rows of input, and what the clock gave for them when they were stored.
 
 The digest guards against damage and careless edits. It is not a signature: who can write a bundle can make a valid
 one, so reading treats each file as hostile and checks it in full before it is used.
@@ -32,10 +34,10 @@ import torch
 
 from agevi._checks import stack_depth
 from agevi.io import _files
-from agevi.io._files import AGAIN, CARD, CLOCK, WEIGHTS, BundleError, BundleVersionError, listed, show
+from agevi.io._files import AGAIN, CARD, CLOCK, GOLDEN, WEIGHTS, BundleError, BundleVersionError, listed, show
 
 FORMAT, SCHEMA = "agevi-clock", 1
-OWN_KEYS = ("format", "schema", "tensors", "files", "digest")
+OWN_KEYS = ("format", "schema", "tensors", "golden", "files", "digest")
 MAX_DEPTH = 32
 MAX_INT = 10**39  # more than 128 bits, so that every seed of numpy fits
 ATTEMPTS = 3  # to read a bundle that another process keeps replacing
@@ -61,6 +63,7 @@ class Bundle:
     tensors: dict[str, torch.Tensor] = dataclasses.field(repr=False)
     card: str = dataclasses.field(repr=False)
     path: Path
+    golden: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict, repr=False)
 
 
 def write_bundle(
@@ -69,15 +72,16 @@ def write_bundle(
     tensors: dict[str, torch.Tensor],
     card: str,
     *,
+    golden: dict[str, torch.Tensor] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write dense ``tensors`` and ``meta`` as a bundle, whole or not at all; equal input gives equal bytes."""
     directory = _resolve(path)
     _files.check_free(directory, overwrite=overwrite)
-    contents = _encode(meta, tensors, card)
+    contents = encode(meta, tensors, card, golden or {})
     for name, data in contents.items():  # what is written can be read
         _files.vet(directory / name, data, len(data))
-    _decode(directory, _parse(directory / CLOCK, contents[CLOCK]), contents)
+    decode(directory, contents)
     _files.replace(directory, contents, _whole, overwrite=overwrite)
 
 
@@ -166,7 +170,9 @@ def _identity(directory: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _encode(meta: dict[str, Any], tensors: dict[str, torch.Tensor], card: str) -> dict[str, bytes]:
+def encode(
+    meta: dict[str, Any], tensors: dict[str, torch.Tensor], card: str, golden: dict[str, torch.Tensor]
+) -> dict[str, bytes]:
     """The bytes of every file of a bundle."""
     if not isinstance(card, str):
         raise TypeError(f"card is a {type(card).__name__}; pass the text of {CARD} as str.")
@@ -178,11 +184,14 @@ def _encode(meta: dict[str, Any], tensors: dict[str, torch.Tensor], card: str) -
         )
     tensors = _storable(tensors)
     others = {WEIGHTS: safetensors.torch.save(tensors), CARD: plain(card, "card").encode("utf-8")}
+    golden = _storable(golden)
+    others |= {GOLDEN: safetensors.torch.save(golden)} if golden else {}
     document = {
         "format": FORMAT,
         "schema": SCHEMA,
         **plain(meta, "meta"),
         "tensors": _record(tensors),
+        **({"golden": _record(golden)} if golden else {}),
         "files": {name: {"sha256": sha256(data), "size": len(data)} for name, data in others.items()},
     }
     document["digest"] = sha256(canonical(document))
@@ -225,6 +234,14 @@ def _read(directory: Path) -> Bundle:
     return _decode(directory, document, {name: _files.read(directory / name, size) for name, size in sizes.items()})
 
 
+def decode(directory: Path, contents: dict[str, bytes]) -> Bundle:
+    """The bundle that the bytes of its files make; messages place them in ``directory``."""
+    document = _parse(directory / CLOCK, contents[CLOCK])
+    if absent := sorted(document["files"].keys() - contents.keys()):
+        raise BundleError(f"{directory / absent[0]} is missing. {AGAIN}")
+    return _decode(directory, document, contents)
+
+
 def _whole(directory: Path) -> bool:
     """Whether there is a bundle in ``directory`` that can be read."""
     try:
@@ -236,13 +253,7 @@ def _whole(directory: Path) -> bool:
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
     """The document in ``data``, read from ``path``, after every key of :data:`OWN_KEYS` was checked."""
-    try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
-        if not isinstance(document, dict):
-            raise ValueError("it holds no object")
-        document = plain(document, "it")
-    except (ValueError, RecursionError, MemoryError) as error:  # of Unicode, JSON, numbers, size and depth
-        raise BundleError(f"{path} is not plain JSON ({error}); it was edited or damaged. {AGAIN}") from None
+    document = plain_json(path, data)
     if document.get("format") != FORMAT:
         there = show(document.get("format"))
         raise BundleError(f"{path} is not that of a clock: its format is {there}, not {FORMAT!r}. Pass another path.")
@@ -257,13 +268,25 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
     if document.get("digest") != sha256(canonical(rest)):
         raise BundleError(f"{path} was edited or damaged: its text is not the one that its digest is of. {AGAIN}")
     files = document.get("files")
-    # These two names and no others: a name in a bundle never leads to a file elsewhere.
-    if not isinstance(files, dict) or files.keys() != {WEIGHTS, CARD} or not all(map(_is_entry, files.values())):
+    # These names and no others: a name in a bundle never leads to a file elsewhere.
+    names = [WEIGHTS, CARD, *([GOLDEN] if "golden" in document else [])]
+    if not isinstance(files, dict) or files.keys() != set(names) or not all(map(is_entry, files.values())):
         raise BundleError(
-            f"{path} does not give the size and sha256 of {WEIGHTS} and {CARD} alone ({show(files)}); it was edited. "
+            f"{path} does not give the size and sha256 of {' and '.join(names)} alone ({show(files)}); it was edited. "
             f"{AGAIN}"
         )
     return document
+
+
+def plain_json(path: Path | str, data: bytes) -> dict[str, Any]:
+    """The object of plain values in ``data``, which was read from ``path``."""
+    try:
+        document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
+        if not isinstance(document, dict):
+            raise ValueError("it holds no object")
+        return dict(plain(document, "it"))
+    except (ValueError, RecursionError, MemoryError) as error:  # of Unicode, JSON, numbers, size and depth
+        raise BundleError(f"{path} is not plain JSON ({error}); it was edited or damaged. {AGAIN}") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -274,7 +297,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _is_entry(entry: Any) -> bool:
+def is_entry(entry: Any) -> bool:
+    """Whether ``entry`` gives the size and the SHA-256 of a file."""
     size = entry.get("size") if isinstance(entry, dict) else None
     return type(size) is int and size >= 0 and isinstance(entry.get("sha256"), str)
 
@@ -288,11 +312,12 @@ def _decode(directory: Path, document: dict[str, Any], contents: dict[str, bytes
                 f"{AGAIN}"
             )
     tensors = _tensors(directory / WEIGHTS, contents[WEIGHTS], document.get("tensors"))
+    golden = _tensors(directory / GOLDEN, contents[GOLDEN], document["golden"]) if "golden" in document else {}
     try:
         card = contents[CARD].decode("utf-8")
     except UnicodeDecodeError:
         raise BundleError(f"{directory / CARD} is not UTF-8 text. {AGAIN}") from None
-    return Bundle({key: v for key, v in document.items() if key not in OWN_KEYS}, tensors, card, directory)
+    return Bundle({key: v for key, v in document.items() if key not in OWN_KEYS}, tensors, card, directory, golden)
 
 
 def _tensors(path: Path, data: bytes, recorded: Any) -> dict[str, torch.Tensor]:

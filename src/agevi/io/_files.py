@@ -15,8 +15,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-CLOCK, WEIGHTS, CARD = "clock.json", "weights.safetensors", "README.md"
-LIMITS = {CLOCK: 64 << 20, WEIGHTS: 8 << 30, CARD: 16 << 20}  # bytes, which bound what is read into memory
+CLOCK, WEIGHTS, CARD, GOLDEN = "clock.json", "weights.safetensors", "README.md", "golden.safetensors"
+LIMITS = {
+    CLOCK: 64 << 20,
+    WEIGHTS: 8 << 30,
+    CARD: 16 << 20,
+    GOLDEN: 64 << 20,
+}  # bytes, which bound what is read into memory
 CLUTTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers leave these
 AGAIN = "Copy the bundle again, or save the clock anew."
 TEMPORARY = ".agevi-tmp"
@@ -99,7 +104,7 @@ def survey(directory: Path) -> None:
             raise BundleError(f"{directory} holds {show(name)}, a link; put a copy of the file there, or nothing.")
         if name in LIMITS or name.startswith(".") or path.is_dir():
             continue
-        with _opened(path) as file:
+        with opened(path) as file:
             if kind := foreign(file.read(_HEAD)):
                 raise BundleError(
                     f"{directory} holds {show(name)}, {kind}, which agevi neither writes nor opens; remove it."
@@ -108,7 +113,7 @@ def survey(directory: Path) -> None:
 
 def read(path: Path, size: int | None = None) -> bytes:
     """All bytes of a file of a bundle; ``size``, where given, is how many :data:`CLOCK` says."""
-    with _opened(path) as file:
+    with opened(path) as file:
         there = os.fstat(file.fileno()).st_size
         vet(path, file.read(_HEAD), there)
         if size not in (None, there):
@@ -144,7 +149,7 @@ def _names(directory: Path) -> list[str]:
         raise BundleError(f"{directory} cannot be read ({error.strerror}).") from error
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
     """A regular file with one name, open for reading; links are not followed and pipes not waited for."""
     flags = os.O_RDONLY
     for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # not every system has all of them
