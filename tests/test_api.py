@@ -12,7 +12,7 @@ import pytest
 import agevi
 
 API_PAGE = Path(__file__).parents[1] / "docs" / "api.md"
-MODULES = ["datasets", "get", "io", "metrics", "model", "pl", "pp", "tl"]
+MODULES = ["clocks", "datasets", "get", "io", "metrics", "model", "pl", "pp", "tl"]
 PUBLIC = {
     f"{module}.{name}": getattr(getattr(agevi, module), name)
     for module in MODULES

@@ -13,7 +13,17 @@ from agevi._docs import _PLACE, shared
 ROOT = Path(__file__).parents[1]
 PUBLIC = [
     pytest.param(getattr(module, name), id=f"{module.__name__}.{name}")
-    for module in (agevi.datasets, agevi.get, agevi.io, agevi.metrics, agevi.model, agevi.pl, agevi.pp, agevi.tl)
+    for module in (
+        agevi.clocks,
+        agevi.datasets,
+        agevi.get,
+        agevi.io,
+        agevi.metrics,
+        agevi.model,
+        agevi.pl,
+        agevi.pp,
+        agevi.tl,
+    )
     for name in module.__all__
     if callable(getattr(module, name))
 ]

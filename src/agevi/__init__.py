@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from agevi import datasets, get, io, metrics, model, pl, pp, tl
+from agevi import clocks, datasets, get, io, metrics, model, pl, pp, tl
 from agevi._settings import settings
 
 __version__ = version("agevi")
 
-__all__ = ["datasets", "get", "io", "metrics", "model", "pl", "pp", "settings", "tl"]
+__all__ = ["clocks", "datasets", "get", "io", "metrics", "model", "pl", "pp", "settings", "tl"]
 
 
 def __dir__() -> list[str]:
