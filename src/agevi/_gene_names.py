@@ -261,7 +261,9 @@ def _fits(kind: str, column: pd.Series, own: Sequence[Naming]) -> bool:
         return False
     if any(apart_because([naming], [Naming(kind, values, "")]) for naming in own):
         return False
-    return bool(column.nunique() >= _DISTINCT * column.notna().sum())
+    every = _texts(column)  # as text, since cells of a table may be lists
+    there = every[every != ""]
+    return bool(there.nunique() >= _DISTINCT * len(there))
 
 
 def _species(several: Sequence[Naming]) -> tuple[str, str]:

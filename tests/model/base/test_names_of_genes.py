@@ -67,6 +67,7 @@ def by_ids(adata, keep=slice(None), version=""):
         pytest.param("feature_name", SYMBOLS, None, id="the same again"),
         pytest.param("note", [f"note {i}" for i in range(40)], None, id="other text"),
         pytest.param("human_ortholog", IDS, None, id="orthologs"),
+        pytest.param("symbols", [["a", str(i)] for i in range(40)], "gene_symbols", id="lists"),
         pytest.param("gene_ids", ["ENSG00000000001"] * 40, None, id="one id for all"),
     ],
 )
@@ -75,7 +76,7 @@ def test_certain_columns_are_remembered(named, column, values, kept):
     agevi.model.PLSClock.setup_anndata(named, **KEYS)
     names = agevi.model.PLSClock(named).gene_names
     assert list(names) == ([kept] if kept else [])
-    if kept:
+    if kept == "gene_ids":
         assert names[kept].to_dict() == dict(zip(SYMBOLS, IDS, strict=True))
     assert list(named.var) == [column]
 
