@@ -157,10 +157,33 @@ def test_subjects_that_trained_the_clock_are_left_out(data):
 def test_a_clock_that_does_not_know_its_cohorts_is_unproven(data):
     _, query, clock = data
     published = agevi.model.LinearClock.from_coefficients(pd.Series(np.linspace(-1, 1, 80), clock.genes), intercept=40)
-    published.setup_args["subject_key"] = "donor"
-    table = agevi.tl.check_transport(query, published, by="lab", sample_key="donor")
+    table = agevi.tl.check_transport(query, published, by="lab")
     assert set(table["verdict"]) == {"unproven"}
     assert "does not say on which cohorts it was trained" in table["message"].iloc[0]
+    with pytest.raises(ValueError, match="names no subjects that it was trained on"):
+        published.set_cohorts(query, by="lab")
+    bulk = query[::15].copy()  # rows are samples where no column names them
+    bulk.obs = bulk.obs[["lab"]]
+    found = agevi.tl.check_transport(bulk, published, by="lab").set_index("cohort")
+    assert found["n_subjects"].tolist() == [30, 30]
+    expected = pd.Series(published.predict_age(bulk)).groupby(bulk.obs["lab"].to_numpy()).mean()
+    np.testing.assert_allclose(found["level"], expected.loc[found.index], rtol=1e-5)
+
+
+def test_clocks_of_types_are_judged_one_by_one_and_told_in_one_line(caplog):
+    adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=20, n_genes=40, n_batches=2, n_cell_types=2, rng=0)
+    agevi.model.CellTypeClock.setup_anndata(adata, **KEYS, cell_type_key="cell_type")
+    model = agevi.model.CellTypeClock(adata, min_cells=3)
+    model.train()
+    model.set_cohorts(adata, by="batch")
+    new = adata.copy()
+    new.obs["donor"] = "new_" + new.obs["donor"].astype(str)
+    caplog.clear()
+    table = agevi.tl.check_transport(new, model, by="batch")
+    assert table["clock"].tolist() == ["type0", "type1"] * 2
+    assert [record.message for record in caplog.records] == [
+        f"cohort 'batch{i}': unproven for 2 of 2 clocks; the table says why." for i in range(2)
+    ]
 
 
 def test_what_is_refused(data):

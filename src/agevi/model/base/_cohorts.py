@@ -172,26 +172,41 @@ def sample_rows(
     clock: Any, adata: AnnData, cells: np.ndarray, sample_key: str | None = None, min_gene_coverage: float = 0.8
 ) -> SampleRows:
     """What a clock reads of the samples of ``cells``, whose values are summed as it sums them."""
-    names, codes = clock.sample_names(adata, cells, sample_key)
+    names, codes = sample_codes(clock, adata, cells, sample_key)
     rows = UnitRows(clock, adata, cells, codes, min_gene_coverage)
     n, block = len(names), max(1, 2**24 // max(len(clock.genes), 1))
     parts = [rows.values(np.arange(start, min(start + block, n))).cpu().numpy() for start in range(0, n, block)]
     return SampleRows(pd.Index(names), np.concatenate(parts), rows)
 
 
+def sample_codes(
+    clock: Any, adata: AnnData, cells: np.ndarray, sample_key: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Names of samples, and the sample of each of ``cells``; rows of bulk data without such a column are samples."""
+    setup = clock.setup_args
+    if clock.predicts_rows and (sample_key or setup["sample_key"] or setup["subject_key"]) not in adata.obs:
+        codes, names = pd.factorize(adata.obs_names.astype(str)[cells], sort=True)
+        return np.asarray(names, dtype=object), codes
+    names, codes = clock.sample_names(adata, cells, sample_key)
+    return names, codes
+
+
 def _reference(clock: Any, adata: AnnData, cells: np.ndarray, by: str, levels: Mapping[str, float]) -> Reference:
     """The training cohorts of one clock without further ones in it."""
+    if not clock.split_:
+        raise ValueError(
+            f"this {type(clock).__name__} names no subjects that it was trained on, so that its cohorts cannot be told."
+        )
     subject_key = clock.setup_args["subject_key"]
     subject = _checks.labels(adata, subject_key, "subject_key")
     trained = subject.map(clock.split_).isin([_keys.TRAIN]).to_numpy()
     there = set(subject[trained])
     absent = [name for name, role in clock.split_.items() if role == _keys.TRAIN and name not in there]
-    if absent or not there:
+    if absent:
         raise ValueError(
             f"adata lacks {len(absent)} of the subjects that trained the clock ({_checks.listed(absent, 3)}); pass the "
-            "cells that it was trained on." if absent else f"this {type(clock).__name__} was trained on no subjects "
-            "that it names, so that its cohorts cannot be told."
-        )  # fmt: skip
+            "cells that it was trained on."
+        )
     cells = cells[trained[cells]]
     found = sample_rows(clock, adata, cells)
     setup = clock.setup_args

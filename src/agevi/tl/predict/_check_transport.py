@@ -12,9 +12,9 @@ from anndata import AnnData
 
 from agevi import _ages, _checks, _keys, _names, _units
 from agevi.model.base._clock import require_clock
-from agevi.model.base._cohorts import SampleRows, cohort_of_unit, sample_rows
+from agevi.model.base._cohorts import SampleRows, cohort_of_unit, sample_codes, sample_rows
 from agevi.tl.intervals._cohort_level import read_anchor
-from agevi.tl.predict._verdict import Found, judge
+from agevi.tl.predict._verdict import VERDICTS, Found, judge
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def check_transport(
         How far the level is drawn to the mean of training, in the unit of age; the clock's slope on held-out subjects;
         and the root mean square of the mean errors of its training cohorts, left out.
     ``message``
-        The verdict as a sentence, which is logged too.
+        The verdict as a sentence, which is logged; of a clock of several one line per cohort says how many were which.
 
     Raises
     ------
@@ -115,9 +115,22 @@ def check_transport(
         if len(of_part[name]):
             rows += _of_clock(adata, clock, name, of_part[name], by, anchor, sample_key, model)
     table = pd.DataFrame(rows)
-    for row in rows:
-        logger.log(logging.INFO if row["verdict"] == "supported" else logging.WARNING, "%s", row["message"])
-    return table.sort_values(["cohort"], kind="stable", ignore_index=True) if len(table) else table
+    table = table.sort_values(["cohort"], kind="stable", ignore_index=True) if len(table) else table
+    _tell(table)
+    return table
+
+
+def _tell(table: pd.DataFrame) -> None:
+    """One line per cohort: its sentence, or how many of its clocks have which verdict."""
+    for name, own in table.groupby("cohort", sort=False) if len(table) else ():
+        found = own["verdict"].value_counts()
+        level = logging.INFO if set(found.index) == {"supported"} else logging.WARNING
+        if len(own) == 1:
+            logger.log(level, "%s", own["message"].iloc[0])
+            continue
+        said = [f"{verdict} for {found[verdict]} of {len(own)} clocks" for verdict in VERDICTS if verdict in found]
+        whose = f"cohort {name!r}" if name else "These data"
+        logger.log(level, "%s: %s; the table says why.", whose, ", ".join(said))
 
 
 def _new_cells(adata: AnnData, model: Any) -> np.ndarray:
@@ -200,11 +213,11 @@ def _samples(
     adata: AnnData, clock: Any, cells: np.ndarray, found: SampleRows, by: str | None, sample_key: str | None
 ) -> pd.DataFrame:
     """Subject and cohort of every sample, indexed by sample."""
-    setup = clock.setup_args
-    key = sample_key or setup["sample_key"] or setup["subject_key"]
-    sample = _checks.labels(adata, key, "sample_key").iloc[cells]
-    subject_key = setup["subject_key"] if setup["subject_key"] in adata.obs else key
-    owner = _checks.labels(adata, subject_key, "subject_key").iloc[cells]
+    subject_key, codes = clock.setup_args["subject_key"], sample_codes(clock, adata, cells, sample_key)[1]
+    sample = pd.Series(found.names.to_numpy()[codes])
+    owner = sample
+    if subject_key in adata.obs:
+        owner = _checks.labels(adata, subject_key, "subject_key").iloc[cells].reset_index(drop=True)
     cohort = "" if by is None else cohort_of_unit(adata, by, sample, cells).reindex(found.names).to_numpy()
     subject = _units.PerUnit(owner, sample).values.reindex(found.names).to_numpy()
     return pd.DataFrame({"subject": subject, "cohort": cohort}, index=found.names)
@@ -214,7 +227,7 @@ def _predicted(clock: Any, adata: AnnData, cells: np.ndarray, found: SampleRows,
     """Age of every sample, (n_samples,)."""
     if clock.predicts_sums and clock.pseudocell_groupby is None:
         return found.ages()
-    codes = clock.sample_names(adata, cells, sample_key)[1]
+    codes = sample_codes(clock, adata, cells, sample_key)[1]
     if clock.predicts_sums:
         ages = clock.predict_samples(adata, indices=cells, sample_key=sample_key, min_gene_coverage=0.0)
     else:
