@@ -1,6 +1,11 @@
-"""``CellTypeClock`` at the size of a common cohort, and on two cohorts of COVID-19 blood with other types and chemistry.
+"""``CellTypeClock`` beside ten lines of scikit-learn, at the size of a common cohort, and on two cohorts of COVID-19 blood.
 
-usage: python benchmarks/cell_types.py [--what scale cohorts] [--data FOLDER]
+usage: python benchmarks/cell_types.py [--what sklearn scale cohorts] [--data FOLDER] [--join inner outer] [--cells 30]
+
+``sklearn``: all donors of ``agevi.datasets.tcells(cell_types=("CD4 T", "CD8 T"))``, 30 semi-synthetic cells of each type, five folds
+of whole donors, the same for all. Beside the clocks stand ridge regression (``RidgeCV``) and partial least squares (ten
+components, nothing chosen) on log1p(CPM) of the summed cells of each type, and the mean over types of each. Prints the
+error of held-out donors, and its difference to the mean over types of ridge regression.
 
 ``scale``: 100 donors x 10 types x 200 cells x 2,000 genes of random counts, cross-validated with ``PLSClock`` in each type.
 Prints one line of JSON: seconds of the CPU (one thread with OMP_NUM_THREADS=1), and the peak of the resident memory beyond
@@ -23,10 +28,16 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from held_out import shown
 from linear_scale import Peak, resident
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import agevi
 
+WHAT = ["sklearn", "scale", "cohorts"]
 N_DONORS, N_TYPES, N_CELLS, N_GENES, DENSITY = 100, 10, 200, 2000, 0.12
 FOLDER = "pseudobulk_covid_ss_2chemistries"
 KEYS = {"age_key": "age", "subject_key": "donor", "sample_key": "sampleID"}
@@ -115,12 +126,69 @@ def row(adata: ad.AnnData, rule: str, trained: str, read: str) -> dict[str, obje
     ].to_dict()
 
 
+def by_hand(adata: ad.AnnData, fold: pd.Series, age: pd.Series) -> dict[str, pd.DataFrame]:
+    """Ages of held-out donors by type from scikit-learn, one table per method, donors x types."""
+    methods = {
+        "RidgeCV": lambda: make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 6, 19))),
+        "PLSRegression": lambda: make_pipeline(StandardScaler(), PLSRegression(10, scale=False)),
+    }
+    out = {name: pd.DataFrame(index=age.index) for name in methods}
+    for kind in adata.obs["cell_type"].unique():
+        cells = adata[(adata.obs["cell_type"] == kind).to_numpy()]
+        donors, code = np.unique(cells.obs["donor"].astype(str), return_inverse=True)
+        sums = (sp.csr_matrix((np.ones(len(code)), (code, np.arange(len(code))))) @ cells.X).toarray()
+        x = np.log1p(sums / sums.sum(axis=1, keepdims=True) * 1e6)
+        f, y = fold[donors].to_numpy(), age[donors].to_numpy()
+        for name, make in methods.items():
+            for held in np.unique(f):
+                fitted = make().fit(x[f != held], y[f != held])
+                out[name].loc[donors[f == held], kind] = fitted.predict(x[f == held]).ravel()
+    return out
+
+
+def beside_sklearn(join: str, n_cells: int) -> pd.DataFrame:
+    """Errors of clocks and of scikit-learn in the same folds."""
+    adata = agevi.datasets.tcells(722, n_cells, cell_types=("CD4 T", "CD8 T"), join=join)
+    keys = {"age_key": "age", "subject_key": "donor", "stratify_by": "dataset"}
+    typed = {"cell_type_key": "cell_type"}
+    agevi.tl.cross_validate(adata, agevi.model.CellTypeClock, **keys, setup_kwargs=typed, key_added="types")
+    agevi.tl.cross_validate(adata, agevi.model.PLSClock, **keys, key_added="all")
+    first = adata.obs.drop_duplicates("donor").set_index("donor")
+    first.index = first.index.astype(str)
+    if not (first["types_fold"].astype(str) == first["all_fold"].astype(str)).all():
+        raise RuntimeError("the clocks were not held out in the same folds.")
+    age, fold = first["age"].astype(float), first["all_fold"].astype(str)
+    members = adata.uns["types_by_group"].pivot(index="sample", columns="group", values="predicted")
+    tables = {"CellTypeClock": members.reindex(age.index)} | by_hand(adata, fold, age)
+    found = {"`CellTypeClock`": first["types_predicted"], "`PLSClock` of all cells": first["all_predicted"]}
+    for name, table in tables.items():
+        found |= {f"{name}, mean of the types": table.mean(axis=1)} | {f"{name}, {kind}": table[kind] for kind in table}
+    found["median age"] = fold.map({name: age[fold != name].median() for name in fold.unique()})
+    error = pd.DataFrame(found).astype(float).sub(age, axis=0).abs().rename_axis("donor")
+    reference = error["RidgeCV, mean of the types"]
+    rows = [
+        {
+            "model": name,
+            "donors": int(error[name].notna().sum()),
+            "MAE": shown(error[name].dropna()),
+            "minus scikit-learn": shown((error[name] - reference).dropna(), "+"),
+        }
+        for name in error
+    ]
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", nargs="+", choices=["scale", "cohorts"], default=["scale", "cohorts"])
+    parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("AGEVI_DATA", "../shared/data")))
+    parser.add_argument("--join", nargs="+", choices=["inner", "outer"], default=["inner"])
+    parser.add_argument("--cells", type=int, default=30, help="cells of each donor and type for sklearn")
     args = parser.parse_args()
+    if "sklearn" in args.what:
+        for join in args.join:
+            print(f"\n{join}\n\n{beside_sklearn(join, args.cells).to_markdown(index=False)}", flush=True)
     if "scale" in args.what:
         scale()
     if "cohorts" in args.what:
