@@ -113,7 +113,7 @@ def cohorts(folder: Path, rules: list[str]) -> pd.DataFrame:
             model = clock(own, **init)
             own.obs["everybody"] = "train"
             model.train(split_key="everybody")
-            agevi.tl.predict_age(new, model, min_gene_coverage=0.5)
+            agevi.tl.predict_age(new, model, min_gene_coverage=0.5, overwrite=True)
             agevi.tl.aggregate_subjects(new)
             rows.append(row(new, rule, name, other))
             print(pd.DataFrame(rows[-2:]).round(1).to_markdown(index=False), flush=True)
