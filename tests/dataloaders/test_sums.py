@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 from agevi.dataloaders import _sums
-from agevi.dataloaders._sums import draw_pseudocells, sum_rows, sum_stats
+from agevi.dataloaders._sums import UnitSums, draw_pseudocells, sum_rows, sum_stats
 
 X = np.random.default_rng(0).poisson(1.0, (60, 5)).astype(np.float32)
 CODES = np.random.default_rng(1).integers(-1, 4, 60)
@@ -183,3 +183,24 @@ def test_the_matrix_is_not_copied(dtype):
         peaks[name] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert max(peaks.values()) < x.data.nbytes / 2, peaks
+
+
+@pytest.mark.parametrize("normalize", ["log1p_cp10k", "none"])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix], ids=["dense", "csr"])
+def test_moments_of_some_units_are_those_of_their_cells_alone(form, normalize):
+    rng = np.random.default_rng(4)
+    codes = rng.integers(-1, 15, 9000)
+    x = rng.poisson(rng.gamma(2.0, 0.5, (15, 6))[codes]).astype(np.float32)
+    shared, units = UnitSums(form(x), codes, 15, normalize), np.array([1, 2, 3, 5, 8, 9, 10, 12, 14])
+    used = np.isin(codes, units)
+    alone = sum_stats(form(x[used]), np.searchsorted(units, codes[used]), len(units), normalize=normalize)
+    found = shared.stats(units)
+    for name in ("mean", "sd", "reliability"):
+        np.testing.assert_allclose(getattr(found, name), getattr(alone, name), rtol=1e-9)
+    values = np.stack([x[codes == unit].sum(axis=0) for unit in units]).astype(float)
+    if normalize == "none":
+        values /= np.bincount(codes[used])[units][:, None]
+    else:
+        values = np.log1p(1e4 * values / values.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found.mean, values.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found.sd, values.std(axis=0), rtol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,63 +55,93 @@ class SumStats:
         module.sum_scale.copy_(torch.from_numpy(self.scale))
 
 
+@dataclass(frozen=True)
+class UnitSums:
+    """Sums of the cells of every unit, taken once however many fits read some of the units."""
+
+    x: Any  # (n_cells, n_genes)
+    codes: np.ndarray  # (n_cells,) unit from 0, -1 for cells of none
+    n_units: int
+    normalize: str
+
+    @cached_property
+    def n_cells(self) -> np.ndarray:
+        """Cells of every unit, (n_units,)."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=self.n_units)
+
+    @cached_property
+    def sums(self) -> Any:
+        """As :func:`sum_rows` gives them, (n_units, n_genes)."""
+        return sum_rows(self.x, self.codes, self.n_units)
+
+    def values(self, units: Any = slice(None)) -> np.ndarray:
+        """Normalised sums (means with ``normalize="none"``), (n, n_genes) float64, dense."""
+        dense = _checks.dense(self.sums[units], np.float64)
+        if self.normalize == "none":
+            return dense / np.maximum(self.n_cells[units], 1)[:, None]
+        return np.log1p(dense * (CP10K / np.maximum(dense.sum(axis=1, keepdims=True), 1.0)))
+
+    def stats(self, units: Any = slice(None)) -> SumStats:
+        """Moments over the sums of units, and how reliable each gene is, (n_genes,)."""
+        # Reliability r is the correlation of two sums of the same samples, were the cells of each drawn twice: r = 1 -
+        # mean_s(v_s) / var_s(y_s) within [0, 1], v = (dy/dp)^2 n / (n - 1) sum_c (x_c - p l_c)^2 / (sum_c l_c)^2 with
+        # counts x_c and library sizes l_c of n cells, the gene's share p = sum x_c / sum l_c and the normalised sum y:
+        # v is the sampling variance of a ratio (Cochran 1977), carried through the logarithm to first order. To that
+        # order r is the correlation between halves of the cells over all ways to halve them, stepped up to the whole
+        # (Spearman 1910, Brown 1910), yet no cell is drawn. With normalize="none", l_c = 1 and y = p. One cell says
+        # nothing about v.
+        n_cells, values = self.n_cells[units], self.values(units)
+        both = n_cells > 1
+        if both.sum() < MIN_SAMPLES_FOR_RELIABILITY:
+            # Genes that new data alone have stay out.
+            reliability = (np.ptp(values[n_cells > 0], axis=0) > 0).astype(np.float64)
+        else:
+            variance = values[both].var(axis=0, ddof=1)
+            noise = np.maximum(self._noise[units][both].mean(axis=0), 0.0)
+            share = np.divide(noise, variance, out=np.ones_like(noise), where=variance > _CONSTANT**2)
+            reliability = np.clip(1 - share, 0.0, 1.0)
+        values = values[n_cells > 0]
+        return SumStats(mean=values.mean(0), sd=values.std(0), reliability=reliability)
+
+    @cached_property
+    def _noise(self) -> np.ndarray:
+        """Variance that the drawing of cells gives to the values, (n_units, n_genes)."""
+        counted, codes = self.normalize != "none", self.codes
+        library = np.ones(len(codes))
+        if counted:
+            parts = (self.x[start : start + _BLOCK] for start in range(0, len(codes), _BLOCK))
+            library = np.concatenate([np.asarray(part.sum(axis=1, dtype=np.float64)).ravel() for part in parts])
+        size, library_squares = (
+            np.bincount(codes[codes >= 0], weights=w[codes >= 0], minlength=self.n_units) for w in (library, library**2)
+        )
+        squares, along = (np.zeros((self.n_units, self.x.shape[1])) for _ in range(2))  # sums of x^2 and of l x
+        for start in range(0, len(codes), _BLOCK):
+            used = start + np.flatnonzero(codes[start : start + _BLOCK] >= 0)
+            if not len(used):
+                continue
+            block = sp.csr_matrix(self.x[used], dtype=np.float64)
+            block.sum_duplicates()
+            units, unit = np.unique(codes[used], return_inverse=True)
+            for out, rows, weight in ((squares, block.power(2), np.ones(len(used))), (along, block, library[used])):
+                of_unit = sp.csr_matrix((weight, (unit.ravel(), np.arange(len(used)))), shape=(len(units), len(used)))
+                out[units] += (of_unit @ rows).toarray()
+        values = self.values()
+        share = np.expm1(values) / CP10K if counted else values
+        slope = CP10K / (1 + CP10K * share) if counted else np.ones_like(values)
+        factor = self.n_cells / np.maximum(self.n_cells - 1, 1) / np.maximum(size, 1.0) ** 2
+        spread = squares - 2 * share * along + share**2 * library_squares[:, None]
+        noise: np.ndarray = slope**2 * factor[:, None] * spread
+        return noise
+
+
 def unit_values(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> np.ndarray:
     """Normalised sums of units (means with ``normalize="none"``), (n_units, n_genes) float64, dense."""
-    dense = _checks.dense(sum_rows(x, codes, n_units), np.float64)
-    if normalize == "none":
-        return dense / np.maximum(np.bincount(codes[codes >= 0], minlength=n_units), 1)[:, None]
-    return np.log1p(dense * (CP10K / np.maximum(dense.sum(axis=1, keepdims=True), 1.0)))
+    return UnitSums(x, codes, n_units, normalize).values()
 
 
 def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> SumStats:
     """Moments over sums of samples, and how reliable each gene is, (n_genes,); cells of the code -1 are not used."""
-    # Reliability r is the correlation of two sums of the same samples, were the cells of each drawn twice: r = 1 -
-    # mean_s(v_s) / var_s(y_s) within [0, 1], v = (dy/dp)^2 n / (n - 1) sum_c (x_c - p l_c)^2 / (sum_c l_c)^2 with
-    # counts x_c and library sizes l_c of n cells, the gene's share p = sum x_c / sum l_c and the normalised sum y: v is
-    # the sampling variance of a ratio (Cochran 1977), carried through the logarithm to first order. To that order r is
-    # the correlation between halves of the cells over all ways to halve them, stepped up to the whole (Spearman 1910,
-    # Brown 1910), yet no cell is drawn. With normalize="none", l_c = 1 and y = p. One cell says nothing about v.
-    n_cells = np.bincount(codes[codes >= 0], minlength=n_units)
-    values = unit_values(x, codes, n_units, normalize=normalize)
-    both = n_cells > 1
-    if both.sum() < MIN_SAMPLES_FOR_RELIABILITY:
-        # Genes that new data alone have stay out.
-        reliability = (np.ptp(values[n_cells > 0], axis=0) > 0).astype(np.float64)
-    else:
-        variance = values[both].var(axis=0, ddof=1)
-        noise = _sampling_variance(x, np.where(both[codes], codes, -1), values, normalize=normalize)
-        share = np.divide(noise, variance, out=np.ones_like(noise), where=variance > _CONSTANT**2)
-        reliability = np.clip(1 - share, 0.0, 1.0)
-    values = values[n_cells > 0]
-    return SumStats(mean=values.mean(0), sd=values.std(0), reliability=reliability)
-
-
-def _sampling_variance(x: Any, codes: np.ndarray, values: np.ndarray, *, normalize: str) -> np.ndarray:
-    """Variance that the drawing of cells gives to ``values`` (n_units, n_genes), mean over the units, (n_genes,)."""
-    counted, n_units = normalize != "none", len(values)
-    n_cells = np.bincount(codes[codes >= 0], minlength=n_units)
-    library = np.ones(len(codes))
-    if counted:
-        parts = (x[start : start + _BLOCK] for start in range(0, x.shape[0], _BLOCK))
-        library = np.concatenate([np.asarray(part.sum(axis=1, dtype=np.float64)).ravel() for part in parts])
-    size, squares = (
-        np.bincount(codes[codes >= 0], weights=w[codes >= 0], minlength=n_units) for w in (library, library**2)
-    )
-    share = np.expm1(values) / CP10K if counted else values
-    factor = n_cells / np.maximum(n_cells - 1, 1) / np.maximum(size, 1.0) ** 2 / (n_cells > 0).sum()
-    slope = CP10K / (1 + CP10K * share) if counted else np.ones_like(values)
-    weight = slope**2 * factor[:, None]
-    # The squares of x - p l, at zeros p^2 l^2, are summed as p^2 l^2 everywhere and the rest where counts are.
-    out: np.ndarray = (weight * share**2 * squares[:, None]).sum(axis=0)
-    for start in range(0, len(codes), _BLOCK):
-        used = start + np.flatnonzero(codes[start : start + _BLOCK] >= 0)
-        block = sp.csr_matrix(x[used])
-        block.sum_duplicates()
-        row = np.repeat(used, np.diff(block.indptr))
-        at, count = codes[row] * values.shape[1] + block.indices, block.data.astype(np.float64)
-        rest = weight.take(at) * count * (count - 2 * share.take(at) * library[row])
-        out += np.bincount(block.indices, weights=rest, minlength=values.shape[1])
-    return np.maximum(out, 0.0)
+    return UnitSums(x, codes, n_units, normalize).stats()
 
 
 def sample_means(ages: np.ndarray, sample: np.ndarray) -> np.ndarray:

@@ -77,6 +77,26 @@ def test_ages_are_the_weighted_ages_of_the_types(model, data):
     assert np.isfinite(ages.first()[lacking.index]).all()
 
 
+@pytest.mark.parametrize("clock", ["PLSClock", "ElasticNetClock"])
+def test_sums_that_fits_share_change_nothing(data, monkeypatch, clock):
+    def fitted():
+        model = fit(data.copy(), clock=clock, n_folds=2, train={"split_key": "everybody"})
+        return model, model.predict_types()
+
+    shared, of_shared = fitted()
+    monkeypatch.setattr(agevi.model.base._clock.Clock, "brief", property(lambda self: False, lambda self, value: None))
+    monkeypatch.setattr(getattr(agevi.model, clock), "share_sums", lambda self: None)
+    alone, of_alone = fitted()
+    pd.testing.assert_frame_equal(shared.errors_, alone.errors_, rtol=1e-6)
+    pd.testing.assert_frame_equal(of_shared, of_alone, rtol=1e-6)
+    for name, member in shared.type_clocks.items():
+        for key, values in alone.type_clocks[name].history_.items():
+            np.testing.assert_allclose(member.history_[key], values, rtol=1e-6)
+        offset = alone.type_clocks[name].module.cell_offset
+        assert float(member.module.cell_offset) == pytest.approx(float(offset), rel=1e-6)
+        assert float(offset) != 0
+
+
 def test_the_mean_weighs_all_types_the_same(data):
     model = fit(data, combine="mean", train={"split_key": "everybody"})
     np.testing.assert_allclose(model.weights_, 0.5)

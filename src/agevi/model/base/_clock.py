@@ -48,6 +48,8 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
     of_types: ClassVar[bool] = False
     """Whether it has a clock per type of cells, whose ages :meth:`predict_parts` gives beside those of samples."""
     compared_within: str | None = None  # column whose values have different features
+    brief: bool = False
+    """Whether trainings may leave out what no age of a sample depends on; set for fits that are thrown away."""
     linear: ClassVar[bool] = False
     """Whether the age is a function of one weighted sum of genes."""
     solves_rows: ClassVar[bool] = False
@@ -233,6 +235,9 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
     def programs(self, moments: Moments) -> np.ndarray:
         """What each column of the latent representation moves, (n_latent, n_genes), from its mean and sd over rows."""
         raise ValueError(f"a {type(self).__name__} has nothing that leads from its latent representation to genes.")
+
+    def share_sums(self) -> None:
+        """Let further trainings on the registered data, which must not change, share what they all sum, if they do."""
 
     # --- prediction ------------------------------------------------------------------------------------------
 

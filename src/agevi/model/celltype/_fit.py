@@ -121,6 +121,8 @@ def fit_type(
     shell, sample = cells.adata[used].copy(), cells.sample[used]
     role = cells.role[cells.owner[sample]]
     model = make(shell, name)
+    model.share_sums()
+    model.brief = True
     out = np.full(len(cells.age), np.nan)
     for held_out in [] if folds is None else [folds == fold for fold in range(int(folds.max()) + 1)]:
         held = enough & cells.trains & held_out[cells.owner]
@@ -133,6 +135,7 @@ def fit_type(
             out[by_sample.index.to_numpy()] = by_sample.to_numpy()
         bar.step(done=f"clock of {name}")
     shell.obs[_keys.SPLIT] = role
+    model.brief = False
     train(model, name)
     bar.step(done=f"clock of {name}")
     return _save.copy_of(model), out

@@ -18,6 +18,7 @@ from agevi._progress import silent
 from agevi._threads import n_threads, threads
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
+from agevi.dataloaders._sums import UnitSums
 from agevi.model.base._clock import Clock
 from agevi.model.base._roles import all_or_nothing
 from agevi.model.linear._module import LinearModule
@@ -41,6 +42,7 @@ class FittedLinearClock(LinearBase):
     selects_epochs: ClassVar[bool] = False
     default_age_transform: ClassVar[str] = "log"
     _module_cls = LinearModule
+    _kept: UnitSums | None = None
 
     def __init__(self, adata: AnnData) -> None:
         super().__init__(_checks.anndata(adata))
@@ -100,7 +102,7 @@ class FittedLinearClock(LinearBase):
         size = cells.x.shape[1] * len(cells.subject)  # what most of a fit goes through, several times
         with silent(not trainer_kwargs.get("enable_progress_bar", True)), threads(n_threads(size)):
             history = self._fit(module, cells)
-        if self.predicts_sums:
+        if self.predicts_sums and not self.brief:
             _fit_offset(module, cells)
         self._start()
         self.module, self.is_trained_ = module.eval(), True
@@ -108,7 +110,7 @@ class FittedLinearClock(LinearBase):
         self.best_epoch_, self.age_summary_ = 1, self._summarise_ages(train)
         self.history_ = {
             name: pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"), dtype=np.float64)
-            for name, values in (self._errors() | history).items()
+            for name, values in (history if self.brief else self._errors() | history).items()
         }
 
     def coefficients(self) -> pd.Series:
@@ -144,14 +146,22 @@ class FittedLinearClock(LinearBase):
 
     def _training_cells(self, train: np.ndarray) -> TrainingCells:
         """Labelled cells of the training subjects."""
-        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        if getattr(x, "format", "csr") != "csr":
-            x = x.tocsr()  # rows of columns are slow to read
-        age = self._cell_ages()
+        x, age = self._rows() if self._kept is None else self._kept.x, self._cell_ages()
         index = np.flatnonzero(train & np.isfinite(age))
-        _, first, sample = np.unique(self._codes(SAMPLE)[index], return_index=True, return_inverse=True)
+        code, first, sample = np.unique(self._codes(SAMPLE)[index], return_index=True, return_inverse=True)
         subject = np.unique(self._codes(SUBJECT)[index[first]], return_inverse=True)[1]
-        return TrainingCells(x, index, sample, subject, age[index[first]], self.normalize)
+        shared = None if self._kept is None else (self._kept, code)
+        return TrainingCells(x, index, sample, subject, age[index[first]], self.normalize, shared)
+
+    def _rows(self) -> Any:
+        """The registered values by rows."""
+        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        return x.tocsr() if getattr(x, "format", "csr") != "csr" else x  # rows of columns are slow to read
+
+    def share_sums(self) -> None:
+        """Sum the cells of every sample once for all further trainings; the registered values must not change."""
+        sample = self._codes(SAMPLE)
+        self._kept = UnitSums(self._rows(), sample, int(sample.max()) + 1, self.normalize)
 
     def _codes(self, field: str) -> np.ndarray:
         return self.adata_manager.get_from_registry(field).ravel().astype(np.int64)

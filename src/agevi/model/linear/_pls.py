@@ -12,7 +12,6 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi.dataloaders._folds import assign_folds
-from agevi.dataloaders._sums import sum_stats
 from agevi.model.base._roles import SUBJECT_WEIGHTS
 from agevi.model.base._seed import as_seed
 from agevi.model.linear._base import FittedLinearClock, standardize
@@ -142,9 +141,8 @@ class PLSClock(FittedLinearClock):
         """Factor of every gene's z-score, (n_genes,)."""
         if self.init_args["weights"] == "zscore":
             return np.ones(cells.x.shape[1])
-        codes = np.full(cells.x.shape[0], -1)
-        codes[cells.index] = cells.sample
-        stats = sum_stats(cells.x, codes, len(cells.subject), normalize=cells.normalize)
+        kept, units = cells.unit_sums
+        stats = kept.stats(units)
         return stats.scale * stats.sd
 
     def _search(

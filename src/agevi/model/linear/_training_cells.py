@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import brentq
 
-from agevi.dataloaders._sums import draw_pseudocells, sum_rows
+from agevi.dataloaders._sums import UnitSums, draw_pseudocells
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class TrainingCells:
     subject: np.ndarray  # (n_samples,) from 0, in the order of names
     age: np.ndarray  # (n_samples,) in the user's unit
     normalize: str
+    shared: tuple[UnitSums, np.ndarray] | None = (
+        None  # sums for several fits, and the unit of every sample, (n_samples,)
+    )
 
     @property
     def n_cells(self) -> np.ndarray:
@@ -38,9 +41,17 @@ class TrainingCells:
     @cached_property
     def sums(self) -> Any:
         """Sums of every sample's cells, (n_samples, n_genes); means where values are not normalised inside."""
-        codes = np.full(self.x.shape[0], -1)
+        kept, units = self.unit_sums
+        return self._scaled(kept.sums[units], self.n_cells)
+
+    @cached_property
+    def unit_sums(self) -> tuple[UnitSums, np.ndarray]:
+        """Sums that were taken before or are taken for this fit alone, and the unit of every sample there."""
+        if self.shared is not None:
+            return self.shared
+        codes, n = np.full(self.x.shape[0], -1), len(self.subject)
         codes[self.index] = self.sample
-        return self._scaled(sum_rows(self.x, codes, len(self.subject)), self.n_cells)
+        return UnitSums(self.x, codes, n, self.normalize), np.arange(n)
 
     def pseudocells(self, size: float, n_draws: int, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """Sums (or means) of cells drawn from each sample, (n_rows, n_genes), and the sample of each."""
