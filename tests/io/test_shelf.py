@@ -320,8 +320,8 @@ def test_a_server_may_name_another_address_of_its_own(shelf, server, cache):
 @pytest.mark.parametrize(
     ("shelf", "message"),
     [
-        pytest.param("ftp://example.org/shelf", "is no address that agevi reads", id="ftp"),
-        pytest.param("file:///etc", "is no address that agevi reads", id="file"),
+        pytest.param("ftp://example.org/shelf", "is not an address that agevi reads", id="ftp"),
+        pytest.param("file:///etc", "is not an address that agevi reads", id="file"),
         pytest.param("http://example.org/shelf?x=1", "has a query, a fragment or a user", id="query"),
         pytest.param("http://me:secret@example.org/", "has a query, a fragment or a user", id="user"),
     ],
@@ -367,7 +367,7 @@ HOSTILE = {
     "no about": (entry(lambda c: c.pop("about")), "does not have the entries"),
     "list": (lambda d: d.update(clocks=[1]), "was edited or damaged"),
     "number": (lambda d: d["clocks"].update(c1=3), "does not have the entries"),
-    "format": (lambda d: d.update(format="other"), "is no index of a shelf"),
+    "format": (lambda d: d.update(format="other"), "is not the index of a shelf"),
     "newer": (lambda d: d.update(schema=9), "has schema 9.*upgrade agevi"),
 }
 

@@ -101,7 +101,7 @@ def _address(shelf: str) -> str:
     parts = urllib.parse.urlsplit(shelf)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BundleError(
-            f"{show(shelf)} is no address that agevi reads; pass one with http:// or https://, or a path."
+            f"{show(shelf)} is not an address that agevi reads; pass one with http:// or https://, or a path."
         )
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise BundleError(f"{show(shelf)} has a query, a fragment or a user; pass the plain address of the folder.")

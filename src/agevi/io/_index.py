@@ -79,7 +79,7 @@ def read(where: str, data: bytes) -> dict[str, Entry]:
         raise BundleError(f"{where} has more than the {MAX_INDEX:,} bytes that an index may have.")
     document = plain_json(where, data)
     if document.get("format") != FORMAT:
-        raise BundleError(f"{where} is no index of a shelf: its format is {show(document.get('format'))}.")
+        raise BundleError(f"{where} is not the index of a shelf: its format is {show(document.get('format'))}.")
     schema = document.get("schema")
     if type(schema) is int and schema > SCHEMA:
         raise BundleVersionError(f"{where} has schema {schema}, and this agevi reads up to {SCHEMA}; upgrade agevi.")

@@ -127,7 +127,7 @@ def list_shelf(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     FileNotFoundError
-        If the directory is no shelf, or the server cannot be reached and the index was not read before.
+        If the directory is not a shelf, or the server cannot be reached and the index was not read before.
     ValueError
         If the index was damaged or edited, or names files that are too large or lie elsewhere.
 
@@ -142,7 +142,7 @@ def list_shelf(path: str | Path) -> pd.DataFrame:
 
 
 def _check_free(directory: Path, *, overwrite: bool) -> None:
-    """Refuse to write where something is that is no shelf, or that may not be replaced."""
+    """Refuse to write where something is that is not a shelf, or that may not be replaced."""
     if not os.path.lexists(directory):
         return
     if not overwrite:

@@ -254,7 +254,7 @@ NUMBER = CELLS.str[1:].astype(int)
         pytest.param({"n": 10}, "age bins", 2, "medium", "5 of 5 age bins hold fewer than 3", id="thin bins"),
         pytest.param({}, "age bins", 8, "none", "20 to 34: 8", id="full bins"),
         pytest.param(
-            {"n_genes": np.r_[0, 0, np.full(998, 9)]}, "empty cells", 2, "low", "2 cells have no value", id="empty"
+            {"n_genes": np.r_[0, 0, np.full(998, 9)]}, "empty cells", 2, "low", "all values of 2 cells are zero", id="empty"
         ),
         pytest.param(
             {"subject": CELLS.where(NUMBER != 3, "d04")}, "cells per subject", None, None, "", id="even enough"
