@@ -51,13 +51,19 @@ def test_other_quantities(adata, quantity):
     assert ax.get_xlabel().startswith({"mean": "Mean contribution (years)", "share": "Share of"}[quantity])
 
 
+def heights_of(stairs):
+    """Of every part in every sample, (n_parts, n_samples)."""
+    return np.array([part.get_data().values - part.get_data().baseline for part in stairs])
+
+
 def test_stacks_end_at_the_sum(adata):
     ax = agevi.pl.explanation(adata, kind="stack")
     (line,) = [line for line in ax.lines if len(line.get_xdata()) > 2]
     of_samples = agevi.get.explanation_df(adata, "samples")
     total = of_samples[of_samples["part"] != "baseline"].groupby("sample")["contribution"].sum()
     np.testing.assert_allclose(line.get_ydata(), np.sort(total))
-    heights = np.array([bar.get_height() for bar in ax.patches]).reshape(2, -1)
+    heights = heights_of(ax.patches)
+    assert heights.shape == (2, len(total))
     np.testing.assert_allclose(heights.sum(axis=0), np.sort(total), atol=1e-9)
 
 
@@ -79,5 +85,6 @@ def test_the_smallest_of_many_parts_are_joined():
     assert names[-1] == "4 others"
     of_samples = agevi.get.explanation_df(adata, "samples")
     total = of_samples[of_samples["part"] != "baseline"].groupby("sample")["contribution"].sum()
-    heights = np.array([bar.get_height() for bar in ax.patches]).reshape(12, -1)
+    heights = heights_of(ax.patches)
+    assert heights.shape == (12, len(total))
     np.testing.assert_allclose(heights.sum(axis=0), np.sort(total), atol=1e-9)

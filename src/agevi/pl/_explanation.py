@@ -123,11 +123,12 @@ def _stack(rows: pd.DataFrame, params: Mapping[str, Any], palette: Any, ax: Axes
         wide = wide[parts]
     colors = _base.group_colors(None, "", parts, palette)
     ax = _base.axes(ax, 5.0, 3.2)
-    at = np.arange(len(wide))
+    at, edges = np.arange(len(wide)), np.arange(len(wide) + 1) - 0.5
     above, below = np.zeros(len(wide)), np.zeros(len(wide))
     for part in parts:
         values = wide[part].to_numpy()
-        ax.bar(at, values, 1.0, np.where(values > 0, above, below), color=colors[part], linewidth=0)
+        base = np.where(values > 0, above, below)
+        ax.stairs(base + values, edges, baseline=base, fill=True, color=colors[part], linewidth=0)
         above, below = above + np.maximum(values, 0), below + np.minimum(values, 0)
     ax.plot(at, wide.sum(axis=1), color="black", linewidth=1.2)
     ax.axhline(0, color=_base.LINE_COLOR, linewidth=0.8)
