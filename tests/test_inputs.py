@@ -18,6 +18,8 @@ from tests.clocks import each_clock
 from tests.test_contract import SETUP, fit
 from tests.test_gates import check_message
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 
 @pytest.fixture(scope="module")
 def _small():

@@ -17,6 +17,8 @@ from tests.test_gates import check_style, set_obs, snapshot
 from tests.tl.clocks import MeanClock
 from tests.tl.tuning.spied import KEYS, SMALL, Spy, ages, fresh, quiet_optuna, spied, trials_of  # noqa: F401
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 
 def test_the_value_is_the_error_on_validation_subjects(cohort):
     study = spied(cohort)
@@ -100,7 +102,7 @@ def test_permuted_test_subjects_give_an_identical_study(cohort, tmp_path, n_fold
     """A real network, and every trial, report, argument and record; even the stored study goes on with them."""
     arguments = {"model_kwargs": SMALL, "train_kwargs": {"max_epochs": 2} | QUIET, "n_folds": n_folds, **KEYS}
     space = {"plan_kwargs.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "n_head": [[], [4]]}
-    study = tune(cohort, agevi.model.PoissonVAE, space, n_trials=3, storage=tmp_path / "study.log", **arguments)
+    study = tune(cohort, agevi.model.PoissonVAE, space, n_trials=2, storage=tmp_path / "study.log", **arguments)
     first = trials_of(study), study.user_attrs
     rng, changed = np.random.default_rng(0), cohort.copy()
     rows = np.flatnonzero(cohort.obs["agevi_split"] == "test")
@@ -111,12 +113,12 @@ def test_permuted_test_subjects_give_an_identical_study(cohort, tmp_path, n_fold
     permuted = dict(zip(of_test.index, np.roll(of_test, 1), strict=True))
     changed.obs["age"] = cohort.obs["donor"].astype(str).map(permuted).fillna(cohort.obs["age"]).astype(float)
     assert (changed.obs["age"] != cohort.obs["age"]).sum() == len(rows)
-    again = tune(changed, agevi.model.PoissonVAE, space, n_trials=3, **arguments)
+    again = tune(changed, agevi.model.PoissonVAE, space, n_trials=2, **arguments)
     assert (trials_of(again), again.user_attrs) == first
-    goes_on = tune(changed, agevi.model.PoissonVAE, space, n_trials=4, storage=tmp_path / "study.log", **arguments)
-    assert trials_of(goes_on)[:3] == first[0]
+    goes_on = tune(changed, agevi.model.PoissonVAE, space, n_trials=3, storage=tmp_path / "study.log", **arguments)
+    assert trials_of(goes_on)[:2] == first[0]
     without = cohort[cohort.obs["agevi_split"] != "test"].copy()
-    alone = tune(without, agevi.model.PoissonVAE, space, n_trials=3, **arguments)
+    alone = tune(without, agevi.model.PoissonVAE, space, n_trials=2, **arguments)
     assert (trials_of(alone), alone.user_attrs) == first
 
 

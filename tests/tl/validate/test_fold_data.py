@@ -100,6 +100,7 @@ def test_the_tools_agree_on_visits_and_layers(visits):
 def test_a_list_of_clocks_on_visits_and_types(visits):
     """The mean of the members, of all cells and of each type, as they are alone."""
     arguments = UNITS | {"n_folds": 2, "setup_kwargs": {"layer": "counts"}, "min_cells": 3}
+    few = {"n_folds": 2, "alphas": 5}
     for groupby in (None, "cell_type"):
         parts = []
         for key, model in (
@@ -107,7 +108,8 @@ def test_a_list_of_clocks_on_visits_and_types(visits):
             ("b", agevi.model.ElasticNetClock),
             ("both", [PLSClock, agevi.model.ElasticNetClock]),
         ):
-            own = {"model_kwargs": {"EnsembleClock": {"scale": "age"}}} if key == "both" else {}
-            cross_validate(visits, model, groupby=groupby, key_added=key, **arguments, **own)
+            of_all = {"EnsembleClock": {"scale": "age"}, "ElasticNetClock": few}
+            own = {"a": {}, "b": few, "both": of_all}[key]
+            cross_validate(visits, model, groupby=groupby, key_added=key, model_kwargs=own, **arguments)
             parts.append(visits.obs[f"{key}_predicted"].to_numpy())
         np.testing.assert_allclose(parts[2], (parts[0] + parts[1]) / 2, rtol=1e-4)
