@@ -85,6 +85,7 @@ def edit(shelf: Path, change) -> None:
 # what is written is what is read
 
 
+@pytest.mark.slow
 def test_twenty_clocks_are_listed_and_verified_and_a_changed_byte_is_named(tmp_path):
     made = {f"clock_{i:02d}": clock(i) for i in range(20)}
     agevi.io.write_shelf(tmp_path / "shelf", made)

@@ -108,6 +108,7 @@ def test_files_hold_it(adata, tmp_path):
     np.testing.assert_array_equal(pp.contrast_types(adata, "cell_type", **KEYS, like=again).X, out.X)
 
 
+@pytest.mark.slow
 def test_it_is_read_by_a_clock():
     adata = agevi.datasets.simulate_cohort(
         40, 60, 60, n_cell_types=2, ageing_rates=[1, -1], effect_range=(0.1, 0.3), batch_sd=0.5, rng=1

@@ -175,6 +175,7 @@ def test_a_classifier_and_its_comparison(cohort, tmp_path):
         agevi.tl.compare_transfer(cohort, clock, layer="x", **options)
 
 
+@pytest.mark.slow
 def test_backed_data(cohort, tmp_path):
     cohort.write_h5ad(tmp_path / "cohort.h5ad")
     backed = ad.read_h5ad(tmp_path / "cohort.h5ad", backed="r")

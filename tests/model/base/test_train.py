@@ -66,6 +66,7 @@ def test_held_out_subjects_do_not_shape_the_weights(cohort):
     assert {s for s, r in a.split_.items() if r == "test"} == set(cohort.obs["donor"][held].astype(str))
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_and_global_state_untouched(cohort):
     models = [make(cohort, rng=3), make(cohort, rng=3), make(cohort, rng=4)]
     torch.manual_seed(0)

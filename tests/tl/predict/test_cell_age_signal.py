@@ -128,6 +128,7 @@ def test_cells_without_others_to_compare_with_have_none(adata, pls, caplog):
     assert "agevi_cell_signal" not in bulk.obs
 
 
+@pytest.mark.slow
 def test_ensembles_average_their_members(adata, pls):
     members = [
         pls,
@@ -138,6 +139,7 @@ def test_ensembles_average_their_members(adata, pls):
     np.testing.assert_allclose(raw(model, adata)[SOME], by_hand(model, adata, SOME), atol=3e-5)
 
 
+@pytest.mark.slow
 def test_data_of_every_kind_give_the_same(adata, pls, tmp_path):
     expected = raw(pls, adata)
     dense = ad.AnnData(adata.X.toarray(), obs=adata.obs, var=adata.var)
@@ -217,6 +219,7 @@ def test_arguments_out_of_range(adata, pls, change, message, error):
         agevi.tl.cell_age_signal(adata, pls, **change)
 
 
+@pytest.mark.slow
 def test_a_clock_per_type_is_asked_type_by_type(adata):
     own = adata.copy()
     agevi.model.CellTypeClock.setup_anndata(own, **SETUP, cell_type_key="cell_type")

@@ -170,6 +170,7 @@ def test_a_clock_that_does_not_know_its_cohorts_is_unproven(data):
     np.testing.assert_allclose(found["level"], expected.loc[found.index], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_clocks_of_types_are_judged_one_by_one_and_told_in_one_line(caplog):
     adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=20, n_genes=40, n_batches=2, n_cell_types=2, rng=0)
     agevi.model.CellTypeClock.setup_anndata(adata, **KEYS, cell_type_key="cell_type")

@@ -278,6 +278,7 @@ def test_without_a_leaderboard(cohort):
         agevi.get.leaderboard_df(cohort)
 
 
+@pytest.mark.slow
 def test_whole_cohorts_held_out_stand_beside_folds_and_give_the_order():
     adata = agevi.datasets.simulate_cohort(n_subjects=36, n_cells=10, n_genes=60, n_batches=3, batch_sd=0.5, rng=2)
     models = {"few": (agevi.model.PLSClock, {"n_components": 1}), "PLSClock": agevi.model.PLSClock}

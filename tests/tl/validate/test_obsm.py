@@ -37,6 +37,7 @@ def test_folds_of_a_representation_are_those_of_its_values(cohort, tmp_path):
         agevi.tl.cross_validate(cohort, PLSClock, obsm_key="X_pca", **options)
 
 
+@pytest.mark.slow
 def test_a_clock_knows_the_predictions_of_its_recipe(cohort):
     setup = {"obsm_key": "protein", "normalize": "clr"}
     agevi.tl.cross_validate(cohort, PLSClock, **KEYS, setup_kwargs=setup)
@@ -53,6 +54,7 @@ def test_a_clock_knows_the_predictions_of_its_recipe(cohort):
             clock.set_evaluation(cohort)
 
 
+@pytest.mark.slow
 def test_one_leaderboard_of_genes_and_representations(cohort):
     cohort.layers["counts"] = cohort.X.copy()
     models = {
@@ -72,6 +74,7 @@ def test_one_leaderboard_of_genes_and_representations(cohort):
     np.testing.assert_allclose(own, first[own.index], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_leaderboard_of_a_representation(cohort):
     """The ridge reads the means, and a clock of counts says why it cannot."""
     agevi.tl.compare_models(
@@ -92,11 +95,13 @@ def test_tuning(cohort):
     assert one.best_trial.user_attrs["setup_kwargs"]["obsm_key"] == "X_rep"
 
 
+@pytest.mark.slow
 def test_a_learning_curve(cohort):
     agevi.tl.learning_curve(cohort, PLSClock, **KEYS, obsm_key="X_rep", n_subjects=[6, 12], n_repeats=1, n_folds=2)
     assert np.isfinite(cohort.uns["agevi_learning_curve"]["mae"]).all()
 
 
+@pytest.mark.slow
 def test_members_of_one_table(cohort):
     setup = {"PLSClock": {"obsm_key": "X_rep"}, "ElasticNetClock": {"obsm_key": "protein"}}
     with pytest.raises(ValueError, match="different values of obsm_key"):
