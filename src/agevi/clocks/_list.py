@@ -23,7 +23,7 @@ def list() -> pd.DataFrame:
     Examples
     --------
     >>> import agevi
-    >>> agevi.clocks.list().loc["horvath_2013", ["species", "unit", "features", "licence"]].tolist()
-    ['human', 'years', 353, 'CC BY 2.0']
+    >>> agevi.clocks.list().loc["horvath_2013", ["species", "unit", "licence"]].tolist()
+    ['human', 'years', 'CC BY 2.0']
     """
     return list_shelf(READY_MADE).assign(where="bundled")
