@@ -38,7 +38,6 @@ _SAID = {"upper": "spelled as human symbols", "title": "spelled as mouse symbols
 _SAMPLE = 2000  # names that are looked at to tell their kind
 _DISTINCT = 0.5  # share of names that differ; fewer are those of genes near peaks or of transcripts
 LONGEST = 200  # characters of a name
-_MISSING = ("", "nan", "None", "NA")
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,7 @@ def _plain(text: str) -> str:
     text = text.strip()
     if text.startswith("ENS") and "." in text:
         return _VERSION.sub(r"\1\2", text)
-    return "" if text in _MISSING else text
+    return "" if text in _symbols.MISSING else text
 
 
 def _thinned(values: Any) -> Any:

@@ -13,6 +13,8 @@ from agevi import _checks
 ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
 CPG = re.compile(r"^c[gh]\.?\d+")
 _VERSIONED = r"^(ENS[A-Z]*G\d{6,})\..*$"
+MISSING = ("", "nan", "None", "NA")
+"""Text that stands for a gene without a name."""
 CUT = 'adata.var_names.str.split(".").str[0]'
 """Code that cuts the version off Ensembl ids."""
 
@@ -24,7 +26,7 @@ def names(adata: AnnData, gene_symbols: str | None) -> pd.Series:
         return pd.Series(genes, index=genes, name="symbol", dtype=object)
     given = column(adata, gene_symbols)
     text = given.astype(object).where(given.notna(), "").astype(str).str.strip()
-    missing = text.isin(["", "nan", "None", "NA"]).to_numpy()
+    missing = text.isin(MISSING).to_numpy()
     return pd.Series(text.to_numpy(dtype=object), index=genes, name="symbol").mask(missing, genes.to_series())
 
 

@@ -66,7 +66,7 @@ def _usual(model: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _types(model: Any) -> list[str]:
     """Types that a clock of types has members for; none for other clocks."""
-    return [str(name) for name in getattr(model, "type_clocks", {})]
+    return [str(name) for name in (model.type_clocks if model.of_types else ())]
 
 
 def _data(model: Any, x: torch.Tensor) -> AnnData:

@@ -50,6 +50,17 @@ def check_calibration(values: Any) -> dict[str, Any]:
     return out
 
 
+def check_training_cohorts(values: Any) -> dict[str, Any]:
+    """What a clock tells of its training cohorts, as new plain values."""
+    if isinstance(values, dict) and values.keys() != _COHORTS.keys():
+        raise ValueError("training_cohorts does not hold what a reference of cohorts does")
+    out = _entries(values, "training_cohorts", _COHORTS)
+    k = len(out["names"])
+    rules = {name: len(out[name]) == k for name in ("n_subjects", "mean_age")}
+    _refuse(rules | {"names": k > 0, "left_out": len(out["left_out"]) in (0, k)}, "training_cohorts", values)
+    return out
+
+
 def check_evaluation(values: Any) -> dict[str, Any]:
     """An evaluation with the entries that are known, as new plain values."""
     out = _entries(values, "evaluation", _EVALUATION)
@@ -156,6 +167,13 @@ _EVALUATION: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("n_subjects", "n_samples", "n_folds"), _whole),
     **dict.fromkeys(("age_min", "age_max", "mae", "rmse", "mae_median", "level"), _number),
     **dict.fromkeys(("mae_low", "mae_high", "slope", "slope_low", "slope_high", "pearson", "spearman"), _maybe),
+}
+_COHORTS: dict[str, Callable[[Any], Any]] = {
+    "by": _text,
+    "names": _names,
+    "n_subjects": _list(_whole),
+    **dict.fromkeys(("mean_age", "left_out"), _list(_number)),
+    **dict.fromkeys(("age_mean", "age_sd", "limit"), _number),
 }
 _INTERVALS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("level", "width", "interval_score"), _number),

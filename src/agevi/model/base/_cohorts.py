@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _subjects, _units
 from agevi._compat import Host
+from agevi.io._numbers import check_training_cohorts
 from agevi.model.base._reference import PREFIX, Reference
 from agevi.model.base._unit_rows import UnitRows
 
@@ -28,11 +29,10 @@ class SampleRows(NamedTuple):
 
     def ages(self) -> np.ndarray:
         """Ages of the samples from their sums, (n_samples,)."""
-        reading, n = self.rows.reading, len(self.values)
-        block, out = max(1, 2**24 // max(self.values.shape[1], 1)), []
-        for rows in np.array_split(np.arange(n), -(-n // block)):
+        out = []
+        for rows in self.rows.blocks(len(self.values)):
             x = torch.from_numpy(self.values[rows]).to(self.rows.device)
-            out.append(reading.tail(x @ reading.weight.T + self.rows.shift(rows)).detach().cpu().numpy())
+            out.append(self.rows.ages(x, rows).detach().cpu().numpy())
         return np.concatenate(out).astype(np.float64)
 
 
@@ -132,6 +132,8 @@ class CohortsMixin(Host):
         levels = {} if left_out is None else self._levels_left_out(adata, by, left_out)
         cells = self.judged_cells(adata, np.arange(adata.n_obs))
         found = {name: _reference(clock, adata, cells[name], by, levels) for name, clock in self.judged().items()}
+        for reference in found.values():
+            check_training_cohorts(reference.meta())  # what is saved can be loaded
         for name, clock in self.judged().items():
             clock.reference_ = found[name]
 
@@ -174,8 +176,7 @@ def sample_rows(
     """What a clock reads of the samples of ``cells``, whose values are summed as it sums them."""
     names, codes = sample_codes(clock, adata, cells, sample_key)
     rows = UnitRows(clock, adata, cells, codes, min_gene_coverage)
-    n, block = len(names), max(1, 2**24 // max(len(clock.genes), 1))
-    parts = [rows.values(np.arange(start, min(start + block, n))).cpu().numpy() for start in range(0, n, block)]
+    parts = [rows.values(some).cpu().numpy() for some in rows.blocks(len(names))]
     return SampleRows(pd.Index(names), np.concatenate(parts), rows)
 
 
@@ -244,9 +245,7 @@ def cohort_of_unit(adata: AnnData, by: str, unit: pd.Series, cells: np.ndarray |
 def _slopes(found: SampleRows) -> np.ndarray:
     """Mean over samples of how much the age changes with what is read of each gene, (n_genes,), in absolute terms."""
     rows = np.unique(np.linspace(0, len(found.values) - 1, _N_SLOPES).astype(int))
-    reading = found.rows.reading
     x = torch.from_numpy(found.values[rows]).to(found.rows.device).requires_grad_()
     with torch.enable_grad():
-        units = x @ reading.weight.T + found.rows.shift(rows)
-        slope = torch.autograd.grad(reading.tail(units).sum(), x)[0]
+        slope = torch.autograd.grad(found.rows.ages(x, rows).sum(), x)[0]
     return slope.abs().mean(dim=0).cpu().numpy().astype(np.float64)

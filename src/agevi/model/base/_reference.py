@@ -9,12 +9,13 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from agevi.io._numbers import check_training_cohorts
+
 PREFIX = "training_cohorts."
 """Of the names of its tensors in a bundle."""
 _N_COMPONENTS = 30
 _QUANTILE = 0.95
 _N_FOLDS = 5
-_TEXT, _MOST = 200, 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,29 +88,16 @@ class Reference:
     @classmethod
     def of_bundle(cls, meta: Any, tensors: dict[str, torch.Tensor], n_genes: int) -> Reference:
         """What a bundle holds, after every value was checked."""
-        names = {field.name for field in fields(cls)} - set(ARRAYS)
-        if not isinstance(meta, dict) or set(meta) != names or set(tensors) != {PREFIX + name for name in ARRAYS}:
-            raise ValueError("training_cohorts does not hold what a reference of cohorts does")
-        k = len(meta["names"]) if isinstance(meta["names"], list) else 0
-        numbers = {
-            "n_subjects": (k, int),
-            "mean_age": (k, float),
-            "left_out": (len(meta["left_out"]) if meta["left_out"] == [] else k, float),
-        }
-        texts = [meta["by"], *(meta["names"] if k else [None])]
-        whole = 0 < k <= _MOST and all(isinstance(text, str) and len(text) <= _TEXT for text in texts)
-        for name, (n, kind) in numbers.items():
-            own = meta[name]
-            whole &= isinstance(own, list) and len(own) == n and all(type(value) in (int, kind) for value in own)
-        whole &= all(type(meta[name]) in (int, float) for name in ("age_mean", "age_sd", "limit"))
-        arrays = {name: tensors[PREFIX + name] for name in ARRAYS}
+        values = check_training_cohorts(meta)
+        if set(tensors) != {PREFIX + name for name in ARRAYS}:
+            raise ValueError("training_cohorts does not have the tensors of a reference of cohorts")
+        arrays, k = {name: tensors[PREFIX + name] for name in ARRAYS}, len(values["names"])
         shapes = {"means": (k, n_genes), "factor": (n_genes,), "importance": (n_genes,)}
         shapes["components"] = (min(len(arrays["components"]), _N_COMPONENTS), n_genes)
-        whole &= all(tuple(arrays[name].shape) == shape for name, shape in shapes.items())
-        whole &= all(arrays[name].dtype == kind for name, kind in ARRAYS.items())
-        if not whole:
-            raise ValueError("training_cohorts holds values of the wrong kind or size")
-        values: dict[str, Any] = {**meta, **{name: tensor.numpy() for name, tensor in arrays.items()}}
+        whole = all(tuple(arrays[name].shape) == shape for name, shape in shapes.items())
+        if not whole or any(arrays[name].dtype != kind for name, kind in ARRAYS.items()):
+            raise ValueError("training_cohorts has tensors of the wrong kind or size")
+        values |= {name: tensor.numpy() for name, tensor in arrays.items()}
         return cls(**values)
 
 

@@ -13,6 +13,8 @@ from agevi._compat import REGISTRY_KEYS
 from agevi.dataloaders._cells import fields_of
 from agevi.nn.attribution import Reading
 
+_BLOCK = 2**24  # values that are read at a time, about
+
 
 class UnitRows:
     """What one clock reads of cells, or of their sums by ``codes``, (n_used,); a few rows at a time are dense."""
@@ -54,9 +56,17 @@ class UnitRows:
         """Change of the age of some rows with their values as they are in the data, (n, n_genes) float32."""
         x = self._expression(rows).requires_grad_()
         with torch.enable_grad():
-            units = self._read(x, rows) @ self.reading.weight.T + self.shift(rows)
-            slope = torch.autograd.grad(self.reading.tail(units).sum(), x)[0]
+            slope = torch.autograd.grad(self.ages(self._read(x, rows), rows).sum(), x)[0]
         return np.asarray(slope.cpu().numpy(), dtype=np.float32)
+
+    def ages(self, values: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        """Ages of some rows from what is read of them, (n,)."""
+        return self.reading.tail(values @ self.reading.weight.T + self.shift(rows))
+
+    def blocks(self, n: int) -> list[np.ndarray]:
+        """The first ``n`` rows, so few at a time that what is read of them is small."""
+        size = max(1, _BLOCK // max(len(self.genes), 1))
+        return [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
 
     def _expression(self, rows: np.ndarray) -> torch.Tensor:
         """Values of some rows as they are in the data, (n, n_genes) float32 on the clock's device."""

@@ -24,9 +24,8 @@ class TrainingCells:
     subject: np.ndarray  # (n_samples,) from 0, in the order of names
     age: np.ndarray  # (n_samples,) in the user's unit
     normalize: str
-    shared: tuple[UnitSums, np.ndarray] | None = (
-        None  # sums for several fits, and the unit of every sample, (n_samples,)
-    )
+    # sums for several fits, and the unit of every sample, (n_samples,)
+    shared: tuple[UnitSums, np.ndarray] | None = None
 
     @property
     def n_cells(self) -> np.ndarray:

@@ -50,12 +50,12 @@ def levels(
         if anchor is not None:
             of_anchor = scale.forward(anchor.to_numpy(dtype=np.float64))
             part &= np.isfinite(anchor.to_numpy(dtype=np.float64))
-            moved = _by_subject(table, of_anchor - x, part)
+            moved = by_subject(table, of_anchor - x, part)
             if len(moved):
                 out[name] = _of_anchor(moved, _per_log(scale, table["predicted"].to_numpy()[part]))
         else:
             known = mean_age.get(name) if isinstance(mean_age, Mapping) else mean_age
-            of_clock = _by_subject(table, x, part)
+            of_clock = by_subject(table, x, part)
             if known is not None and len(of_clock):
                 shift = float(scale.forward(np.array([known]))[0] - of_clock.mean())
                 variance = float(of_clock.var(ddof=1)) / len(of_clock) if len(of_clock) > 1 else 0.0
@@ -69,7 +69,7 @@ def levels(
     return out
 
 
-def _by_subject(table: pd.DataFrame, values: np.ndarray, part: np.ndarray) -> np.ndarray:
+def by_subject(table: pd.DataFrame, values: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Mean over the samples of each subject, since a subject counts once."""
     return pd.Series(values[part]).groupby(table["subject"].to_numpy()[part]).mean().to_numpy()
 

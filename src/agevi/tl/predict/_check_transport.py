@@ -13,7 +13,7 @@ from anndata import AnnData
 from agevi import _ages, _checks, _keys, _names, _units
 from agevi.model.base._clock import require_clock
 from agevi.model.base._cohorts import SampleRows, cohort_of_unit, sample_codes, sample_rows
-from agevi.tl.intervals._cohort_level import read_anchor
+from agevi.tl.intervals._cohort_level import by_subject, read_anchor
 from agevi.tl.predict._verdict import VERDICTS, Found, judge
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ def _of_clock(
     present = found.rows.match.present
     coverage = present.mean() if reference is None else min(float(reference.importance[present].sum()), 1.0)
     table["outside"] = np.nan if reference is None else reference.outside(found.values, present)
-    scale = _ages.AgeTransform(clock.age_transform, float(clock.setup_args["min_age"]), _ages.YEAR.get(unit, 1.0))
+    scale = _ages.AgeTransform.of({**clock.setup_args, "age_transform": clock.age_transform})
     table["anchored"] = np.nan
     if anchor is not None:
         table["anchored"] = scale.forward(read_anchor(adata, table, anchor).to_numpy(dtype=np.float64))
@@ -181,7 +181,7 @@ def _of_clock(
         if not len(own):
             continue
         x = scale.forward(own["predicted"].to_numpy(dtype=np.float64))
-        moved = (own["anchored"] - x).groupby(own["subject"].to_numpy()).mean().dropna()
+        moved = by_subject(own, own["anchored"].to_numpy() - x, own["anchored"].notna().to_numpy())
         figures = Found(
             n_subjects=own["subject"].nunique(),
             gene_coverage=float(coverage),
@@ -195,7 +195,7 @@ def _of_clock(
             slope=np.nan if slope is None else float(slope),
             left_out=float(np.sqrt((left_out**2).mean())) if len(left_out) else np.nan,
             n_left_out=len(left_out),
-            year=_ages.YEAR.get(unit, 1.0),
+            year=scale.year,
         )
         whose = " of ".join(text for text in (part and f"{part!r}", name and f"cohort {name!r}") if text)
         call = f"agevi.tl.recalibrate(adata, by={by!r}"
@@ -206,7 +206,7 @@ def _of_clock(
 
 def _over_subjects(ages: np.ndarray, samples: pd.DataFrame) -> float:
     """Mean of ages of samples, each subject counting once."""
-    return float(pd.Series(ages).groupby(samples["subject"].to_numpy()).mean().mean())
+    return float(by_subject(samples, ages, np.ones(len(ages), dtype=bool)).mean())
 
 
 def _samples(

@@ -220,7 +220,7 @@ def _roles(adata: AnnData, model: Any) -> np.ndarray:
 def _of_training(adata: AnnData, model: Any) -> bool:
     """Whether all cells are, by name and subject, known to have been those of the clock's setup or of a member's."""
     subject_key = model.setup_args["subject_key"]
-    known = [getattr(clock, "adata", None) for clock in (model, *getattr(model, "clocks", ()))]
+    known = [getattr(clock, "adata", None) for clock in (model, *model.own_clocks)]
     return any(own is not None and (own is adata or _are_cells_of(adata, own, subject_key)) for own in known)
 
 
