@@ -84,7 +84,7 @@ def test_sums_that_fits_share_change_nothing(data, monkeypatch, clock):
         return model, model.predict_types()
 
     shared, of_shared = fitted()
-    monkeypatch.setattr(agevi.model.base._clock.Clock, "brief", property(lambda self: False, lambda self, value: None))
+    monkeypatch.setattr(agevi.model.linear._base, "is_for_ages_alone", lambda: False)
     monkeypatch.setattr(getattr(agevi.model, clock), "share_sums", lambda self: None)
     alone, of_alone = fitted()
     pd.testing.assert_frame_equal(shared.errors_, alone.errors_, rtol=1e-6)

@@ -48,8 +48,6 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
     of_types: ClassVar[bool] = False
     """Whether it has a clock per type of cells, whose ages :meth:`predict_parts` gives beside those of samples."""
     compared_within: str | None = None  # column whose values have different features
-    brief: bool = False
-    """Whether trainings may leave out what no age of a sample depends on; set for fits that are thrown away."""
     linear: ClassVar[bool] = False
     """Whether the age is a function of one weighted sum of genes."""
     solves_rows: ClassVar[bool] = False

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _names
 from agevi.dataloaders._sums import sample_means
+from agevi.model.base._for_ages import is_for_ages_alone
 from agevi.model.celltype._fit import counts_of
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def ages_of_types(
         ages[:, -1] = np.where(enough[:, -1], model._composition.ages(n), np.nan)
     there = np.isfinite(ages)
     none = ~there.any(axis=1)
-    if model.announces:
+    if not is_for_ages_alone():
         say_samples(logger, len(names), names[lean & ~none], names[none], f"min_cells={min_cells}")
     return TypeAges(
         names, of_cell, list(model._columns), ages, enough, n_cells, model.type_weights(np.where(there, n_cells, 0))
@@ -161,7 +162,7 @@ def cells_of_clocks(model: Any, adata: AnnData, cells: np.ndarray) -> list[np.nd
 def _known_types(model: Any, adata: AnnData) -> np.ndarray:
     """Positions of the cells' types, as above; says what is left out."""
     code, found = types_of_cells(model, adata)
-    if not model.announces:
+    if is_for_ages_alone():
         return code
     key = model.setup_args["cell_type_key"]
     unknown = [name for name in found if name not in model.types_]
@@ -184,7 +185,7 @@ def _comparable(model: Any, n: np.ndarray, names: np.ndarray) -> np.ndarray:
     """Samples with the types that nearly all training samples have, whose shares can be compared with training."""
     usual = [i for i, name in enumerate(model.types_) if name in model._usual]
     lacking = n[:, usual] == 0  # each sample by itself, so that no prediction depends on the other samples
-    if lacking.any() and model.announces:
+    if lacking.any() and not is_for_ages_alone():
         lost = [model.types_[i] for i, absent in zip(usual, lacking.any(axis=0), strict=True) if absent]
         out = lacking.any(axis=1)
         logger.warning(

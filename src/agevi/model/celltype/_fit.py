@@ -16,6 +16,7 @@ from agevi import _checks, _keys, _units
 from agevi._progress import Bar
 from agevi.dataloaders._folds import assign_folds
 from agevi.model.base import _save
+from agevi.model.base._for_ages import for_ages_alone, is_for_ages_alone
 
 _USUAL = 0.95
 
@@ -72,7 +73,7 @@ def type_seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0] >> 1)
 
 
-def types_to_fit(cells: TypedCells, key: str, *, announce: bool) -> list[int]:
+def types_to_fit(cells: TypedCells, key: str) -> list[int]:
     """Types that have the subjects to train a clock; the others are named in a warning."""
     n, trains = cells.n_of_type, cells.trains
     able = [i for i in range(len(cells.names)) if can_train(cells, trains & (n[:, i] >= cells.min_cells))]
@@ -80,7 +81,7 @@ def types_to_fit(cells: TypedCells, key: str, *, announce: bool) -> list[int]:
     if not able:
         raise ValueError(f"no type in adata.obs[{key!r}] ({_checks.listed(cells.names)}) has {needs}; lower it.")
     rare = [name for i, name in enumerate(cells.names) if i not in able]
-    if rare and announce:
+    if rare and not is_for_ages_alone():
         warnings.warn(
             f"{len(rare)} of the {len(cells.names)} types in adata.obs[{key!r}] lack {needs} and have no clock: "
             f"{_checks.listed(rare, 5)}.",
@@ -122,20 +123,19 @@ def fit_type(
     role = cells.role[cells.owner[sample]]
     model = make(shell, name)
     model.share_sums()
-    model.brief = True
     out = np.full(len(cells.age), np.nan)
     for held_out in [] if folds is None else [folds == fold for fold in range(int(folds.max()) + 1)]:
         held = enough & cells.trains & held_out[cells.owner]
         if held.any() and can_train(cells, enough & cells.trains & ~held):
             shell.obs[_keys.SPLIT] = np.where(held_out[cells.owner[sample]], _keys.TEST, role)
-            train(model, name)
+            with for_ages_alone():
+                train(model, name)
             rows = np.flatnonzero(held[sample])
             age = model.predict_age(indices=rows, level="sample" if model.predicts_sums else "cell")
             by_sample = pd.Series(age, dtype=np.float64).groupby(sample[rows]).mean()
             out[by_sample.index.to_numpy()] = by_sample.to_numpy()
         bar.step(done=f"clock of {name}")
     shell.obs[_keys.SPLIT] = role
-    model.brief = False
     train(model, name)
     bar.step(done=f"clock of {name}")
     return _save.copy_of(model), out

@@ -80,8 +80,6 @@ class CellTypeClock(TypeTraining, Clock):
     default_age_transform: ClassVar[str] = "log"
     # Without min_cells: numbers that suit one cohort leave another without a type that can be trained.
     search_space: ClassVar[dict[str, Any]] = {"combine": list(RULES), "composition": [False, True]}
-    announces: bool = True
-    """Whether it says which types and samples are left out; a cross-validation says it once for all folds."""
     type_clocks: dict[str, Any]
     """The trained clock of every type, without data."""
 

@@ -16,6 +16,7 @@ from agevi._compat import Host
 from agevi._progress import progress, silent
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._register import cell_types
+from agevi.model.base._for_ages import is_for_ages_alone
 from agevi.model.base._roles import all_or_nothing
 from agevi.model.celltype._combine import MIN_SAMPLES, Errors
 from agevi.model.celltype._composition import NAME, Composition, fit_composition
@@ -32,7 +33,6 @@ class TypeTraining(Host):
     errors_: pd.DataFrame
     """Predicted minus true age of training samples while held out, samples x types; empty with ``combine="mean"``."""
     _clock_cls: Any
-    announces: bool
 
     @all_or_nothing
     def train(
@@ -79,7 +79,7 @@ class TypeTraining(Host):
         if isinstance(max_epochs, Mapping):
             for name in max_epochs:
                 _checks.choice(name, cells.names, "a type in max_epochs")
-        able = types_to_fit(cells, self.setup_args["cell_type_key"], announce=self.announces)
+        able = types_to_fit(cells, self.setup_args["cell_type_key"])
         folds = cells.folds(init["n_folds"], init["rng"]) if init["combine"] == "precision" else None
         n_fits = len(able) * (1 + (0 if folds is None else int(folds.max()) + 1))
 
@@ -103,7 +103,7 @@ class TypeTraining(Host):
             n_cells = np.column_stack([n_cells, cells.n_of_type.sum(axis=1)])
         columns = [*clocks, *([NAME] if composition else [])]
         errors = pd.DataFrame(np.stack(held, axis=1) - cells.age[:, None], self._sample_names(), columns)
-        found = _errors(errors.to_numpy(), n_cells, cells, announce=self.announces)
+        found = _errors(errors.to_numpy(), n_cells, cells)
         self._start()
         self._take(cells.names, cells.usual, clocks, columns, found, composition)
         self.errors_ = errors.dropna(how="all")
@@ -184,14 +184,14 @@ def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Compo
     return fit_composition(counts[trains], cells.age[trains], cells.owner[trains]), out
 
 
-def _errors(errors: np.ndarray, n_cells: np.ndarray, cells: TypedCells, *, announce: bool) -> Errors:
+def _errors(errors: np.ndarray, n_cells: np.ndarray, cells: TypedCells) -> Errors:
     """What the held-out errors say of the types, (n_samples, n_types); all weigh the same where none were taken."""
     used = (n_cells >= cells.min_cells) & cells.trains[:, None]
     usual = np.array([np.median(n[u]) if u.any() else 1.0 for n, u in zip(n_cells.T, used.T, strict=True)])
     held_out = np.isfinite(errors).any(axis=1)
     if held_out.sum() >= MIN_SAMPLES:
         return Errors.of(errors[held_out], n_cells[held_out], usual)
-    if held_out.any() and announce:
+    if held_out.any() and not is_for_ages_alone():
         logger.warning(
             "%d samples were held out, too few to tell how the errors of types go together (%d are needed); all types "
             "weigh the same.", held_out.sum(), MIN_SAMPLES,

@@ -20,6 +20,7 @@ from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
 from agevi.dataloaders._sums import UnitSums
 from agevi.model.base._clock import Clock
+from agevi.model.base._for_ages import is_for_ages_alone
 from agevi.model.base._roles import all_or_nothing
 from agevi.model.linear._module import LinearModule
 from agevi.model.linear._scaled_rows import ScaledRows
@@ -102,7 +103,7 @@ class FittedLinearClock(LinearBase):
         size = cells.x.shape[1] * len(cells.subject)  # what most of a fit goes through, several times
         with silent(not trainer_kwargs.get("enable_progress_bar", True)), threads(n_threads(size)):
             history = self._fit(module, cells)
-        if self.predicts_sums and not self.brief:
+        if self.predicts_sums and not is_for_ages_alone():
             _fit_offset(module, cells)
         self._start()
         self.module, self.is_trained_ = module.eval(), True
@@ -110,7 +111,7 @@ class FittedLinearClock(LinearBase):
         self.best_epoch_, self.age_summary_ = 1, self._summarise_ages(train)
         self.history_ = {
             name: pd.DataFrame({name: values}, index=pd.RangeIndex(len(values), name="epoch"), dtype=np.float64)
-            for name, values in (history if self.brief else self._errors() | history).items()
+            for name, values in (history if is_for_ages_alone() else self._errors() | history).items()
         }
 
     def coefficients(self) -> pd.Series:

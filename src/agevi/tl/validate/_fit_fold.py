@@ -19,6 +19,7 @@ from agevi._source import mark
 from agevi._threads import threads
 from agevi.dataloaders._measured import FeatureSets, write_sets
 from agevi.dataloaders._sums import sample_means
+from agevi.model.base._for_ages import for_ages_alone
 from agevi.model.ensemble._average import average, weights_from_errors
 from agevi.tl.validate._arguments import as_called
 from agevi.tl.validate._measure import Watch
@@ -113,7 +114,7 @@ def alone(n_threads: int | None = 1) -> Iterator[None]:
 
 def run_fold(data: FoldData, job: FoldJob, n_threads: int | None = 1) -> FoldResult:
     """Fit to the training cells of ``job``, and predict its held-out cells."""
-    with alone(n_threads):
+    with alone(n_threads), for_ages_alone():
         watch = Watch()
         try:
             with as_called(job.recipe):
@@ -171,8 +172,6 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
     train.obs[_keys.SPLIT] = np.where(job.validation, _keys.VALIDATION, _keys.TRAIN)
     cls.setup_anndata(train, **recipe.setup)
     model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
-    if cls.of_types:
-        model.announces = False  # a line for all fits together
     held = _fit(model, job)
     validation_mae = np.nan if held is None else _mae(data, job, held, age)
     best_epoch = model.best_epoch_ if recipe.selects_epochs and not model.of_types else -1
