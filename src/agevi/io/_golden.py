@@ -51,7 +51,7 @@ def difference(model: Any, golden: dict[str, torch.Tensor]) -> tuple[np.ndarray,
             f"its golden values are not rows of the clock's {len(model.genes):,} features with a prediction each"
         )
     known = stored.double().numpy()
-    linear = all(hasattr(member, "coefficients") for member in model.members())
+    linear = all(member.linear for member in model.members())
     return np.abs(predict(model, x) - known), TOLERANCE[linear] * np.maximum(1.0, np.abs(known))
 
 
