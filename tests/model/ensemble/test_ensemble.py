@@ -311,7 +311,7 @@ def test_bad_arguments(data, members):
     PLSClock.setup_anndata(adata, **SETUP)
     with pytest.raises(RuntimeError) as raised:
         EnsembleClock([members[0], PLSClock(adata)])
-    check_message(raised, "clocks[1] is a PLSClock that is not trained; call its train() first.")
+    check_message(raised, "EnsembleClock, for clocks[1], needs a trained model; call model.train()")
     months = fit(PLSClock, data.copy(), {"age_unit": "months"})
     with pytest.raises(ValueError, match="clocks differ") as raised:
         EnsembleClock([members[0], months])

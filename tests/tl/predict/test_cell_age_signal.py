@@ -225,10 +225,13 @@ def test_a_clock_per_type_is_asked_type_by_type(adata):
     agevi.model.CellTypeClock.setup_anndata(own, **SETUP, cell_type_key="cell_type")
     model = agevi.model.CellTypeClock(own, min_cells=2)
     model.train()
-    with pytest.raises(
-        ValueError, match="has a clock for each type of cells; .* cells = adata.adata.obs.'cell_type'. == name"
-    ):
-        agevi.tl.cell_age_signal(own, model)
+    ensemble = agevi.model.EnsembleClock
+    for whole in (model, ensemble([ensemble([model])])):
+        with pytest.raises(
+            ValueError,
+            match="this CellTypeClock has a clock for each type of cells; .* adata.adata.obs.'cell_type'. == name",
+        ):
+            agevi.tl.cell_age_signal(own, whole)
     for name, clock in model.type_clocks.items():
         part = own[own.obs["cell_type"] == name].copy()
         agevi.tl.cell_age_signal(part, clock)

@@ -205,9 +205,13 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
         """The clocks that it holds, none for most; their networks are parts of its own."""
         return ()
 
+    def all_clocks(self) -> list[Any]:
+        """The clock itself, those that it holds, and those that these hold."""
+        return [self, *(inner for clock in self.own_clocks for inner in clock.all_clocks())]
+
     def members(self) -> list[Any]:
         """The clocks whose networks are read: this one, or those that it holds, which are taken apart too."""
-        return [member for clock in self.own_clocks for member in clock.members()] or [self]
+        return [clock for clock in self.all_clocks() if not clock.own_clocks]
 
     def to_device(self, device: str | int | torch.device) -> None:
         """Move the clock, and all clocks that it holds, to a device.

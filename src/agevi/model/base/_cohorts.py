@@ -127,7 +127,7 @@ class CohortsMixin(Host):
         >>> list(clock.cohorts)
         ['n_subjects', 'mean_age', 'left_out']
         """
-        self._check_judged("set_cohorts")
+        self.check_ages("model.set_cohorts")
         _checks.anndata(adata)
         levels = {} if left_out is None else self._levels_left_out(adata, by, left_out)
         cells = self.judged_cells(adata, np.arange(adata.n_obs))

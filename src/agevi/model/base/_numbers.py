@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,6 @@ _INTERVALS = ("level", "coverage", "coverage_low", "coverage_high", "width", "in
 class NumbersMixin(Host):
     """Calibration and evaluation of a clock, which travel with it."""
 
-    predicts: ClassVar[str]
     calibration_: dict[str, Any] | None = None
     evaluation_: dict[str, Any] | None = None
 
@@ -91,7 +90,7 @@ class NumbersMixin(Host):
         >>> clock.calibration["n"], clock.calibration["level"]
         (30, 0.9)
         """
-        self._check_judged("set_calibration")
+        self.check_ages("model.set_calibration")
         _checks.anndata(adata)
         keys, call = _keys.Keys(key_added), f"agevi.tl.calibrate(adata, key_added={key_added!r})"
         params = _checks.slot(adata, keys.calibration_params, "uns", call)
@@ -142,7 +141,7 @@ class NumbersMixin(Host):
         >>> clock.evaluation["n_subjects"], clock.evaluation["n_folds"]
         (30, 5)
         """
-        self._check_judged("set_evaluation")
+        self.check_ages("model.set_evaluation")
         _checks.anndata(adata)
         keys = _keys.Keys(key_added)
         call = f"agevi.tl.aggregate_subjects(adata, key_added={key_added!r})"
@@ -160,14 +159,6 @@ class NumbersMixin(Host):
         if gene_symbols is not None:
             self.set_gene_names(adata, gene_symbols=gene_symbols)
         self.evaluation_ = evaluation
-
-    def _check_judged(self, verb: str) -> None:
-        """Refuse models without ages or training."""
-        if self.predicts != "age":
-            raise TypeError(
-                f"a {type(self).__name__} predicts {self.predicts} and not ages; model.{verb} takes ageing clocks."
-            )
-        self.check_trained(f"model.{verb}")
 
     def _check_same(self, stored: Any, what: str) -> None:
         """Refuse numbers that are of another clock."""

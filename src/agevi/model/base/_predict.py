@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,8 @@ class Prediction(NamedTuple):
 
 class PredictMixin(ShellMixin):
     """How a clock goes over data, in memory or on disk."""
+
+    predicts: ClassVar[str]
 
     def predict_rows(
         self,
@@ -169,7 +171,17 @@ class PredictMixin(ShellMixin):
         """What the network is told of genes that the data lack: a mask of those that they have, (n_genes,)."""
         return None if match.present.all() else torch.from_numpy(match.present).to(self.device)
 
+    def check_ages(self, verb: str) -> None:
+        """Refuse models that predict no ages, or are not trained."""
+        if self.predicts != "age":
+            raise TypeError(
+                f"{verb} needs a model that predicts ages, and this {type(self).__name__} predicts {self.predicts}; "
+                "pass the clock that it was made from, or call model.predict_proba(adata)."
+            )
+        self.check_trained(verb)
+
     def check_trained(self, verb: str) -> None:
+        """Refuse models that are not trained."""
         if not self.is_trained_:
             name = type(self).__name__
             raise RuntimeError(f"{verb} needs a trained model; call model.train() or {name}.load(...) first.")

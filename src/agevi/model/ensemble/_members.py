@@ -26,12 +26,7 @@ def check_members(clocks: Any) -> list[Any]:
             raise TypeError(
                 f"clocks[{i}] is {what}; pass trained clocks, for example agevi.model.PLSClock(adata) after train()."
             )
-        if clock.predicts != "age":
-            raise TypeError(
-                f"clocks[{i}] is a {type(clock).__name__}, which predicts {clock.predicts} and not ages; leave it out."
-            )
-        if not clock.is_trained_:
-            raise RuntimeError(f"clocks[{i}] is a {type(clock).__name__} that is not trained; call its train() first.")
+        clock.check_ages(f"EnsembleClock, for clocks[{i}],")
     for argument in ("age_unit", "subject_key", "sample_key"):
         given = [_unit_of(clock, argument) for clock in clocks]
         other = next((i for i, value in enumerate(given) if value != given[0]), None)

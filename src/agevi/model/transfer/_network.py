@@ -19,17 +19,13 @@ def check_network(clock: Any) -> None:
         raise TypeError(
             f"clock is a {type(clock).__name__}; pass a trained network clock, for example agevi.model.MLPClock."
         )
-    if clock.predicts != "age":
-        raise TypeError(
-            f"clock is a {type(clock).__name__}, which predicts {clock.predicts}; pass the clock that it was made from."
-        )
+    clock.check_ages("CaseControlClassifier.from_clock")
     if not clock.module.layers()[1]:
         raise TypeError(
             f"clock is a {type(clock).__name__}, which has no network of layers to freeze and train on; pass a trained "
             "PoissonVAE, GaussianVAE, DenoisingVAE, MLPClock, NMFClock or TransformerClock. agevi.tl.compare_transfer "
             "has a row for a linear model of the features."
         )
-    clock.check_trained("CaseControlClassifier.from_clock")
 
 
 def trained_layers(module: Any, freeze: str) -> list[nn.Module]:

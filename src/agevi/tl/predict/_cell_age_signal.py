@@ -104,8 +104,8 @@ def cell_age_signal(
     """
     keys = _keys.Keys(key_added)
     require_clock(model)
+    model.check_ages("tl.cell_age_signal")
     _of_sums(model)
-    model.check_trained("tl.cell_age_signal")
     begin(_checks.anndata(adata))
     _checks.choice(method, METHODS, "method")
     centred_in = _units(adata, model, sample_key, groupby)
@@ -130,20 +130,17 @@ def cell_age_signal(
 
 
 def _of_sums(model: Any) -> None:
-    """Refuse clocks that predict no ages, those that predict them for single cells, and bundles of a clock per type."""
-    name = type(model).__name__
-    if model.predicts != "age":
-        raise TypeError(f"model is a {name}, which predicts {model.predicts} and not ages; pass a clock of sums.")
-    per_type = [clock for clock in (model, *model.own_clocks) if clock.of_types]
-    if per_type:
-        kind, key = type(per_type[0]).__name__, per_type[0].setup_args["cell_type_key"]
+    """Refuse clocks that predict ages of single cells, and those with a clock per type in them."""
+    per_type = next((clock for clock in model.all_clocks() if clock.of_types), None)
+    if per_type is not None:
+        kind, key = type(per_type).__name__, per_type.setup_args["cell_type_key"]
         raise ValueError(
             f"this {kind} has a clock for each type of cells; for each name and clock of model.type_clocks.items(), "
             f"call agevi.tl.cell_age_signal(cells, clock) with cells = adata[adata.obs[{key!r}] == name].copy()."
         )
     if not model.predicts_sums:
         raise ValueError(
-            f"this {name} was trained on single cells, so that it has an age for each: call "
+            f"this {type(model).__name__} was trained on single cells, so that it has an age for each: call "
             "agevi.tl.predict_age(adata, model), which writes them to adata.obs['agevi_predicted']."
         )
 

@@ -104,9 +104,7 @@ def check_transport(
     ['unproven']
     """
     require_clock(model)
-    if model.predicts != "age":
-        raise TypeError(f"model is a {type(model).__name__}, which predicts {model.predicts} and not ages.")
-    model.check_trained("tl.check_transport")
+    model.check_ages("tl.check_transport")
     _checks.anndata(adata)
     cells = _new_cells(adata, model)
     of_part = model.judged_cells(adata, cells)

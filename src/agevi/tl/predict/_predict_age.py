@@ -121,11 +121,7 @@ def predict_age(
     """
     keys = _keys.Keys(key_added)
     require_clock(model)
-    if model.predicts != "age":
-        raise TypeError(
-            f"model is a {type(model).__name__}, which predicts {model.predicts} and not ages; call "
-            "model.predict_proba(adata)."
-        )
+    model.check_ages("tl.predict_age")
     begin(_checks.anndata(adata))
     if not overwrite and keys.role in adata.obs and (adata.obs[keys.role] == _keys.OUT_OF_FOLD).any():
         raise ValueError(
@@ -220,7 +216,7 @@ def _roles(adata: AnnData, model: Any) -> np.ndarray:
 def _of_training(adata: AnnData, model: Any) -> bool:
     """Whether all cells are, by name and subject, known to have been those of the clock's setup or of a member's."""
     subject_key = model.setup_args["subject_key"]
-    known = [getattr(clock, "adata", None) for clock in (model, *model.own_clocks)]
+    known = [getattr(clock, "adata", None) for clock in model.all_clocks()]
     return any(own is not None and (own is adata or _are_cells_of(adata, own, subject_key)) for own in known)
 
 
