@@ -9,12 +9,11 @@ import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from agevi.dataloaders._sums import sum_rows
+from agevi.dataloaders._sums import unit_values
 from agevi.tl.validate._cohort import Cohort
 
 ALPHAS = np.logspace(0, 6, 13)
 """Ridge penalties, of which leave-one-out among the training samples chooses one."""
-_CP10K = 1e4
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,8 @@ def make_units(cohort: Cohort) -> Units:
 
 
 def profiles(x: Any, units: Units, *, cells: np.ndarray, normalize: str) -> np.ndarray:
-    """log(1 + counts per 10,000) of the summed counts of every unit, (n_units, n_genes)."""
-    n = len(units.sample)
-    codes = np.where(cells, units.cell, -1)
-    sums = sum_rows(x, codes, n)
-    sums = np.asarray(sums.toarray() if hasattr(sums, "toarray") else sums)
-    if normalize == "none":
-        return sums / np.maximum(np.bincount(units.cell[cells], minlength=n), 1)[:, None]
-    return np.log1p(sums * (_CP10K / np.maximum(sums.sum(axis=1, keepdims=True), 1)))
+    """log(1 + counts per 10,000) of the summed counts (else means) of ``cells`` of every unit, (n_units, n_genes)."""
+    return unit_values(x, np.where(cells, units.cell, -1), len(units.sample), normalize=normalize)
 
 
 def median_ages(units: Units, targets: np.ndarray) -> np.ndarray:
