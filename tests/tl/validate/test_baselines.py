@@ -87,7 +87,7 @@ def test_ridge_equals_its_definition(cohort):
     cohort.obs.loc[cohort.obs["donor"] == "d03", "age"] = np.nan
     people = cohort_of(cohort, n_folds=3)
     units = make_units(people)
-    values = profiles(cohort.X, units, cells=np.ones(480, dtype=bool), normalize="log1p_cp10k").astype(np.float64)
+    values = profiles(cohort.X, units, cells=np.ones(480, dtype=bool), normalize="log1p_cp10k")
     rng = np.random.default_rng(0)
     targets = np.stack([people.age, np.where(np.isnan(people.age), np.nan, rng.uniform(20, 90, 24))])
     found = ridge_ages(values, values + 0.01, units, targets)
