@@ -144,7 +144,8 @@ controls there is used, batches too. This is research software and no diagnosis.
 
 def published_card(meta: dict[str, Any]) -> str:
     """README.md of the bundle of a published clock: what it reads and gives, how to use it."""
-    kind = "beta values" if meta["init"]["values"] == "beta" else "values as they are"
+    kinds = {"beta": "beta values", "log": "logarithms of normalised counts"}
+    kind = kinds.get(meta["init"]["values"], "values as they are")
     return f"""# Ageing clock: {meta["class"]}
 
 **Predicts** an age in {meta["age"]["unit"]} as a weighted sum of {len(meta["genes"]):,} features ({kind}; transform: \

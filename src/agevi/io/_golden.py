@@ -29,10 +29,18 @@ def make(model: Any) -> dict[str, torch.Tensor]:
         rate = np.expm1(mean.clip(0.05, 6)) * rng.gamma(4.0, 0.25, (n, len(mean)))
         x = torch.from_numpy(rng.poisson(rate).clip(0, 255).astype(np.uint8))
     else:
-        values = rng.normal(mean, sd, (n, len(mean)))
-        beta = getattr(model, "values", None) == "beta"
-        x = torch.from_numpy((values.clip(0, 1) if beta else values).astype(np.float32))
+        x = torch.from_numpy(_of_its_kind(model, rng.normal(mean, sd, (n, len(mean)))).astype(np.float32))
     return {INPUT: x, OUTPUT: torch.from_numpy(predict(model, x))}
+
+
+def _of_its_kind(model: Any, values: np.ndarray) -> np.ndarray:
+    """Values such as a clock reads, (n_rows, n_features): as they are, within those of training, or whole."""
+    if getattr(model, "values", None) == "beta":
+        return values.clip(0, 1)
+    kind = next((member.value_kind for member in model.members() if member.value_kind is not None), None)
+    if kind is None:
+        return values
+    return (np.rint(values) if kind.whole else values).clip(kind.low, kind.high)
 
 
 def predict(model: Any, x: torch.Tensor) -> np.ndarray:

@@ -77,6 +77,23 @@ def check_evaluation(values: Any) -> dict[str, Any]:
     return out
 
 
+def check_kind(values: Any) -> dict[str, Any]:
+    """Of what kind the values are that a clock reads, as new plain values."""
+    out = _entries(values, "values", _KIND)
+    contrast = values.get("contrast")
+    out["contrast"] = None if contrast is None else _entries(contrast, "values['contrast']", _CONTRAST)
+    rules = {
+        "low": out["low"] <= out["high"],
+        "mean": (out["mean"] or 0) >= 0,
+        "negative": 0 <= out["negative"] <= 1,
+        "total": out["total"] is None or out["total"] > 0,
+        "closed": out["total"] is not None or not out["closed"],
+        "contrast": contrast is None or out["contrast"]["scale"] > 0,
+    }
+    _refuse(rules, "values", values)
+    return out
+
+
 def check_gene_names(values: Any, n_genes: int) -> dict[str, list[str]]:
     """Other names of the genes of a clock, those of known kinds, as new lists; empty where there are none."""
     if values is None:
@@ -105,7 +122,7 @@ def _entries(values: Any, what: str, wanted: dict[str, Callable[[Any], Any]]) ->
         if name not in values:
             raise ValueError(f"{what} has no {name!r}")
         out[name] = read(values[name])
-        if out[name] is None and read is not _maybe:
+        if out[name] is None and not (read is _maybe and values[name] is None):
             shown = repr(values[name])
             raise ValueError(f"{what}[{name!r}] is {shown[:60]}, which cannot be used")
     return out
@@ -117,15 +134,17 @@ def _number(value: Any) -> float | None:
 
 
 def _maybe(value: Any) -> float | None:
-    """A number, or None for one that is not defined."""
-    if value is not None and _number(value) is None:
-        raise ValueError(f"evaluation has {value!r} for a number")
+    """A number, which may be None where it is not defined."""
     return _number(value)
 
 
 def _whole(value: Any) -> int | None:
     ok = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
     return int(value) if ok else None
+
+
+def _truth(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 def _text(value: Any) -> str | None:
@@ -175,6 +194,12 @@ _COHORTS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("mean_age", "left_out"), _list(_number)),
     **dict.fromkeys(("age_mean", "age_sd", "limit"), _number),
 }
+_KIND: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("low", "high", "negative"), _number),
+    **dict.fromkeys(("whole", "closed"), _truth),
+    **dict.fromkeys(("mean", "total"), _maybe),
+}
+_CONTRAST: dict[str, Callable[[Any], Any]] = {**dict.fromkeys(("target", "reference"), _names), "scale": _number}
 _INTERVALS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("level", "width", "interval_score"), _number),
     **dict.fromkeys(("coverage", "coverage_low", "coverage_high"), _number),

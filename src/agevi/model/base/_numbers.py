@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _subjects
 from agevi._compat import Host
+from agevi.dataloaders._kind import ValueKind
 from agevi.io._numbers import check_calibration, check_evaluation
 from agevi.metrics._rows import metrics_row, table_references
 from agevi.model.base import _fingerprint
@@ -38,6 +39,7 @@ class NumbersMixin(Host):
 
     calibration_: dict[str, Any] | None = None
     evaluation_: dict[str, Any] | None = None
+    kind_: ValueKind | None = None
 
     @property
     def calibration(self) -> dict[str, Any] | None:
@@ -181,13 +183,15 @@ class NumbersMixin(Host):
         """What the bundle holds of it."""
         held = {"calibration": self.calibration_, "evaluation": self.evaluation_}
         held |= {"training_cohorts": None if self.reference_ is None else self.reference_.meta()}
+        held |= {"values": None if self.kind_ is None else self.kind_.as_plain()}
         return {name: deepcopy(values) for name, values in held.items() if values is not None}
 
     def _take_numbers(self, meta: Mapping[str, Any]) -> None:
         """What a bundle holds, after every value was checked."""
-        calibration, evaluation = meta.get("calibration"), meta.get("evaluation")
+        calibration, evaluation, kind = (meta.get(name) for name in ("calibration", "evaluation", "values"))
         self.calibration_ = None if calibration is None else check_calibration(calibration)
         self.evaluation_ = None if evaluation is None else check_evaluation(evaluation)
+        self.kind_ = None if kind is None else ValueKind.of_bundle(kind)
 
 
 def _evaluated(table: pd.DataFrame, record: Mapping[str, Any], where: str) -> dict[str, Any]:

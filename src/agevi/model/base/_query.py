@@ -13,6 +13,7 @@ from agevi import _checks
 from agevi._compat import Absent, AnnDataManager, Host
 from agevi._source import column_names, features, inner, mark, read
 from agevi.dataloaders._fields import unknown_values
+from agevi.dataloaders._kind import ValueKind, kind_of, refuse_other_kinds
 from agevi.dataloaders._own_copies import check_unchanged, check_values_kept, forget, recall, remember
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
 from agevi.dataloaders._register import (
@@ -54,6 +55,7 @@ class ShellMixin(GeneNamesMixin):
 
     expects: str
     registry_: Any
+    kind_: ValueKind | None
 
     deregister_manager = Absent("data are kept by the model alone, and by nothing once it is deleted.")
 
@@ -95,6 +97,7 @@ class ShellMixin(GeneNamesMixin):
         shell = query_shell(adata, match, self.genes, layer=setup["layer"], read=self.layer_of(adata), obs=obs)
         x = _checks.matrix(shell, setup["layer"])
         check_values(x, setup, counts=self.expects == "counts", model=type(self).__name__, new=True, source=adata)
+        refuse_other_kinds(x, self.value_kind, setup, type(self).__name__, adata)
         return mark(shell, setup), match
 
     def layer_of(self, adata: AnnData) -> str | None:
@@ -113,6 +116,11 @@ class ShellMixin(GeneNamesMixin):
             )
             return None
         raise KeyError(absent_layer(adata, layer, counts=self._of_counts))
+
+    @property
+    def value_kind(self) -> ValueKind | None:
+        """Of what kind the values are that it reads as they are; None where it does not tell."""
+        return self.kind_
 
     @property
     def _of_counts(self) -> bool:
@@ -189,10 +197,10 @@ class ShellMixin(GeneNamesMixin):
         if self.adata is not own:
             check_unchanged(self.adata, self.adata_manager, type(self).__name__)
             check_values_kept(self.adata, own, self.setup_args, type(self).__name__)
-        setup = self.setup_args
-        check_values(
-            _checks.matrix(own, setup["layer"]), setup, counts=self.expects == "counts", model=type(self).__name__
-        )
+        setup, counts = self.setup_args, self.expects == "counts"
+        x = _checks.matrix(own, setup["layer"])
+        check_values(x, setup, counts=counts, model=type(self).__name__)
+        self.kind_ = kind_of(self.adata, x, setup, counts=counts)
         return own
 
     @classmethod

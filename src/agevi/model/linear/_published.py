@@ -15,6 +15,7 @@ from anndata import AnnData
 from agevi import _checks, _symbols
 from agevi._compat import Absent
 from agevi._source import place
+from agevi.dataloaders._kind import ValueKind
 from agevi.dataloaders._own_copies import is_registered
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import check_horvath_unit
@@ -26,7 +27,7 @@ from agevi.model.linear._module import PublishedModule
 from agevi.model.linear._table import Coefficients, read_coefficients
 from agevi.nn.heads import AGE_TRANSFORMS
 
-VALUES = ("any", "beta")
+VALUES = ("any", "beta", "log")
 
 
 class LinearClock(DataMixin, LinearBase):
@@ -43,7 +44,7 @@ class LinearClock(DataMixin, LinearBase):
     adata
         Not for users: see :meth:`from_coefficients`.
     values
-        ``"beta"`` refuses values outside 0 to 1.
+        ``"beta"`` refuses values outside 0 to 1, ``"log"`` raw counts and what else cannot be a logarithm of counts.
 
     Examples
     --------
@@ -127,8 +128,10 @@ class LinearClock(DataMixin, LinearBase):
             column ``mean``, ``ref_mean``, ``model_mean`` or ``medianByCpG``; where there is none they enter at 0, with
             a warning.
         values
-            ``"beta"`` refuses values outside 0 to 1, ``"any"`` takes all finite ones. Default: ``"beta"`` where
-            features are CpG sites that are not standardised.
+            ``"beta"`` refuses values outside 0 to 1; ``"log"``, for logarithms of normalised counts, refuses raw
+            counts, values that are not logarithms, and where the table has the means of features also logarithms on
+            another scale, such as counts per 10,000 in place of per million; ``"any"`` takes all finite ones. Default:
+            ``"beta"`` where features are CpG sites that are not standardised, else ``"any"``.
         layer
             Layer that holds the values; default X.
         obsm_key
@@ -234,6 +237,13 @@ class LinearClock(DataMixin, LinearBase):
                 stacklevel=_checks.stack_depth(),
             )
         return shell, match
+
+    @property
+    def value_kind(self) -> ValueKind | None:
+        if self.values != "log":
+            return None
+        known, mean = (values.detach().cpu().numpy() for values in (self.module.known, self.module.input.mean))
+        return ValueKind.logarithms(np.where(known, mean.astype(np.float64), np.nan))
 
     def _knows(self, x: Any) -> bool:
         try:
