@@ -57,16 +57,6 @@ METHYLATION = {
             "citation": "Horvath, Genome Biology 2013;14:R115",
         },
     ),
-    "skin_blood_2018": (
-        "Horvath2018",
-        "horvath",
-        {
-            "cells": "fibroblasts, keratinocytes, blood and others",
-            "tissue": "skin, blood",
-            "licence": "CC BY 3.0",
-            "citation": "Horvath et al., Aging 2018;10:1758-1775",
-        },
-    ),
     "phenoage_2018": (
         "PhenoAge",
         None,
@@ -147,12 +137,12 @@ def taken_over(path: Path, folder: Path) -> dict[str, dict[str, Any]]:
         save(folder / name, arrays[own], transform=transform)
         about[name] = more | told
     for short, name in TYPES.items():
-        clock = save(folder / f"grn_{short}t", arrays[f"grn_{short.upper()}T"])
+        clock = save(folder / f"grn_{short}t", arrays[f"grn_{short.upper()}T"], values="log")
         about[f"grn_{short}t"] = GRN | {"cells": name, "mae_other_cohorts": error_of(clock, name)}
     for own in [name for name in arrays if name.startswith("spatial_")]:
         cells = own.removeprefix("spatial_")
         name = "mouse_brain_" + cells.lower().replace(" ", "_").replace("-", "_")
-        save(folder / name, arrays[own], age_unit="months")
+        save(folder / name, arrays[own], values="log", age_unit="months")
         about[name] = MOUSE | {"cells": cells}
     return about
 

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 N_ROWS = 4
-METHYLATION = ("Horvath2013", "Horvath2018", "PhenoAge")
+METHYLATION = ("Horvath2013", "PhenoAge")
 IMMUNE = ("CD4T", "CD8T")
 SHA256 = {
     "omniage-0.99.5-py3-none-any.whl": "1d199a07db26b4acf688e736ed9df6ffd851a24229f38e7df171669339b70ba9",

@@ -27,7 +27,7 @@ def golden(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_list():
-    assert len(LISTED) >= 23 and (LISTED["where"] == "bundled").all()
+    assert len(LISTED) == 25 and (LISTED["where"] == "bundled").all()
     assert (
         LISTED[["cells", "tissue", "species", "unit", "licence", "citation", "source", "input"]].notna().all(axis=None)
     )
@@ -72,6 +72,16 @@ def test_grnimmuneclock_has_the_errors_of_its_own_software(cohort, mae, data_dir
     adata = adata[(adata.obs["dataset"] == cohort).to_numpy()].copy()
     error = agevi.io.load_clock("grn_cd4t").predict_age(adata) - adata.obs["age"].to_numpy()
     assert np.abs(error).mean() == pytest.approx(mae, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "reads"),
+    [("grn_cd4t", "logarithms of normalised counts"), ("tcells_contrast", "contrasts of 'CD4 T' against 'CD8 T'")],
+)
+def test_raw_counts_are_refused_where_they_are_not_read(name, reads):
+    counts = agevi.datasets.tcells(5, 5)
+    with pytest.raises(ValueError, match=f"holds whole numbers up to .*, as raw counts are; this .* reads {reads}"):
+        agevi.io.load_clock(name).predict_samples(counts, min_gene_coverage=0)
 
 
 def test_half_of_the_genes_are_refused_with_the_reason():
