@@ -16,6 +16,7 @@ from agevi import _checks, _gene_names
 from agevi._compat import WeakIdKeyDictionary, read_rows
 
 logger = logging.getLogger(__name__)
+_FEW = 0.9  # share of the genes under which they are too few without a warning; tl.check_transport has the same
 _BACKED_BLOCK = 16384  # cells read from disk at a time
 _TOLD: WeakIdKeyDictionary = WeakIdKeyDictionary()  # data: what was said of them since the call that reads them began
 
@@ -62,20 +63,26 @@ def match_genes(
         raise ValueError(_refusal(genes, adata, found, known, min_coverage))
     if found.how:
         tell(adata, _gene_names.message(found, pd.Index(genes), adata.var))
-    elif not match.present.all():
-        logger.info(
-            "%d of the clock's %d genes are absent (coverage %.1f %%); they enter at their training mean.",
-            (~match.present).sum(), len(genes), 100 * match.coverage,
-        )  # fmt: skip
+    share = f"coverage {100 * match.coverage:.1f} %"
+    few = f"{(~match.present).sum():,} of the clock's {len(genes):,} genes are absent ({share})"
+    if min_coverage and match.coverage < _FEW:
+        tell(
+            adata,
+            f"{few}; they enter at their training mean, so that ages are less exact and may all be off. Judge them by "
+            "agevi.tl.check_transport, or pass data with all genes kept.",
+            logging.WARNING,
+        )
+    elif not found.how and not match.present.all():
+        tell(adata, f"{few}; they enter at their training mean.")
     return match
 
 
-def tell(adata: ad.AnnData, text: str) -> None:
+def tell(adata: ad.AnnData, text: str, level: int = logging.INFO) -> None:
     """Log a line on the genes of ``adata``, once in a call of the user."""
     told = _TOLD.setdefault(adata, set())
     if text not in told:
         told.add(text)
-        logger.info("%s", text)
+        logger.log(level, "%s", text)
 
 
 def begin(adata: Any) -> None:

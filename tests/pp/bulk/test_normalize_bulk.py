@@ -145,6 +145,22 @@ def test_a_new_batch_is_treated_as_the_reference_on_request(adata):
     np.testing.assert_array_equal(held_out.layers["normalized"], expected)
 
 
+def test_features_are_found_by_their_ensembl_ids_too(adata, tmp_path):
+    expected, _ = normalized(adata, batch_key="batch")
+    adata.var["gene_ids"] = [f"ENSG{i:011d}" for i in range(adata.n_vars)]
+    normalizer = pp.BulkNormalizer(batch_key="batch").fit(adata)
+    normalizer.save(tmp_path / "n")
+    renamed = adata[:, ::-1].copy()
+    renamed.var_names = [f"{name}.3" for name in renamed.var["gene_ids"]]
+    del renamed.var["gene_ids"]
+    for one in (normalizer, pp.BulkNormalizer.load(tmp_path / "n")):
+        got = one.apply(renamed, copy=True).layers["normalized"]
+        np.testing.assert_allclose(got, expected[:, ::-1], rtol=1e-5)
+    renamed = renamed[:, 1:].copy()
+    with pytest.raises(ValueError, match=r"1 of the normaliser's .* absent .*are found through its Ensembl ids"):
+        normalizer.apply(renamed)
+
+
 def test_features_in_another_order(adata):
     expected, normalizer = normalized(adata, batch_key="batch")
     shuffled = adata[:, ::-1].copy()

@@ -179,8 +179,16 @@ def test_coverage_is_logged_and_stored(cohort, trained, caplog):
         agevi.tl.predict_age(part, trained)
     assert part.uns["agevi"]["gene_coverage"] == pytest.approx(57 / 60)
     assert "3 of the clock's 60 genes are absent (coverage 95.0 %)" in caplog.text
+    assert {record.levelno for record in caplog.records if "are absent" in record.message} == {logging.INFO}
     with pytest.raises(ValueError, match="needs 99% of its genes"):
         agevi.tl.predict_age(part, trained, min_gene_coverage=0.99)
+
+
+def test_few_genes_are_a_warning(cohort, trained, caplog):
+    with caplog.at_level(logging.WARNING, "agevi"):
+        agevi.tl.predict_age(cohort[:, 8:].copy(), trained)
+    said = [record for record in caplog.records if "(coverage 86.7 %)" in record.message]
+    assert [record.levelname for record in said] == ["WARNING"] and "may all be off" in said[0].message
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -13,13 +14,15 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _compat, _names, _units
+from agevi import _checks, _compat, _gene_names, _names, _units
 from agevi._compat import written_to
 from agevi.dataloaders._register import where
 from agevi.io import _bundle
+from agevi.io._numbers import check_gene_names
 from agevi.pp.bulk import _covariates, _values
 from agevi.pp.bulk._combat import Combat, fit_combat
 
+logger = logging.getLogger(__name__)
 _CARD = """# Normaliser of bulk samples
 
 Learnt from {n_samples:,} training samples with {n_genes:,} features: {steps}.
@@ -139,7 +142,7 @@ class BulkNormalizer:
         Parameters
         ----------
         adata
-            Samples with the features of the fit, in any order. Ages are not read.
+            Samples with the features of the fit, in any order and under their names or Ensembl ids. Ages are not read.
         reference_batch
             Training batch whose effects are removed from samples of batches that were not trained on. Default: such
             samples are an error.
@@ -167,7 +170,7 @@ class BulkNormalizer:
         x = self._matrix(adata)
         if key_added == self.layer:
             raise ValueError(f"key_added={key_added!r} is the layer that is read; choose another name.")
-        order = self._order(adata.var_names)
+        order = self._order(adata)
         batch, covariates = self._of_samples(adata, reference_batch)
         values = np.empty(adata.shape, dtype=np.float32)
         for rows in _values.row_blocks(*adata.shape):
@@ -201,6 +204,7 @@ class BulkNormalizer:
             "versions": {"agevi": _compat.version("agevi")},
             "init": {k: getattr(self, k) for k in ("batch_key", "covariates", "age_key", "quantile", "layer")},
             "genes": self.genes_.tolist(),
+            "gene_names": {kind: self._gene_names[kind].tolist() for kind in self._gene_names},
             "batches": self.batches_,
             "design": [vars(covariate) for covariate in self._design],
             "n_samples": self.n_samples_,
@@ -252,6 +256,7 @@ class BulkNormalizer:
         combat = {name.removeprefix("combat."): a for name, a in arrays.items() if name != "quantiles"}
         out.combat_ = Combat(**combat) if combat else None
         out.quantiles_ = arrays.get("quantiles")
+        out._gene_names = pd.DataFrame(check_gene_names(meta.get("gene_names"), n_genes), index=pd.Index(meta["genes"]))
         out.genes_, out.batches_ = pd.Index(meta["genes"]), _names.several(meta["batches"])
         out.n_samples_ = meta["n_samples"]
         out._design = [_covariates.Covariate(**covariate) for covariate in meta["design"]]
@@ -292,6 +297,7 @@ class BulkNormalizer:
             quantiles /= len(rows)
         self.combat_, self.quantiles_, self.batches_, self._design = combat, quantiles, batches, design
         self.genes_, self.n_samples_ = adata.var_names.copy(), len(rows)
+        self._gene_names = _gene_names.kept(adata.var)
         return self
 
     def _matrix(self, adata: AnnData) -> Any:
@@ -302,22 +308,27 @@ class BulkNormalizer:
         _checks.finite(x, where(self.layer))
         return sp.csr_matrix(x) if sp.issparse(x) else x
 
-    def _order(self, names: pd.Index) -> np.ndarray:
-        """Column of every feature of the fit."""
-        order = names.get_indexer(self.genes_)
-        absent = self.genes_[order < 0]
+    def _order(self, adata: AnnData) -> np.ndarray:
+        """Column of every feature of the fit, found by its other names too."""
+        found = _gene_names.locate(self.genes_, self._gene_names, adata.var, enough=1.0)
+        absent = self.genes_[found.columns < 0]
         if len(absent):
+            said = f"; {found.n:,} are found {found.how}" if found.how else ""
             raise ValueError(
                 f"{len(absent):,} of the normaliser's {len(self.genes_):,} features are absent from adata.var_names "
-                f"(e.g. {_checks.listed(absent, 2)}); the rank of a value needs all. Fit on the features that all have."
+                f"(e.g. {_checks.listed(absent, 2)}){said}; the rank of a value needs all. Fit on the features that "
+                "all have."
             )
-        if len(names) > len(self.genes_):
-            extra = names.difference(self.genes_, sort=False)
+        if adata.n_vars > len(self.genes_):
+            extra = np.delete(adata.var_names.to_numpy(), found.columns)
+            kept = "pass adata[:, normalizer.genes_].copy()" if not found.how else "leave them out"
             raise ValueError(
                 f"adata has {len(extra):,} features that the normaliser was not fitted on (e.g. "
-                f"{_checks.listed(extra, 2)}); pass adata[:, normalizer.genes_].copy()."
+                f"{_checks.listed(extra, 2)}); {kept}."
             )
-        return order
+        if found.how:
+            logger.info("%s", _gene_names.message(found, self.genes_, adata.var, whose="The normaliser"))
+        return found.columns
 
     def _of_samples(self, adata: AnnData, reference_batch: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Batch and covariates of every sample; the age stands at its mean."""
