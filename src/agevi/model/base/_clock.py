@@ -18,6 +18,7 @@ from agevi.dataloaders._query import begin
 from agevi.dataloaders._register import check_setup, make_manager, registered_columns
 from agevi.model.base import _save
 from agevi.model.base._cohorts import CohortsMixin
+from agevi.model.base._kept_sums import summed_once
 from agevi.model.base._left_out import LeftOutMixin
 from agevi.model.base._numbers import NumbersMixin
 from agevi.model.base._roles import RoleMixin
@@ -300,7 +301,8 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
         adata = self._data(adata)
         begin(adata)
         rows, place = (None, slice(None)) if indices is None else _checks.rows(indices, adata.n_obs)
-        with factors_in(factors_for(_checks.choice(precision, PRECISIONS, "precision"), self.device)):
+        factors = factors_for(_checks.choice(precision, PRECISIONS, "precision"), self.device)
+        with factors_in(factors), summed_once():
             if level == "sample":
                 return self.predict_samples(adata, indices=rows, batch_size=batch_size)[place]
             return self.predict_rows(adata, indices=rows, batch_size=batch_size).value[place]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from agevi.dataloaders._fields import SUMMED
 from agevi.dataloaders._query import GeneMatch, blocks
 from agevi.dataloaders._register import covariate_columns
 from agevi.dataloaders._sums import most_common, sample_groups, sample_means, sum_rows
+from agevi.model.base._kept_sums import Sums, kept_sums
 from agevi.model.base._query import ShellMixin
 
 PREDICT_VALUES = 2**23
@@ -131,25 +133,32 @@ class PredictMixin(ShellMixin):
         self, adata: AnnData, cells: np.ndarray, codes: np.ndarray, min_gene_coverage: float
     ) -> tuple[AnnData, GeneMatch]:
         """Cells summed by ``codes``, (n_cells,), as :meth:`query` gives them; means with ``normalize="none"``."""
-        setup, n_units, sums, start = self.setup_args, int(codes.max()) + 1, None, 0
-        adata = self.read(adata)
-        for block in blocks(adata, cells):
-            shell, match = self.query(block, min_gene_coverage=min_gene_coverage, conditioned=False)
-            of_row = np.full(block.n_obs, -1)
-            own = slice(start, start + block.n_obs) if adata.isbacked else slice(None)
-            of_row[slice(None) if adata.isbacked else cells] = codes[own]
-            part = sum_rows(_checks.matrix(shell, setup["layer"]), of_row, n_units)
-            sums, start = part if sums is None else sums + part, start + block.n_obs
+        setup, adata = self.setup_args, self.read(adata)
+        take = partial(self._sum, adata, cells, codes, min_gene_coverage)
+        sums, match = kept_sums(self, adata, cells, codes, min_gene_coverage, take)
         if self.normalize == "none":
             sums = sp.diags(1 / np.bincount(codes)) @ sums
         read = getattr(self.module, "encode_covariates", False)
         obs = self._conditions(columns_of_units(adata, cells, codes, setup, read=read), read)
-        units = AnnData(obs=obs, var=shell.var.copy(), shape=(n_units, len(self.genes)))
+        var = pd.DataFrame(index=pd.Index(self.genes, dtype=object))
+        units = AnnData(obs=obs, var=var, shape=(sums.shape[0], len(self.genes)))
         if setup["layer"] is None:
             units.X = sums
         else:
             units.layers[setup["layer"]] = sums
         return units, match
+
+    def _sum(self, adata: AnnData, cells: np.ndarray, codes: np.ndarray, min_gene_coverage: float) -> Sums:
+        """Sums of the cells by ``codes``, (n_units, n_genes), in one pass over the data."""
+        sums, start = None, 0
+        for block in blocks(adata, cells):
+            shell, match = self.query(block, min_gene_coverage=min_gene_coverage, conditioned=False)
+            of_row = np.full(block.n_obs, -1)
+            own = slice(start, start + block.n_obs) if adata.isbacked else slice(None)
+            of_row[slice(None) if adata.isbacked else cells] = codes[own]
+            part = sum_rows(_checks.matrix(shell, self.setup_args["layer"]), of_row, int(codes.max()) + 1)
+            sums, start = part if sums is None else sums + part, start + block.n_obs
+        return sums, match
 
     @torch.inference_mode()
     def _predict_batches(

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._progress import Bar
+from agevi.model.base._kept_sums import summed_once
 from agevi.model.base._unit_rows import UnitRows
 from agevi.nn.attribution import Attributions, Reader, linear_attributions, path_attributions
 from agevi.tl.genes._row_sets import RowSet, Units, evenly
@@ -35,7 +36,8 @@ class Function:
     """A clock, or an ensemble, as a function of rows, and the genes that it reads; arguments as in ``UnitRows``."""
 
     def __init__(self, model: Any, adata: AnnData, cells: np.ndarray, codes: np.ndarray | None) -> None:
-        self.parts = [UnitRows(clock, adata, cells, codes) for clock in model.members()]
+        with summed_once():
+            self.parts = [UnitRows(clock, adata, cells, codes) for clock in model.members()]
         self.reader = model.reader([part.reading for part in self.parts])
         self.genes: np.ndarray = np.asarray(model.genes)
         position = {gene: i for i, gene in enumerate(self.genes)}

@@ -15,6 +15,7 @@ from agevi._docs import shared
 from agevi._progress import progress
 from agevi.dataloaders._query import begin
 from agevi.model.base._clock import require_clock
+from agevi.model.base._kept_sums import summed_once
 from agevi.model.base._left_out import METHODS
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def cell_age_signal(
     begin(_checks.anndata(adata))
     _checks.choice(method, METHODS, "method")
     centred_in = _units(adata, model, sample_key, groupby)
-    with progress(adata.n_obs * len(model.members()), "cells left out", "cells") as bar:
+    with progress(adata.n_obs * len(model.members()), "cells left out", "cells") as bar, summed_once():
         ages = model.predict_left_out(
             adata, method=method, sample_key=sample_key, min_gene_coverage=min_gene_coverage, bar=bar
         )

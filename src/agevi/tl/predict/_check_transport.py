@@ -13,6 +13,7 @@ from anndata import AnnData
 from agevi import _ages, _checks, _keys, _names, _units
 from agevi.model.base._clock import require_clock
 from agevi.model.base._cohorts import SampleRows, cohort_of_unit, sample_codes, sample_rows
+from agevi.model.base._kept_sums import summed_once
 from agevi.tl.intervals._cohort_level import by_subject, read_anchor
 from agevi.tl.predict._verdict import VERDICTS, Found, judge
 
@@ -109,9 +110,10 @@ def check_transport(
     cells = _new_cells(adata, model)
     of_part = model.judged_cells(adata, cells)
     rows = []
-    for name, clock in model.judged().items():
-        if len(of_part[name]):
-            rows += _of_clock(adata, clock, name, of_part[name], by, anchor, sample_key, model)
+    with summed_once():
+        for name, clock in model.judged().items():
+            if len(of_part[name]):
+                rows += _of_clock(adata, clock, name, of_part[name], by, anchor, sample_key, model)
     table = pd.DataFrame(rows)
     table = table.sort_values(["cohort"], kind="stable", ignore_index=True) if len(table) else table
     _tell(table)

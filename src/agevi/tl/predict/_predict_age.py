@@ -16,6 +16,7 @@ from agevi._docs import shared
 from agevi.dataloaders._query import begin
 from agevi.model.base import _fingerprint
 from agevi.model.base._clock import require_clock
+from agevi.model.base._kept_sums import summed_once
 from agevi.tl.predict._check_transport import check_transport
 from agevi.tl.predict._stale import forget
 
@@ -141,14 +142,15 @@ def predict_age(
     cell_type = None if cell_type_key is None else _checks.column(adata, cell_type_key, "cell_type_key")
     options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
     summed = model.predicts_sums and sample_key in adata.obs
-    sample_ages = model.predict_samples(adata, **options, sample_key=sample_key) if summed else None
-    by_row = sample_ages is None or model.predicts_rows
-    of_cells = by_row or cell_type is not None or model.has_latent  # else a pass over cells is not needed
-    prediction: Any = model.predict_rows(adata, **options) if of_cells else None
-    coverage = prediction.gene_coverage if prediction else model.gene_coverage(adata, min_gene_coverage)
-    roles = _roles(adata, model)
-    if by is not None and not np.isin(roles, _keys.FITTED_ROLES).all():
-        check_transport(adata, model, by=by, sample_key=sample_key)
+    with summed_once():
+        sample_ages = model.predict_samples(adata, **options, sample_key=sample_key) if summed else None
+        by_row = sample_ages is None or model.predicts_rows
+        of_cells = by_row or cell_type is not None or model.has_latent  # else a pass over cells is not needed
+        prediction: Any = model.predict_rows(adata, **options) if of_cells else None
+        coverage = prediction.gene_coverage if prediction else model.gene_coverage(adata, min_gene_coverage)
+        roles = _roles(adata, model)
+        if by is not None and not np.isin(roles, _keys.FITTED_ROLES).all():
+            check_transport(adata, model, by=by, sample_key=sample_key)
     adata = written_to(adata, copy=copy)
     adata.obs[keys.predicted] = prediction.value if by_row else sample_ages
     forget(adata, keys)
