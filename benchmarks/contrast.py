@@ -69,6 +69,20 @@ def repaired(adata: ad.AnnData, **how: object) -> pd.DataFrame:
     return agevi.get.subjects_df(adata, key_added="recalibrated").set_index("subject")
 
 
+def of_types(adata: ad.AnnData) -> dict[str, pd.DataFrame]:
+    """The subject tables of clocks of both types with an anchor, raw and at the level of the anchor, from one call."""
+    agevi.tl.cross_validate(
+        adata,
+        agevi.model.CellTypeClock,
+        **KEYS,
+        fold_key="dataset",
+        setup_kwargs={"cell_type_key": "cell_type"},
+        model_kwargs={"anchor": "CD8 T"},
+    )
+    names = {"agevi": "CellTypeClock", "agevi_anchored": "CellTypeClock, anchor='CD8 T'"}
+    return {name: agevi.get.subjects_df(adata, key_added=key).set_index("subject") for key, name in names.items()}
+
+
 def run(seed: int, *, other_donors: bool) -> pd.DataFrame:
     """MAE, and mean error of each cohort, of every way."""
     data = cells(seed)
@@ -89,6 +103,8 @@ def run(seed: int, *, other_donors: bool) -> pd.DataFrame:
     found["mean of both, anchored"] = anchored[0].assign(
         predicted=(anchored[0]["predicted"] + anchored[1]["predicted"].reindex(anchored[0].index)) / 2
     )
+    if not other_donors:
+        found |= of_types(ad.concat([data["cd4"], data["cd8"]], join="inner"))
     rows = []
     for name, table in found.items():
         error = table["predicted"] - table["age"]

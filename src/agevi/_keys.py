@@ -111,6 +111,13 @@ SLOTS: dict[str, Slot] = {
     "subjects": Slot(
         "uns", "{key}_subjects", "tl.aggregate_subjects, tl.cross_validate", "One row per sample.", of_predictions=True
     ),
+    "anchor": Slot(
+        "uns",
+        "{key}_anchor",
+        _PREDICTS,
+        "Age of each sample by the anchor of a clock of cell types, for `tl.recalibrate`.",
+        of_predictions=True,
+    ),
     **_from_predictions("by_group", "tl.cross_validate", "Predictions of each sample by the clock of each group."),
     **_from_predictions(
         "acceleration", "tl.age_acceleration", "Tables `samples` and `groups`: differences in age at equal age."

@@ -16,6 +16,9 @@ _LARGEST = 2**64  # of whole numbers in columns; larger floats are written with 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)\.0")
 _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")  # in front of a number, not behind its point
 
+ALL_CELLS = "all cells"
+"""Name of the one type of all cells, where none are told apart."""
+
 
 def name(value: Any) -> str:
     """The name that a label stands for, whatever its type; two labels are equal when their names are."""
@@ -135,3 +138,8 @@ def _refuse_two_spellings(found: list[Any], text: np.ndarray, where: str) -> Non
                 f"{where} has both {label!r} and {value!r} as text, which agevi reads as one name; spell it in one way "
                 "where it is one, or rename one of them."
             )
+
+
+def in_types(key: str | None) -> str:
+    """Where the types of cells are named, for messages."""
+    return "the data" if key is None else f"adata.obs[{key!r}]"

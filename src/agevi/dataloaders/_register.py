@@ -67,12 +67,19 @@ def check_setup(
     return subject, sample
 
 
-def cell_types(adata: AnnData, key: str, argument: str) -> tuple[np.ndarray, list[str]]:
+def cell_types(adata: AnnData, key: str | None, argument: str) -> tuple[np.ndarray, list[str]]:
     """Position of each cell's type among the names of types, (n_cells,), -1 where missing; and the names."""
-    values = _checks.column(adata, key, argument)
+    values = type_names(adata, key, argument)
     if values.isna().all():
-        raise ValueError(f"adata.obs[{key!r}] is missing in all cells; {argument} needs the type of each cell.")
-    return _names.coded(_names.names(values, f"adata.obs[{key!r}]"), key)  # in an order without categories
+        raise ValueError(f"{_names.in_types(key)} is missing in all cells; {argument} needs the type of each cell.")
+    return _names.coded(values, key or _names.ALL_CELLS)  # in an order without categories
+
+
+def type_names(adata: AnnData, key: str | None, argument: str) -> pd.Series:
+    """Name of each cell's type, (n_cells,), NaN where missing; without a column all cells are of one type."""
+    if key is None:
+        return pd.Series(_names.ALL_CELLS, index=adata.obs_names, dtype=object)
+    return _names.names(_checks.column(adata, key, argument), _names.in_types(key))
 
 
 def check_values(

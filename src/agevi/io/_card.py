@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agevi import _names
 from agevi._gene_names import IDS, KINDS, SYMBOLS
 from agevi._source import CLR, features, place
 
@@ -88,8 +89,8 @@ def cell_type_card(meta: dict[str, Any], weights: dict[str, float]) -> str:
 
 **Predicts** chronological age in {age["unit"]} from {len(meta["genes"]):,} {features(meta["setup"])} \
 ({_input(meta)}): an age per type in \
-adata.obs[{setup["cell_type_key"]!r}] and sample, combined with weights from {how}. Samples need {init["min_cells"]} \
-cells of a type; types that a sample lacks are left out, and cells of other types are not read.
+{_names.in_types(setup["cell_type_key"])} and sample, combined with weights from {how}. Samples need \
+{init["min_cells"]} cells of a type; types that a sample lacks are left out, and cells of other types are not read.
 
 **Trained on** {age["n_subjects"]:,} subjects ({age["n_samples"]:,} samples, {age["n_cells"]:,} cells) aged \
 {_range(age)}. \
@@ -98,11 +99,22 @@ Held out as whole subjects: {roles.count("validation")} for validation, {roles.c
 | type | weight where all are there | trained on |
 | --- | --- | --- |
 {rows}
-{_paragraph(meta)}
+{_anchor(meta)}{_paragraph(meta)}
 {_USE % "sample"}{_unit(setup)}
 {_LIMITS} training data. {_NO_DIAGNOSIS}
 
 {_made(meta)}"""
+
+
+def _anchor(meta: dict[str, Any]) -> str:
+    """What a clock of cell types says of its anchor; nothing without one."""
+    against = meta.get("against")
+    if not against:
+        return ""
+    return (
+        f"\n**Anchor**: {', '.join(against)} against {meta['init']['anchor']} in the same sample tell the level of a "
+        "cohort (agevi.tl.recalibrate with anchor=...). They do not enter ages.\n"
+    )
 
 
 def classifier_card(meta: dict[str, Any]) -> str:

@@ -102,6 +102,6 @@ def _data(model: Any, x: torch.Tensor) -> AnnData:
             adata.obs[key] = [names[i % len(names)] for i in range(n)]
         if groups := member.init_args.get("pseudocell_groupby"):
             adata.obs[groups] = "all"
-    if types:
+    if types and model.setup_args["cell_type_key"] is not None:
         adata.obs[model.setup_args["cell_type_key"]] = [types[i % len(types)] for i in range(n)]
     return adata

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _gene_names, _names, _symbols, _units
 from agevi._keys import CONTRAST
+from agevi.dataloaders._contrast import MIN_COUNTS, SCALE, contrast, enough_counts
 from agevi.dataloaders._register import where
 from agevi.dataloaders._sums import sum_rows
 
@@ -31,8 +32,8 @@ def contrast_types(  # noqa: PLR0913
     genes: Iterable[str] | None = None,
     like: AnnData | None = None,
     layer: str | None = None,
-    min_counts: int = 500,
-    scale: float = 1e6,
+    min_counts: int = MIN_COUNTS,
+    scale: float = SCALE,
 ) -> AnnData:
     r"""Expression of one type of cells relative to another one of the same sample, (n_samples, n_genes).
 
@@ -112,16 +113,15 @@ def contrast_types(  # noqa: PLR0913
     unit = np.where(side >= 0, code + n * side, -1)
     sums = _checks.dense(sum_rows(x, unit, 2 * n)[:, columns], np.float64)
     n_cells, n_counts = np.bincount(unit[unit >= 0], minlength=2 * n), sums.sum(axis=1)
-    kept = (n_counts >= min_counts).reshape(2, n).all(axis=0)
+    kept = enough_counts(sums[:n], sums[n:], min_counts)
     _say_left_out(np.asarray(names, dtype=object), kept, n_counts.reshape(2, n), min_counts)
-    logs = np.log1p(scale * sums / np.maximum(n_counts, 1.0)[:, None])
     obs = _constant_columns(adata.obs[(side >= 0) & kept[code]], code[(side >= 0) & kept[code]])
     obs.index = pd.Index(np.asarray(names, dtype=object)[kept].astype(str))
     obs[subject_key] = pd.Series(subject.to_numpy(), index=code).groupby(level=0).first().to_numpy()[kept]
     for name, values in {"n_cells": n_cells, "n_counts": n_counts}.items():
         for i, which in enumerate(("target", "reference")):
             obs[f"{name}_{which}"] = values.reshape(2, n)[i][kept]
-    out = AnnData((logs[:n] - logs[n:])[kept].astype(np.float32), obs=obs, var=adata.var.iloc[columns].copy())
+    out = AnnData(contrast(sums[:n][kept], sums[n:][kept], scale), obs=obs, var=adata.var.iloc[columns].copy())
     out.uns[CONTRAST] = {
         "target": _names.several(target),
         "reference": _names.several(reference),

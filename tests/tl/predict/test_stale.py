@@ -27,6 +27,7 @@ def made():
     adata.uns["agevi"] = {"subject_key": "donor", "sample_key": "donor", "age_key": "age", "age_unit": "years"}
     of_type = {"sample": noise.index, "group": "T", "subject": noise.index, "age": 50.0, "predicted": noise.to_numpy()}
     adata.uns["agevi_by_group"] = pd.DataFrame(of_type | {"n_cells": 4, "weight": 1.0})
+    adata.uns["agevi_anchor"] = pd.DataFrame({"anchor": 50.0}, index=noise.index)
     agevi.tl.explain_age(adata, n_boot=10)
     agevi.tl.aggregate_subjects(adata)
     agevi.tl.evaluate_by(adata, n_boot=10)

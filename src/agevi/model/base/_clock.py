@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,6 +49,8 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
     of_types: ClassVar[bool] = False
     """Whether it has a clock per type of cells, whose ages :meth:`predict_parts` gives beside those of samples."""
     compared_within: str | None = None  # column whose values have different features
+    contrast_clocks: Mapping[str, Any] = {}
+    """Clocks of an anchor, which tells the level of a cohort and does not enter ages; few classes have them."""
     linear: ClassVar[bool] = False
     """Whether the age is a function of one weighted sum of genes."""
     solves_rows: ClassVar[bool] = False

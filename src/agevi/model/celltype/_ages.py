@@ -12,8 +12,11 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _names
+from agevi.dataloaders._query import GeneMatch
+from agevi.dataloaders._register import type_names
 from agevi.dataloaders._sums import sample_means
 from agevi.model.base._for_ages import is_for_ages_alone
+from agevi.model.celltype._anchor import anchor_ages
 from agevi.model.celltype._fit import counts_of
 
 logger = logging.getLogger(__name__)
@@ -30,6 +33,7 @@ class TypeAges:
     enough: np.ndarray  # (n_samples, n_columns) whether the sample has min_cells cells
     n_cells: np.ndarray  # (n_samples, n_columns) those of the type; of all types for the composition
     weights: np.ndarray  # (n_samples, n_columns) rows sum to 1, or to 0 where nothing is known
+    anchor: np.ndarray  # (n_samples,) age by the contrasts with the anchor, NaN without any
 
     @property
     def combined(self) -> np.ndarray:
@@ -37,10 +41,20 @@ class TypeAges:
         total = np.nansum(self.weights * self.ages, axis=1)
         return np.where(np.isfinite(self.ages).any(axis=1), total, np.nan)
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Types and samples as text, and ages, cells and weights, (3, n_samples, n_types)."""
+    @property
+    def age_of_cell(self) -> np.ndarray:
+        """The same for every cell, (n_cells,) float32."""
+        return self.combined.astype(np.float32)[self.sample_of_cell]
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Types and samples as text, ages, cells and weights, (3, n_samples, n_types), and ages by the anchor."""
         numbers = np.stack([self.table().to_numpy(), self.n_cells, self.weights])
-        return np.asarray(self.columns, dtype=str), self.samples.astype(str), numbers
+        return np.asarray(self.columns, dtype=str), self.samples.astype(str), numbers, self.anchor
+
+    @property
+    def anchor_ages(self) -> pd.Series:
+        """Age of every sample by the anchor."""
+        return pd.Series(self.anchor, index=pd.Index(self.samples, name="sample"), name="anchor")
 
     def table(self) -> pd.DataFrame:
         """Samples x types with enough cells."""
@@ -61,7 +75,7 @@ def ages_of_types(
     names, of_cell = model.sample_names(adata, rows, sample_key)
     code = _known_types(model, adata)[rows]
     n = counts_of(of_cell, code, len(names), len(model.types_))
-    ages = np.full((len(names), len(model._columns)), np.nan)
+    ages, anchor = np.full((len(names), len(model._columns)), np.nan), np.full(len(names), np.nan)
     n_cells = np.zeros(ages.shape, dtype=np.int64)
     place = [model.types_.index(name) for name in model.type_clocks]
     n_cells[:, : len(place)] = n[:, place]
@@ -73,8 +87,14 @@ def ages_of_types(
     if len(read):
         unit, of_unit = np.unique(of_cell[read] * len(model.types_) + code[read], return_inverse=True)
         sample, of_type = np.divmod(unit, len(model.types_))
-        found = _unit_ages(model, adata, rows[read], of_unit.ravel(), of_type, batch_size, min_gene_coverage)
+        of_unit, sums = of_unit.ravel(), None
+        if model.contrast_clocks or _all_sum(model):
+            sums = model.sums(adata, rows[read], of_unit, min_gene_coverage)
+        found = _unit_ages(model, adata, rows[read], of_unit, of_type, sums, batch_size, min_gene_coverage)
         ages[sample, np.searchsorted(np.asarray(place), of_type)] = found
+        if model.contrast_clocks and sums is not None:
+            own = n[sample, of_type] >= min_cells
+            anchor = anchor_ages(model, sums[0][own], sums[1], sample[own], of_type[own], len(names))
     else:
         model.gene_coverage(adata, min_gene_coverage)
     if model._composition is not None:
@@ -86,8 +106,9 @@ def ages_of_types(
     if not is_for_ages_alone():
         say_samples(logger, len(names), names[lean & ~none], names[none], f"min_cells={min_cells}")
     return TypeAges(
-        names, of_cell, list(model._columns), ages, enough, n_cells, model.type_weights(np.where(there, n_cells, 0))
-    )
+        names, of_cell, list(model._columns), ages, enough, n_cells, model.type_weights(np.where(there, n_cells, 0)),
+        anchor,
+    )  # fmt: skip
 
 
 def say_samples(log: logging.Logger, n: int, few: Sequence[str], none: Sequence[str], least: str) -> None:
@@ -98,12 +119,18 @@ def say_samples(log: logging.Logger, n: int, few: Sequence[str], none: Sequence[
             log.warning("%d of %d samples %s: %s.", len(names), n, said, _checks.listed(names, 3))
 
 
+def _all_sum(model: Any) -> bool:
+    """Whether the clocks of all types read the same sums."""
+    return all(clock.predicts_sums and clock.pseudocell_groupby is None for clock in model.type_clocks.values())
+
+
 def _unit_ages(
     model: Any,
     adata: AnnData,
     cells: np.ndarray,
     unit: np.ndarray,
     of_type: np.ndarray,
+    sums: tuple[AnnData, GeneMatch] | None,
     batch_size: int | None,
     min_gene_coverage: float,
 ) -> np.ndarray:
@@ -111,8 +138,8 @@ def _unit_ages(
     out = np.full(len(of_type), np.nan)
     clocks = {model.types_.index(name): clock for name, clock in model.type_clocks.items()}
     options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
-    if all(clock.predicts_sums and clock.pseudocell_groupby is None for clock in clocks.values()):
-        units, match = model.sums(adata, cells, unit, min_gene_coverage)
+    if sums is not None and _all_sum(model):
+        units, match = sums
         for i, clock in clocks.items():
             own = np.flatnonzero(of_type == i)
             if len(own):
@@ -137,12 +164,12 @@ def types_of_cells(model: Any, adata: AnnData) -> tuple[np.ndarray, list[str]]:
     Data without any type that has a clock are refused.
     """
     key = model.setup_args["cell_type_key"]
-    values = _names.names(_checks.column(adata, key, "cell_type_key"))
+    values = type_names(adata, key, "cell_type_key")
     code = pd.Index(model.types_).get_indexer(pd.Index(values.to_numpy(dtype=object)))
     found = [str(name) for name in pd.unique(values.dropna())]
     if not set(found) & model.type_clocks.keys():
         raise ValueError(
-            f"adata.obs[{key!r}] holds {_checks.listed(found, 3) or 'missing values alone'}, and the clock reads "
+            f"{_names.in_types(key)} holds {_checks.listed(found, 3) or 'missing values alone'}, and the clock reads "
             f"{_checks.listed(list(model.type_clocks), 5)}{_names.difference(found, list(model.type_clocks))}; name "
             "types as in training."
         )

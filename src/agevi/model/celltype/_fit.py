@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _units
+from agevi import _checks, _keys, _names, _units
 from agevi._progress import Bar
 from agevi.dataloaders._folds import assign_folds
 from agevi.model.base import _save
@@ -73,17 +73,17 @@ def type_seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0] >> 1)
 
 
-def types_to_fit(cells: TypedCells, key: str) -> list[int]:
+def types_to_fit(cells: TypedCells, key: str | None) -> list[int]:
     """Types that have the subjects to train a clock; the others are named in a warning."""
     n, trains = cells.n_of_type, cells.trains
     able = [i for i in range(len(cells.names)) if can_train(cells, trains & (n[:, i] >= cells.min_cells))]
     needs = what_types_need(cells.min_cells)
     if not able:
-        raise ValueError(f"no type in adata.obs[{key!r}] ({_checks.listed(cells.names)}) has {needs}; lower it.")
+        raise ValueError(f"no type in {_names.in_types(key)} ({_checks.listed(cells.names)}) has {needs}; lower it.")
     rare = [name for i, name in enumerate(cells.names) if i not in able]
     if rare and not is_for_ages_alone():
         warnings.warn(
-            f"{len(rare)} of the {len(cells.names)} types in adata.obs[{key!r}] lack {needs} and have no clock: "
+            f"{len(rare)} of the {len(cells.names)} types in {_names.in_types(key)} lack {needs} and have no clock: "
             f"{_checks.listed(rare, 5)}.",
             UserWarning,
             stacklevel=_checks.stack_depth(),

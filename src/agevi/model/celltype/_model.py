@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 
 from agevi import _checks
-from agevi.dataloaders._query import begin
-from agevi.dataloaders._register import cell_types
-from agevi.io import _bundle
-from agevi.io._card import cell_type_card
-from agevi.model.base import _save
 from agevi.model.base._clock import Clock
-from agevi.model.base._predict import Prediction
 from agevi.model.base._seed import as_seed
-from agevi.model.celltype._ages import TypeAges, ages_of_types, cells_of_clocks
+from agevi.model.celltype._ages import cells_of_clocks
+from agevi.model.celltype._anchor import check_anchor
 from agevi.model.celltype._combine import RULES, Errors
-from agevi.model.celltype._composition import NAME, Composition
 from agevi.model.celltype._members import MEMBER, member_class, member_kwargs, members_of
+from agevi.model.celltype._predict import TypePrediction
+from agevi.model.celltype._saving import TypeSaving
 from agevi.model.celltype._training import TypeTraining
 
 
-class CellTypeClock(TypeTraining, Clock):
+class CellTypeClock(TypeTraining, TypePrediction, TypeSaving, Clock):
     r"""Ageing clock: one clock per type of cells, and one age per sample from all of them.
 
     Each type has a clock of its own, trained on the sums of its cells in each sample (on the cells, for members that
@@ -54,8 +50,14 @@ class CellTypeClock(TypeTraining, Clock):
     composition
         Let the shares of the types be one more member, called ``"composition"``: ridge regression on their centred
         log-ratios (Aitchison 1982).
+    anchor
+        A type whose cells are an internal reference in cohorts of other laboratories: a :class:`PLSClock` of every
+        other type against it is trained too, on the contrasts of :func:`agevi.pp.contrast_types`, in which the factors
+        of a laboratory cancel. Their mean age of a sample (:meth:`predict_anchor`) does not enter its predicted age; it
+        tells the level of its cohort, to which :func:`agevi.tl.recalibrate` moves the ages. Contrasts that do not tell
+        the ages of held-out training subjects (r under .4) are left out, with a warning.
     n_folds
-        Folds of whole subjects in which training subjects are held out for ``combine="precision"``.
+        Folds of whole subjects in which training subjects are held out for ``combine="precision"`` and ``anchor``.
     rng
         Seed of these folds and of the members.
 
@@ -92,6 +94,7 @@ class CellTypeClock(TypeTraining, Clock):
         min_cells: int = 20,
         combine: str = "precision",
         composition: bool = False,
+        anchor: str | None = None,
         n_folds: int = 5,
         rng: int | np.random.Generator | None = 0,
     ) -> None:
@@ -107,19 +110,20 @@ class CellTypeClock(TypeTraining, Clock):
         self.init_params_ = self._get_init_params(locals())
         self._clock_cls, self.expects = clock_cls, clock_cls.expects
         self._start()
-        self._take([], [], {}, [], Errors.equal(np.zeros(0)), None)
+        check_anchor(anchor, self.normalize)
+        self._take([], [], {}, [], Errors.equal(np.zeros(0)), None, {})
         self._model_summary_string = (
             f"{type(self).__name__}: {self._width}, one {clock} per type in {self.setup_args['cell_type_key']!r}"
         )
 
     @classmethod
-    def setup_anndata(  # type: ignore[override]  # types have no default
+    def setup_anndata(
         cls,
         adata: AnnData,
         *,
         age_key: str,
         subject_key: str,
-        cell_type_key: str,
+        cell_type_key: str | None = None,
         sample_key: str | None = None,
         layer: str | None = None,
         obsm_key: str | None = None,
@@ -146,7 +150,7 @@ class CellTypeClock(TypeTraining, Clock):
         subject_key
             Column with the person or animal, the unit that is held out.
         cell_type_key
-            Column with the type of each cell; cells without a type are not read.
+            Column with the type of each cell; cells without a type are not read. None: all cells are of one type.
         sample_key
             Column with the visit or biopsy, the unit with one age. Default: the subject.
         layer
@@ -221,6 +225,12 @@ class CellTypeClock(TypeTraining, Clock):
         """The types that have a clock."""
         return list(self.type_clocks)
 
+    def to_device(self, device: str | int | torch.device) -> None:
+        """Move the clock, and all clocks that it holds, to a device, as in scvi-tools."""
+        for clock in self.contrast_clocks.values():
+            clock.to_device(device)
+        super().to_device(device)
+
     def own_cells(self, adata: AnnData, cells: np.ndarray) -> list[np.ndarray]:
         """Those of ``cells``, by position, that each type's clock reads: in samples with ``min_cells`` of the type."""
         return cells_of_clocks(self, adata, cells)
@@ -244,152 +254,3 @@ class CellTypeClock(TypeTraining, Clock):
         of_all[:, place] = n_cells
         weights: np.ndarray = self.module.errors.weights(of_all)[:, place]
         return weights
-
-    # --- prediction ------------------------------------------------------------------------------------------
-
-    def predict_types(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | None = None,
-        sample_key: str | None = None,
-        batch_size: int | None = None,
-        min_gene_coverage: float = 0.8,
-    ) -> pd.DataFrame:
-        """Age that the clock of every type gives to each sample, in the unit of the age column.
-
-        Parameters
-        ----------
-        adata
-            Cells with the clock's genes and types; default: the data that the model was made with.
-        indices
-            Positions of the cells that are read, or a mask of all cells; default all.
-        sample_key
-            Column with the samples. Default: that of training.
-        batch_size
-            Rows per step.
-        min_gene_coverage
-            Share of the clock's genes that must be present.
-
-        Returns
-        -------
-        DataFrame of float64, index sample, one column per type with a clock, and ``"composition"`` where the clock has
-        it; NaN where a sample has fewer than ``min_cells`` cells of a type. Samples with so few of every type are
-        predicted from these few cells all the same, which is logged.
-
-        Raises
-        ------
-        KeyError
-            If the column of types or of samples is missing.
-        RuntimeError
-            If the clock is not trained.
-        ValueError
-            If the data hold no type of the clock, or genes are missing.
-        """
-        self.check_trained("model.predict_types")
-        data = self._data(adata)
-        begin(data)
-        rows = None if indices is None else _checks.rows(indices, data.n_obs)[0]
-        return self.predict_parts(
-            data, indices=rows, sample_key=sample_key, batch_size=batch_size, min_gene_coverage=min_gene_coverage
-        ).table()
-
-    def predict_parts(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        batch_size: int | None = None,
-        min_gene_coverage: float = 0.8,
-        sample_key: str | None = None,
-    ) -> TypeAges:
-        """Ages of all types in each sample, and what they are combined to, in one pass over the cells."""
-        self.check_trained("tl.predict_age")
-        data = self._data(adata)
-        rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
-        return ages_of_types(
-            self, data, rows, batch_size=batch_size, min_gene_coverage=min_gene_coverage, sample_key=sample_key
-        )
-
-    def predict_samples(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | None = None,
-        batch_size: int | None = None,
-        min_gene_coverage: float = 0.8,
-        sample_key: str | None = None,
-    ) -> np.ndarray:
-        """Combined age of each cell's sample, (n_cells,), NaN where a sample has no type of the clock."""
-        parts = self.predict_parts(
-            adata, indices=indices, batch_size=batch_size, min_gene_coverage=min_gene_coverage, sample_key=sample_key
-        )
-        return parts.combined.astype(np.float32)[parts.sample_of_cell]
-
-    def predict_rows(
-        self,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | None = None,
-        batch_size: int | None = None,
-        min_gene_coverage: float = 0.8,
-    ) -> Prediction:
-        """Age of every cell by the clock of its type, NaN for cells of other types."""
-        self.check_trained("tl.predict_age")
-        data = self._data(adata)
-        rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
-        coverage = self.gene_coverage(data, min_gene_coverage)
-        code, names = cell_types(data, self.setup_args["cell_type_key"], "cell_type_key")
-        out = np.full(len(rows), np.nan, dtype=np.float32)
-        for name, clock in self.type_clocks.items():
-            own = np.flatnonzero(code[rows] == (names.index(name) if name in names else -2))
-            if len(own):
-                options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
-                out[own] = clock.predict_rows(data, indices=rows[own], **options).value
-        return Prediction(out, None, coverage)
-
-    # --- saving and loading ----------------------------------------------------------------------------------
-
-    def _meta(self) -> dict[str, Any]:
-        """The members' plain values, and what joins them."""
-        return _save.meta_of(self) | {
-            "types": self.types_,
-            "usual": self._usual,
-            "columns": self._columns,
-            "members": [_save.full_meta(clock) | {"gene_names": None} for clock in self.type_clocks.values()],
-        }
-
-    def _card(self, meta: dict[str, Any]) -> str:
-        return cell_type_card(meta, {str(name): float(weight) for name, weight in self.weights_.items()})
-
-    @classmethod
-    def _restore(cls, bundle: _bundle.Bundle) -> Any:
-        """A clock from its bundle, its members each from its part of the tensors."""
-        meta, tensors = bundle.meta, bundle.tensors
-        metas, columns, types = (_texts(meta, key, bundle.path) for key in ("members", "columns", "types"))
-        table = tensors["composition"].numpy()
-        composition = Composition.of_table(table)
-        whole = len(metas) > 0 and columns[len(metas) :] == ([NAME] if composition else [])
-        if not whole or not set(columns[: len(metas)]) <= set(types) or not np.isfinite(table).all():
-            raise _bundle.BundleError(f"{bundle.path} holds members that do not fit together; save the clock again.")
-        model = cls._from_template(cls._template(meta), meta["setup"], meta["init"])
-        clocks = {}
-        for i, own in enumerate(metas):
-            prefix = f"clocks.{i}."
-            part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            member = dataclasses.replace(bundle, meta=own, tensors=part)
-            clocks[columns[i]] = _save.remade(_save.class_of(own, bundle.path), member)
-        model._take(
-            types, _texts(meta, "usual", bundle.path), clocks, columns, Errors.equal(np.ones(len(columns))), composition
-        )
-        _save.load_weights(model, bundle)
-        model.history_, model.split_ = {}, _save.split_of(meta)
-        model.best_epoch_, model.age_summary_, model.is_trained_ = meta["best_epoch"], meta["age"], True
-        return model
-
-
-def _texts(meta: dict[str, Any], key: str, path: Any) -> list[Any]:
-    """A list of a bundle."""
-    if not isinstance(meta.get(key), list):
-        raise _bundle.BundleError(f"{path} holds no list {key!r}; it was edited. Save the clock again.")
-    return list(meta[key])

@@ -14,16 +14,22 @@ from agevi.model.celltype._composition import Composition
 
 
 class CellTypeModule(ClockModule):
-    """Modules of the members side by side, the errors of types, and the map of the composition."""
+    """Modules of the members and of contrasts side by side, the errors of types, and the map of the composition."""
 
     correlation: torch.Tensor
     variance: torch.Tensor
     usual: torch.Tensor
     composition: torch.Tensor
 
-    def __init__(self, clocks: Sequence[nn.Module], errors: Errors, composition: Composition | None) -> None:
+    def __init__(
+        self,
+        clocks: Sequence[nn.Module],
+        errors: Errors,
+        composition: Composition | None,
+        contrasts: Sequence[nn.Module] = (),
+    ) -> None:
         super().__init__()
-        self.clocks = nn.ModuleList(clocks)
+        self.clocks, self.contrasts = nn.ModuleList(clocks), nn.ModuleList(contrasts)
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)  # scvi-tools asks the parameters for a device
         values = np.zeros((0, 4)) if composition is None else composition.table()
         for name, value in {**vars(errors), "composition": values}.items():

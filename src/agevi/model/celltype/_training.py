@@ -18,6 +18,7 @@ from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._register import cell_types
 from agevi.model.base._for_ages import is_for_ages_alone
 from agevi.model.base._roles import all_or_nothing
+from agevi.model.celltype._anchor import fit_contrasts, say_contrasts, targets_of
 from agevi.model.celltype._combine import MIN_SAMPLES, Errors
 from agevi.model.celltype._composition import NAME, Composition, fit_composition
 from agevi.model.celltype._fit import TypedCells, can_train, fit_type, type_seed, types_to_fit
@@ -32,6 +33,8 @@ class TypeTraining(Host):
     type_clocks: dict[str, Any]
     errors_: pd.DataFrame
     """Predicted minus true age of training samples while held out, samples x types; empty with ``combine="mean"``."""
+    contrast_clocks: Mapping[str, Any]
+    """The clock of every type against the anchor, without data; empty without an anchor."""
     _clock_cls: Any
 
     @all_or_nothing
@@ -79,21 +82,9 @@ class TypeTraining(Host):
         if isinstance(max_epochs, Mapping):
             for name in max_epochs:
                 _checks.choice(name, cells.names, "a type in max_epochs")
-        able = types_to_fit(cells, self.setup_args["cell_type_key"])
-        folds = cells.folds(init["n_folds"], init["rng"]) if init["combine"] == "precision" else None
-        n_fits = len(able) * (1 + (0 if folds is None else int(folds.max()) + 1))
-
-        def train(model: Any, name: str) -> None:
-            epochs = max_epochs.get(name) if isinstance(max_epochs, Mapping) else max_epochs
-            model.train(epochs, **train_kwargs)
-
-        clocks, held = {}, []
-        show = train_kwargs.get("enable_progress_bar", True)
-        with progress(n_fits, type(self).__name__, "fits", show=show) as bar, silent():
-            for of_type in able:
-                clock, ages = fit_type(cells, of_type, self._make_member, train, folds, bar)
-                clocks[cells.names[of_type]] = clock
-                held.append(ages)
+        every = cells.folds(init["n_folds"], init["rng"])
+        folds = every if init["combine"] == "precision" else None
+        clocks, held, contrasts = self._fit_types(cells, folds, every, max_epochs, train_kwargs)
         composition = None
         if init["composition"]:
             composition, ages = _fit_composition(cells, folds)
@@ -105,7 +96,7 @@ class TypeTraining(Host):
         errors = pd.DataFrame(np.stack(held, axis=1) - cells.age[:, None], self._sample_names(), columns)
         found = _errors(errors.to_numpy(), n_cells, cells)
         self._start()
-        self._take(cells.names, cells.usual, clocks, columns, found, composition)
+        self._take(cells.names, cells.usual, clocks, columns, found, composition, contrasts)
         self.errors_ = errors.dropna(how="all")
         self.is_trained_, self.split_ = True, {str(subject): str(role) for subject, role in roles.items()}
         trained = (self._unit_names(SUBJECT).map(roles) == _keys.TRAIN).to_numpy()
@@ -113,6 +104,48 @@ class TypeTraining(Host):
         chooses = self.chooses_epochs(init)
         self.best_epoch_: Any = {name: clock.best_epoch_ for name, clock in clocks.items()} if chooses else 1
         self.history_: Any = {}
+
+    def _fit_types(
+        self,
+        cells: TypedCells,
+        folds: np.ndarray | None,
+        every: np.ndarray,
+        max_epochs: int | Mapping[str, int] | None,
+        train_kwargs: dict[str, Any],
+    ) -> tuple[dict[str, Any], list[np.ndarray], dict[str, Any]]:
+        """The clock of every type, held-out ages of samples by each, (n_samples,), and the clocks against the anchor.
+
+        ``folds`` hold out subjects from the types, where they do; ``every`` from the contrasts.
+        """
+        anchor, key = self.init_args["anchor"], self.setup_args["cell_type_key"]
+        if key is None and not is_for_ages_alone():
+            logger.warning("setup_anndata was given no cell_type_key: all cells count as one type.")
+        able = types_to_fit(cells, key)
+        targets = [] if anchor is None else targets_of(anchor, cells, able, key)
+        n_held_out = int(every.max()) + 1
+        n_fits = len(able) + len(targets) + n_held_out * (len(targets) + (len(able) if folds is not None else 0))
+
+        def train(model: Any, name: str) -> None:
+            epochs = max_epochs.get(name) if isinstance(max_epochs, Mapping) else max_epochs
+            model.train(epochs, **train_kwargs)
+
+        clocks: dict[str, Any] = {}
+        contrasts: dict[str, Any] = {}
+        told: dict[str, float] = {}
+        held: list[np.ndarray] = []
+        show = train_kwargs.get("enable_progress_bar", True)
+        with progress(n_fits, type(self).__name__, "fits", show=show) as bar, silent():
+            for of_type in able:
+                clock, ages = fit_type(cells, of_type, self._make_member, train, folds, bar)
+                clocks[cells.names[of_type]] = clock
+                held.append(ages)
+            if anchor is not None:
+                contrasts, told = fit_contrasts(
+                    cells, targets, anchor, self.setup_args, self.init_args["rng"], every, bar
+                )
+        if anchor is not None and not is_for_ages_alone():
+            say_contrasts(anchor, contrasts, told)
+        return clocks, held, contrasts
 
     def _typed_cells(self, own: AnnData, roles: pd.Series) -> TypedCells:
         """The registered cells by type."""
@@ -162,13 +195,15 @@ class TypeTraining(Host):
         columns: list[str],
         errors: Errors,
         composition: Composition | None,
+        contrasts: dict[str, Any],
     ) -> None:
         """Be made of these members."""
         self.types_, self._usual, self.type_clocks, self._columns = types, usual, clocks, columns
-        self._composition, self.errors_ = composition, pd.DataFrame()
-        for clock in clocks.values():
+        self._composition, self.errors_, self.contrast_clocks = composition, pd.DataFrame(), contrasts
+        for clock in (*clocks.values(), *contrasts.values()):
             clock._gene_names = self._kept_names()
-        self.module = CellTypeModule([clock.module for clock in clocks.values()], errors, composition).eval()
+        modules = ([clock.module for clock in part.values()] for part in (clocks, contrasts))
+        self.module = CellTypeModule(next(modules), errors, composition, next(modules)).eval()
 
 
 def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Composition, np.ndarray]:

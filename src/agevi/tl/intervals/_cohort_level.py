@@ -118,9 +118,7 @@ def with_between(old: OldErrors, level: Level | None) -> OldErrors:
 def read_anchor(adata: AnnData, table: pd.DataFrame, anchor: Any) -> pd.Series:
     """Age of every sample by the anchor, indexed as ``table``, NaN where it has none."""
     if isinstance(anchor, str):
-        keys = _keys.Keys(anchor)
-        call = f"agevi.tl.aggregate_subjects(adata, key_added={anchor!r})"
-        given = _subjects.subject_table(adata, keys, call)["predicted"]
+        given = _ages_under(adata, anchor)
     elif isinstance(anchor, pd.Series | Mapping):
         given = pd.Series(anchor)
     else:
@@ -141,6 +139,16 @@ def read_anchor(adata: AnnData, table: pd.DataFrame, anchor: Any) -> pd.Series:
             f"the samples are {_checks.listed(table.index, 3)}{_names.difference(given.index, table.index)}."
         )
     return out
+
+
+def _ages_under(adata: AnnData, key: str) -> pd.Series:
+    """Ages of samples by the anchor of the clock that predicted under a key, else its predictions."""
+    keys = _keys.Keys(key)
+    if keys.anchor in adata.uns:
+        ages: pd.Series = adata.uns[keys.anchor]["anchor"]
+        return ages
+    call = f"agevi.tl.aggregate_subjects(adata, key_added={key!r})"
+    return _subjects.subject_table(adata, keys, call)["predicted"]
 
 
 def check_mean_age(mean_age: Any, names: pd.Series, min_age: float) -> Any:

@@ -68,7 +68,8 @@ def recalibrate(  # noqa: PLR0913, PLR0915
     anchor
         Ages that tell the level of a cohort, not of each subject: those of a clock that is off less in other cohorts,
         such as one of :func:`agevi.pp.contrast_types`, as a Series by subject or sample, or the ``key_added`` of its
-        predictions. The mean difference is added to all predictions of the cohort, shrunk where few subjects have one.
+        predictions. Where a :class:`agevi.model.CellTypeClock` with an anchor predicted under ``key``, pass that key.
+        The mean difference is added to all predictions of the cohort, shrunk where few subjects have one.
     mean_age
         The mean age of the cohort, or of each cohort by its name, where no single age is known: the best of all without
         labels. With ``anchor`` or ``mean_age``, ``labels`` may be left out, and then no ages are read.
@@ -319,6 +320,11 @@ def _levels(
     if mean_age is not None:
         mean_age = _cohort_level.check_mean_age(mean_age, names, scale.min_age)
         return _cohort_level.levels(table, names, tells, scale, None, mean_age)
+    if isinstance(anchor, str) and anchor == keys.key_added and keys.anchor not in adata.uns:
+        raise ValueError(
+            f"anchor={anchor!r} is also key, whose predictions came without an anchor; predict with a CellTypeClock "
+            "that has one, or pass the ages of another clock."
+        )
     ages = _cohort_level.read_anchor(adata, table, anchor)
     return _cohort_level.levels(table, names, tells, scale, ages, None)
 

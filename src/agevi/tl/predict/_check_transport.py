@@ -54,7 +54,8 @@ def check_transport(
         Column of ``adata.obs`` with the cohort of each cell's sample; None: all samples are of one.
     anchor
         Ages of another clock that is off less in other cohorts, as in :func:`agevi.tl.recalibrate`: a Series by subject
-        or sample, or the ``key_added`` of its predictions. It counts from 5 subjects on.
+        or sample, or the ``key_added`` of its predictions. It counts from 5 subjects on. Default: that of the clock
+        itself, where it is a :class:`agevi.model.CellTypeClock` with one.
     sample_key
         Column with the samples. Default: that of the clock, else the subject.
 
@@ -108,6 +109,8 @@ def check_transport(
     model.check_ages("tl.check_transport")
     _checks.anndata(adata)
     cells = _new_cells(adata, model)
+    if anchor is None and model.contrast_clocks:
+        anchor = model.predict_anchor(adata, indices=cells, sample_key=sample_key, min_gene_coverage=0.0)
     of_part = model.judged_cells(adata, cells)
     rows = []
     with summed_once():
@@ -189,6 +192,7 @@ def _of_clock(
             level=_over_subjects(own["predicted"].to_numpy(), own),
             level_anchor=_over_subjects(scale.back(x + moved.mean()), own) if len(moved) else np.nan,
             n_anchored=len(moved),
+            anchor="<key_added of the predictions>" if whole.contrast_clocks else "...",
             n_cohorts=0 if reference is None else len(reference.names),
             n_trained=0 if reference is None else sum(reference.n_subjects),
             mean_age=np.nan if reference is None else reference.age_mean,

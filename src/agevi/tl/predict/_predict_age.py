@@ -91,6 +91,9 @@ def predict_age(
         Parameters, model class, version, gene coverage, keys, unit and scale of ages, and the median age of the
         training samples.
 
+    ``adata.uns[f"{key_added}_anchor"]``
+        From a :class:`agevi.model.CellTypeClock` with an anchor: DataFrame, index sample, with the column ``anchor``,
+        the age by which :func:`agevi.tl.recalibrate` with ``anchor=key_added`` finds the level of a cohort.
     ``adata.uns[f"{key_added}_calibration_params"]``
         What gives samples their intervals in :func:`agevi.tl.aggregate_subjects`, where the clock has a calibration
         (``model.set_calibration``).
@@ -143,14 +146,14 @@ def predict_age(
     options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
     summed = model.predicts_sums and sample_key in adata.obs
     with summed_once():
-        sample_ages = model.predict_samples(adata, **options, sample_key=sample_key) if summed else None
+        sample_ages, anchor = _of_samples(adata, model, sample_key, options) if summed else (None, None)
         by_row = sample_ages is None or model.predicts_rows
         of_cells = by_row or cell_type is not None or model.has_latent  # else a pass over cells is not needed
         prediction: Any = model.predict_rows(adata, **options) if of_cells else None
         coverage = prediction.gene_coverage if prediction else model.gene_coverage(adata, min_gene_coverage)
         roles = _roles(adata, model)
         if by is not None and not np.isin(roles, _keys.FITTED_ROLES).all():
-            check_transport(adata, model, by=by, sample_key=sample_key)
+            check_transport(adata, model, by=by, anchor=anchor, sample_key=sample_key)
     adata = written_to(adata, copy=copy)
     adata.obs[keys.predicted] = prediction.value if by_row else sample_ages
     forget(adata, keys)
@@ -161,6 +164,8 @@ def predict_age(
     adata.obs[keys.role] = pd.Categorical(roles, categories=[r for r in _keys.ROLES if r in set(roles)])
     if prediction and prediction.latent is not None:
         adata.obsm[keys.latent] = prediction.latent
+    if anchor is not None:
+        adata.uns[keys.anchor] = _keys.to_uns(anchor.to_frame())
     if model.calibration is not None:
         adata.uns[keys.calibration_params] = _keys.to_uns(model.calibration)
     adata.uns[keys.uns] = _keys.to_uns(
@@ -180,6 +185,16 @@ def predict_age(
         }
     )
     return adata if copy else None
+
+
+def _of_samples(
+    adata: AnnData, model: Any, sample_key: str, options: dict[str, Any]
+) -> tuple[np.ndarray, pd.Series | None]:
+    """Age of every cell's sample, (n_cells,), and that of samples by the anchor of the clock, where it has one."""
+    if not model.contrast_clocks:
+        return model.predict_samples(adata, **options, sample_key=sample_key), None
+    parts = model.predict_parts(adata, **options, sample_key=sample_key)
+    return parts.age_of_cell, parts.anchor_ages
 
 
 def _within(ages: np.ndarray, group: pd.Series) -> np.ndarray:

@@ -33,6 +33,7 @@ class Found:
     level: float  # mean prediction
     level_anchor: float  # the same after the shift by an anchor
     n_anchored: int  # subjects with an anchor
+    anchor: str  # how it is passed on
     n_cohorts: int  # of training, 0 where they are not known
     n_trained: int
     mean_age: float  # of training
@@ -76,7 +77,8 @@ def _shifted(found: Found, unit: str, call: str) -> str:
         if not abs(gap) > MAX_SHIFT * found.year:
             return ""
         return (
-            f"predictions lie {gap:+.1f} {unit} from the anchor ({found.n_anchored} subjects); use {call}, anchor=...)."
+            f"predictions lie {gap:+.1f} {unit} from the anchor ({found.n_anchored} subjects); use {call}, "
+            f"anchor={found.anchor})."
         )
     if not found.outside >= MIN_OUTSIDE:
         return ""

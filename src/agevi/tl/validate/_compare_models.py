@@ -20,6 +20,7 @@ from agevi._threads import threads
 from agevi.dataloaders._register import check_setup
 from agevi.model import MODELS
 from agevi.model.base._clock import Clock
+from agevi.tl.validate._anchored import anchor_table, at_level, has_anchor
 from agevi.tl.validate._arguments import CALLS, as_called, described, with_matrix
 from agevi.tl.validate._baselines import Units, make_units, median_ages, profiles, ridge_ages, shuffled_ages
 from agevi.tl.validate._checkpoint import Checkpoint, seed_of
@@ -91,7 +92,8 @@ def compare_models(  # noqa: PLR0913
     %(folds_as_in_cross_validate)s
     cohort_key
         Column with the cohort (study, laboratory, data set) of each sample: every model is also cross-validated with
-        whole cohorts held out, and the order is that of these errors, which are what another cohort can expect.
+        whole cohorts held out, and the order is that of these errors, which are what another cohort can expect. Clocks
+        of cell types with an anchor are judged there at its level, by the samples that ``train_on`` selects.
     layer
         Layer with the values, in place of ``adata.X``, for all models; the same as in ``setup_kwargs``.
     obsm_key
@@ -209,6 +211,7 @@ def compare_models(  # noqa: PLR0913
         for name, recipe in recipes.items():
             of_model = shuffled[: n_linear if recipe.linear else n_network] if folds is cohort else []
             fits.append(_fits(adata, name, recipe, folds, of_model, null_folds, seed))
+            fits[-1].anchored = folds is not cohort and has_anchor(recipe)
             if checkpoint_dir is not None and not fits[-1].error:
                 folder = Path(checkpoint_dir) / _folder(name, "" if folds is cohort else "-cohorts")
                 fits[-1].store = open_checkpoint(folder, fits[-1].data, folds, recipe, seed=seed)
@@ -295,7 +298,8 @@ class _Fits:
     recipe: Recipe
     data: FoldData
     shuffled: list[np.ndarray]
-    folds: list[str]
+    cohort: Cohort
+    anchored: bool = False  # whether every fold is moved to the level of the anchor
     jobs: list[FoldJob] = field(default_factory=list)
     store: Checkpoint | None = None
     error: str = ""
@@ -305,12 +309,15 @@ class _Fits:
         entry = Entry(self.name, linear=self.recipe.linear, error=self.error)
         if not self.jobs:
             return entry
-        n = len(self.folds)
+        folds, n = self.cohort.folds, len(self.cohort.folds)
         own = results[:n]
         entry.predicted = _per_unit(units, self.jobs[:n], own)
+        if self.anchored:
+            anchor = anchor_table(self.cohort, own)
+            entry.predicted = at_level(entry.predicted, units, self.cohort, self.recipe, anchor)
         entry.seconds = float(np.sum([r.seconds for r in own]))
         entry.peak_memory = float(np.max([r.peak_memory for r in own]))
-        errors = (f"fold {fold!r}: {r.error}" for fold, r in zip(self.folds, own, strict=True) if r.error)
+        errors = (f"fold {fold!r}: {r.error}" for fold, r in zip(folds, own, strict=True) if r.error)
         entry.error = next(errors, "")
         of_null = [r.error for r in results[n:] if r.error]
         if of_null:
@@ -327,7 +334,7 @@ def _fits(
     adata: AnnData, name: str, recipe: Recipe, cohort: Cohort, shuffled: list[np.ndarray], null_folds: int, seed: int
 ) -> _Fits:
     """What is to be fitted of one model, or the reason why it cannot be."""
-    fits = _Fits(name, recipe, read_data(adata, recipe.full_setup, cohort), shuffled, cohort.folds)
+    fits = _Fits(name, recipe, read_data(adata, recipe.full_setup, cohort), shuffled, cohort)
     try:
         check_data(adata, recipe)
     except (KeyError, TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ from agevi import _keys
 from agevi._compat import written_to
 from agevi.model.base import _fingerprint
 from agevi.tl.predict._stale import forget
+from agevi.tl.validate._anchored import SUFFIX, anchor_table, has_anchor, write_anchored
 from agevi.tl.validate._arguments import described, with_matrix
 from agevi.tl.validate._checkpoint import seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
@@ -128,6 +129,12 @@ def cross_validate(  # noqa: PLR0913
         ``age``, ``predicted`` (NaN below ``min_cells``), ``n_cells``, ``fold``, ``validation_mae`` (NaN for a clock of
         cell types), ``weight`` and ``combined``, the weighted mean.
 
+    ``adata.uns[f"{key_added}_anchor"]``
+        From clocks of cell types with an anchor (``model_kwargs={"anchor": ...}``): the age of each sample by the
+        anchor. With ``fold_key`` each fold is taken as a cohort and moved to the level of its anchor besides, by the
+        samples that ``train_on`` selects, as :func:`agevi.tl.recalibrate` does: these predictions and their table of
+        subjects stand under ``f"{key_added}_anchored"``.
+
     What an earlier clock left is removed: the latent representation ``adata.obsm[f"X_{key_added}"]``, the table
     ``adata.uns[f"{key_added}_subjects"]`` and the calibration of :func:`agevi.tl.calibrate`.
 
@@ -164,7 +171,12 @@ def cross_validate(  # noqa: PLR0913
     units = check_data(adata, recipe)
     _types_of(recipe, groupby, min_cells)
     strata = [stratify_by] if isinstance(stratify_by, str) else stratify_by or []
-    outputs = [keys.predicted, keys.predicted_sample, keys.role, keys.fold]
+    anchored = has_anchor(recipe)
+    outputs = [
+        getattr(_keys.Keys(key), noun)
+        for key in (key_added, key_added + SUFFIX)[: 2 if anchored and fold_key is not None else 1]
+        for noun in ("predicted", "predicted_sample", "role", "fold")
+    ]
     check_outputs([*columns.values(), groupby, *strata], outputs, key_added)
     seed = seed_of(rng, checkpoint_dir)
     cohort = make_cohort(
@@ -199,6 +211,10 @@ def cross_validate(  # noqa: PLR0913
         "min_age": float(setup["min_age"]),
     }
     out.uns[keys.uns] = _keys.to_uns(recipe.record(arguments, seed) | of_setup | of_data)
+    if anchored:
+        out.uns[keys.anchor] = _keys.to_uns(anchor_table(cohort, results))
+    if anchored and fold_key is not None:
+        write_anchored(out, keys, train_on)
     return out if copy else None
 
 
@@ -210,7 +226,7 @@ def _types_of(recipe: Recipe, groupby: str | None, min_cells: int) -> dict[str, 
         raise ValueError(
             f"groupby={groupby!r} with {recipe.model_cls.__name__}, which has a clock per type itself; leave it out."
         )
-    return {"groupby": recipe.setup["cell_type_key"], "min_cells": recipe.argument("min_cells")}
+    return {"groupby": recipe.setup.get("cell_type_key"), "min_cells": recipe.argument("min_cells")}
 
 
 def _write_cells(

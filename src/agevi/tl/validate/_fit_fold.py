@@ -100,9 +100,10 @@ class FoldResult:
     types: np.ndarray | None = None  # (n_types,) text, of clocks that have one per type
     type_samples: np.ndarray | None = None  # (n_samples,) text
     type_ages: np.ndarray | None = None  # (3, n_samples, n_types) ages, cells and weights
+    type_anchor: np.ndarray | None = None  # (n_samples,) ages by the anchor, NaN without one
 
 
-_OF_TYPES = ("types", "type_samples", "type_ages")
+_OF_TYPES = ("types", "type_samples", "type_ages", "type_anchor")
 
 
 @contextlib.contextmanager
@@ -180,7 +181,7 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
     test = data.cells(job.test)
     if model.of_types:
         parts = model.predict_parts(test)
-        predicted = parts.combined.astype(np.float32)[parts.sample_of_cell]
+        predicted = parts.age_of_cell
         of_types = dict(zip(_OF_TYPES, parts.arrays(), strict=True))
         return FoldResult(predicted, predicted, validation_mae, best_epoch, **of_types), held
     level = "sample" if model.predicts_sums else "cell"

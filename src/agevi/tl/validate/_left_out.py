@@ -48,7 +48,9 @@ def _tell_types(fits: Sequence[Fit]) -> None:
     """Types without a clock."""
     data, job, _ = fits[0]
     part, n = job.recipe.typed, f"{len(fits)} fits"
-    key = part.setup["cell_type_key"]
+    key = part.setup.get("cell_type_key")
+    if key is None:
+        return
     code, names = _names.coded(data.obs[key])
     lacking = dict.fromkeys(names, 0)
     for _, job, result in fits:
