@@ -368,9 +368,20 @@ class TestCrossValidation:
         lost = data.obs["agevi_predicted_sample"].isna()
         assert (lost == (data.obs["donor"] == third)).all()
 
+    def test_without_a_column_all_cells_are_of_one_type(self, data, caplog, tmp_path):
+        agevi.tl.cross_validate(data, CellTypeClock, **self.KEYS, n_folds=2)
+        assert [r.getMessage() for r in caplog.records if "one type" in r.getMessage()] == [
+            "CellTypeClock.setup_anndata was given no cell_type_key: all cells count as one type."
+        ]
+        assert set(data.uns["agevi_by_group"]["group"]) == {"all cells"}
+        fit(data, {"cell_type_key": None}, {"split_key": "everybody"}).save(tmp_path / "clock")
+        loaded = agevi.io.load_clock(tmp_path / "clock")
+        assert list(loaded.predict_types(data)) == ["all cells"]
+        np.testing.assert_allclose(
+            loaded.predict_age(data, level="sample"), loaded.type_clocks["all cells"].predict_age(data, level="sample")
+        )
+
     def test_bad_calls(self, data):
-        with pytest.raises(TypeError, match="setup_kwargs lacks 'cell_type_key'"):
-            agevi.tl.cross_validate(data, CellTypeClock, **self.KEYS)
         with pytest.raises(KeyError, match="'cell_type_key': 'cluster'"):
             agevi.tl.cross_validate(data, CellTypeClock, **self.KEYS, setup_kwargs={"cell_type_key": "cluster"})
         with pytest.raises(ValueError, match="groupby='cell_type' with CellTypeClock"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 import zlib
 from collections.abc import Callable
@@ -89,6 +90,11 @@ def types_to_fit(cells: TypedCells, key: str | None) -> list[int]:
             stacklevel=_checks.stack_depth(),
         )
     return able
+
+
+def say_one_type(log: logging.Logger) -> None:
+    """Say that no types are told apart."""
+    log.warning("CellTypeClock.setup_anndata was given no cell_type_key: all cells count as one type.")
 
 
 def what_types_need(min_cells: int) -> str:

@@ -21,7 +21,7 @@ from agevi.model.base._roles import all_or_nothing
 from agevi.model.celltype._anchor import fit_contrasts, say_contrasts, targets_of
 from agevi.model.celltype._combine import MIN_SAMPLES, Errors
 from agevi.model.celltype._composition import NAME, Composition, fit_composition
-from agevi.model.celltype._fit import TypedCells, can_train, fit_type, type_seed, types_to_fit
+from agevi.model.celltype._fit import TypedCells, can_train, fit_type, say_one_type, type_seed, types_to_fit
 from agevi.model.celltype._module import CellTypeModule
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class TypeTraining(Host):
         """
         anchor, key = self.init_args["anchor"], self.setup_args["cell_type_key"]
         if key is None and not is_for_ages_alone():
-            logger.warning("setup_anndata was given no cell_type_key: all cells count as one type.")
+            say_one_type(logger)
         able = types_to_fit(cells, key)
         targets = [] if anchor is None else targets_of(anchor, cells, able, key)
         n_held_out = int(every.max()) + 1

@@ -192,7 +192,6 @@ def _of_clock(
             level=_over_subjects(own["predicted"].to_numpy(), own),
             level_anchor=_over_subjects(scale.back(x + moved.mean()), own) if len(moved) else np.nan,
             n_anchored=len(moved),
-            anchor="<key_added of the predictions>" if whole.contrast_clocks else "...",
             n_cohorts=0 if reference is None else len(reference.names),
             n_trained=0 if reference is None else sum(reference.n_subjects),
             mean_age=np.nan if reference is None else reference.age_mean,
@@ -200,6 +199,7 @@ def _of_clock(
             left_out=float(np.sqrt((left_out**2).mean())) if len(left_out) else np.nan,
             n_left_out=len(left_out),
             year=scale.year,
+            **({"anchor": "<key_added of the predictions>"} if whole.contrast_clocks else {}),
         )
         whose = " of ".join(text for text in (part and f"{part!r}", name and f"cohort {name!r}") if text)
         call = f"agevi.tl.recalibrate(adata, by={by!r}"

@@ -33,7 +33,6 @@ class Found:
     level: float  # mean prediction
     level_anchor: float  # the same after the shift by an anchor
     n_anchored: int  # subjects with an anchor
-    anchor: str  # how it is passed on
     n_cohorts: int  # of training, 0 where they are not known
     n_trained: int
     mean_age: float  # of training
@@ -41,6 +40,7 @@ class Found:
     left_out: float  # root mean square of the levels of training cohorts left out
     n_left_out: int
     year: float  # one year in the unit of age
+    anchor: str = "..."  # how it is passed on
 
     @property
     def shrunk_by(self) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from agevi import _checks, _names
 from agevi.model.celltype._ages import say_samples
 from agevi.model.celltype._combine import MIN_SAMPLES
-from agevi.model.celltype._fit import what_types_need
+from agevi.model.celltype._fit import say_one_type, what_types_need
 from agevi.tl.validate._arguments import as_model_kwargs
 from agevi.tl.validate._fit_fold import FoldData, FoldJob, FoldResult
 
@@ -50,6 +50,7 @@ def _tell_types(fits: Sequence[Fit]) -> None:
     part, n = job.recipe.typed, f"{len(fits)} fits"
     key = part.setup.get("cell_type_key")
     if key is None:
+        say_one_type(logger)
         return
     code, names = _names.coded(data.obs[key])
     lacking = dict.fromkeys(names, 0)
