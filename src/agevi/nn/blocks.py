@@ -66,8 +66,7 @@ class GaussianEncoder(nn.Module):
 
     def location(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
         """The mean alone, (n, n_latent)."""
-        mean = linear(self.stack(x, covariates), self.mean.weight, self.mean.bias)
-        return mean
+        return linear(self.stack(x, covariates), self.mean.weight, self.mean.bias)
 
     def forward(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation, both (n, n_latent)."""

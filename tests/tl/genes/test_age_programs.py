@@ -136,7 +136,7 @@ def test_clocks_without_programs_are_refused(cohort, fitted):
     for model in (linear, mlp):
         with pytest.raises(ValueError, match="has no decoder and no components .* of a PoissonVAE or an NMFClock"):
             agevi.tl.age_programs(cohort, model)
-    with pytest.raises(ValueError, match="the programs of each of model.clocks that has one"):
+    with pytest.raises(ValueError, match="the programs of each clock in it that has one"):
         agevi.tl.age_programs(cohort, EnsembleClock([linear, mlp]))
     PoissonVAE.setup_anndata(cohort, **SETUP)
     with pytest.raises(RuntimeError, match=r"tl\.age_programs needs a trained model"):

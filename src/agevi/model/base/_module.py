@@ -21,6 +21,8 @@ class ClockModule(BaseModuleClass):
     """Tensors of a clock; ``age_scale`` gives ages, ``present`` masks genes, (n_genes,) or (n_sets, n_genes)."""
 
     age_scale: TargetScale
+    encode_covariates: bool = False
+    """Whether the age depends on batch and covariates, which new data must then have."""
 
     def predict(
         self, tensors: dict[str, torch.Tensor], present: torch.Tensor | None = None

@@ -138,7 +138,7 @@ class PredictMixin(ShellMixin):
         sums, match = kept_sums(self, adata, cells, codes, min_gene_coverage, take)
         if self.normalize == "none":
             sums = sp.diags(1 / np.bincount(codes)) @ sums
-        read = getattr(self.module, "encode_covariates", False)
+        read = self.module.encode_covariates
         obs = self._conditions(columns_of_units(adata, cells, codes, setup, read=read), read)
         var = pd.DataFrame(index=pd.Index(self.genes, dtype=object))
         units = AnnData(obs=obs, var=var, shape=(sums.shape[0], len(self.genes)))

@@ -92,7 +92,7 @@ class ShellMixin(GeneNamesMixin):
         setup, adata = self.setup_args, self.read(adata)
         _checks.unique_names(adata)
         match = self._match(adata, min_gene_coverage)
-        required = conditioned or getattr(self.module, "encode_covariates", False)
+        required = conditioned or self.module.encode_covariates
         obs = self._conditions(adata, required, conditioned=conditioned)
         shell = query_shell(adata, match, self.genes, layer=setup["layer"], read=self.layer_of(adata), obs=obs)
         x = _checks.matrix(shell, setup["layer"])

@@ -23,13 +23,14 @@ class CellTypeModule(ClockModule):
 
     def __init__(
         self,
-        clocks: Sequence[nn.Module],
+        clocks: Sequence[ClockModule],
         errors: Errors,
         composition: Composition | None,
-        contrasts: Sequence[nn.Module] = (),
+        contrasts: Sequence[ClockModule] = (),
     ) -> None:
         super().__init__()
         self.clocks, self.contrasts = nn.ModuleList(clocks), nn.ModuleList(contrasts)
+        self.encode_covariates = any(clock.encode_covariates for clock in clocks)
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)  # scvi-tools asks the parameters for a device
         values = np.zeros((0, 4)) if composition is None else composition.table()
         for name, value in {**vars(errors), "composition": values}.items():
@@ -39,8 +40,3 @@ class CellTypeModule(ClockModule):
     def errors(self) -> Errors:
         """What is known of the errors of types."""
         return Errors(*(tensor.cpu().numpy() for tensor in (self.correlation, self.variance, self.usual)))
-
-    @property
-    def encode_covariates(self) -> bool:
-        """Whether the encoder of any member reads batch and covariates."""
-        return any(getattr(clock, "encode_covariates", False) for clock in self.clocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -135,6 +136,11 @@ class FittedLinearClock(LinearBase):
         unit = self.setup_args["age_unit"]
         out = pd.Series(values, index=pd.Index(self.genes, dtype=object, name="gene"), name=f"{unit} per sd")
         return out.iloc[np.argsort(-np.abs(values), kind="stable")]
+
+    def _searched(self, names: Iterable[str]) -> pd.DataFrame:
+        """What the search for its settings left in ``history``, a row for each of them."""
+        self.check_trained("model.cv_results_")
+        return pd.DataFrame({name.removeprefix("cv_"): self.history_[name].iloc[:, 0].to_numpy() for name in names})
 
     # --- the fit ---------------------------------------------------------------------------------------------
 

@@ -133,8 +133,7 @@ class ElasticNetClock(FittedLinearClock):
     @property
     def cv_results_(self) -> pd.DataFrame:
         """The search: ``l1_ratio``, ``alpha`` and ``mse``, the squared error of held-out standardised ages."""
-        self.check_trained("model.cv_results_")
-        return pd.DataFrame({key[3:]: self.history_[key].iloc[:, 0].to_numpy() for key in _SEARCH})
+        return self._searched(_SEARCH)
 
     @property
     def alpha_(self) -> float:

@@ -116,8 +116,7 @@ class PLSClock(FittedLinearClock):
         :math:`\text{mse}^{-n/2}` (Geisser & Eddy 1979), flattened by a square root, because the errors of neighbouring
         models are nearly the same.
         """
-        self.check_trained("model.cv_results_")
-        return pd.DataFrame({key[3:]: self.history_[key].iloc[:, 0].to_numpy() for key in _SEARCH})
+        return self._searched(_SEARCH)
 
     def _fit(self, module: LinearModule, cells: TrainingCells) -> dict[str, np.ndarray]:
         """Average the maps with every number of components or penalty, fitted to all samples."""

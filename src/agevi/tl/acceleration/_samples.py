@@ -50,7 +50,7 @@ def held_out_samples(
     if groupby is None:
         raise ValueError(
             "groupby=None; pass the column with the groups to compare, such as "
-            f"{_checks.listed(_candidates(adata, table, keys))}."
+            f"{_checks.listed(_candidates(adata, keys))}."
         )
     values = sample_values(adata, table, groupby, "groupby", keys=keys)
     group = _names.names(values, f"groupby={groupby!r}")
@@ -82,7 +82,7 @@ def held_out_samples(
     return Samples(tables, levels, reference, known, int((~complete).sum()))
 
 
-def _candidates(adata: AnnData, table: pd.DataFrame, keys: _keys.Keys) -> list[str]:
+def _candidates(adata: AnnData, keys: _keys.Keys) -> list[str]:
     """Columns with a few values, one in each sample."""
     sample_key = adata.uns.get(keys.uns, {}).get("sample_key")
     if sample_key not in adata.obs:

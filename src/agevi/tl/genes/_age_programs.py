@@ -97,7 +97,7 @@ def age_programs(
     keys = _keys.Keys(key_added)
     check_clock(adata, model, "tl.age_programs")
     if model.program_kind is None:
-        has = "of each of model.clocks that has one" if hasattr(model, "clocks") else "of a PoissonVAE or an NMFClock"
+        has = "of each clock in it that has one" if model.own_clocks else "of a PoissonVAE or an NMFClock"
         raise ValueError(
             f"a {type(model).__name__} has no decoder and no components that lead from programs back to genes; take "
             f"the programs {has}, or tl.attribute_genes."

@@ -49,10 +49,8 @@ class Recipe:
         """Whether training chooses an epoch on validation subjects."""
         if self.members:
             return any(member.selects_epochs for member in self.members)
-        cls = self.model_cls
-        of_arguments = getattr(cls, "chooses_epochs", lambda init: True)
-        chooses = getattr(cls, "selects_epochs", True) and of_arguments(self.model_kwargs)
-        return bool(chooses) and bool(self.train_kwargs.get("early_stopping", True))
+        chooses = self.model_cls.selects_epochs and self.model_cls.chooses_epochs(self.model_kwargs)
+        return bool(chooses and self.train_kwargs.get("early_stopping", True))
 
     @property
     def typed(self) -> Recipe:
