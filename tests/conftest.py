@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import functools
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -11,8 +13,10 @@ import pytest
 import torch
 
 import agevi
+from agevi import _threads
 from agevi.dataloaders import _pseudocells
 from agevi.model.transfer import _draws
+from lightning.fabric.utilities import registry
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -23,6 +27,15 @@ QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 def _one_thread_for_fixtures() -> None:
     """The networks are small, and on a busy machine threads wait for one another."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_look_at_what_is_installed() -> Iterator[None]:
+    """Look for plug-ins of Lightning and for libraries with threads once, not in each of thousands of trainings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", functools.cache(registry.entry_points))
+        patch.setattr(_threads, "ThreadpoolController", functools.cache(_threads.ThreadpoolController))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import agevi
 from agevi.model.linear._base import FittedLinearClock
 from tests.clocks import every_clock
 from tests.conftest import QUIET
+from tests.files import stored
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 
@@ -82,9 +83,10 @@ def test_new_subjects_without_ages(cls, fitted, cohort):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, sp.csr_array, lambda x: x.toarray()], ids=["csr", "csc", "csr_array", "dense"])  # fmt: skip
+@pytest.mark.parametrize("form", [sp.csc_matrix, sp.csr_array, lambda x: x.toarray()], ids=["csc", "csr_array", "dense"])  # fmt: skip
 def test_the_same_clock_from_every_form_of_matrix(cls, fitted, cohort, form):
     other = cohort.copy()
+    assert isinstance(cohort.X, sp.csr_matrix)  # of which the fitted clock is
     other.X = form(sp.csr_matrix(cohort.X))
     got = fit(cls, other)
     np.testing.assert_allclose(got.predict_age(other), fitted.predict_age(cohort), rtol=1e-4)
@@ -206,11 +208,12 @@ def test_save_and_load(cls, fitted, cohort, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_written_survives_a_file(cls, fitted, cohort, tmp_path, form):
     del cohort.uns["truth"]  # which is written too
+    given = list(cohort.obs)
     for key in ("agevi", "second"):
         agevi.tl.predict_age(cohort, fitted, key_added=key)
         agevi.tl.aggregate_subjects(cohort, key_added=key)
-    getattr(cohort, f"write_{form}")(tmp_path / "x")
-    back = getattr(ad, f"read_{form}")(tmp_path / "x")
+    written = ad.AnnData(obs=cohort.obs.drop(columns=given), obsm=cohort.obsm, uns=cohort.uns)
+    back = stored(written, form, tmp_path)
     for key in ("agevi", "second"):
         np.testing.assert_array_equal(back.obs[f"{key}_predicted"], cohort.obs[f"{key}_predicted"])
         np.testing.assert_allclose(back.uns[f"{key}_subjects"]["predicted"], cohort.uns[f"{key}_subjects"]["predicted"])

@@ -16,8 +16,9 @@ from agevi.model.base._quiet import quiet
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    """Two threads before, as on most machines."""
+def _two_threads(monkeypatch):
+    """Two threads before, as on most machines, and all libraries that are loaded by now."""
+    monkeypatch.setattr(agevi._threads, "ThreadpoolController", threadpoolctl.ThreadpoolController)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import logging
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,7 +22,6 @@ from tests.test_gates import set_obs
 from tests.tl.tuning.spied import KEYS, SMALL, Spy, ages, fresh, quiet_optuna, spied, trials_of  # noqa: F401
 
 OF_TYPES = {"train_unit": "pseudocell"}
-ROOT = Path(__file__).parents[2]
 
 
 def urls(tmp_path):
@@ -195,7 +191,7 @@ def earlier_trials(study, n=5, value=0.0):
 @pytest.mark.parametrize("unit", ["cell", "pseudocell"])
 def test_the_default_rule_stops_networks_that_fall_behind(cohort, cls, unit):
     small = {"n_hidden": [8], "train_unit": unit} | ({"n_components": 5} if cls.__name__ == "NMFClock" else {})
-    arguments = KEYS | {"model_kwargs": small, "train_kwargs": {"max_epochs": 10} | QUIET}
+    arguments = KEYS | {"model_kwargs": small, "train_kwargs": {"max_epochs": 5} | QUIET}
     arguments["storage"] = optuna.storages.InMemoryStorage()
     space = {"plan_kwargs.lr": {"low": 1e-3, "high": 1e-2}}
     study = tune(cohort, cls, space, n_trials=1, **arguments)
@@ -265,11 +261,6 @@ def test_a_study_without_seed_goes_on_with_the_one_that_it_began_with(cohort, tm
 
 
 def test_no_further_trial_begins_after_the_timeout(cohort):
-    class Slow(Spy):
-        def train(self, *args, **kwargs):
-            time.sleep(0.3)
-            super().train(*args, **kwargs)
-
     study = tune(cohort, Slow, {"n_latent": {"low": 1, "high": 99}}, **KEYS, n_trials=1000, timeout=0.5)
     assert 1 <= len(study.trials) <= 3
 
@@ -281,20 +272,20 @@ def test_progress_of_an_old_study_is_logged(cohort, tmp_path, caplog):
     assert "Study 'Spy' has 2 finished trials of 3." in caplog.text
 
 
-SCRIPT = """
-import sys, agevi
-adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=10, n_genes=30, rng=2)
-agevi.pp.split_subjects(adata, age_key="age", subject_key="donor")
-agevi.tl.tune(
-    adata, agevi.model.PoissonVAE, {"n_latent": {"low": 2, "high": 40}}, age_key="age", subject_key="donor", n_trials=6,
-    model_kwargs={"n_hidden": [8], "train_unit": "cell"}, train_kwargs={"max_epochs": 5, "accelerator": "cpu"},
-    storage=sys.argv[1],
-)
-"""
+class Slow(Spy):
+    """One that can be killed in the middle of a study."""
+
+    def train(self, *args, **kwargs):
+        time.sleep(0.2)
+        super().train(*args, **kwargs)
 
 
-def start(storage):
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(storage)], cwd=ROOT, stderr=subprocess.DEVNULL)
+def start(adata, storage):
+    """A process that draws six trials."""
+    arguments = {"space": {"n_latent": {"low": 1, "high": 12}}, "n_trials": 6, "storage": storage}
+    process = multiprocessing.get_context("fork").Process(target=tune, args=(adata, Slow), kwargs=KEYS | arguments)
+    process.start()
+    return process
 
 
 def trials_in(kind, tmp_path):
@@ -307,7 +298,7 @@ def trials_in(kind, tmp_path):
     elif not (tmp_path / "study.db").exists():
         return []
     try:
-        return optuna.load_study(study_name="PoissonVAE", storage=storage).trials
+        return optuna.load_study(study_name="Slow", storage=storage).trials
     except Exception:  # the tables or the study are being made
         return []
 
@@ -316,21 +307,24 @@ def finished(trials):
     return [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
 
 
-@pytest.mark.slow  # three processes start
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
-def test_a_killed_study_goes_on_and_machines_share_one(tmp_path, kind):
-    process = start(urls(tmp_path)[kind])
+def test_a_killed_study_goes_on_and_machines_share_one(cohort, tmp_path, kind):
+    process = start(cohort, urls(tmp_path)[kind])
     try:
-        while process.poll() is None and not finished(trials_in(kind, tmp_path)):
+        while process.is_alive() and not finished(trials_in(kind, tmp_path)):
             time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
     finally:
         process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     before = finished(trials_in(kind, tmp_path))
     assert 1 <= len(before) < 6
-    pair = [start(urls(tmp_path)[kind]) for _ in range(2)]  # as two machines would
-    assert [process.wait(timeout=120) for process in pair] == [0, 0]
+    pair = [start(cohort, urls(tmp_path)[kind]) for _ in range(2)]  # as two machines would
+    for process in pair:
+        process.join(timeout=120)
+    assert [process.exitcode for process in pair] == [0, 0]
     after = trials_in(kind, tmp_path)
     assert 6 <= len(finished(after)) <= 7  # one may have begun when the other ended the study
     assert [(t.number, t.params, t.value) for t in finished(after)[: len(before)]] == [

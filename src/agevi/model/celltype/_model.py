@@ -213,7 +213,7 @@ class CellTypeClock(TypeTraining, TypePrediction, TypeSaving, Clock):
     @classmethod
     def test_params(cls) -> dict[str, dict[str, Any]]:
         """Arguments that make a small clock for tests, and the column of types that it needs."""
-        return {"init": {"min_cells": 2}, "train": {}, "setup": {"cell_type_key": "cell_type"}}
+        return {"init": {"min_cells": 2, "n_folds": 2}, "train": {}, "setup": {"cell_type_key": "cell_type"}}
 
     @property
     def own_clocks(self) -> tuple[Any, ...]:
