@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anndata as ad
@@ -15,6 +16,7 @@ import torch
 import agevi
 from agevi import _threads
 from agevi.dataloaders import _pseudocells
+from agevi.model.linear import _pls
 from agevi.model.transfer import _draws
 from lightning.fabric.utilities import registry
 
@@ -44,17 +46,44 @@ def _one_thread(_one_thread_for_fixtures: None) -> None:
     torch.set_num_threads(1)
 
 
+@contextmanager
+def fits(n_steps: int, draws: dict[str, int]) -> Iterator[None]:
+    """Steps in an epoch, and draws of the folds of a linear clock."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (_pseudocells, _draws):
+            patch.setattr(module, "MIN_STEPS", n_steps)
+        patch.setattr(_pls, "_DRAWS", draws)
+        yield
+
+
+USUAL = {"n_steps": _pseudocells.MIN_STEPS, "draws": _pls._DRAWS}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_fits() -> Iterator[None]:
+    """A fifth of the steps and draws of users: few tests depend on how much is learnt."""
+    with fits(2, {"pls": 5, "ridge": 2}):
+        yield
+
+
+@pytest.fixture
+def usual_fits() -> Iterator[None]:
+    """Fits as users make them, for tests of how much is learnt, and of numbers that come from other processes."""
+    with fits(**USUAL):
+        yield
+
+
+@pytest.fixture(scope="module")
+def usual_fits_of_module() -> Iterator[None]:
+    """The same for fixtures of a module."""
+    with fits(**USUAL):
+        yield
+
+
 @pytest.fixture
 def bars_of_short_calls(monkeypatch) -> None:
     """Bars leave their trace however short a call is, as those of long calls do."""
     monkeypatch.setattr(agevi._progress, "SHORT", 0.0)
-
-
-@pytest.fixture
-def short_epochs(monkeypatch) -> None:
-    """Two steps in an epoch and not ten, for tests to which it does not matter how much is learnt."""
-    for module in (_pseudocells, _draws):
-        monkeypatch.setattr(module, "MIN_STEPS", 2)
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,7 @@ from tests.files import stored
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 
-pytestmark = [
-    every_clock,
-    pytest.mark.usefixtures("short_epochs"),
-]
+pytestmark = every_clock
 
 
 def setup_of(cls):

@@ -18,7 +18,6 @@ from tests.clocks import each_clock
 from tests.test_contract import SETUP, fit
 from tests.test_gates import check_message
 
-pytestmark = pytest.mark.usefixtures("short_epochs")
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +263,7 @@ def test_views_of_backed_data_are_read_through_their_parent(backed, fitted, call
 @each_clock
 def test_views_of_backed_data_are_predicted_without_change(cls, backed, fitted, monkeypatch):
     view, memory = backed
-    monkeypatch.setattr(agevi.dataloaders._query, "_BACKED_BLOCK", 7)
+    monkeypatch.setattr(agevi.dataloaders._query, "_BACKED_BLOCK", 17)
     model = fitted(cls)
     np.testing.assert_allclose(model.predict_age(view), model.predict_age(memory), rtol=1e-3)
     if model.predicts_sums:

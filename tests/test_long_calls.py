@@ -117,7 +117,7 @@ def classifier(adata):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("bars_of_short_calls", "short_epochs")
+@pytest.mark.usefixtures("bars_of_short_calls")
 @pytest.mark.parametrize("name", CALLS)
 def test_shows_one_bar_in_words(cohort, capsys, name):
     make, first = CALLS[name]
@@ -136,7 +136,6 @@ def test_shows_one_bar_in_words(cohort, capsys, name):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_epochs")
 @pytest.mark.parametrize("name", CALLS)
 def test_says_nothing_at_verbosity_0(cohort, capsys, name):
     call = CALLS[name][0](cohort)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 from typing import Any
@@ -116,6 +117,7 @@ def take_control_of_pools(pools: ThreadpoolController) -> None:
             pool.clear_controlling_thread(force=True)
 
 
+@cache  # reading what is installed takes a millisecond a package, and every copy of a clock asks
 def version(package: str) -> str:
     """Installed version of a package, "" where it is not installed."""
     try:

@@ -107,22 +107,21 @@ print(*visible())
 """
 
 
-def run(program: str, tmp_path: Path) -> list[str]:
-    command = [
-        sys.executable,
-        "-c",
-        START + program,
-        str(Path(_bundle.__file__).parent),
-        str(tmp_path / "in" / "clock"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> dict[str, list[str]]:
+    """What both programs print."""
+    folder = tmp_path_factory.mktemp("in")
+    program = f"{START}{EVERY_STEP}\nprint('end of one')\npath = sys.argv[3]\n{RANDOM}"
+    paths = [str(Path(_bundle.__file__).parent), str(folder / "one" / "clock"), str(folder / "two" / "clock")]
+    done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    every_step, at_random = done.stdout.split("end of one\n")
+    return {"every step": every_step.splitlines(), "random": at_random.splitlines()}
 
 
 @pytest.mark.slow
-def test_death_at_every_step(tmp_path):
-    deaths = [line.split() for line in run(EVERY_STEP, tmp_path)]
+def test_death_at_every_step(told):
+    deaths = [line.split() for line in told["every step"]]
     for start, least in (("clean", 12), ("littered", 15)):
         steps = [(int(step), found, where) for state, step, found, where in deaths if state == start]
         assert [step for step, _, _ in steps] == list(range(len(steps)))
@@ -136,8 +135,8 @@ def test_death_at_every_step(tmp_path):
 
 
 @pytest.mark.slow
-def test_sigkill_at_random_moments(tmp_path):
-    *kills, left = [line.split() for line in run(RANDOM, tmp_path)]
+def test_sigkill_at_random_moments(told):
+    *kills, left = [line.split() for line in told["random"]]
     assert [state for state, *_ in kills] == ["whole"] * 20
     assert sum(int(finished) for _, finished, _ in kills) > 0
     assert left == ["clock"]

@@ -136,7 +136,7 @@ def test_a_shelf_of_saved_clocks_keeps_their_golden_values(shelf, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", agevi.model.MODELS, ids=lambda c: c.__name__)
-def test_golden_values_of_every_clock(cls, cohort, trained, tmp_path, short_epochs):
+def test_golden_values_of_every_clock(cls, cohort, trained, tmp_path):
     keys = {"age_key": "age", "subject_key": "donor"}
     if cls is agevi.model.LinearClock:
         model = clock()

@@ -68,16 +68,16 @@ def test_all_at_once_with_intervals():
     assert set(metrics.classification_metrics(case, probability, n_boot=0)) == {"n", "n_cases", *REFERENCES}
 
 
-@pytest.mark.slow  # 200 bootstraps
+@pytest.mark.slow  # 100 bootstraps
 def test_the_interval_covers_the_truth():
-    """Over 200 cohorts, of cases and controls with a true AUROC of 0.76 (two normals 1 sd apart)."""
+    """Over 100 cohorts, of cases and controls with a true AUROC of 0.76 (two normals 1 sd apart)."""
     rng, inside = np.random.default_rng(0), 0
-    for _ in range(200):
+    for _ in range(100):
         case = np.repeat([0, 1], 40)
         score = rng.normal(case, 1)
         found = metrics.classification_metrics(case, 1 / (1 + np.exp(-score)), n_boot=200, rng=rng)
         inside += found["auroc_low"] < 0.7602 < found["auroc_high"]
-    assert 180 <= inside <= 199
+    assert 89 <= inside <= 99
 
 
 def test_subjects_are_drawn_whole():

@@ -285,20 +285,20 @@ def drawings() -> dict[str, Drawing]:
     add(pl.predicted_vs_actual, "755 by 19 long groups", cohort, 755, 12, 19, True, color_by="group")
     add(pl.predicted_vs_actual, "755 by role", cohort, 755)
     add(pl.predicted_vs_actual, "40 in panels", cohort, 40, groupby="group", color_by="group")
-    add(pl.predicted_vs_actual, "755 in 19 panels", cohort, 755, 12, 19, True, groupby="group")
+    add(pl.predicted_vs_actual, "755 in 10 panels", cohort, 755, 12, 10, True, groupby="group")
     add(pl.age_distribution, "8 subjects", cohort, 8, age_key="age")
     add(pl.age_distribution, "40 subjects", cohort, 40, age_key="age")
     add(pl.age_distribution, "19 long groups", cohort, 755, 12, 19, True, age_key="age", groupby="group", level="cell")
     add(pl.training, "10 epochs", Trained, 10)
     add(pl.training, "400 epochs of the ELBO", Trained, 400, metric="elbo")
-    for n_genes, long in ((3, False), (60, False), (60, True)):
+    for n_genes, long in ((3, False), (40, True)):
         case, given = f"{n_genes} genes{', long names' if long else ''}", (8, n_genes, long)
         add(pl.attribution, case, attributed, *given, n_top=n_genes, gene_symbols="symbol")
         add(pl.attribution_heatmap, case, attributed, *given, n_top=3, gene_symbols="symbol")
         add(pl.perturbation, case, attributed, *given, n_top=n_genes, gene_symbols="symbol")
     add(pl.attribution, "a long group", attributed, 8, 20, True, group=named("group", 1, True)[0])
     add(pl.attribution_heatmap, "19 groups", attributed, 8, 20, False, 19, n_top=1)
-    for n, long in ((3, False), (20, False), (20, True)):
+    for n, long in ((3, False), (20, True)):
         add(pl.enrichment, f"{n} sets{', long names' if long else ''}", enriched, n, long, n_terms=n)
         add(pl.leaderboard, f"{n} clocks{', long names' if long else ''}", compared, n, long)
     add(pl.enrichment, "odds ratio", enriched, 20, False, x="odds_ratio")

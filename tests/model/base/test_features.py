@@ -17,7 +17,6 @@ from tests.conftest import QUIET
 from tests.model.transformer import masked
 from tests.test_gates import check_message, check_style, snapshot
 
-pytestmark = pytest.mark.usefixtures("short_epochs")
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
 SMALL = {

@@ -15,13 +15,12 @@ import torch
 
 import agevi
 from agevi.dataloaders._own_copies import recall
-from agevi.model import CaseControlClassifier, MLPClock, PLSClock, PoissonVAE
+from agevi.model import CaseControlClassifier, MLPClock, PLSClock, PoissonVAE, TransformerClock
 from agevi.model.vae._base import VAEClock
 from tests.clocks import TRAINABLE, each_clock, params
 from tests.conftest import QUIET
 from tests.test_contract import SETUP
 
-briefly = pytest.mark.usefixtures("short_epochs")
 
 
 @pytest.fixture
@@ -55,9 +54,9 @@ def train(model):
     return model
 
 
-def others(adata):
-    """Registrations of other keys, by every class and a view, all of which a shared column would mix up."""
-    for cls in TRAINABLE:
+def others(adata, own=PoissonVAE):
+    """Registrations of other keys, by the class, one of each kind and a view, which a shared column would mix up."""
+    for cls in {own: None, PoissonVAE: None, MLPClock: None, PLSClock: None, TransformerClock: None}:
         keys = {"tissue_key": "batch2"} if cls.__name__ == "TransformerClock" else {"batch_key": "batch2"}
         keys |= {"categorical_covariate_keys": ["sex2"], "continuous_covariate_keys": ["score2"]}
         cls.setup_anndata(adata, age_key="age_of_pair", subject_key="donor2", **keys)
@@ -94,7 +93,6 @@ def assert_same(found, expected):
 
 
 @pytest.mark.slow
-@briefly
 @each_clock
 @pytest.mark.parametrize("when", ["before training", "after training"])
 def test_other_registrations_change_nothing(cls, when, adata):
@@ -102,7 +100,7 @@ def test_other_registrations_change_nothing(cls, when, adata):
     model = make(cls, adata)
     if when == "after training":
         train(model)
-    others(adata)
+    others(adata, cls)
     if when == "before training":
         train(model)
     assert_same(results(model, adata), expected)
@@ -127,11 +125,10 @@ def test_clocks_of_one_class_side_by_side(cls, adata):
         train(model)
     for name, key in (("age", "age"), ("age2", "age2"), ("again", "age2")):
         np.testing.assert_allclose(models[name].predict_age(), alone[key], rtol=1e-6)
-    assert np.corrcoef(alone["age"], alone["age2"])[0, 1] < 0.9
+    assert np.abs(alone["age"] - alone["age2"]).max() > 0.1
 
 
 @pytest.mark.slow
-@briefly
 @each_clock
 def test_columns_that_change_after_the_set_up(cls, adata):
     """New and replaced columns, and an ``obs`` without those that were registered."""
@@ -155,7 +152,6 @@ def test_a_split_that_is_made_after_the_set_up_is_read(adata):
     assert set(model.split_.values()) == {"train", "test"}
 
 
-@briefly
 @each_clock
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -177,7 +173,6 @@ def test_other_cells_or_genes_in_place(cls, change, message, adata):
         assert "_scvi" not in str(error.value)
 
 
-@briefly
 @each_clock
 @pytest.mark.parametrize("how", ["X", "layer", "features", "view"])
 def test_values_that_are_replaced_after_the_set_up(cls, how, adata):
@@ -223,7 +218,6 @@ def test_values_that_are_normalised_in_place_after_the_set_up(cls, adata):
         train(model)
 
 
-@briefly
 @each_clock
 @pytest.mark.parametrize(
     "made",
@@ -248,7 +242,6 @@ def test_another_class_is_named(adata):
 
 
 @pytest.mark.slow
-@briefly
 @each_clock
 def test_a_clock_outlives_a_file(cls, adata, tmp_path):
     """Data that were set up are written as they were, and what is read again does not disturb the clock."""

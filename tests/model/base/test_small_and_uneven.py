@@ -13,7 +13,6 @@ import agevi
 from tests.clocks import OF_COUNTS, each_clock_of_counts, params
 from tests.conftest import QUIET
 
-pytestmark = pytest.mark.usefixtures("short_epochs")
 SETUP = {"age_key": "age", "subject_key": "donor"}
 VAE = {"n_hidden": [16], "n_latent": 4, "n_head": [8]}
 SMALL = {

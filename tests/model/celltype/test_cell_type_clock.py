@@ -241,7 +241,6 @@ def test_a_loaded_clock_is_trained_again(model, data, tmp_path):
     np.testing.assert_allclose(clock.predict_types(), model.predict_types(data), rtol=1e-5)
 
 
-@pytest.mark.usefixtures("short_epochs")
 @pytest.mark.parametrize("unit", ["cell", "pseudocell"])
 def test_networks_are_members(data, unit):
     few = data[data.obs["donor"].isin(data.obs["donor"].cat.categories[:12])].copy()

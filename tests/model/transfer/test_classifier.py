@@ -26,7 +26,6 @@ from tests.clocks import params
 from tests.conftest import QUIET
 from tests.test_gates import snapshot
 
-pytestmark = pytest.mark.usefixtures("short_epochs")
 SETUP = {"age_key": "age", "subject_key": "donor"}
 CONDITION = {"condition_key": "condition", "control": "control"}
 TOKENS = {"n_tokens": 6, "n_token": 8, "n_heads": 2}
@@ -76,6 +75,21 @@ def clocks(_data):
     return make
 
 
+@pytest.fixture(scope="module")
+def classifiers(clocks, _data):
+    """Trained classifiers by the name of the clock and their arguments; tests must not change them."""
+    made = {}
+
+    def make(name, **arguments):
+        key = (name, *arguments.items())
+        if key not in made:
+            made[key] = of(clocks(name), _data, **arguments)
+            made[key].train(max_epochs=5)
+        return made[key]
+
+    return make
+
+
 def state(model):
     return {k: v.clone() for k, v in model.module.state_dict().items()}
 
@@ -103,11 +117,10 @@ HEAD = {"PoissonVAE": "head.", "GaussianVAE": ("encoder.mean.", "head."), "Denoi
 @pytest.mark.slow
 @each_clock
 @pytest.mark.parametrize("freeze", ["all_but_last", "encoder", "none"])
-def test_frozen_parts_stay_bit_identical_over_20_epochs(clocks, data, name, freeze):
+def test_frozen_parts_stay_bit_identical_over_5_epochs(clocks, classifiers, data, name, freeze):
     clock = clocks(name)
     before, ages, latent = state(clock), clock.predict_age(data), clock.predict_rows(data).latent
-    model = of(clock, data, freeze=freeze)
-    model.train(max_epochs=20)
+    model = classifiers(name, freeze=freeze)
     moved = changed(before, state(model))
     last = {("output." if name.startswith("Transformer") else "head.output.") + part for part in ("weight", "bias")}
     if freeze == "all_but_last":
@@ -156,13 +169,18 @@ def test_the_last_layer_is_a_logistic_regression_of_the_latent(clocks, data, nam
 @pytest.mark.slow
 @each_clock
 @pytest.mark.parametrize(
-    "arguments", [{}, {"freeze": "encoder"}, {"freeze": "none"}, {"freeze": "none", "from_scratch": True}],
+    "arguments",
+    [
+        {"freeze": "all_but_last"},
+        {"freeze": "encoder"},
+        {"freeze": "none"},
+        {"freeze": "none", "from_scratch": True},
+    ],
     ids=["frozen", "encoder", "none", "scratch"],
-)  # fmt: skip
-def test_probabilities(clocks, data, name, arguments):
-    first, second = (of(clocks(name), data, **arguments) for _ in range(2))
-    first.train(max_epochs=6)
-    second.train(max_epochs=6)
+)
+def test_probabilities(clocks, classifiers, data, name, arguments):
+    first, second = classifiers(name, **arguments), of(clocks(name), data, **arguments)
+    second.train(max_epochs=5)
     found = first.predict_proba()
     assert found.shape == (data.n_obs,)
     assert found.dtype == np.float32
@@ -179,8 +197,8 @@ def test_probabilities(clocks, data, name, arguments):
 
 
 @pytest.mark.slow
-def test_it_learns_what_sets_cases_apart(data, monkeypatch):
-    monkeypatch.setattr(_draws, "MIN_STEPS", 10)  # as it comes
+@pytest.mark.usefixtures("usual_fits")
+def test_it_learns_what_sets_cases_apart(data):
     x = data.X.toarray()
     x[(data.obs["condition"] == "case").to_numpy(), :5] = 0
     data.X = x

@@ -105,6 +105,7 @@ def test_a_level_is_the_fit_of_these_cells(cohort, jobs):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("usual_fits")
 def test_two_processes_and_a_stored_run_give_the_same(cohort, tmp_path, jobs):
     arguments = SMALL | {"n_subjects": [0.6], "n_cells": [5], "n_folds": 2}
     one = agevi.tl.learning_curve(cohort, "PLSClock", **arguments, copy=True, checkpoint_dir=tmp_path)

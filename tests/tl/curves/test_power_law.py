@@ -100,7 +100,7 @@ def test_holds_the_change_of_convex_curves(name):
     """Laws and curves that no law fits, with an error of 3 % that the draws share."""
     rng, curve = np.random.default_rng(3), CURVES[name]
     true, held = curve(256.0) - curve(128.0), []
-    for _ in range(60):
+    for _ in range(30):
         error = curve(N) * rng.normal(1, 0.03, 5)
         found = change_at_twice(N, error, error * rng.normal(1, 0.03, (200, 5)), 0.95)
         assert found["change_low"] <= found["change"] <= found["change_high"]

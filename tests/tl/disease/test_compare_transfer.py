@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import warnings
 
-import anndata as ad
 import joblib
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from agevi.model import TransformerClock
 from agevi.model.transfer import CaseControlClassifier
 from agevi.tl.disease import _compare_transfer, _folds, _linear_models, _table
 from tests.conftest import QUIET
+from tests.files import stored
 from tests.model.transformer import masked
 from tests.test_gates import snapshot
 
@@ -28,7 +28,6 @@ SETUP = {"age_key": "age", "subject_key": "donor"}
 CONDITION = {"condition_key": "condition", "control": "control"}
 SHORT = {"n_folds": 3, "n_repeats": 2, "n_boot": 50, "train_kwargs": {"max_epochs": 1}, "sex_key": "sex"}
 ONCE = SHORT | {"n_repeats": 1}
-briefly = pytest.mark.usefixtures("short_epochs")
 ROWS = ["frozen transfer", "encoder frozen", "fine-tuned", "from scratch", "logistic regression", "age + sex"]
 
 
@@ -54,8 +53,16 @@ def clock(_data):
     return model
 
 
+@pytest.fixture(scope="module")
+def once(clock, _data):
+    """What ``compare_transfer`` writes with the arguments ``ONCE``."""
+    return agevi.tl.compare_transfer(_data, clock, **CONDITION, **ONCE, copy=True).uns
+
+
+REFIT = ONCE | {"refit_clock": True, "clock_kwargs": {"max_epochs": 1}}
+
+
 @pytest.mark.slow
-@briefly
 def test_the_table(clock, data):
     agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT)
     table = agevi.get.transfer_df(data)
@@ -74,14 +81,13 @@ def test_the_table(clock, data):
 
 
 @pytest.mark.slow
-@briefly
 @pytest.mark.parametrize("refit", [False, True])
-def test_a_layer_holds_the_values_where_x_does_not(clock, data, refit):
-    arguments = CONDITION | ONCE | {"refit_clock": refit, "clock_kwargs": {"max_epochs": 1} if refit else None}
-    agevi.tl.compare_transfer(data, clock, **arguments, key_added="x")
+def test_a_layer_holds_the_values_where_x_does_not(clock, data, once, refit):
+    arguments = CONDITION | (REFIT if refit else ONCE)
+    expected = agevi.tl.compare_transfer(data, clock, **arguments, copy=True).uns if refit else once
     data.layers["counts"], data.X = data.X.copy(), data.X * 0
     agevi.tl.compare_transfer(data, clock, layer="counts", **arguments, key_added="layer")
-    pd.testing.assert_frame_equal(data.uns["x_transfer"], data.uns["layer_transfer"])
+    pd.testing.assert_frame_equal(expected["agevi_transfer"], data.uns["layer_transfer"])
     with pytest.raises(KeyError, match="layer='count' is not in adata.layers; closest: 'counts'"):
         agevi.tl.compare_transfer(data, clock, layer="count", **arguments)
 
@@ -109,7 +115,6 @@ def test_folds_hold_out_whole_subjects_and_are_the_same_for_all(clock, data, mon
 
 
 @pytest.mark.slow
-@briefly
 def test_networks_never_see_who_is_held_out(clock, data, monkeypatch):
     """Their training roles hold no subject that is predicted."""
     made, predict = [], CaseControlClassifier.predict_proba
@@ -195,7 +200,6 @@ def test_a_missing_age_is_the_mean_and_a_column_of_its_own(clock, data):
 
 
 @pytest.mark.slow
-@briefly
 def test_a_large_share_of_validation_leaves_subjects_to_train_on(clock, data):
     agevi.tl.compare_transfer(data, clock, **CONDITION, **SHORT, validation_size=0.95)
     assert agevi.get.transfer_df(data)["auroc"].notna().all()
@@ -229,7 +233,6 @@ def test_metrics_are_means_over_divisions(clock, data, monkeypatch):
 
 
 @pytest.mark.slow
-@briefly
 def test_networks_train_for_as_many_epochs_as_validation_subjects_chose(clock, data, monkeypatch):
     """On all training subjects; once where nobody is to choose."""
     calls, train = [], CaseControlClassifier._train_until
@@ -308,8 +311,9 @@ def test_age_says_nothing_of_labels_at_random():
 
 
 @pytest.mark.slow  # networks learn a difference in every fold
+@pytest.mark.usefixtures("usual_fits")
 def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):
-    agevi.tl.compare_transfer(data, clock, **CONDITION, **(ONCE | {"train_kwargs": {"max_epochs": 20}}))
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **(ONCE | {"train_kwargs": {"max_epochs": 6}}))
     first = agevi.get.transfer_df(data).set_index("model")["auroc"]
     assert first["logistic regression"] > 0.8
     assert first["fine-tuned"] > 0.8
@@ -321,34 +325,31 @@ def test_a_strong_difference_is_found_and_labels_at_random_are_not(clock, data):
 
 
 @pytest.mark.slow
-@briefly
-def test_same_seed_same_table_and_nothing_else_written(clock, data):
+def test_same_seed_same_table_and_nothing_else_written(clock, data, once):
     before = snapshot(data)
-    first = agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE, copy=True)
     second = agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE, copy=True)
-    pd.testing.assert_frame_equal(first.uns["agevi_transfer"], second.uns["agevi_transfer"])
+    pd.testing.assert_frame_equal(once["agevi_transfer"], second.uns["agevi_transfer"])
     assert snapshot(data) == before
-    agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE, key_added="k")
+    agevi.tl.compare_transfer(data, clock, **CONDITION, **(ONCE | {"n_folds": 2}), key_added="k")
     after = snapshot(data)
     assert {k for k in after if before.get(k) != after[k]} == {"uns"}
     assert set(data.uns) - {"truth"} == {"k_transfer", "k_transfer_params"}
 
 
 @pytest.mark.slow
-@briefly
 def test_a_clock_that_knows_held_out_subjects_is_told_of(clock, data):
     known = sum(role in ("train", "validation") for role in clock.split_.values())
+    short = CONDITION | ONCE | {"n_folds": 2}
     with pytest.warns(UserWarning, match=rf"^{known} of 30 subjects trained the clock.*or refit_clock=True\.$"):
-        agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE)
+        agevi.tl.compare_transfer(data, clock, **short)
     data.obs["donor"] = "new " + data.obs["donor"].astype(str)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE)
+        agevi.tl.compare_transfer(data, clock, **short)
     assert data.uns["agevi_transfer_params"]["n_known"] == 0
 
 
 @pytest.mark.slow
-@briefly
 def test_clocks_of_every_fold_see_training_subjects_alone(clock, data, monkeypatch):
     """By the subjects that each was trained on, and by the clocks that the classifiers were made from."""
     trained, judged, train = [], [], agevi.model.MLPClock.train
@@ -389,10 +390,11 @@ def test_clocks_of_every_fold_see_training_subjects_alone(clock, data, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("usual_fits")
 @pytest.mark.parametrize("refit", [False, True], ids=["one clock", "a clock for every fold"])
 def test_folds_side_by_side_give_the_same(clock, data, refit):
     """In processes, and in threads of this one."""
-    arguments = CONDITION | ONCE | {"refit_clock": refit, "clock_kwargs": {"max_epochs": 1} if refit else None}
+    arguments = CONDITION | (REFIT if refit else ONCE) | {"n_folds": 2}
     expected = agevi.tl.compare_transfer(data, clock, **arguments, copy=True).uns["agevi_transfer"]
     found = agevi.tl.compare_transfer(data, clock, **arguments, n_jobs=2, copy=True).uns["agevi_transfer"]
     pd.testing.assert_frame_equal(found, expected)
@@ -402,7 +404,6 @@ def test_folds_side_by_side_give_the_same(clock, data, refit):
 
 
 @pytest.mark.slow
-@briefly
 def test_without_ages_and_with_unlabelled_subjects(clock, data):
     del data.obs["age"]
     unlabelled = data.obs["donor"].isin(["d00", "d01"])
@@ -414,13 +415,11 @@ def test_without_ages_and_with_unlabelled_subjects(clock, data):
 
 
 @pytest.mark.slow
-@briefly
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
-def test_the_table_survives_a_file(clock, data, tmp_path, form):
-    agevi.tl.compare_transfer(data, clock, **CONDITION, **ONCE)
-    getattr(data, f"write_{form}")(tmp_path / "x")
-    back = getattr(ad, f"read_{form}")(tmp_path / "x")
+def test_the_table_survives_a_file(data, once, tmp_path, form):
+    data.uns.update(once)
+    back = stored(data, form, tmp_path)
     pd.testing.assert_frame_equal(agevi.get.transfer_df(back), agevi.get.transfer_df(data), check_dtype=False)
     assert back.uns["agevi_transfer_params"]["train_kwargs"]["max_epochs"] == 1
 

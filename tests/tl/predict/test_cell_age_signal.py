@@ -16,7 +16,6 @@ from tests.conftest import QUIET
 SETUP = {"age_key": "age", "subject_key": "donor"}
 SOME = [0, 19, 101, 479]
 
-pytestmark = pytest.mark.usefixtures("short_epochs")
 
 
 def fit(cls, adata, *, init=None, setup=None):

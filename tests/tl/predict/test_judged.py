@@ -10,6 +10,7 @@ from matplotlib.text import Text
 import agevi
 from agevi.get import _samples
 from agevi.metrics._rows import error_ratio
+from agevi.pl import _figure
 from agevi.tl import aggregate_subjects, compare_models, cross_validate, evaluate_by
 from agevi.tl.predict import _judged
 from agevi.tl.predict._judged import verdict
@@ -68,7 +69,8 @@ def test_types_of_a_cross_validation_are_rows(typed):
 
 
 @pytest.mark.slow
-def test_types_may_be_called_like_a_column_of_the_tables(typed):
+def test_types_may_be_called_like_a_column_of_the_tables(typed, monkeypatch):
+    monkeypatch.setattr(_figure, "_grow", lambda figure: None)  # which draws the figure three times
     typed.obs["condition"] = np.where(typed.obs["donor"].str[1:].astype(int) % 2, "case", "control")
     aggregate_subjects(typed)
     arguments = {"groupby": "condition", "reference": "control", "n_permutations": 0}

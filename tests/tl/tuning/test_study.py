@@ -186,7 +186,6 @@ def earlier_trials(study, n=5, value=0.0):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_epochs")
 @pytest.mark.parametrize("cls", params(c for c in OF_COUNTS if c.selects_epochs))
 @pytest.mark.parametrize("unit", ["cell", "pseudocell"])
 def test_the_default_rule_stops_networks_that_fall_behind(cohort, cls, unit):

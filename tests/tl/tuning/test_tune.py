@@ -17,7 +17,6 @@ from tests.test_gates import check_style, set_obs, snapshot
 from tests.tl.clocks import MeanClock
 from tests.tl.tuning.spied import KEYS, SMALL, Spy, ages, fresh, quiet_optuna, spied, trials_of  # noqa: F401
 
-pytestmark = pytest.mark.usefixtures("short_epochs")
 
 
 def test_the_value_is_the_error_on_validation_subjects(cohort):

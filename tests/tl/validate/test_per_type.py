@@ -138,10 +138,9 @@ def test_the_table_goes_with_the_next_run(typed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ageing", [0, 1, 2])
-def test_the_type_that_ages_has_the_best_clock(ageing):
+def test_the_type_that_ages_has_the_best_clock():
     """Only one type ages: its clock predicts the held-out subjects, and the clocks of the others know no more than chance."""
-    rates = np.eye(3)[ageing]
+    rates = [0, 0, 1]
     adata = agevi.datasets.simulate_cohort(
         60, 60, 100, effect_range=(0.2, 0.4), ageing_rates=rates, composition_shift=0, composition_sd=0.5, rng=1
     )
@@ -149,7 +148,7 @@ def test_the_type_that_ages_has_the_best_clock(ageing):
     table = adata.uns["agevi_by_group"].dropna()
     error = (table["predicted"] - table["age"]).abs().groupby(table["group"]).mean()
     chance = (adata.obs["age"] - adata.obs["age"].median()).abs().mean()
-    own = f"type{ageing}"
+    own = "type2"
     assert error[own] < 0.6 * chance
     assert error.drop(own).min() > 0.85 * chance
     weight = table.groupby("group")["weight"].mean()
