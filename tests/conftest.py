@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.fabric.utilities import registry
 
 import agevi
 from agevi import _threads
 from agevi.dataloaders import _pseudocells
 from agevi.model.linear import _pls
 from agevi.model.transfer import _draws
-from lightning.fabric.utilities import registry
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -96,6 +96,7 @@ def data_dir() -> Path:
 def _cohort():
     adata = agevi.datasets.simulate_cohort(n_subjects=24, n_cells=20, n_genes=60, n_age_genes=20, rng=1)
     agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", rng=0)
+    del adata.uns["truth"]  # tables that take long to write
     return adata
 
 

@@ -19,7 +19,6 @@ from tests.test_contract import SETUP, fit
 from tests.test_gates import check_message
 
 
-
 @pytest.fixture(scope="module")
 def _small():
     adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=6, n_genes=30, n_age_genes=10, rng=2)

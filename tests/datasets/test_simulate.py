@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from agevi.datasets import _counts, _simulate, simulate_cohort
+from tests.files import stored
 
 PLAIN = {"n_cell_types": 1, "n_modules": 0, "subject_sd": 0.0, "n_batches": 1, "n_age_genes": 0, "library_sd": 0.0}
 
@@ -324,9 +325,8 @@ def test_threads_do_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.slow
 def test_cohort_survives_files(tmp_path: Path) -> None:
     adata = simulate_cohort(4, 3, 20, n_age_genes=6, n_visits=2, missing_age=0.25)
-    adata.write_h5ad(tmp_path / "c.h5ad")
-    adata.write_zarr(tmp_path / "c.zarr")
-    for back in (ad.read_h5ad(tmp_path / "c.h5ad"), ad.read_zarr(tmp_path / "c.zarr")):
+    for form in ("h5ad", "zarr"):
+        back = stored(adata, form, tmp_path)
         assert (back.X != adata.X).nnz == 0
         np.testing.assert_array_equal(back.obs["age"], adata.obs["age"])
         assert back.var["kind"].astype(str).tolist() == adata.var["kind"].astype(str).tolist()

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from agevi.datasets import _tcells, sample_cells, tcells
+from tests.files import stored
 
 DATA = files("agevi.datasets") / "data"
 
@@ -174,9 +175,8 @@ def test_bundled_files_are_small_and_licensed() -> None:
 
 def test_cohort_survives_files(tmp_path: Path) -> None:
     cohort = tcells(3, 2)
-    cohort.write_h5ad(tmp_path / "c.h5ad")
-    cohort.write_zarr(tmp_path / "c.zarr")
-    for back in (ad.read_h5ad(tmp_path / "c.h5ad"), ad.read_zarr(tmp_path / "c.zarr")):
+    for form in ("h5ad", "zarr"):
+        back = stored(cohort, form, tmp_path)
         assert (back.X != cohort.X).nnz == 0
         assert back.obs["donor"].tolist() == cohort.obs["donor"].tolist()
         assert back.uns["source"] == cohort.uns["source"]

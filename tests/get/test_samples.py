@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from agevi import get, metrics
+from tests.files import stored
 
 COLUMNS = ["sample", "subject", "age", "predicted", "n_cells", "sd_cells", "role"]
 
@@ -61,8 +62,7 @@ def test_subjects_df_is_a_tidy_copy():
 @pytest.mark.parametrize("store", ["h5ad", "zarr"])
 def test_subjects_df_after_reading_a_file(tmp_path, store):
     adata = with_table(subject_table())
-    getattr(adata, f"write_{store}")(tmp_path / f"a.{store}")
-    back = getattr(ad, f"read_{store}")(tmp_path / f"a.{store}")
+    back = stored(adata, store, tmp_path)
     pd.testing.assert_frame_equal(
         get.subjects_df(back), get.subjects_df(adata), check_dtype=False, check_column_type=False
     )

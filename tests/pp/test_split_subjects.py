@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from agevi import pp
+from tests.files import stored
 
 KEYS = {"subject_key": "donor", "age_key": "age"}
 
@@ -153,8 +154,7 @@ def test_visits_stay_with_their_subject():
 def test_split_survives_writing(tmp_path, store):
     adata = cohort(12)
     pp.split_subjects(adata, **KEYS, stratify_by="sex")
-    getattr(adata, f"write_{store}")(tmp_path / f"a.{store}")
-    back = getattr(ad, f"read_{store}")(tmp_path / f"a.{store}")
+    back = stored(adata, store, tmp_path)
     assert back.obs["agevi_split"].tolist() == adata.obs["agevi_split"].tolist()
     assert back.obs["agevi_split"].cat.categories.tolist() == ["train", "validation", "test"]
 

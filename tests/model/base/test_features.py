@@ -17,7 +17,6 @@ from tests.conftest import QUIET
 from tests.model.transformer import masked
 from tests.test_gates import check_message, check_style, snapshot
 
-
 KEYS = {"age_key": "age", "subject_key": "donor"}
 SMALL = {
     "PoissonVAE": {"n_hidden": [8], "n_latent": 3, "n_head": []},

@@ -22,7 +22,6 @@ from agevi.model import (
 from tests.clocks import params
 from tests.conftest import QUIET
 
-
 KEYS = {"age_key": "age", "subject_key": "donor"}
 READS = [cls for cls in MODELS if cls.trainable and cls.expects != "counts"]
 PROTEINS = [f"CD{i}" for i in range(6)]

@@ -22,7 +22,6 @@ from tests.conftest import QUIET
 from tests.test_contract import SETUP
 
 
-
 @pytest.fixture
 def adata(cohort):
     """The cohort with a second set of columns of every kind, all of which differ from the first."""

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from agevi import pp
 from agevi.pp.bulk import _values
+from tests.files import stored
 from tests.test_gates import check_message, snapshot
 
 
@@ -81,8 +82,7 @@ def test_equals_pandas(sets, prefix, form, monkeypatch):
 def test_survives_subsets_and_files(sets, tmp_path, kind):
     out = pp.concat_modalities(sets)
     part = out[[15, 2, 17], ["expression:E", "methylation:C"]].copy()
-    getattr(part, f"write_{kind}")(tmp_path / f"part.{kind}")
-    back = getattr(ad, f"read_{kind}")(tmp_path / f"part.{kind}")
+    back = stored(part, kind, tmp_path)
     np.testing.assert_array_equal(back.varm["agevi_measured"], [[False, False, True], [True, True, False]])
     assert list(back.uns["agevi_measured"]["sets"]) == ["blood", "brain", "muscle"]
     column = [list(back.uns["agevi_measured"]["sets"]).index(k) for k in back.obs[back.uns["agevi_measured"]["key"]]]

@@ -12,6 +12,7 @@ import statsmodels.api as sm
 import agevi
 from agevi import get
 from agevi.tl import age_acceleration
+from tests.files import stored
 from tests.test_gates import check_message, set_obs, snapshot
 
 ARGUMENTS = {"groupby": "condition", "reference": "control", "n_permutations": 0}
@@ -645,9 +646,7 @@ def test_survives_a_file(tmp_path, format):
     long = adata.uns["agevi_by_group"]
     long.loc[long["group"].eq("B") & ~long["sample"].isin(["d000", "d040"]), "predicted"] = np.nan
     age_acceleration(adata, by="kind", rng=np.random.default_rng(0), **ARGUMENTS)
-    path = tmp_path / f"x.{format}"
-    getattr(adata, f"write_{format}")(path)
-    back = getattr(ad, f"read_{format}")(path)
+    back = stored(adata, format, tmp_path)
     for table in ("groups", "samples"):
         pd.testing.assert_frame_equal(
             get.acceleration_df(back, table), get.acceleration_df(adata, table), check_dtype=False

@@ -11,6 +11,7 @@ import agevi
 from agevi import get
 from agevi.tl.acceleration import _norms
 from agevi.tl.acceleration._normative import normative_scores
+from tests.files import stored
 from tests.test_gates import check_message, snapshot
 
 
@@ -134,9 +135,8 @@ def test_copy_and_files(tmp_path):
     before = snapshot(adata)
     out = normative_scores(adata, **AGAINST, copy=True)
     assert snapshot(adata) == before
-    out.write_h5ad(tmp_path / "x.h5ad")
-    out.write_zarr(tmp_path / "x.zarr")
-    for read in (ad.read_h5ad(tmp_path / "x.h5ad"), ad.read_zarr(tmp_path / "x.zarr")):
+    for form in ("h5ad", "zarr"):
+        read = stored(out, form, tmp_path)
         pd.testing.assert_frame_equal(get.normative_df(read), get.normative_df(out), check_dtype=False)
         agevi.pl.normative(read)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +13,7 @@ from agevi import get, metrics
 from agevi.tl.curves import _learning_curve
 from agevi.tl.curves._curve_table import Point, Resampler, curve_table, figures, verdict
 from agevi.tl.curves._levels import CELLS, SUBJECTS, Level, make_levels, subject_order
+from tests.files import stored
 from tests.test_gates import check_message, snapshot
 from tests.tl.clocks import AllClock
 
@@ -129,9 +129,7 @@ def test_survives_files(cohort, tmp_path, suffix):
     before = snapshot(cohort)
     out = agevi.tl.learning_curve(cohort, AllClock, **SMALL, n_jobs=None, copy=True)
     assert snapshot(cohort) == before
-    path = tmp_path / f"a.{suffix}"
-    getattr(out, f"write_{suffix}")(path)
-    read = getattr(ad, f"read_{suffix}")(path)
+    read = stored(out, suffix, tmp_path)
     pd.testing.assert_frame_equal(get.learning_curve_df(read), get.learning_curve_df(out))
     params = read.uns["agevi_learning_curve_params"]
     assert params["sentence"] == out.uns["agevi_learning_curve_params"]["sentence"]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +9,7 @@ from scipy.stats import sem
 
 import agevi
 from agevi.model import DenoisingVAE, EnsembleClock, GaussianVAE, MLPClock, NMFClock, PLSClock, PoissonVAE
+from tests.files import stored
 from tests.tl.genes.test_attribute_genes import PLAIN, SETUP, fit, widened
 
 
@@ -117,8 +117,7 @@ def test_genes_that_the_clock_does_not_know_are_nan(cohort, fitted):
 @pytest.mark.filterwarnings("ignore")
 def test_everything_written_survives_a_file(cohort, fitted, tmp_path, form):
     agevi.tl.age_programs(cohort, fitted)
-    getattr(cohort, f"write_{form}")(tmp_path / f"out.{form}")
-    back = getattr(ad, f"read_{form}")(tmp_path / f"out.{form}")
+    back = stored(cohort, form, tmp_path)
     pd.testing.assert_frame_equal(
         agevi.get.programs_df(back), agevi.get.programs_df(cohort), check_dtype=False, check_index_type=False
     )

@@ -11,6 +11,7 @@ from scipy.stats import sem, spearmanr
 import agevi
 from agevi.model import EnsembleClock, MLPClock, NMFClock, PLSClock, PoissonVAE
 from tests.conftest import QUIET
+from tests.files import stored
 
 SETUP = {"age_key": "age", "subject_key": "donor"}
 PLAIN = {"age_transform": "none", "min_age": -1e6}
@@ -300,9 +301,7 @@ def test_everything_written_survives_a_file(cohort, linear, tmp_path, form):
     odd = np.array(["CD4/CD8", "", "a b", "3"])[np.arange(cohort.n_obs) % 4]
     cohort.obs["kind"] = odd
     agevi.tl.attribute_genes(cohort, linear, groupby="kind", cells=cohort.obs_names[:2])
-    path = tmp_path / f"out.{form}"
-    getattr(cohort, f"write_{form}")(path)
-    back = getattr(ad, f"read_{form}")(path)
+    back = stored(cohort, form, tmp_path)
     assert list(back.uns["agevi_attribution"]["groups"]) == ["all", "", "3", "CD4/CD8", "a b"]
     pd.testing.assert_frame_equal(
         agevi.get.attribution_df(back, group=None), agevi.get.attribution_df(cohort, group=None)

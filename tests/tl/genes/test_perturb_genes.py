@@ -9,6 +9,7 @@ from scipy.stats import sem
 import agevi
 from agevi.model import EnsembleClock, GaussianVAE, MLPClock, PLSClock
 from tests.conftest import QUIET
+from tests.files import stored
 from tests.tl.genes.test_attribute_genes import PLAIN, SETUP, fit, sums, widened
 
 
@@ -115,12 +116,10 @@ def test_an_ensemble_and_clocks_that_lack_genes(cohort, linear, network):
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
 def test_the_table_survives_a_file(cohort, linear, tmp_path, form):
-    import anndata as ad
 
     cohort.obs["kind"] = np.array(["CD4/CD8", "", "a b", "3"])[np.arange(cohort.n_obs) % 4]
     agevi.tl.perturb_genes(cohort, linear, list(cohort.var_names[:3]), groupby="kind")
-    getattr(cohort, f"write_{form}")(tmp_path / f"out.{form}")
-    back = getattr(ad, f"read_{form}")(tmp_path / f"out.{form}")
+    back = stored(cohort, form, tmp_path)
     before, after = agevi.get.perturbation_df(cohort, group=""), agevi.get.perturbation_df(back, group="")
     pd.testing.assert_frame_equal(after, before, check_dtype=False)
     assert back.uns["agevi_perturbation_params"]["factor"] == 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import anndata as ad
 import numpy as np
 import pytest
 
 import agevi
 from agevi.tl.intervals._conformal import Calibration
 from agevi.tl.intervals._report import with_intervals
+from tests.files import stored
 from tests.tl.intervals.cohorts import predicted
 
 PARAMS = "agevi_calibration_params"
@@ -255,9 +255,7 @@ def test_the_table_comes_first():
 def test_slots_survive_files(tmp_path, kind):
     adata = predicted(50, visits=2)
     agevi.tl.calibrate(adata, groupby="cohort")
-    path = tmp_path / f"a.{kind}"
-    getattr(adata, f"write_{kind}")(path)
-    read = (ad.read_h5ad if kind == "h5ad" else ad.read_zarr)(path)
+    read = stored(adata, kind, tmp_path)
     before, after = Calibration.from_dict(adata.uns[PARAMS]), Calibration.from_dict(read.uns[PARAMS])
     np.testing.assert_array_equal(before.scores, after.scores)
     assert before.features == after.features

@@ -12,6 +12,7 @@ import pytest
 
 import agevi
 from agevi.tl.intervals._recalibration import OldErrors, fit_line, fit_shift
+from tests.files import stored
 from tests.test_gates import check_style
 
 N, CELLS = 40, 3
@@ -166,9 +167,7 @@ def test_copy_leaves_the_data_alone():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_files_hold_what_was_written(done, tmp_path, kind):
-    path = tmp_path / f"data.{kind}"
-    getattr(done, f"write_{kind}")(path)
-    back = getattr(ad, f"read_{kind}")(path)
+    back = stored(done, kind, tmp_path)
     pd.testing.assert_frame_equal(
         agevi.get.subjects_df(back, key_added="recalibrated"), agevi.get.subjects_df(done, key_added="recalibrated")
     )

@@ -12,6 +12,7 @@ import pytest
 import agevi
 from agevi import get
 from agevi.tl import subject_posterior
+from tests.files import stored
 from tests.test_gates import check_message, snapshot
 from tests.tl.intervals import simulated
 
@@ -249,14 +250,13 @@ def test_priors(prior):
 def test_survives_a_file(tmp_path, store):
     adata = of_types(40)
     subject_posterior(adata, cell_type_key="cell_type", rng=np.random.default_rng(0))
-    getattr(adata, f"write_{store}")(tmp_path / f"a.{store}")
-    back = getattr(ad, f"read_{store}")(tmp_path / f"a.{store}")
+    back = stored(adata, store, tmp_path)
     pd.testing.assert_frame_equal(
         get.posterior_df(back), get.posterior_df(adata), check_dtype=False, check_column_type=False
     )
-    stored = back.uns["agevi_posterior_params"]
-    assert set(stored) == set(adata.uns["agevi_posterior_params"])
-    assert stored["parameters"].shape == (13, 5)
+    params = back.uns["agevi_posterior_params"]
+    assert set(params) == set(adata.uns["agevi_posterior_params"])
+    assert params["parameters"].shape == (13, 5)
 
 
 @pytest.mark.slow

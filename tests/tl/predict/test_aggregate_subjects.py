@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from agevi.tl.predict._aggregate_subjects import aggregate_subjects, per_group
+from tests.files import stored
 
 STATISTICS = {"mean": np.mean, "median": np.median, "trimmed_mean": lambda v: scipy.stats.trim_mean(v, 0.1)}
 
@@ -213,8 +214,7 @@ def test_table_survives_writing(tmp_path, store):
     adata.obs["donor"] = adata.obs["donor"].map(names)
     adata.obs["agevi_fold"] = adata.obs["donor"].map({"CD4/CD8": "x/y", " ": "", "a b": "a", "7": "1"})
     table = table_of(adata)
-    getattr(adata, f"write_{store}")(tmp_path / f"a.{store}")
-    back = getattr(ad, f"read_{store}")(tmp_path / f"a.{store}").uns["agevi_subjects"]
+    back = stored(adata, store, tmp_path).uns["agevi_subjects"]
     assert back.index.tolist() == table.index.tolist()
     pd.testing.assert_frame_equal(back, table, check_dtype=False, check_index_type=False, check_column_type=False)
     assert back["n_cells"].dtype == table["n_cells"].dtype

@@ -17,7 +17,6 @@ SETUP = {"age_key": "age", "subject_key": "donor"}
 SOME = [0, 19, 101, 479]
 
 
-
 def fit(cls, adata, *, init=None, setup=None):
     cls.setup_anndata(adata, **SETUP, **(setup or {}))
     model = cls(adata, **cls.test_params()["init"], **(init or {}))

@@ -13,6 +13,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, median_abso
 import agevi
 from agevi import get, metrics
 from agevi.tl.predict._evaluate_by import binned, evaluate_by
+from tests.files import stored
 
 
 def predicted_cohort(n=60, seed=0):
@@ -184,9 +185,7 @@ def test_table_survives_a_file(tmp_path, form):
     adata, _ = predicted_cohort()
     adata.obs["odd"] = adata.obs["tissue"].map({"skin": "", "a b": "a b", "CD4/CD8": "CD4/CD8"}).astype(str)
     before = table_of(adata, ["odd", ("year", "odd")], age_bins=[0, 50, 100])
-    path = tmp_path / f"x.{form}"
-    getattr(adata, f"write_{form}")(path)
-    read = getattr(ad, f"read_{form}")(path)
+    read = stored(adata, form, tmp_path)
     pd.testing.assert_frame_equal(get.metrics_by_df(read), before, check_dtype=False)
     params = read.uns["agevi_metrics_params"]
     assert list(params["groupby"]) == ["odd", "year;odd", "age_bin"]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +9,7 @@ import pytest
 import agevi
 from tests.clocks import each_clock, each_clock_of_counts
 from tests.conftest import QUIET
+from tests.files import stored
 
 
 def test_slots(cohort, trained):
@@ -198,9 +198,7 @@ def test_everything_written_survives_a_file(cohort, trained, tmp_path, form):
     cohort.obs["cell type"] = np.where(np.arange(cohort.n_obs) % 2, "CD4/CD8", "a b")
     agevi.tl.predict_age(cohort, trained)
     agevi.tl.aggregate_subjects(cohort)
-    path = tmp_path / f"x.{form}"
-    getattr(cohort, f"write_{form}")(path)
-    back = getattr(ad, f"read_{form}")(path)
+    back = stored(cohort, form, tmp_path)
     np.testing.assert_array_equal(back.obs["agevi_predicted"], cohort.obs["agevi_predicted"])
     np.testing.assert_array_equal(back.obs["agevi_role"].astype(str), cohort.obs["agevi_role"].astype(str))
     np.testing.assert_array_equal(back.obsm["X_agevi"], cohort.obsm["X_agevi"])

@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control, fisher_exact, linregress
 import agevi
 from agevi.tl.sets._enrich import combined_score, fisher
 from tests.conftest import QUIET
+from tests.files import stored
 from tests.test_gates import check_message, snapshot
 
 N_GENES = 60
@@ -268,9 +269,7 @@ def check_message_of(message, words):
 def test_slots_survive_a_file(tmp_path, store, method):
     adata = attributed(GROUPS)
     agevi.tl.enrich(adata, some_sets(), n_top=15, method=method, key_added="agevi")
-    path = tmp_path / f"a.{store}"
-    getattr(adata, f"write_{store}")(path)
-    back = getattr(ad, f"read_{store}")(path)
+    back = stored(adata, store, tmp_path)
     pd.testing.assert_frame_equal(
         agevi.get.enrichment_df(back), agevi.get.enrichment_df(adata), check_dtype=False, check_column_type=False
     )

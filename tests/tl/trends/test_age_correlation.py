@@ -10,6 +10,7 @@ import scipy.stats
 from agevi.tl import age_correlation
 from agevi.tl.trends import _age_correlation as module
 from agevi.tl.trends._permute import permuted
+from tests.files import stored
 from tests.test_gates import check_style
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
@@ -231,8 +232,7 @@ def test_survives_writing(tmp_path, store):
     adata.obsm["X_pca"] = pd.DataFrame(adata.obsm["X_pca"], index=adata.obs_names, columns=names)
     table, params = run(adata, rng=np.random.default_rng(0))
     del adata.obsm["X_pca"]
-    getattr(adata, f"write_{store}")(tmp_path / f"a.{store}")
-    back = getattr(ad, f"read_{store}")(tmp_path / f"a.{store}").uns
+    back = stored(adata, store, tmp_path).uns
     pd.testing.assert_frame_equal(
         back["agevi_correlation"], table, check_index_type=False, check_column_type=False, check_dtype=False
     )

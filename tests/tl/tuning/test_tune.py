@@ -18,7 +18,6 @@ from tests.tl.clocks import MeanClock
 from tests.tl.tuning.spied import KEYS, SMALL, Spy, ages, fresh, quiet_optuna, spied, trials_of  # noqa: F401
 
 
-
 def test_the_value_is_the_error_on_validation_subjects(cohort):
     study = spied(cohort)
     for trial in study.trials:

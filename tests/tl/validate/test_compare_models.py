@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +10,7 @@ from agevi.model import PoissonVAE
 from agevi.tl.validate._compare_models import named_recipes
 from tests.clocks import OF_COUNTS
 from tests.conftest import QUIET
+from tests.files import stored
 from tests.tl.clocks import AllClock, MeanClock, SumClock
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
@@ -188,9 +188,7 @@ def test_a_fold_that_failed_is_run_again(cohort, tmp_path):
 def test_everything_written_survives_a_file(cohort, tmp_path, form):
     models = {"CD4/CD8": AllClock, "": Failing, "a b": (AllClock, {"train_kwargs": {"callbacks": [print]}})}
     agevi.tl.compare_models(cohort, models, **KEYS, **QUICK, stratify_by=["sex", "batch"])
-    path = tmp_path / f"x.{form}"
-    getattr(cohort, f"write_{form}")(path)
-    back = getattr(ad, f"read_{form}")(path)
+    back = stored(cohort, form, tmp_path)
     for slot in ("agevi_leaderboard", "agevi_leaderboard_predictions"):
         found, expected = back.uns[slot], cohort.uns[slot]
         assert found.astype(str).to_numpy().tolist() == expected.astype(str).to_numpy().tolist()

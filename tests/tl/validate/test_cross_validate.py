@@ -3,7 +3,6 @@ from __future__ import annotations
 import gc
 import weakref
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +11,7 @@ import agevi
 from agevi.model import PoissonVAE
 from agevi.tl.validate import _fit_fold
 from tests.conftest import QUIET
+from tests.files import stored
 from tests.tl.clocks import AllClock, MeanClock, SumClock
 
 KEYS = {"age_key": "age", "subject_key": "donor"}
@@ -223,9 +223,7 @@ def test_everything_written_survives_a_file(cohort, tmp_path, form):
     cohort.obs["cell type"] = np.resize(["CD4/CD8", "", "a b"], cohort.n_obs)
     agevi.tl.cross_validate(cohort, AllClock, **KEYS, n_folds=2, groupby="cell type", min_cells=6, stratify_by=["sex"])
     agevi.tl.aggregate_subjects(cohort)
-    path = tmp_path / f"x.{form}"
-    getattr(cohort, f"write_{form}")(path)
-    back = getattr(ad, f"read_{form}")(path)
+    back = stored(cohort, form, tmp_path)
     for column in ("agevi_predicted", "agevi_predicted_sample"):
         np.testing.assert_array_equal(back.obs[column], cohort.obs[column])
     for column in ("agevi_role", "agevi_fold"):
