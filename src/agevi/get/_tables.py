@@ -153,10 +153,11 @@ def learning_curve_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> 
     Examples
     --------
     >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=12, n_genes=60)
-    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", n_cells=[3, 6], n_repeats=1)
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=20, n_cells=12, n_genes=60)
+    >>> keys = {"age_key": "age", "subject_key": "donor"}
+    >>> agevi.tl.learning_curve(adata, "PLSClock", **keys, n_subjects=[6], n_cells=[3, 6], n_folds=2, n_repeats=1)
     >>> agevi.get.learning_curve_df(adata).loc[0, ["axis", "n", "n_train", "n_cells"]].to_dict()
-    {'axis': 'subjects', 'n': 8, 'n_train': 8, 'n_cells': 12}
+    {'axis': 'subjects', 'n': 6, 'n_train': 6, 'n_cells': 12}
     """
     return read(adata, "learning_curve", key_added)
 

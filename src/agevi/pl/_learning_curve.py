@@ -54,8 +54,9 @@ def learning_curve(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY, ax: An
     Examples
     --------
     >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=12, n_genes=60)
-    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", n_cells=[3, 6], n_repeats=1)
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=20, n_cells=12, n_genes=60)
+    >>> keys = {"age_key": "age", "subject_key": "donor"}
+    >>> agevi.tl.learning_curve(adata, "PLSClock", **keys, n_subjects=[6], n_cells=[3, 6], n_folds=2, n_repeats=1)
     >>> list(agevi.pl.learning_curve(adata))
     ['subjects', 'cells']
     """

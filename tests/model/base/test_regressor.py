@@ -168,14 +168,15 @@ def test_cells_alone_give_no_samples(cls, cohort):
 
 
 @pytest.mark.slow  # networks learn to the end
+@pytest.mark.usefixtures("usual_fits")
 @each
 @both
 def test_learns_age_on_held_out_subjects(cls, unit):
-    adata = agevi.datasets.simulate_cohort(n_subjects=60, n_cells=60, n_genes=200, rng=3)
+    adata = agevi.datasets.simulate_cohort(n_subjects=60, n_cells=30, n_genes=100, rng=3)
     agevi.pp.split_subjects(adata, **SETUP, test_size=0.3, validation_size=0.1, rng=0)
     cls.setup_anndata(adata, **SETUP)
-    model = cls(adata, train_unit=unit, **({"n_components": 20} if cls is NMFClock else {}))
-    model.train(**QUIET)
+    model = cls(adata, train_unit=unit, **({"n_components": 10, "n_fit": 500} if cls is NMFClock else {}))
+    model.train(50 if cls is NMFClock and unit == "cell" else 20, **QUIET)
     agevi.tl.predict_age(adata, model)
     agevi.tl.aggregate_subjects(adata)
     metrics = agevi.get.metrics_df(adata).loc["test"]

@@ -178,6 +178,7 @@ def held_out_nats(adata: AnnData, kind: str) -> tuple[float, PoissonVAE]:
 
 
 @pytest.mark.slow  # four likelihoods are fitted to the end
+@pytest.mark.usefixtures("usual_fits")
 @pytest.mark.parametrize("truth", KINDS)
 def test_no_likelihood_beats_the_true_one(truth):
     adata = drawn(truth)
@@ -194,6 +195,7 @@ def test_no_likelihood_beats_the_true_one(truth):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("usual_fits")
 def test_poisson_loses_on_overdispersed_counts():
     adata = drawn("nb", mean=1.0, spread=0.0, alike=True)
     poisson, nb = (held_out_nats(adata, kind)[0] for kind in ("poisson", "nb"))

@@ -14,7 +14,7 @@ from tests.tl.genes.test_attribute_genes import PLAIN, SETUP, fit, sums, widened
 
 
 @pytest.fixture(scope="module")
-def fitted(_cohort):
+def fitted(_cohort, usual_fits_of_module):
     adata = _cohort.copy()
     linear = fit(adata, PLSClock, setup=PLAIN)
     linear.module.age_scale.highest.fill_(1e6)

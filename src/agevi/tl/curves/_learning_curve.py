@@ -132,10 +132,11 @@ def learning_curve(  # noqa: PLR0913
     Examples
     --------
     >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=12, n_genes=60)
-    >>> agevi.tl.learning_curve(adata, "PLSClock", age_key="age", subject_key="donor", n_cells=[3, 6], n_repeats=1)
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=20, n_cells=12, n_genes=60)
+    >>> keys = {"age_key": "age", "subject_key": "donor"}
+    >>> agevi.tl.learning_curve(adata, "PLSClock", **keys, n_subjects=[6], n_cells=[3, 6], n_folds=2, n_repeats=1)
     >>> agevi.get.learning_curve_df(adata).groupby("axis")["n"].apply(list).to_dict()
-    {'cells': [3, 6, 12], 'subjects': [8, 12, 16, 23, 32]}
+    {'cells': [3, 6, 12], 'subjects': [6, 10]}
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "model_cls", "n_jobs", "copy")}
     _checks.anndata(adata)

@@ -140,7 +140,7 @@ def compare_transfer(  # noqa: PLR0913
     Examples
     --------
     >>> import agevi
-    >>> adata = agevi.datasets.simulate_cohort(case_fraction=0.5)
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=20, n_cells=10, n_genes=60, case_fraction=0.5)
     >>> agevi.model.MLPClock.setup_anndata(adata, age_key="age", subject_key="donor")
     >>> clock = agevi.model.MLPClock(adata, n_hidden=[16])
     >>> clock.train(max_epochs=2, enable_progress_bar=False)
