@@ -41,10 +41,6 @@ SMALL: dict[Any, dict[str, Any]] = {
 TOLERANCE = 0.05  # years; X as float16 or text must not move an age
 
 
-class Refused(str):
-    """Why an option may be refused."""
-
-
 # --- what a column of ids, a column of ages and a matrix may look like: a function of the plain one ------------------
 
 IDS: dict[str, Callable[[np.ndarray], Any]] = {

@@ -128,7 +128,7 @@ def test_one_name_in_two_spellings_is_refused(as_type):
     assert _names.names(kept, "adata.obs['donor']").tolist() == ["1", "2"]
 
 
-def test_a_table_read_again_has_the_same_names(tmp_path):
+def test_a_table_read_again_has_the_same_names():
     ids = pd.DataFrame({"whole": [3, 1], "met_nan": [3.0, np.nan], "text": ["a", "007"]})
     again = pd.read_csv(io.StringIO(ids.to_csv(index=False)), dtype=str)
     for column in ids:

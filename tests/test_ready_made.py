@@ -16,7 +16,6 @@ from agevi.io import _bundle, _load
 from agevi.io._files import BundleMissingError
 
 LISTED = agevi.clocks.list()
-PUBLISHED = [name for name in LISTED.index if not name.startswith("tcells_")]
 FAST = ("horvath_2013", "grn_cd4t", "mouse_brain_t_cell")
 ROOT = Path(agevi.clocks.__file__).parent
 

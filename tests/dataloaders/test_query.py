@@ -64,7 +64,7 @@ def test_matching_data_share_memory(convert):
     assert np.shares_memory(first, second)
 
 
-def test_layer_is_read(cohort):
+def test_layer_is_read():
     adata = make(np.zeros_like(X))
     adata.layers["counts"] = X
     shell = shell_of(adata, layer="counts")[1]

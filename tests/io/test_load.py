@@ -77,7 +77,7 @@ def test_a_signed_classifier_of_a_linear_clock_is_refused(cohort, tmp_path):
         agevi.io.load_clock(tmp_path / "linear")
 
 
-def test_saving_again_gives_the_same_bytes(trained, cohort, bundle, tmp_path):
+def test_saving_again_gives_the_same_bytes(bundle, tmp_path):
     agevi.io.load_clock(bundle).save(tmp_path / "again")
     for name in ("clock.json", "weights.safetensors", "README.md"):
         assert (tmp_path / "again" / name).read_bytes() == (bundle / name).read_bytes()

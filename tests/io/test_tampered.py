@@ -7,17 +7,9 @@ import struct
 from pathlib import Path
 
 import pytest
-import torch
 
 from agevi.io import _bundle, _files
 from tests.io.bundles import FILES, refused, sign
-
-
-@pytest.fixture
-def clock(tmp_path) -> Path:
-    meta = {"genes": ["CD3E", "LEF1"], "epochs": 12}
-    _bundle.write_bundle(tmp_path / "clock", meta, {"w": torch.ones(2, 3), "flag": torch.tensor([True])}, "# A clock\n")
-    return tmp_path / "clock"
 
 
 def test_signing_is_right(clock):

@@ -88,7 +88,7 @@ def test_on_given_axes(enriched):
     assert len(plt.get_fignums()) == 1
 
 
-def test_refuses(enriched, cohort):
+def test_refuses(enriched):
     with pytest.raises(ValueError) as raised:
         pl.enrichment(enriched, x="score")
     check_message(raised, "choose one of 'combined_score', 'odds_ratio'")

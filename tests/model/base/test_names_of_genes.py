@@ -216,7 +216,7 @@ def test_attached_data_need_the_names_of_the_clock(named, clock, tmp_path):
     assert list(agevi.io.load_clock(tmp_path / "clock", bare).gene_names) == ["gene_ids"]
 
 
-def test_bundles_without_names_load(named, clock, tmp_path):
+def test_bundles_without_names_load(named, tmp_path):
     bare = named.copy()
     bare.var = pd.DataFrame(index=SYMBOLS)
     fit(bare).save(tmp_path / "clock")

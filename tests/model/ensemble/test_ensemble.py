@@ -31,10 +31,8 @@ def fit(cls, adata, setup=None, train=None, **init):
 
 
 @pytest.fixture(scope="module")
-def data():
-    adata = agevi.datasets.simulate_cohort(n_subjects=24, n_cells=20, n_genes=60, n_age_genes=20, rng=1)
-    agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", rng=0)
-    return adata
+def data(_cohort):
+    return _cohort.copy()
 
 
 @pytest.fixture(scope="module")

@@ -224,7 +224,7 @@ def test_bundles(logs, table, tmp_path, transform):
     assert agevi.io.load_clock(tmp_path / "clock").split_ == {}
 
 
-def test_in_an_ensemble(logs, table, cohort, tmp_path):
+def test_in_an_ensemble(logs, table, tmp_path):
     clocks = [LinearClock.from_coefficients(table, c) for c in (30, 50)]
     both = EnsembleClock(clocks, scale="age")
     np.testing.assert_allclose(both.predict_age(logs), score(logs, table, 40), rtol=1e-4)

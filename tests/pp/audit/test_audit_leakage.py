@@ -190,7 +190,7 @@ def test_copies_within_a_subject_are_no_leak(adata):
     assert (within["value"], within["severity"]) == (10, "low")
 
 
-def test_near_copies_of_profiles_are_less_certain(adata):
+def test_near_copies_of_profiles_are_less_certain():
     rng = np.random.default_rng(0)
     profiles = rng.normal(8, 1, size=(120, 200))
     profiles = np.vstack([profiles, profiles[:2] + rng.normal(0, 0.2, (2, 200))])
