@@ -40,7 +40,7 @@ for unit in ("cell", "pseudocell"):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, usual_fits_of_module):
     """What one process, and each of two, found."""
     folder = tmp_path_factory.mktemp("distributed")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
