@@ -157,10 +157,16 @@ def test_one_training_can_be_silenced(cohort, capsys, name):
 
 
 @pytest.mark.slow
-def test_training_leaves_others_quiet_and_as_they_were():
+def test_importing_and_training_leave_others_quiet_and_as_they_were():
     """In a process of its own, where nothing has been configured; early stopping ends it, which scvi-tools prints."""
     code = """
-        import logging, torch, agevi
+        import logging
+        root = logging.getLogger()
+        before = root.level, list(root.handlers)
+        import torch, agevi
+        own = logging.getLogger("agevi")
+        assert (own.level, own.handlers, own.propagate) == (0, [], True), own.handlers
+        assert (root.level, root.handlers) == before
         torch.set_num_threads(2)
         agevi._progress.SHORT = 0.0
         adata = agevi.datasets.simulate_cohort(n_subjects=24, n_cells=10, n_genes=40)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import subprocess
 import sys
 
 import pytest
@@ -100,17 +99,6 @@ def test_the_logging_of_the_user_takes_over(name):
         "error",
     ]
     assert stream.getvalue() == ""
-
-
-@pytest.mark.slow
-def test_importing_configures_no_logging():
-    code = (
-        "import logging; root = logging.getLogger(); before = (root.level, list(root.handlers)); import agevi; "
-        "own = logging.getLogger('agevi'); "
-        "assert (own.level, own.handlers, own.propagate) == (0, [], True), own.handlers; "
-        "assert (root.level, root.handlers) == before"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

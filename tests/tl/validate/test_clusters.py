@@ -27,9 +27,9 @@ RECIPE = {
 
 @contextmanager
 def on_dask() -> Iterator[None]:
-    """Two workers on this machine."""
+    """A worker on this machine, with two threads, since fits of one at a time stay in this process."""
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
         distributed.Client(cluster),
         joblib.parallel_config(backend="dask"),
     ):
@@ -62,7 +62,7 @@ def predictions() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @pytest.fixture(scope="module")
-def expected() -> tuple[pd.DataFrame, pd.DataFrame]:
+def expected(usual_fits_of_module: None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What one process gives."""
     return predictions()
 
