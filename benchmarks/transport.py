@@ -44,9 +44,8 @@ def methylation() -> ad.AnnData:
     return out[out.obs["dataset"].astype(str).isin(size.index[size >= 5]).to_numpy()].copy()
 
 
-def transfer(adata: ad.AnnData, train: np.ndarray, groups: dict[str, np.ndarray], **setup: object) -> list[dict]:
-    """Train on some cells, and judge groups of others; rows of figures."""
-    old = adata[train].copy()
+def trained(old: ad.AnnData, **setup: object) -> agevi.model.PLSClock:
+    """A clock of all donors of some cohorts that tells its errors in folds of them, and what the cohorts look like."""
     agevi.model.PLSClock.setup_anndata(old, **KEYS, **setup)
     old.obs["role"] = "train"
     clock = agevi.model.PLSClock(old)
@@ -55,6 +54,12 @@ def transfer(adata: ad.AnnData, train: np.ndarray, groups: dict[str, np.ndarray]
     agevi.tl.aggregate_subjects(old)
     clock.set_evaluation(old)
     clock.set_cohorts(old, by="dataset")
+    return clock
+
+
+def transfer(adata: ad.AnnData, train: np.ndarray, groups: dict[str, np.ndarray], **setup: object) -> list[dict]:
+    """Train on some cells, and judge groups of others; rows of figures."""
+    clock = trained(adata[train].copy(), **setup)
     rows = []
     for name, mask in groups.items():
         new = adata[mask].copy()

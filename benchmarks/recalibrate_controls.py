@@ -1,0 +1,132 @@
+"""Ten labelled controls of another laboratory's cohort against its best constant, beside the verdict before prediction.
+
+Three cohorts of CD4 and CD8 T cells, each predicted by a PLS clock of the other two and of each other one, from 60 semi-synthetic
+cells per donor and from profiles: 36 transfers, as in ``transport.py``; and each data set of blood methylation with 25 controls or
+more from the others. Ten donors are drawn (20 times) and labelled; the errors of all others are compared before and after
+``agevi.tl.recalibrate``, and with those less their own mean, which is the best that a constant can do and needs all ages. All
+donors are healthy. ``--chemistries`` judges two small cohorts of patients without healthy controls, where nothing may be supported.
+
+usage: python benchmarks/recalibrate_controls.py [--seed 7] [--draws 20] [--chemistries]
+
+The data are looked for in ``$AGEVI_DATA`` (default: ``../shared/data``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from transport import DATA, cohorts, methylation, trained
+
+import agevi
+
+N_LABELLED = 10
+FEWEST = 25  # samples of a cohort, so that enough are left
+TYPES = {"CD4": ("9_CD4+_T_cells_1", "CD4+_T_cells"), "CD8": ("12_CD8+_T_cells_1", "CD8+_T_cells")}
+
+
+def transfer(adata: ad.AnnData, known: np.ndarray, new: np.ndarray, n_draws: int, **setup: object) -> dict[str, object]:
+    """Figures of one cohort predicted by a clock of others, means over draws of the labelled donors."""
+    old = adata[known].copy()
+    clock = trained(old, **setup)
+    agevi.tl.calibrate(old)
+    clock.set_calibration(old)
+    cells = adata[new].copy()
+    verdict = agevi.tl.check_transport(cells, clock, by=None).iloc[0]
+    agevi.tl.predict_age(cells, clock)
+    agevi.tl.aggregate_subjects(cells)
+    one = cells[~cells.obs["donor"].duplicated().to_numpy()].copy()  # the table of subjects tells the rest
+    table = agevi.get.subjects_df(one).set_index("subject")
+    error = table["predicted"] - table["age"]
+    rows = []
+    for draw in range(n_draws):
+        labelled = np.random.default_rng(draw).permutation(np.sort(table.index))[:N_LABELLED]
+        one.obs["known"] = one.obs["age"].where(one.obs["donor"].isin(labelled))
+        others = ~table.index.isin(labelled)
+        row = {"raw": error[others].abs().mean(), "oracle": (error[others] - error[others].mean()).abs().mean()}
+        for kind in ("shift", "auto"):
+            agevi.tl.recalibrate(one, by=None, labels="known", kind=kind)
+            after = agevi.get.subjects_df(one, key_added="recalibrated").set_index("subject")
+            row[kind] = (after["predicted"] - after["age"])[after.index[~after.index.isin(labelled)]].abs().mean()
+        rows.append(row)
+    found = pd.DataFrame(rows)
+    above = found[["shift", "auto"]].sub(found["oracle"], axis=0)
+    return (
+        {"n": len(table), "constant": error.mean(), "verdict": verdict["verdict"]}
+        | found.mean().to_dict()
+        | {f"{kind} - oracle": above[kind].mean() for kind in above}
+        | {f"{kind} > 1 year": (above[kind] > 1).mean() for kind in above}
+    )
+
+
+def run(seed: int, n_draws: int) -> pd.DataFrame:
+    """All transfers."""
+    rows = []
+    for kind in ("cd4", "cd8"):
+        for cells in (True, False):
+            adata = cohorts(kind, cells=cells, seed=seed)
+            setup = {} if cells else {"normalize": "none"}
+            dataset, what = adata.obs["dataset"].to_numpy(), f"{kind.upper()} {'cells' if cells else 'profiles'}"
+            names = sorted(set(dataset))
+            for target in names:
+                rest = [name for name in names if name != target]
+                for sources in (rest, *([name] for name in rest)):
+                    found = transfer(adata, np.isin(dataset, sources), dataset == target, n_draws, **setup)
+                    rows.append({"task": what, "predicted": f"{target} from {'+'.join(sources)}"} | found)
+                    print(pd.DataFrame(rows[-1:]).round(2).to_string(index=False, header=len(rows) == 1), flush=True)
+    adata = methylation()
+    dataset = adata.obs["dataset"].astype(str).to_numpy()
+    for target in [name for name in sorted(set(dataset)) if (dataset == name).sum() >= FEWEST]:
+        found = transfer(adata, dataset != target, dataset == target, n_draws, normalize="none")
+        rows.append({"task": "methylation", "predicted": f"{target} from the others"} | found)
+        print(pd.DataFrame(rows[-1:]).round(2).to_string(index=False, header=False), flush=True)
+    return pd.DataFrame(rows)
+
+
+def chemistries() -> pd.DataFrame:
+    """Verdict and constant of clocks of one cohort of patients on the other."""
+    rows = []
+    data = [ad.read_h5ad(DATA / "pseudobulk_covid_ss_2chemistries" / f"ss_cohort{i}_pseudobulk.h5ad") for i in (1, 2)]
+    for short, names in TYPES.items():
+        own = []
+        for i, (adata, name) in enumerate(zip(data, names, strict=True)):
+            part = adata[(adata.obs["cell_type"] == name).to_numpy()].copy()
+            part.obs["age"] = part.obs["age_numeric"].astype(float)
+            part.obs["dataset"] = f"cohort {i + 1}"
+            part.obs["donor"] = part.obs["donor"].astype(str)
+            own.append(part[~part.obs["donor"].duplicated().to_numpy()].copy())
+        genes = own[0].var_names.intersection(own[1].var_names)
+        for old, new in ((0, 1), (1, 0)):
+            clock = trained(own[old][:, genes].copy())
+            found = agevi.tl.check_transport(own[new], clock, by=None).iloc[0]
+            rows.append(
+                {"type": short, "trained on": old + 1, "predicted": new + 1, "n": len(own[new])}
+                | {"constant": found["level"] - own[new].obs["age"].mean(), "verdict": found["verdict"]}
+            )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Every transfer, and their sum."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--chemistries", action="store_true")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    agevi.settings.verbosity = "error"
+    if args.chemistries:
+        print(chemistries().round(2).to_string(index=False))
+        return
+    table = run(args.seed, args.draws)
+    table["off"] = pd.cut(table["constant"].abs(), [-1, 8, np.inf], labels=["within 8 years", "over 8 years"])
+    print(pd.crosstab([table["task"], table["off"]], table["verdict"]).to_string())
+    figures = ["raw", "oracle", "shift", "auto", "shift - oracle", "auto - oracle", "shift > 1 year", "auto > 1 year"]
+    print(table.groupby(["task", "off"], observed=True)[figures].mean().round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
