@@ -4,7 +4,8 @@ Three cohorts of CD4 and CD8 T cells, each predicted by a PLS clock of the other
 cells per donor and from profiles: 36 transfers, as in ``transport.py``; and each data set of blood methylation with 25 controls or
 more from the others. Ten donors are drawn (20 times) and labelled; the errors of all others are compared before and after
 ``agevi.tl.recalibrate``, and with those less their own mean, which is the best that a constant can do and needs all ages. All
-donors are healthy. ``--chemistries`` judges two small cohorts of patients without healthy controls, where nothing may be supported.
+donors are healthy. ``--chemistries`` judges two small cohorts of COVID-19 patients, without healthy controls and by two chemistries, by
+the clocks that come with agevi, anchored on the contrast, and by one another.
 
 usage: python benchmarks/recalibrate_controls.py [--seed 7] [--draws 20] [--chemistries]
 
@@ -25,7 +26,6 @@ import agevi
 
 N_LABELLED = 10
 FEWEST = 25  # samples of a cohort, so that enough are left
-TYPES = {"CD4": ("9_CD4+_T_cells_1", "CD4+_T_cells"), "CD8": ("12_CD8+_T_cells_1", "CD8+_T_cells")}
 
 
 def transfer(adata: ad.AnnData, known: np.ndarray, new: np.ndarray, n_draws: int, **setup: object) -> dict[str, object]:
@@ -86,27 +86,55 @@ def run(seed: int, n_draws: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def patients(i: int) -> ad.AnnData:
+    """First visits of a cohort of patients: sums of counts of the kinds of CD4 and CD8 T cells."""
+    out = ad.read_h5ad(DATA / "pseudobulk_covid_ss_2chemistries" / f"ss_cohort{i}_pseudobulk.h5ad")
+    name = out.obs["cell_type"].astype(str)
+    out.obs["kind"] = np.select([name.str.contains(rf"CD{k}\+") for k in (4, 8)], ["CD4 T", "CD8 T"], "other")
+    out.obs["age"], out.obs["dataset"] = out.obs["age_numeric"].astype(float), f"cohort {i}"
+    for column in ("donor", "sampleID"):
+        out.obs[column] = out.obs[column].astype(str)
+    first = out.obs["sampleID"] == out.obs.groupby("donor")["sampleID"].transform("min")
+    return out[(first & (out.obs["kind"] != "other")).to_numpy()].copy()
+
+
 def chemistries() -> pd.DataFrame:
-    """Verdict and constant of clocks of one cohort of patients on the other."""
-    rows = []
-    data = [ad.read_h5ad(DATA / "pseudobulk_covid_ss_2chemistries" / f"ss_cohort{i}_pseudobulk.h5ad") for i in (1, 2)]
-    for short, names in TYPES.items():
-        own = []
-        for i, (adata, name) in enumerate(zip(data, names, strict=True)):
-            part = adata[(adata.obs["cell_type"] == name).to_numpy()].copy()
-            part.obs["age"] = part.obs["age_numeric"].astype(float)
-            part.obs["dataset"] = f"cohort {i + 1}"
-            part.obs["donor"] = part.obs["donor"].astype(str)
-            own.append(part[~part.obs["donor"].duplicated().to_numpy()].copy())
-        genes = own[0].var_names.intersection(own[1].var_names)
-        for old, new in ((0, 1), (1, 0)):
-            clock = trained(own[old][:, genes].copy())
-            found = agevi.tl.check_transport(own[new], clock, by=None).iloc[0]
+    """Two cohorts of patients by ready-made clocks and by one another: verdicts, and errors before and after the anchor."""
+    data, rows = [patients(1), patients(2)], []
+    for i, adata in enumerate(data):
+        contrast = agevi.io.load_clock("tcells_contrast")
+        genes = [gene for gene in contrast.genes if gene in adata.var_names]
+        own = agevi.pp.contrast_types(
+            adata, "kind", target="CD4 T", reference="CD8 T", subject_key="donor", genes=genes
+        )
+        anchor = pd.Series(contrast.predict_samples(own), index=own.obs["donor"].to_numpy())
+        for kind in ("CD4 T", "CD8 T"):
+            new = adata[(adata.obs["kind"] == kind).to_numpy()].copy()
+            clock = agevi.io.load_clock(f"tcells_{kind[:3].lower()}")
+            rows.append({"clock": f"tcells_{kind[:3].lower()}", "cohort": i + 1} | anchored(new, clock, anchor))
+            old = data[1 - i][(data[1 - i].obs["kind"] == kind).to_numpy()]
+            common = old.var_names.intersection(new.var_names)
             rows.append(
-                {"type": short, "trained on": old + 1, "predicted": new + 1, "n": len(own[new])}
-                | {"constant": found["level"] - own[new].obs["age"].mean(), "verdict": found["verdict"]}
+                {"clock": f"trained on {kind} of cohort {2 - i}", "cohort": i + 1}
+                | anchored(new, trained(old[:, common].copy()), None)
             )
     return pd.DataFrame(rows)
+
+
+def anchored(new: ad.AnnData, clock: object, anchor: pd.Series | None) -> dict[str, object]:
+    """Verdicts, and mean error and MAE as they are and anchored."""
+    out: dict[str, object] = {"verdict": agevi.tl.check_transport(new, clock, by=None)["verdict"].iloc[0]}
+    agevi.tl.predict_age(new, clock)
+    agevi.tl.aggregate_subjects(new)
+    found = {"": agevi.get.subjects_df(new)}
+    if anchor is not None:
+        out["with the anchor"] = agevi.tl.check_transport(new, clock, by=None, anchor=anchor)["verdict"].iloc[0]
+        agevi.tl.recalibrate(new, by=None, anchor=anchor)
+        found[" anchored"] = agevi.get.subjects_df(new, key_added="recalibrated")
+    for name, table in found.items():
+        error = table["predicted"] - table["age"]
+        out |= {"n": len(table), f"constant{name}": error.mean(), f"MAE{name}": error.abs().mean()}
+    return out
 
 
 def main() -> None:

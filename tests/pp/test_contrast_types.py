@@ -69,7 +69,7 @@ def test_a_factor_of_a_gene_cancels(adata):
 
 
 def test_new_data_like_the_training_data(adata):
-    old = pp.contrast_types(adata, "cell_type", **KEYS, genes=["g3", "g0", "g1"], scale=1e5)
+    old = pp.contrast_types(adata, "cell_type", **KEYS, genes=np.array(["g3", "g0", "g1"]), scale=1e5)
     new = adata[:, ::-1].copy()
     again = pp.contrast_types(new, "cell_type", **KEYS, like=old)
     assert list(again.var_names) == ["g3", "g0", "g1"]

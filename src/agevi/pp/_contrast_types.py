@@ -175,7 +175,8 @@ def _columns(adata: AnnData, genes: Any, like: AnnData | None) -> np.ndarray:
         return np.arange(adata.n_vars)
     if genes is not None and (isinstance(genes, str) or not isinstance(genes, Iterable)):
         raise TypeError(f"genes is a {type(genes).__name__}; pass names of genes in a list.")
-    wanted = pd.Index([str(gene) for gene in genes or ()]) if like is None else like.var_names
+    own = [] if genes is None else [str(gene) for gene in genes]
+    wanted = pd.Index(own, dtype=object) if like is None else like.var_names
     found = _gene_names.locate(wanted, None if like is None else _gene_names.kept(like.var), adata.var, enough=1.0)
     absent = wanted[found.columns < 0]
     if len(absent):
@@ -185,7 +186,8 @@ def _columns(adata: AnnData, genes: Any, like: AnnData | None) -> np.ndarray:
         raise ValueError(
             f"{len(absent):,} of the {len(wanted):,} genes of {'genes' if like is None else 'like'} are absent from "
             f"adata.var_names (e.g. {_checks.listed(absent, 2)}){said}. Shares are over all of them: make both "
-            "contrasts over the genes that both data sets have, with genes=...."
+            "contrasts over the genes that both data sets have, with genes=.... For a clock that is trained already, "
+            "and where few are absent, leave those out: genes=[g for g in clock.genes if g in adata.var_names]."
         )
     if found.how:
         logger.info("%s", _gene_names.message(found, wanted, adata.var, whose="genes" if like is None else "like"))

@@ -30,7 +30,12 @@ def found(**changes) -> Found:
         ({"slope": np.nan}, "supported", "3 training cohorts do."),
         ({"gene_coverage": 0.89}, "genes missing", "carry 89% of what the clock reads of age, under 90%"),
         ({"outside": 0.5}, "shifted", "50% of samples lie outside"),
-        ({"outside": 1.0, "n_anchored": 5, "level_anchor": 55.9}, "supported", "vary"),
+        (
+            {"outside": 1.0, "n_anchored": 5, "level_anchor": 55.9},
+            "unproven",
+            "only -5.9 years from the anchor (5 subjects)",
+        ),
+        ({"outside": 0.4, "n_anchored": 5, "level_anchor": 55.9}, "supported", "vary"),
         ({"outside": 0.0, "n_anchored": 5, "level_anchor": 43.9}, "shifted", "+6.1 years from the anchor (5 subjects)"),
         ({"outside": 0.6, "n_anchored": 4, "level_anchor": 50.0}, "shifted", "60% of samples"),
         ({"level": 63.0}, "shrunk", "likely too young by about 3.2 years"),

@@ -68,8 +68,8 @@ def check_transport(
     ``verdict``
         The first that holds of ``"genes missing"`` (under 90 % of the clock's genes by importance), ``"shifted"``,
         ``"shrunk"`` (by more than 3 years towards the mean of training, or a held-out slope under .5), ``"unproven"``
-        (under 2 training cohorts or 60 training subjects, cohorts that are not known, or 5 or more of them that were
-        off by over 6 years when left out), and ``"supported"``.
+        (under 2 training cohorts or 60 training subjects, cohorts that are not known, 5 or more of them that were off
+        by over 6 years when left out, or most samples outside where an anchor agrees), and ``"supported"``.
     ``n_subjects``, ``gene_coverage``, ``outside``
         Subjects that did not train the clock, the share of the clock's genes by importance, and of samples that lie
         outside.

@@ -116,6 +116,13 @@ def _unproven(found: Found, unit: str) -> str:
             f"each of its {found.n_left_out} training cohorts, left out, was off by {found.left_out:.1f} {unit} (root "
             "mean square); expect as much here."
         )
+    if found.outside >= MIN_OUTSIDE:  # and an anchor agrees, which is drawn to the mean of training itself
+        return (
+            f"{found.outside:.0%} of samples lie outside of how training samples vary, but predictions lie only "
+            f"{found.level - found.level_anchor:+.1f} {unit} from the anchor ({found.n_anchored} subjects). Their "
+            f"level holds for healthy subjects about as old as those of training (mean {found.mean_age:.1f}); of "
+            "patients, or at another age, it may be off, which the ages of 5 to 10 controls show."
+        )
     return ""
 
 
