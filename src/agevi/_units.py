@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import anndata as ad
@@ -97,6 +98,12 @@ def units(adata: ad.AnnData, subject_key: str, sample_key: str | None) -> tuple[
     return subject, sample
 
 
+def sample_column(setup: Mapping[str, Any], sample_key: str | None = None) -> str:
+    """Column of the samples: the given one, else that of a set-up, where a subject is its only sample without one."""
+    key: str = sample_key or setup["sample_key"] or setup["subject_key"]
+    return key
+
+
 def _visits(subject_key: Any, visit_key: Any) -> str:
     """Code that names the visits of subjects uniquely."""
     return f"adata.obs['sample'] = adata.obs[{subject_key!r}].astype(str) + '_' + adata.obs[{visit_key!r}].astype(str)"
@@ -127,6 +134,17 @@ def age_per_unit(age: np.ndarray, unit: pd.Series, age_key: str, *, is_sample: b
             "all its cells the age, or none."
         )
     return found.values.rename("age").rename_axis("unit")
+
+
+def ages_of_samples(
+    age: np.ndarray, subject: pd.Series, sample: pd.Series, age_key: str
+) -> tuple[pd.Series, pd.Series]:
+    """Age of every sample, NaN where unlabelled, and its subject, both indexed by sample in the order of their names.
+
+    ``age``, (n_cells,), ``subject`` and ``sample`` are of cells.
+    """
+    by_sample = age_per_unit(age, sample, age_key, is_sample=sample is not subject)
+    return by_sample, PerUnit(subject, sample).values
 
 
 def one_per_unit(values: pd.Series, unit: pd.Series, key: str, advice: str) -> pd.Series:

@@ -186,9 +186,7 @@ def check_horvath_unit(age_unit: str) -> None:
 def check_ages(adata: AnnData, setup: dict[str, Any], subject: pd.Series, sample: pd.Series) -> None:
     """Refuse ages that differ within a unit or that no clock can learn from."""
     age = _units.ages(adata, setup["age_key"], min_age=setup["min_age"], unit=setup["age_unit"])
-    by_sample = _units.age_per_unit(age, sample, setup["age_key"], is_sample=sample is not subject)
-    owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()
-    _units.learnable(by_sample, owner, setup["age_key"])
+    _units.learnable(*_units.ages_of_samples(age, subject, sample, setup["age_key"]), setup["age_key"])
 
 
 def covariate_columns(setup: dict[str, Any]) -> list[tuple[str, Sequence[str]]]:
@@ -203,7 +201,7 @@ def covariate_columns(setup: dict[str, Any]) -> list[tuple[str, Sequence[str]]]:
 
 def registered_columns(setup: dict[str, Any]) -> list[str]:
     """Columns of cells that the fields of a clock read."""
-    units = [setup["age_key"], setup["subject_key"], setup["sample_key"] or setup["subject_key"]]
+    units = [setup["age_key"], setup["subject_key"], _units.sample_column(setup)]
     types = [setup["cell_type_key"]] if setup.get("cell_type_key") else []
     return [*units, *types, *(key for _, keys in covariate_columns(setup) for key in keys)]
 
@@ -262,6 +260,6 @@ def make_manager(
         LayerField(REGISTRY_KEYS.X_KEY, setup["layer"], is_count_data=False, correct_data_format=False),
         _fields.AgeField(setup["age_key"], min_age=setup["min_age"]),
         _fields.UnitField(_fields.SUBJECT, setup["subject_key"]),
-        _fields.UnitField(_fields.SAMPLE, setup["sample_key"] or setup["subject_key"]),
+        _fields.UnitField(_fields.SAMPLE, _units.sample_column(setup)),
     ]
     return AnnDataManager(fields=fields, setup_method_args=setup_method_args)

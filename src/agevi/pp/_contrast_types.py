@@ -117,7 +117,7 @@ def contrast_types(  # noqa: PLR0913
     _say_left_out(np.asarray(names, dtype=object), kept, n_counts.reshape(2, n), min_counts)
     obs = _constant_columns(adata.obs[(side >= 0) & kept[code]], code[(side >= 0) & kept[code]])
     obs.index = pd.Index(np.asarray(names, dtype=object)[kept].astype(str))
-    obs[subject_key] = pd.Series(subject.to_numpy(), index=code).groupby(level=0).first().to_numpy()[kept]
+    obs[subject_key] = _units.PerUnit(subject, sample).values.to_numpy()[kept]
     for name, values in {"n_cells": n_cells, "n_counts": n_counts}.items():
         for i, which in enumerate(("target", "reference")):
             obs[f"{name}_{which}"] = values.reshape(2, n)[i][kept]

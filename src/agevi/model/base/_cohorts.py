@@ -185,7 +185,7 @@ def sample_codes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Names of samples, and the sample of each of ``cells``; rows of bulk data without such a column are samples."""
     setup = clock.setup_args
-    if clock.predicts_rows and (sample_key or setup["sample_key"] or setup["subject_key"]) not in adata.obs:
+    if clock.predicts_rows and _units.sample_column(setup, sample_key) not in adata.obs:
         codes, names = pd.factorize(adata.obs_names.astype(str)[cells], sort=True)
         return np.asarray(names, dtype=object), codes
     names, codes = clock.sample_names(adata, cells, sample_key)
@@ -211,7 +211,7 @@ def _reference(clock: Any, adata: AnnData, cells: np.ndarray, by: str, levels: M
     cells = cells[trained[cells]]
     found = sample_rows(clock, adata, cells)
     setup = clock.setup_args
-    sample = _checks.labels(adata, setup["sample_key"] or subject_key, "sample_key").iloc[cells]
+    sample = _checks.labels(adata, _units.sample_column(setup), "sample_key").iloc[cells]
     cohort = cohort_of_unit(adata, by, sample, cells).reindex(found.names)
     owner = _units.PerUnit(subject.iloc[cells], sample).values.reindex(found.names)
     age = _units.PerUnit(adata.obs[setup["age_key"]].iloc[cells], sample).values.astype(np.float64).reindex(found.names)

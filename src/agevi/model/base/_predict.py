@@ -40,6 +40,12 @@ class PredictMixin(ShellMixin):
     """How a clock goes over data, in memory or on disk."""
 
     predicts: ClassVar[str]
+    predicts_sums: bool
+
+    @property
+    def level(self) -> str:
+        """What it predicts ages of, as :meth:`predict_age` takes it: ``"sample"``, or ``"cell"``."""
+        return "sample" if self.predicts_sums else "cell"
 
     def predict_rows(
         self,
@@ -98,7 +104,7 @@ class PredictMixin(ShellMixin):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Names of the samples, (n_samples,), and the position of every cell's among them, (n_cells,)."""
         setup = self.setup_args
-        key = sample_key or setup["sample_key"] or setup["subject_key"]
+        key = _units.sample_column(setup, sample_key)
         if setup["subject_key"] in adata.obs:
             names = _units.units(adata, setup["subject_key"], key)[1].to_numpy()
         else:

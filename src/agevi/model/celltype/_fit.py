@@ -137,7 +137,7 @@ def fit_type(
             with for_ages_alone():
                 train(model, name)
             rows = np.flatnonzero(held[sample])
-            age = model.predict_age(indices=rows, level="sample" if model.predicts_sums else "cell")
+            age = model.predict_age(indices=rows, level=model.level)
             by_sample = pd.Series(age, dtype=np.float64).groupby(sample[rows]).mean()
             out[by_sample.index.to_numpy()] = by_sample.to_numpy()
         bar.step(done=f"clock of {name}")

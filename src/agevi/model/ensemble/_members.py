@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from agevi import _checks, _keys
+from agevi._units import sample_column
 from agevi.model.base._clock import is_clock
 
 _STRICTEST = ("counts", "continuous", "any")
@@ -28,7 +29,7 @@ def check_members(clocks: Any) -> list[Any]:
             )
         clock.check_ages(f"EnsembleClock, for clocks[{i}],")
     for argument in ("age_unit", "subject_key", "sample_key"):
-        given = [_unit_of(clock, argument) for clock in clocks]
+        given = [{**clock.setup_args, "sample_key": sample_column(clock.setup_args)}[argument] for clock in clocks]
         other = next((i for i, value in enumerate(given) if value != given[0]), None)
         if other is not None:
             raise ValueError(
@@ -36,12 +37,6 @@ def check_members(clocks: Any) -> list[Any]:
                 f"({type(clocks[other]).__name__}); set up and train them with the same {argument}."
             )
     return list(clocks)
-
-
-def _unit_of(clock: Any, argument: str) -> Any:
-    """An argument of the clock's set-up; the sample is the subject where it has no column of its own."""
-    setup = clock.setup_args
-    return setup["subject_key"] if argument == "sample_key" and setup[argument] is None else setup[argument]
 
 
 def shared_setup(clocks: Sequence[Any], scale: str) -> dict[str, Any]:

@@ -178,7 +178,7 @@ class FittedLinearClock(LinearBase):
         role = self._unit_names(SUBJECT).map(self.split_).to_numpy()
         used = np.flatnonzero((role != _keys.TEST) & np.isfinite(self._cell_ages()))
         own = self.adata_manager.adata
-        predicted = self.predict_age(own, indices=used.tolist(), level="sample" if self.predicts_sums else "cell")
+        predicted = self.predict_age(own, indices=used.tolist(), level=self.level)
         frame = pd.DataFrame({"predicted": predicted, "age": self._cell_ages()[used], "role": role[used]})
         means = frame.groupby([self._codes(SAMPLE)[used], "role"])[["predicted", "age"]].mean()
         error = (means["predicted"] - means["age"]).abs().groupby(level="role").mean()

@@ -124,8 +124,7 @@ def audit_leakage(  # noqa: PLR0913
     _checks.anndata(adata)
     subject, sample = _units.units(adata, subject_key, sample_key)
     age = _units.ages(adata, age_key, min_age=-np.inf, clock=_keys.clock_of(adata.uns, age_key))
-    by_sample = _units.age_per_unit(age, sample, age_key, is_sample=sample is not subject)
-    owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()
+    by_sample, owner = _units.ages_of_samples(age, subject, sample, age_key)
     _units.learnable(by_sample, owner, age_key)
     known = by_sample.dropna()
     units = _Units(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys, _names
+from agevi import _checks, _keys, _names, _units
 from agevi._compat import written_to
 from agevi._docs import shared
 from agevi._progress import progress
@@ -109,7 +109,7 @@ def cell_age_signal(
     _of_sums(model)
     begin(_checks.anndata(adata))
     _checks.choice(method, METHODS, "method")
-    centred_in = _units(adata, model, sample_key, groupby)
+    centred_in = _centred_in(adata, model, sample_key, groupby)
     with progress(adata.n_obs * len(model.members()), "cells left out", "cells") as bar, summed_once():
         ages = model.predict_left_out(
             adata, method=method, sample_key=sample_key, min_gene_coverage=min_gene_coverage, bar=bar
@@ -119,7 +119,7 @@ def cell_age_signal(
     params = {
         "groupby": groupby,
         "method": method,
-        "sample_key": sample_key or model.setup_args["sample_key"] or model.setup_args["subject_key"],
+        "sample_key": _units.sample_column(model.setup_args, sample_key),
         "min_gene_coverage": min_gene_coverage,
         "model": type(model).__name__,
         "unit": model.unit,
@@ -146,7 +146,7 @@ def _of_sums(model: Any) -> None:
         )
 
 
-def _units(adata: AnnData, model: Any, sample_key: str | None, groupby: str | None) -> np.ndarray:
+def _centred_in(adata: AnnData, model: Any, sample_key: str | None, groupby: str | None) -> np.ndarray:
     """Unit within which the value of each cell is centred, (n_cells,), NaN for cells without others to compare with."""
     sample = model.sample_codes(adata, None, sample_key)
     group, names = (np.zeros(adata.n_obs, dtype=np.int64), [""])

@@ -219,7 +219,7 @@ def _groups(
     if model is None:
         sample_key = str(adata.uns[keys.uns]["sample_key"])
     else:
-        sample_key = sample_key or model.setup_args["sample_key"] or model.setup_args["subject_key"]
+        sample_key = _units.sample_column(model.setup_args, sample_key)
     advice = "groupby takes a column with one value per sample."
     sample = _checks.labels(adata, str(sample_key), "sample_key")
     found = _units.one_per_unit(values, sample, groupby, advice).reindex(parts.samples)

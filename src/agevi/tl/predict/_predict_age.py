@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi._compat import version, written_to
 from agevi._docs import shared
 from agevi.dataloaders._query import begin
@@ -135,7 +135,7 @@ def predict_age(
     setup = model.setup_args
     if sample_key is not None:
         model.sample_codes(adata, None, sample_key)  # its gates, also for clocks that sum nothing
-    sample_key = sample_key or setup["sample_key"] or setup["subject_key"]
+    sample_key = _units.sample_column(setup, sample_key)
     if sample_key not in adata.obs and not model.predicts_rows:
         raise KeyError(
             f"adata.obs has no {sample_key!r}, by which the cells of a sample are summed, and this "

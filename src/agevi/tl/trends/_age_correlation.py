@@ -179,9 +179,9 @@ def labelled_units(adata: AnnData, age_key: str, subject_key: str, sample_key: s
     """The samples with an age, ordered by subject."""
     of_cell = _units.ages(adata, age_key, min_age=-np.inf, clock=_keys.clock_of(adata.uns, age_key))
     subject, sample = _units.units(adata, subject_key, sample_key)
-    age = _units.age_per_unit(of_cell, sample, age_key, is_sample=sample is not subject).dropna()
-    owner = pd.Series(subject.to_numpy(), index=sample.to_numpy()).groupby(level=0).first()[age.index]
-    codes = pd.factorize(owner.to_numpy(dtype=object), sort=True)[0]
+    age, owner = _units.ages_of_samples(of_cell, subject, sample, age_key)
+    age = age.dropna()
+    codes = pd.factorize(owner[age.index].to_numpy(dtype=object), sort=True)[0]
     if codes.max() + 1 < _units.MIN_LABELLED_SUBJECTS:
         raise ValueError(
             f"only {codes.max() + 1} subjects have an age in adata.obs[{age_key!r}]; a correlation with age needs at "

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _keys
+from agevi import _keys, _units
 from agevi._compat import written_to
 from agevi.model.base import _fingerprint
 from agevi.tl.predict._stale import forget
@@ -204,7 +204,7 @@ def cross_validate(  # noqa: PLR0913
     of_setup = {
         "gene_coverage": 1.0,
         "subject_key": setup["subject_key"],
-        "sample_key": setup["sample_key"] or setup["subject_key"],
+        "sample_key": _units.sample_column(setup),
         "age_key": setup["age_key"],
         "age_unit": setup["age_unit"],
         "age_transform": recipe.age_transform,

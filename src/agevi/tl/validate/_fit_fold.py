@@ -184,8 +184,7 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
         predicted = parts.age_of_cell
         of_types = dict(zip(_OF_TYPES, parts.arrays(), strict=True))
         return FoldResult(predicted, predicted, validation_mae, best_epoch, **of_types), held
-    level = "sample" if model.predicts_sums else "cell"
-    predicted = np.asarray(model.predict_age(test, level=level), dtype=np.float32)
+    predicted = np.asarray(model.predict_age(test, level=model.level), dtype=np.float32)
     summed = predicted if model.predicts_sums else None
     return FoldResult(predicted, summed, validation_mae, best_epoch), held
 
@@ -197,7 +196,7 @@ def _fit(model: Any, job: FoldJob) -> np.ndarray | None:
     if recipe.selects_epochs or job.weigh:
         model.train(**recipe.train_kwargs)
         cells = np.flatnonzero(job.validation)
-        held = np.asarray(model.predict_age(indices=cells, level="sample" if model.predicts_sums else "cell"))
+        held = np.asarray(model.predict_age(indices=cells, level=model.level))
     if not job.refit:
         return held
     if recipe.selects_epochs:
