@@ -4,11 +4,12 @@ The step before ``build_clocks.py``, which needs none of these packages. Run it 
 from pickles, which run code:
 
     python -m venv originals && originals/bin/pip install grnimmuneclock==1.3.0
-    originals/bin/pip download --no-deps --dest wheels omniage==0.99.5 spatial-aging-clock==0.0.2
+    originals/bin/pip download --no-deps --dest wheels omniage==0.99.5 spatial-aging-clock==0.0.2 biolearn==0.9.1
     originals/bin/python benchmarks/read_published_clocks.py wheels published_clocks.npz
 
 Of omniage 0.99.5 and spatial-aging-clock 0.0.2 the files are read out of their wheels; of their code the class of a linear clock is
-run (omniage), and the stored scikit-learn pipeline (spatial-aging-clock).
+run (omniage), and the stored scikit-learn pipeline (spatial-aging-clock). The ages of methylation clocks are compared with those by the
+class and the tables of a second package, biolearn 0.9.1.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ IMMUNE = ("CD4T", "CD8T")
 SHA256 = {
     "omniage-0.99.5-py3-none-any.whl": "1d199a07db26b4acf688e736ed9df6ffd851a24229f38e7df171669339b70ba9",
     "spatial_aging_clock-0.0.2-py2.py3-none-any.whl": "ac9d5e09d58d7643390d390ceb2b4144dd66a4b5848b85821343bba33241c7d2",
+    "biolearn-0.9.1-py3-none-any.whl": "cc996dffedb762f9c12af8e0b9ca14bfce4d7e33b419c9e4be2c315c2edff6db",
 }
+SECOND = {"Horvath2013": ("Horvathv1", 21 * (0.696 - 0.695507258)), "PhenoAge": ("PhenoAge", 0.0)}
+"""Names in biolearn, and by how many years of an adult it differs, since it rounds the constant of a score."""
 
 
 def unpacked(wheels: Path, name: str, into: Path) -> Path:
@@ -78,6 +82,20 @@ def methylation(folder: Path) -> dict[str, dict[str, np.ndarray]]:
         if usual is not None:
             out[name]["usual"] = usual
     return out
+
+
+def compare(folder: Path, found: dict[str, dict[str, np.ndarray]]) -> None:
+    """Print how far ages by a second package are from the golden ones."""
+    sys.path.insert(0, str(folder))
+    for other in ("cvxpy", "appdirs"):  # which its other models and its downloads need
+        sys.modules[other] = types.ModuleType(other)
+    from biolearn.model import LinearMethylationModel, model_definitions
+
+    for name, (theirs, rounded) in SECOND.items():
+        beta = pd.DataFrame(found[name]["input"].T.astype(np.float64), index=found[name]["feature"])
+        clock = LinearMethylationModel.from_definition(model_definitions[theirs] | {"name": theirs})
+        ages = clock.predict(types.SimpleNamespace(dnam=beta)).iloc[:, 0].to_numpy()
+        print(f"{name}: {np.abs(ages - rounded - found[name]['predicted']).max():.1e} years from biolearn")
 
 
 def pipeline(model: object, features: np.ndarray) -> dict[str, np.ndarray]:
