@@ -52,7 +52,11 @@ def test_search_of_samples_equals_scikit_learn(data, even, alphas):
     reference = ElasticNetCV(l1_ratio=list(RATIOS), alphas=alphas, cv=folds(samples))
     reference.fit(x, samples.target, sample_weight=weight)
     found = search_samples(x, samples, alphas, RATIOS, max_iter=1000, tol=1e-4)
-    np.testing.assert_allclose(found.mse, reference.mse_path_.mean(axis=2).ravel(), rtol=1e-6)
+    for i, ratio in enumerate(RATIOS):
+        own, expected = found.mse[found.l1_ratio == ratio], reference.mse_path_[i].mean(axis=1)
+        np.testing.assert_allclose(own, expected[: len(own)], rtol=1e-6)
+        ended = len(own) - 1 - own.argmin() >= 3 and len(own) % 3 == 0  # looked at by threes, a tenth of 30
+        assert len(own) == len(expected) or (isinstance(alphas, int) and ended)
     assert found.chosen == pytest.approx((reference.alpha_, reference.l1_ratio_))
 
 
@@ -62,7 +66,7 @@ def test_search_of_samples_has_its_largest_penalty_where_scikit_learn_has(data):
     reference = ElasticNetCV(l1_ratio=0.5, alphas=20, cv=folds(samples)).fit(x, samples.target, sample_weight=weight)
     samples = SampleTargets(samples.target, weight, samples.fold)
     found = search_samples(x, samples, 20, (0.5,), max_iter=1000, tol=1e-4)
-    np.testing.assert_allclose(found.alpha, reference.alphas_)
+    np.testing.assert_allclose(found.alpha, reference.alphas_[: len(found.alpha)])
 
 
 def test_given_penalties_are_all_tried(data):

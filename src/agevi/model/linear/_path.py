@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import ElasticNet, ElasticNetCV
+from sklearn.linear_model import ElasticNet, enet_path
 
 from agevi._progress import Bar, progress, steps
 from agevi.model.linear._moments import LinearMap, MomentProblem
@@ -84,23 +84,63 @@ def search_samples(
     max_iter: int,
     tol: float,
 ) -> Search:
-    """Errors of all pairs on values of samples, (n_samples, n_genes), by scikit-learn's own ElasticNetCV."""
-    # Along a flat valley of errors the accuracy decides which penalty is the best: only its own solver finds the same.
-    weight = _uneven(samples.weight)
+    """Errors of pairs on values of samples, (n_samples, n_genes), as scikit-learn's ElasticNetCV has them.
+
+    A number of ``alphas`` may end early.
+    """
     share = samples.weight / samples.weight.sum()
     largest = float(np.abs((share * (samples.target - share @ samples.target)) @ x).max())
-    folds = [(np.flatnonzero(samples.fold != k), np.flatnonzero(samples.fold == k)) for k in range(samples.n_folds)]
     tried = []
-    # sklearn draws from numpy's global state where it gets no random_state, which changes nothing
     for ratio in steps(l1_ratios, len(l1_ratios), _BAR, "paths"):
         grid = _grid(largest, ratio, alphas)
-        net = ElasticNetCV(l1_ratio=ratio, alphas=grid, cv=folds, max_iter=max_iter, tol=tol, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # only the final fit has to arrive
-            net.fit(x, samples.target, sample_weight=weight)
-        errors = net.mse_path_.reshape(len(grid), samples.n_folds).mean(axis=1)
-        tried.append((np.full(len(grid), ratio), grid, errors))
+        errors = _errors_of_samples(x, samples, grid, ratio, max_iter, tol, stops=isinstance(alphas, int))
+        tried.append((np.full(len(errors), ratio), grid[: len(errors)], errors))
     return Search(*np.concatenate(tried, axis=1))
+
+
+def _errors_of_samples(
+    x: np.ndarray, samples: SampleTargets, grid: np.ndarray, ratio: float, max_iter: int, tol: float, *, stops: bool
+) -> np.ndarray:
+    """Mean over folds of the mean squared errors along one path, of as many penalties as were tried."""
+    # Along a flat valley of errors the accuracy decides which penalty is the best: only scikit-learn's own solver finds
+    # the same. Its path goes on from where a part of it ended.
+    patience = max(PATIENCE * len(grid) // 100, 1)
+    warm: list[np.ndarray | None] = [None] * samples.n_folds
+    errors = np.zeros(0)
+    for start in range(0, len(grid), patience):
+        part, of_folds = grid[start : start + patience], []
+        for k in range(samples.n_folds):
+            warm[k], found = _errors_of_fold(x, samples, k, part, ratio, warm[k], max_iter, tol)
+            of_folds.append(found)
+        errors = np.append(errors, np.mean(of_folds, axis=0))
+        if stops and len(errors) - 1 - int(np.argmin(errors)) >= patience:
+            break
+    return errors
+
+
+def _errors_of_fold(
+    x: np.ndarray,
+    samples: SampleTargets,
+    fold: int,
+    alphas: np.ndarray,
+    ratio: float,
+    start: np.ndarray | None,
+    max_iter: int,
+    tol: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Last coefficients of a part of a path without one fold, (n_genes,), and the errors of that fold, (n_alphas,)."""
+    train, test = samples.fold != fold, samples.fold == fold
+    weight = samples.weight[train] / samples.weight[train].mean()
+    x_mean, y_mean = np.average(x[train], axis=0, weights=weight), np.average(samples.target[train], weights=weight)
+    root = np.sqrt(weight)
+    values = np.asfortranarray((x[train] - x_mean) * root[:, None])
+    target = (samples.target[train] - y_mean) * root
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # only the final fit has to arrive
+        options = {"coef_init": start, "max_iter": max_iter, "tol": tol, "precompute": False}
+        _, slopes, _ = enet_path(values, target, l1_ratio=ratio, alphas=alphas, **options)
+    residual = (x[test] - x_mean) @ slopes + (y_mean - samples.target[test])[:, None]
+    return slopes[:, -1], np.average(residual**2, axis=0, weights=samples.weight[test])
 
 
 def fit_samples(
