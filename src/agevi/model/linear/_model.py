@@ -51,7 +51,7 @@ class ElasticNetClock(FittedLinearClock):
         to the level of their sum.
     alphas
         Penalties to try: their number, spaced as in scikit-learn, or the values, which refer to the standardised age.
-        For pseudocells and cells a number is the most: the path ends once smaller ones do not help. Default: 100.
+        A number is the most: the path ends once smaller ones do not help. Default: 100.
     l1_ratios
         Shares of the penalty on absolute values to try, above 0 (nearly ridge) to 1 (lasso).
     n_folds
