@@ -246,6 +246,12 @@ def test_half_of_the_genes_are_not_enough():
     assert match_genes(np.array(SYMBOLS), adata, min_coverage=0.5, known=known(gene_ids=HUMAN)).coverage == 0.5
 
 
+@pytest.mark.parametrize("least", [0.0, 0.5, 0.8])
+def test_ids_among_symbols_do_not_hide_the_others(least):
+    mixed = of_genes([*HUMAN[:5], *SYMBOLS[5:]], gene_ids=HUMAN)
+    assert match_genes(np.array(HUMAN), mixed, min_coverage=least).coverage == 1
+
+
 def test_feature_sets_are_found_by_other_names():
     masks = np.zeros((2, 10), dtype=bool)
     masks[0, :6], masks[1, 5:] = True, True

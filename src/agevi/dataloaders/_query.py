@@ -18,6 +18,7 @@ from agevi._compat import WeakIdKeyDictionary, read_rows
 logger = logging.getLogger(__name__)
 _FEW = 0.9  # share of the genes under which they are too few without a warning; tl.check_transport has the same
 _BACKED_BLOCK = 16384  # cells read from disk at a time
+_ENOUGH = 0.8  # share of a clock's genes from which on names are surely those of the data
 _TOLD: WeakIdKeyDictionary = WeakIdKeyDictionary()  # data: what was said of them since the call that reads them began
 
 
@@ -50,13 +51,14 @@ def match_genes(
 ) -> GeneMatch:
     """Find ``genes`` in ``adata``; refuse when fewer than ``min_coverage`` of them are there.
 
-    Where ``adata.var_names`` has fewer than ``enough`` of them (default: ``min_coverage``), they are looked for by
-    their other names, which are ``known``, and by those in ``adata.var``.
+    Where ``adata.var_names`` has fewer than ``enough`` of them (default: ``min_coverage``, and 0.8 at least, since
+    data named by symbols have ids where a gene has no symbol), they are looked for by their other names, which are
+    ``known``, and by those in ``adata.var``.
     """
     names = adata.var_names
     if len(genes) == len(names) and bool(np.all(genes == names.to_numpy())):
         return GeneMatch(columns=np.arange(len(genes)), identical=True)
-    enough = min_coverage if enough is None else enough
+    enough = max(min_coverage, _ENOUGH) if enough is None else enough
     found = _gene_names.locate(genes, known, adata.var, enough=enough)
     match = GeneMatch(found.columns, np.array_equal(found.columns, np.arange(len(names))))
     if match.coverage < min_coverage:
