@@ -35,7 +35,7 @@ def donors(_donors):
 
 def make(adata, setup=None, **kwargs) -> ElasticNetClock:
     ElasticNetClock.setup_anndata(adata, **SETUP, **(setup or {}))
-    return ElasticNetClock(adata, **({"l1_ratios": RATIOS} | kwargs))
+    return ElasticNetClock(adata, **({"l1_ratios": RATIOS, "alphas": 30} | kwargs))
 
 
 def fit(adata, setup=None, train=None, **kwargs) -> ElasticNetClock:

@@ -18,7 +18,10 @@ def _cohort_of_types():
         40, 40, 60, n_cell_types=3, ageing_rates=[0, 1, 0], effect_range=(0.1, 0.3), composition_sd=0.3, rng=2
     )
     adata.obs["everybody"] = "train"
-    setup = {"setup_kwargs": {"cell_type_key": "cell_type"}, "model_kwargs": {"min_cells": 3, "composition": True}}
+    setup = {
+        "setup_kwargs": {"cell_type_key": "cell_type"},
+        "model_kwargs": {"min_cells": 3, "composition": True, "n_folds": 3},
+    }
     agevi.tl.cross_validate(adata, agevi.model.CellTypeClock, **KEYS, **setup, n_folds=3)
     return adata
 
@@ -32,7 +35,7 @@ def adata(_cohort_of_types):
 def model(_cohort_of_types):
     adata = _cohort_of_types.copy()
     agevi.model.CellTypeClock.setup_anndata(adata, **KEYS, cell_type_key="cell_type")
-    model = agevi.model.CellTypeClock(adata, min_cells=3, composition=True)
+    model = agevi.model.CellTypeClock(adata, min_cells=3, composition=True, n_folds=3)
     model.train(split_key="everybody")
     return model
 
@@ -99,7 +102,10 @@ def test_ages_that_mean_nothing_are_given_to_no_type(adata):
     age = adata.obs.groupby("donor", observed=True)["age"].first()
     drawn = pd.Series(np.random.default_rng(5).permutation(age), index=age.index)
     adata.obs["age"] = adata.obs["donor"].map(drawn).astype(float)
-    setup = {"setup_kwargs": {"cell_type_key": "cell_type"}, "model_kwargs": {"min_cells": 3, "composition": True}}
+    setup = {
+        "setup_kwargs": {"cell_type_key": "cell_type"},
+        "model_kwargs": {"min_cells": 3, "composition": True, "n_folds": 3},
+    }
     agevi.tl.cross_validate(adata, agevi.model.CellTypeClock, **KEYS, **setup, n_folds=2)
     agevi.tl.explain_age(adata, n_boot=200)
     found = agevi.get.explanation_df(adata).set_index("part").drop(index=BASELINE)
