@@ -227,12 +227,6 @@ def corrupt(clock: Path, tmp_path: Path, case: str, examples: int) -> None:
 
 
 @pytest.mark.slow
-@number_of(share=10)
-def test_corruptions(clock, tmp_path, case, examples):
-    corrupt(clock, tmp_path, case, examples)
-
-
-@pytest.mark.slow
 @number_of(share=1)
 def test_many_corruptions(clock, tmp_path, case, examples):
     corrupt(clock, tmp_path, case, examples)

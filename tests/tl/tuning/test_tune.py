@@ -178,7 +178,7 @@ def test_every_clock_is_tuned_over_its_space(cohort, cls):
     small = {name: value for name, value in small.items() if name in inspect.signature(cls).parameters}
     if cls.__name__ == "PLSClock":
         small = {}
-    study = tune(cohort, cls, **KEYS, n_trials=4, model_kwargs=small, train_kwargs={"max_epochs": 2} | QUIET)
+    study = tune(cohort, cls, **KEYS, n_trials=3, model_kwargs=small, train_kwargs={"max_epochs": 2} | QUIET)
     assert [t.state for t in study.trials if t.state != TrialState.COMPLETE] == []
     assert np.isfinite(study.best_value)
 
