@@ -27,11 +27,6 @@ CASES = {"raw clock.json": 500, "signed clock.json": 500, "raw header": 500, "si
 LENGTH = 8  # bytes before the header of a safetensors file
 
 
-def number_of(share: int) -> pytest.MarkDecorator:
-    """Runs over all cases, 1 of ``share`` of the examples of each."""
-    return pytest.mark.parametrize(("case", "examples"), [(case, n // share) for case, n in CASES.items()], ids=CASES)
-
-
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "clock"
@@ -227,6 +222,6 @@ def corrupt(clock: Path, tmp_path: Path, case: str, examples: int) -> None:
 
 
 @pytest.mark.slow
-@number_of(share=1)
+@pytest.mark.parametrize(("case", "examples"), CASES.items(), ids=CASES)
 def test_many_corruptions(clock, tmp_path, case, examples):
     corrupt(clock, tmp_path, case, examples)
