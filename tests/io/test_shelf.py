@@ -24,11 +24,18 @@ def clock(number: float = 1.0):
     return agevi.model.LinearClock.from_coefficients(table, 40.0)
 
 
-@pytest.fixture
-def shelf(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def _shelf(tmp_path_factory) -> Path:
     about = {"c0": {"cells": "CD4 T", "licence": "MIT", "donors": 12, "mae": 5, "interval": 20.5}}
-    agevi.io.write_shelf(tmp_path / "shelf", {f"c{i}": clock(i) for i in range(3)}, about)
-    return tmp_path / "shelf"
+    folder = tmp_path_factory.mktemp("made")
+    agevi.io.write_shelf(folder / "shelf", {f"c{i}": clock(i) for i in range(3)}, about)
+    return folder / "shelf"
+
+
+@pytest.fixture
+def shelf(_shelf, tmp_path) -> Path:
+    """A shelf of three clocks that a test may change."""
+    return Path(shutil.copytree(_shelf, tmp_path / "shelf"))
 
 
 @pytest.fixture

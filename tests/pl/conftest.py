@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from agevi.pl import _figure
+
 
 @pytest.fixture(autouse=True)
 def figures_and_rcparams():
@@ -17,6 +19,12 @@ def figures_and_rcparams():
     yield
     assert mpl.rcParams == before
     plt.close("all")
+
+
+@pytest.fixture(autouse=True)
+def layout(monkeypatch):
+    """Draw new figures once and leave them as large as they are, where no test looks at the layout."""
+    monkeypatch.setattr(_figure, "_grow", lambda figure: figure.draw_without_rendering())
 
 
 @pytest.fixture

@@ -19,6 +19,11 @@ OF_FUNCTION = {name.split("-")[0]: drawing for name, drawing in reversed(DRAWING
 DEFAULT, SCANPY, LARGE = "default", "scanpy", "font size 18"
 
 
+@pytest.fixture
+def layout():
+    """New figures are laid out, as users see them."""
+
+
 def test_every_function_has_a_figure():
     assert set(OF_FUNCTION) == set(pl.__all__)
 

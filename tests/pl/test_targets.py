@@ -58,6 +58,11 @@ def test_unknown_direction_is_grey():
     assert ax.get_legend().get_texts()[-1].get_text() == "direction unknown"
 
 
+@pytest.fixture
+def layout():
+    """New figures are laid out, as users see them."""
+
+
 LONG = [
     "Alzheimer's disease (late onset, sporadic)",
     "chronic obstructive pulmonary disease",

@@ -20,7 +20,7 @@ def fitted(_cohort, usual_fits_of_module):
     linear.module.age_scale.highest.fill_(1e6)
     MLPClock.setup_anndata(adata, **SETUP)
     network = MLPClock(adata, n_hidden=[8, 6])
-    network.train(max_epochs=40, **QUIET)
+    network.train(max_epochs=15, **QUIET)
     return linear, network
 
 
