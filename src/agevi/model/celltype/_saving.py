@@ -45,7 +45,8 @@ class TypeSaving(Host):
         whole = len(metas) > 0 and columns[len(metas) :] == ([NAME] if composition else [])
         whole &= len(set(against)) == len(against) == len(of_contrasts)
         whole &= all(own.get("class") == CLOCK for own in of_contrasts)
-        whole &= not against or {*against, meta["init"].get("anchor")} <= set(types)
+        anchor = meta["init"].get("anchor")
+        whole &= not against or ({*against, anchor} <= set(types) and anchor not in against)
         if not whole or not set(columns[: len(metas)]) <= set(types) or not np.isfinite(table).all():
             raise _bundle.BundleError(f"{bundle.path} holds members that do not fit together; save the clock again.")
         model = cls._from_template(cls._template(meta), meta["setup"], meta["init"])
