@@ -115,13 +115,15 @@ def test_a_bundle_keeps_it(model, new, tmp_path):
     assert "anchor" in (tmp_path / "clock" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("edit", ["names", "class", "count", "text"])
+@pytest.mark.parametrize("edit", ["names", "itself", "class", "count", "text"])
 def test_edited_bundles_are_refused(model, edit, tmp_path):
     model.save(tmp_path / "clock")
     bundle = read_bundle(tmp_path / "clock")
     meta = json.loads(json.dumps(bundle.meta))
     if edit == "names":
         meta["against"] = ["another"]
+    elif edit == "itself":
+        meta["against"] = ["type1"]
     elif edit == "class":
         meta["contrasts"][0]["class"] = "MLPClock"
     elif edit == "count":
@@ -140,6 +142,31 @@ def test_samples_without_the_anchor_have_none(model, new):
     after = model.predict_anchor(new[~lacking].copy())
     assert after[donors[:3]].isna().all()
     pd.testing.assert_series_equal(after.drop(donors[:3]), before.drop(donors[:3]))
+
+
+def test_data_without_the_type_of_the_anchor_have_ages_and_no_level(model, new):
+    lacking = new[new.obs["cell_type"] != "type1"].copy()
+    agevi.tl.predict_age(lacking, model, by="study")
+    assert lacking.uns["agevi_anchor"]["anchor"].isna().all()
+    found = agevi.tl.check_transport(lacking, model, by="study")
+    assert (found["n_anchored"] == 0).all()
+    assert found["level_anchor"].isna().all()
+    agevi.tl.aggregate_subjects(lacking)
+    with pytest.raises(ValueError, match="anchor tells the level of none of the cohorts of by='study'"):
+        agevi.tl.recalibrate(lacking, by="study", anchor="agevi")
+
+
+def test_ages_are_not_read_where_the_anchor_says_nothing(model, new):
+    """Half of the ages are known, by which recalibrate without an anchor would go."""
+    lone = new.obs["donor"].astype(str) == sorted(set(new.obs["donor"].astype(str)))[0]
+    new.obs["group"] = np.where(lone, "lone", "others")
+    new = new[~(lone & (new.obs["cell_type"] == "type1")).to_numpy()].copy()
+    half = new.obs["donor"].astype(str).isin(sorted(set(new.obs["donor"].astype(str)))[::2])
+    new.obs.loc[half, "age"] = np.nan
+    agevi.tl.predict_age(new, model)
+    agevi.tl.aggregate_subjects(new)
+    with pytest.raises(ValueError, match="not one sample of those with shift_on=\"group == 'lone'\" has both"):
+        agevi.tl.recalibrate(new, by=None, anchor="agevi", shift_on="group == 'lone'")
 
 
 def test_absent_genes_enter_at_their_mean(model, new):

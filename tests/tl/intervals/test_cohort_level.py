@@ -78,7 +78,7 @@ def test_cohorts_without_a_level_keep_their_predictions(caplog):
     old, new = tables(adata)
     kept = old.index[old.index.str[0] == "a"]
     np.testing.assert_array_equal(new.loc[kept, "predicted"], old.loc[kept, "predicted"])
-    assert "1 cohorts of by='lab' have no labelled subject ('a')" in caplog.text
+    assert "1 cohorts of by='lab' have no level by the anchor ('a')" in caplog.text
 
 
 def test_labels_correct_what_the_anchor_left():

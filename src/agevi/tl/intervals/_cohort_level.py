@@ -133,7 +133,7 @@ def read_anchor(adata: AnnData, table: pd.DataFrame, anchor: Any) -> pd.Series:
         raise ValueError(f"anchor names {given.index[given.index.duplicated()][0]!r} twice; give each one age.")
     units = table.index if given.index.isin(table.index).any() else pd.Index(table["subject"])
     out = pd.Series(given.reindex(units).to_numpy(dtype=np.float64), table.index)
-    if not np.isfinite(out).any():
+    if not given.index.isin(units).any():
         raise ValueError(
             f"anchor has an age for none of the {len(table)} samples: it names {_checks.listed(given.index, 3)}, and "
             f"the samples are {_checks.listed(table.index, 3)}{_names.difference(given.index, table.index)}."

@@ -158,12 +158,14 @@ def recalibrate(  # noqa: PLR0913, PLR0915
     names = _cohort_names(adata, table, by, old)
     scale = _ages.AgeTransform.of(record)
     found = _levels(adata, table, names, scale, anchor, mean_age, shift_on, old)
+    leveled_by = "the anchor" if anchor is not None else "the mean age" if mean_age is not None else ""
     known = np.full(len(table), np.nan)
-    if labels is not None or not found:
+    if labels is not None or not leveled_by:
         known = _labels(adata, table, labels, old, scale.min_age)
     cohorts = [_cohort(table, known, names, name, by, labels) for name in _names.in_order(set(names))]
     if not found and not any(cohort.labelled.any() for cohort in cohorts):
-        raise ValueError(_too_few(0, "all samples" if by is None else f"the cohorts of by={by!r}", labels))
+        whose = "all samples" if by is None else f"the cohorts of by={by!r}"
+        raise ValueError(_no_level(leveled_by, whose, shift_on) if leveled_by else _too_few(0, whose, labels))
     leveled = _cohort_level.move(table, names, found, scale, lambda: _errors_if_any(adata, old, level), level)
     out, rows = leveled.copy(), []
     for cohort in cohorts:
@@ -175,9 +177,9 @@ def recalibrate(  # noqa: PLR0913, PLR0915
     kept = [row["cohort"] for row in rows if row["kind"] == NONE and not row["level_from"]]
     if kept:
         logger.warning(
-            "%d cohorts of by=%r have no labelled subject (%s): they keep the predictions and intervals of key=%r, "
-            "which in a cohort that the clock has not seen cover less than their level.",
-            len(kept), by, _checks.listed(kept), key,
+            "%d cohorts of by=%r have no %s (%s): they keep the predictions and intervals of key=%r, which in a cohort "
+            "that the clock has not seen cover less than their level.",
+            len(kept), by, f"level by {leveled_by}" if leveled_by else "labelled subject", _checks.listed(kept), key,
         )  # fmt: skip
     record = {name: value for name, value in record.items() if name not in ("params", "folds")}
     stored = {new.subjects: out, new.recalibration: pd.DataFrame(rows), new.uns: record | {"recalibrated_from": key}}
@@ -256,6 +258,15 @@ def _too_few(k: int, whose: str, labels: str | None) -> str:
         f"{k} subjects of {whose} have an age in {_where(labels)} and a held-out prediction, and recalibration needs "
         f"{kernel.MIN_LABELLED}, better {kernel.MIN_FOR_LINE}; label more controls, or compare ages within the cohort "
         "only."
+    )
+
+
+def _no_level(leveled_by: str, whose: str, shift_on: str | None) -> str:
+    """That neither an anchor nor a mean age says anything, and what to do."""
+    of = f" of those with shift_on={shift_on!r}" if shift_on else ""
+    return (
+        f"{leveled_by} tells the level of none of {whose}: not one sample{of} has both a prediction and a value of it. "
+        "Pass labels='<column with the ages of some controls>', or cells of all types that the anchor compares."
     )
 
 
