@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 DEFAULT_KEY = "agevi"
+ANCHORED = "_anchored"
+"""What is added to the key of predictions out of fold for those at the level of the anchor."""
 SPLIT = "agevi_split"
 CONTRAST = "agevi_contrast"
 """Slot of ``uns`` with what :func:`agevi.pp.contrast_types` compared."""

@@ -84,7 +84,7 @@ def test_random_folds_have_no_level_of_their_own(caplog):
 def test_folds_without_an_anchor_keep_their_ages(caplog):
     """Where types age alike, one of two folds finds an anchor by chance."""
     adata = run(cohorts(30, ageing_rates=[1, 1]))
-    assert "The clocks of 1 folds have no anchor ('new')" in caplog.text
+    assert "Nobody in 1 folds ('new') has an age by the anchor, so" in caplog.text
     kept = (adata.obs["study"] == "new").to_numpy()
     same = adata.obs["agevi_anchored_predicted"] == adata.obs["agevi_predicted"]
     assert same[kept].all()
@@ -93,7 +93,7 @@ def test_folds_without_an_anchor_keep_their_ages(caplog):
 
 def test_a_run_without_any_anchor_has_no_second_key(caplog):
     adata = run(cohorts(24, ageing_rates=[1, 1], rng=2))
-    assert "The clocks of 2 folds have no anchor" in caplog.text
+    assert "Nobody in 2 folds" in caplog.text
     assert "agevi_anchored_predicted" not in adata.obs
 
 
@@ -116,3 +116,28 @@ def test_a_run_is_taken_up_where_it_stopped(found, tmp_path):
     for _ in range(2):
         again = run(cohorts(), checkpoint_dir=tmp_path)
         np.testing.assert_array_equal(again.obs["agevi_anchored_predicted"], found.obs["agevi_anchored_predicted"])
+
+
+def test_a_later_run_leaves_nothing_of_an_earlier_one(found):
+    run(found, fold_key=None, n_folds=2, model_kwargs=_without_anchor()["model_kwargs"])
+    assert not [name for name in (*found.obs, *found.uns) if "_anchored" in name]
+
+
+def test_folds_of_nobody_who_may_train_keep_their_ages(caplog):
+    """The held-out ages of the one fold without a level are not read in its place."""
+    adata = cohorts(40)
+    donor = adata.obs["donor"].astype(str)
+    adata.obs["group"] = np.where(donor < "d20", "control", "case")
+    adata.obs["study"] = np.where(donor < "d10", "first", adata.obs["study"])
+    run(adata, train_on="group == 'control'")
+    assert "Nobody in 1 folds ('new') has an age by the anchor and may train" in caplog.text
+    kept = (adata.obs["study"] == "new").to_numpy()
+    same = (adata.obs["agevi_anchored_predicted"] == adata.obs["agevi_predicted"]).to_numpy()
+    assert same[kept].all()
+    assert not same[~kept].any()
+
+
+def test_all_cells_of_one_type_can_be_written():
+    adata = cohorts(20)
+    run(adata, fold_key=None, n_folds=2, model_kwargs={"min_cells": 3, "combine": "mean"}, setup_kwargs=None)
+    assert adata.uns["agevi_by_group_params"] == {"min_cells": 3}

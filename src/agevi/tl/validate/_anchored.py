@@ -14,14 +14,11 @@ from agevi.tl.intervals import _cohort_level
 from agevi.tl.intervals._recalibrate import recalibrate
 from agevi.tl.predict._aggregate_subjects import aggregate_subjects
 from agevi.tl.validate._baselines import Units
-from agevi.tl.validate._cohort import Cohort
+from agevi.tl.validate._cohort import Cohort, query_cells
 from agevi.tl.validate._fit_fold import FoldResult
 from agevi.tl.validate._recipe import Recipe
 
 logger = logging.getLogger(__name__)
-
-SUFFIX = "_anchored"
-"""What is added to the key of predictions for those at the level of the anchor."""
 
 
 def has_anchor(recipe: Recipe) -> bool:
@@ -41,27 +38,29 @@ def anchor_table(cohort: Cohort, results: Sequence[FoldResult]) -> pd.DataFrame:
 def write_anchored(adata: AnnData, keys: _keys.Keys, train_on: str | None) -> None:
     """Predictions with every fold at the level of its anchor, under a key of their own."""
     key = keys.key_added
-    lost = adata.obs.loc[~np.isin(adata.obs[keys.fold], _with_anchor(adata, keys)), keys.fold].unique()
+    lost = adata.obs.loc[~np.isin(adata.obs[keys.fold], _with_anchor(adata, keys, train_on)), keys.fold].unique()
     if len(lost):
         logger.warning(
-            "The clocks of %d folds have no anchor (%s), so that these keep the predictions of key_added=%r.",
-            len(lost), _checks.listed([str(name) for name in lost]), key,
+            "Nobody in %d folds (%s) has an age by the anchor%s, so that these keep the predictions of key_added=%r.",
+            len(lost), _checks.listed([str(name) for name in lost]), " and may train" if train_on else "", key,
         )  # fmt: skip
     if len(lost) == adata.obs[keys.fold].nunique():
         return
     aggregate_subjects(adata, key_added=key)
-    recalibrate(adata, by=keys.fold, key=key, anchor=key, shift_on=train_on, key_added=key + SUFFIX)
+    recalibrate(adata, by=keys.fold, key=key, anchor=key, shift_on=train_on, key_added=key + _keys.ANCHORED)
     logger.info(
         "Every fold at the level of the anchor stands under key_added=%r: agevi.get.metrics_df(adata, key_added=%r).",
-        key + SUFFIX, key + SUFFIX,
+        key + _keys.ANCHORED, key + _keys.ANCHORED,
     )  # fmt: skip
 
 
-def _with_anchor(adata: AnnData, keys: _keys.Keys) -> np.ndarray:
-    """Folds with samples that have an age by the anchor."""
+def _with_anchor(adata: AnnData, keys: _keys.Keys, train_on: str | None) -> np.ndarray:
+    """Folds with samples that have an age by the anchor and may train."""
     known = adata.uns[keys.anchor]["anchor"].dropna().index
     sample = adata.obs[adata.uns[keys.uns]["sample_key"]].astype(str)
-    return np.asarray(adata.obs.loc[sample.isin(known).to_numpy(), keys.fold].unique(), dtype=object)
+    return np.asarray(
+        adata.obs.loc[sample.isin(known).to_numpy() & query_cells(adata, train_on), keys.fold].unique(), dtype=object
+    )
 
 
 def at_level(predicted: np.ndarray, units: Units, cohort: Cohort, recipe: Recipe, anchor: pd.DataFrame) -> np.ndarray:

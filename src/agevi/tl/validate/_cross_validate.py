@@ -14,7 +14,7 @@ from agevi import _keys, _units
 from agevi._compat import written_to
 from agevi.model.base import _fingerprint
 from agevi.tl.predict._stale import forget
-from agevi.tl.validate._anchored import SUFFIX, anchor_table, has_anchor, write_anchored
+from agevi.tl.validate._anchored import anchor_table, has_anchor, write_anchored
 from agevi.tl.validate._arguments import described, with_matrix
 from agevi.tl.validate._checkpoint import seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
@@ -174,7 +174,7 @@ def cross_validate(  # noqa: PLR0913
     anchored = has_anchor(recipe)
     outputs = [
         getattr(_keys.Keys(key), noun)
-        for key in (key_added, key_added + SUFFIX)[: 2 if anchored and fold_key is not None else 1]
+        for key in (key_added, key_added + _keys.ANCHORED)[: 2 if anchored and fold_key is not None else 1]
         for noun in ("predicted", "predicted_sample", "role", "fold")
     ]
     check_outputs([*columns.values(), groupby, *strata], outputs, key_added)
@@ -196,7 +196,7 @@ def cross_validate(  # noqa: PLR0913
     _write_cells(out, keys, cohort, groups, jobs, results)
     by_type = _types_of(recipe, groupby, min_cells)
     if by_type:
-        out.uns[keys.by_group_params] = by_type
+        out.uns[keys.by_group_params] = _keys.to_uns(by_type)
     of_data: dict[str, Any] = {"folds": _fits(cohort, groups, jobs, results)}
     of_data["clock"] = fingerprint_of(recipe, data.genes) | ({} if groupby is None else {"groupby": str(groupby)})
     # As predict_age records it of its clock.
