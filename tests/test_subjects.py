@@ -52,6 +52,7 @@ def test_a_table_of_removed_samples_is_not_judged(whole, name):
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_after_the_advice_it_is_judged(whole):
     part = whole[whole.obs["donor"] < "s0040"].copy()
     agevi.tl.aggregate_subjects(part)

@@ -21,6 +21,7 @@ def test_mean_and_error(values):
     assert np.isnan(mean_and_error(values[:1])[1]).all()
 
 
+@pytest.mark.slow
 def test_ranks_equal_a_bootstrap_written_out(values):
     low, high, selected = rank_stability(values[None], n_top=5, n_boot=4000, rng=np.random.default_rng(1))
     rng, ranks = np.random.default_rng(2), []

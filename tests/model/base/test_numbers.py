@@ -100,6 +100,7 @@ def test_calibrations_of_narrow_ages_are_kept(low, high, unit, n):
         check_calibration(fitted.to_dict() | about | {"n_samples": n, "clock": {}})
 
 
+@pytest.mark.slow
 def test_a_clock_without_calibration_takes_an_old_one_away(calibrated):
     adata = calibrated.copy()
     agevi.tl.predict_age(adata, everybody(adata), overwrite=True)

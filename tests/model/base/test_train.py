@@ -103,6 +103,7 @@ def test_second_training_continues_in_training_mode(cohort):
     )
 
 
+@pytest.mark.slow
 def test_changed_roles_start_from_new_weights(cohort, caplog):
     model, fresh = make(cohort), make(cohort)
     model.train(max_epochs=2, **QUIET)

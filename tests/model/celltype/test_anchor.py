@@ -90,6 +90,7 @@ def test_it_finds_the_level_of_a_cohort_that_the_clock_misses(model, new):
     assert new.uns["agevi_anchor"].index.name == "sample"
 
 
+@pytest.mark.slow
 def test_ages_do_not_change_by_it(model, _old, new):
     without = fit(_old.copy(), anchor=None)
     np.testing.assert_array_equal(model.predict_age(new, level="sample"), without.predict_age(new, level="sample"))
@@ -174,6 +175,7 @@ def test_absent_genes_enter_at_their_mean(model, new):
     assert np.abs(model.predict_anchor(few) - model.predict_anchor(new)).median() < 15
 
 
+@pytest.mark.slow
 def test_types_that_age_alike_give_none(caplog):
     adata = cohorts(40, ageing_rates=[1, 1])
     caplog.set_level(logging.WARNING, "agevi")
@@ -186,6 +188,7 @@ def test_types_that_age_alike_give_none(caplog):
     assert "agevi_anchor" not in adata.uns
 
 
+@pytest.mark.slow
 def test_ages_that_mean_nothing_give_none(_data):
     donor = by_donor(_data, "age")
     shuffled = pd.Series(np.random.default_rng(0).permutation(donor.to_numpy()), donor.index)
@@ -208,6 +211,7 @@ def test_what_cannot_be_an_anchor_is_refused(_old, anchor, setup, error, said):
         fit(_old.copy(), setup, anchor=anchor)
 
 
+@pytest.mark.slow
 def test_members_that_learn_from_cells_may_have_one(_old, new, model):
     small = {"n_hidden": [4], "train_unit": "cell"}
     of_cells = fit(_old.copy(), train={"max_epochs": 1}, clock="MLPClock", clock_kwargs=small, combine="mean")

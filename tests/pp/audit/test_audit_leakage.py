@@ -69,6 +69,7 @@ def test_cells_of_test_subjects_in_training_are_found(adata, p, check):
     assert (own != partner).all()
 
 
+@pytest.mark.slow
 def test_a_table_of_obsm_is_audited_as_the_same_values(adata):
     """As X of an AnnData of its own, and copies in it are found, whatever the genes are."""
     leaky, test = with_leak(adata)

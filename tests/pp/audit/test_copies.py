@@ -131,6 +131,7 @@ def test_noisy_copies_of_profiles_are_found():
     assert found == {(i, 300 + i) for i in range(10)}
 
 
+@pytest.mark.slow
 def test_cells_copied_many_times_are_found():
     x = counts(n=1000, n_genes=300)
     many = sp.vstack([x, *(thinned(x[:5], 0.9, seed=s) for s in range(4))]).tocsr()

@@ -18,6 +18,7 @@ def cells_of_subjects(n_subjects=30, n_cells=12, signal=0.0, recognisable=0.0, s
     return z.astype(np.float32), sample, samples, rng
 
 
+@pytest.mark.slow
 def test_errors_of_both_splits_are_those_of_ridge_regressions():
     z, sample, samples, rng = cells_of_subjects(signal=1.0)
     fold = rng.permutation(len(sample)) % 5

@@ -83,6 +83,7 @@ def test_the_best_row_of_each_model_is_tested(studied):
     assert tested["published"].iloc[1:].isna().all()
 
 
+@pytest.mark.slow
 def test_baselines_never_see_who_is_scored(studied):
     roles = studied.uns["agevi_neuron_clock_study_params"]["roles"].set_index("subject")["role"]
     age = studied.obs.groupby(studied.obs["donor"].astype(str))["age"].first()

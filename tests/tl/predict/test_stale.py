@@ -66,6 +66,7 @@ def test_a_cross_validation_removes_them_too(made):
     assert written(adata) == {"agevi"}
 
 
+@pytest.mark.slow
 def test_predictions_under_another_key_leave_the_tables(made, caplog):
     adata = made[0].copy()
     before = written(adata)

@@ -164,6 +164,7 @@ def test_the_first_trial_has_the_defaults_of_the_class(cohort):
     assert study.trials[0].params == {"n_latent": 32, "dropout_rate": 0.2}
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_trials(cohort):
     first, same, other = (spied(cohort, rng=rng, n_trials=6) for rng in (3, 3, 4))
     assert [t.params for t in first.trials] == [t.params for t in same.trials]

@@ -54,6 +54,7 @@ def test_cohorts_held_out_are_moved_to_the_level_of_the_anchor(found):
     np.testing.assert_array_equal(by_hand, own)
 
 
+@pytest.mark.slow
 def test_the_clock_of_a_fold_sees_neither_ages_nor_cells_of_it(found):
     other = cohorts()
     new = (other.obs["study"] == "new").to_numpy()
@@ -64,6 +65,7 @@ def test_the_clock_of_a_fold_sees_neither_ages_nor_cells_of_it(found):
     pd.testing.assert_series_equal(anchor[donors], before[donors], check_names=False)
 
 
+@pytest.mark.slow
 def test_levels_are_taken_from_those_who_may_train(found):
     found.obs["group"] = np.where(found.obs["donor"].astype(str) < "d10", "case", "control")
     run(found, train_on="group == 'control'")
@@ -74,6 +76,7 @@ def test_levels_are_taken_from_those_who_may_train(found):
     assert by_hand.uns["by_hand_recalibration"]["n_level"].min() < 35
 
 
+@pytest.mark.slow
 def test_random_folds_have_no_level_of_their_own(caplog):
     caplog.set_level(logging.INFO, "agevi")
     adata = run(cohorts(30), fold_key=None, n_folds=2)
@@ -81,6 +84,7 @@ def test_random_folds_have_no_level_of_their_own(caplog):
     assert np.isfinite(adata.uns["agevi_anchor"]["anchor"]).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_folds_without_an_anchor_keep_their_ages(caplog):
     """Where types age alike, one of two folds finds an anchor by chance."""
     adata = run(cohorts(30, ageing_rates=[1, 1]))
@@ -91,12 +95,14 @@ def test_folds_without_an_anchor_keep_their_ages(caplog):
     assert not same[~kept].any()
 
 
+@pytest.mark.slow
 def test_a_run_without_any_anchor_has_no_second_key(caplog):
     adata = run(cohorts(24, ageing_rates=[1, 1], rng=2))
     assert "Nobody in 2 folds" in caplog.text
     assert "agevi_anchored_predicted" not in adata.obs
 
 
+@pytest.mark.slow
 def test_the_leaderboard_judges_cohorts_at_that_level(found):
     models = {"anchored": (CellTypeClock, ANCHORED), "alone": (CellTypeClock, _without_anchor())}
     agevi.tl.compare_models(found, models, **KEYS, cohort_key="study", n_folds=2, n_null_linear=0, key_added="board")
@@ -112,6 +118,7 @@ def _without_anchor():
     return TYPED | {"model_kwargs": own}
 
 
+@pytest.mark.slow
 def test_a_run_is_taken_up_where_it_stopped(found, tmp_path):
     for _ in range(2):
         again = run(cohorts(), checkpoint_dir=tmp_path)

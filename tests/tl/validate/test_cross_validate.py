@@ -140,6 +140,7 @@ def test_predictions_from_sums(cohort):
     assert "agevi_predicted_sample" not in cohort.obs
 
 
+@pytest.mark.slow
 def test_the_order_of_cells_and_the_seed(cohort):
     shuffled = cohort[np.random.default_rng(0).permutation(cohort.n_obs)].copy()
     other = cohort.copy()

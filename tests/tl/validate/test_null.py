@@ -88,6 +88,7 @@ def test_cells_on_both_sides_are_found_and_nothing_else(caplog):
     )
 
 
+@pytest.mark.slow
 def test_one_shuffle_of_one_small_fold_is_enough_where_the_leak_is_strong():
     adata = simulated(24)
     people = cohort_of(adata, n_folds=4)
@@ -143,6 +144,7 @@ def test_the_smallest_p_value_counts_orders():
     assert summary(9)["null_smallest_p"] == 1 / (_null.N_EXCHANGES + 1)
 
 
+@pytest.mark.slow
 def test_copies_under_other_names_cannot_be_found():
     """The copy of a subject gets another shuffled age, so that what is learnt on one is wrong for the other."""
     adata = simulated()

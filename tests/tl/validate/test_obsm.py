@@ -23,6 +23,7 @@ def cohort(cohort):
     return cohort
 
 
+@pytest.mark.slow
 def test_folds_of_a_representation_are_those_of_its_values(cohort, tmp_path):
     other = ad.AnnData(cohort.obsm["X_rep"], obs=cohort.obs.copy())
     agevi.tl.cross_validate(other, PLSClock, **KEYS, setup_kwargs={"normalize": "none", "age_transform": "none"})
