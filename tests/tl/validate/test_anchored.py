@@ -148,3 +148,10 @@ def test_all_cells_of_one_type_can_be_written():
     adata = cohorts(20)
     run(adata, fold_key=None, n_folds=2, model_kwargs={"min_cells": 3, "combine": "mean"}, setup_kwargs=None)
     assert adata.uns["agevi_by_group_params"] == {"min_cells": 3}
+
+
+def test_donors_may_be_numbers(found):
+    adata = cohorts()
+    adata.obs["donor"] = adata.obs["donor"].astype(str).str[1:].astype(float)
+    run(adata)
+    np.testing.assert_array_equal(adata.obs["agevi_anchored_predicted"], found.obs["agevi_anchored_predicted"])

@@ -57,7 +57,7 @@ def write_anchored(adata: AnnData, keys: _keys.Keys, train_on: str | None) -> No
 def _with_anchor(adata: AnnData, keys: _keys.Keys, train_on: str | None) -> np.ndarray:
     """Folds with samples that have an age by the anchor and may train."""
     known = adata.uns[keys.anchor]["anchor"].dropna().index
-    sample = adata.obs[adata.uns[keys.uns]["sample_key"]].astype(str)
+    sample = _checks.labels(adata, adata.uns[keys.uns]["sample_key"], "sample_key")
     return np.asarray(
         adata.obs.loc[sample.isin(known).to_numpy() & query_cells(adata, train_on), keys.fold].unique(), dtype=object
     )
