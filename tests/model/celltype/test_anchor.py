@@ -170,6 +170,17 @@ def test_ages_are_not_read_where_the_anchor_says_nothing(model, new):
         agevi.tl.recalibrate(new, by=None, anchor="agevi", shift_on="group == 'lone'")
 
 
+def test_those_who_trained_the_clock_do_not_tell_its_level(model, _data, new):
+    both = _data.copy()
+    for adata in (both, new):
+        agevi.tl.predict_age(adata, model)
+        agevi.tl.aggregate_subjects(adata)
+        agevi.tl.recalibrate(adata, by=None, anchor="agevi")
+    own, of_both = (adata.uns["recalibrated_recalibration"].iloc[0] for adata in (new, both))
+    assert of_both["n_level"] == own["n_level"]
+    assert of_both["level_shift"] == pytest.approx(own["level_shift"], rel=1e-3)
+
+
 def test_absent_genes_enter_at_their_mean(model, new):
     few = new[:, : int(0.9 * new.n_vars)].copy()
     assert np.abs(model.predict_anchor(few) - model.predict_anchor(new)).median() < 15

@@ -69,7 +69,8 @@ def recalibrate(  # noqa: PLR0913, PLR0915
         Ages that tell the level of a cohort, not of each subject: those of a clock that is off less in other cohorts,
         such as one of :func:`agevi.pp.contrast_types`, as a Series by subject or sample, or the ``key_added`` of its
         predictions. Where a :class:`agevi.model.CellTypeClock` with an anchor predicted under ``key``, pass that key.
-        The mean difference is added to all predictions of the cohort, shrunk where few subjects have one.
+        The mean difference is added to all predictions of the cohort, shrunk where few subjects have one. Subjects that
+        trained the clock do not enter it.
     mean_age
         The mean age of the cohort, or of each cohort by its name, where no single age is known: the best of all without
         labels. With ``anchor`` or ``mean_age``, ``labels`` may be left out, and then no ages are read.
@@ -265,8 +266,9 @@ def _no_level(leveled_by: str, whose: str, shift_on: str | None) -> str:
     """That neither an anchor nor a mean age says anything, and what to do."""
     of = f" of those with shift_on={shift_on!r}" if shift_on else ""
     return (
-        f"{leveled_by} tells the level of none of {whose}: not one sample{of} has both a prediction and a value of it. "
-        "Pass labels='<column with the ages of some controls>', or cells of all types that the anchor compares."
+        f"{leveled_by} tells the level of none of {whose}: not one sample{of} has both a prediction and a value of it, "
+        "and did not train the clock. Pass labels='<column with the ages of some controls>', or cells of the types "
+        "that the anchor compares."
     )
 
 
@@ -337,6 +339,7 @@ def _levels(
             "that has one, or pass the ages of another clock."
         )
     ages = _cohort_level.read_anchor(adata, table, anchor)
+    tells &= ~table["role"].isin(_keys.FITTED_ROLES).to_numpy()  # whom the clock knows, it does not misplace
     return _cohort_level.levels(table, names, tells, scale, ages, None)
 
 
