@@ -148,6 +148,8 @@ def test_all_cells_of_one_type_can_be_written():
     adata = cohorts(20)
     run(adata, fold_key=None, n_folds=2, model_kwargs={"min_cells": 3, "combine": "mean"}, setup_kwargs=None)
     assert adata.uns["agevi_by_group_params"] == {"min_cells": 3}
+    CellTypeClock.setup_anndata(adata, **KEYS)
+    assert "one PLSClock of all cells" in CellTypeClock(adata)._model_summary_string
 
 
 def test_donors_may_be_numbers(found):

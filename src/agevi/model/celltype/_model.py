@@ -112,9 +112,9 @@ class CellTypeClock(TypeTraining, TypePrediction, TypeSaving, Clock):
         self._start()
         check_anchor(anchor, self.normalize)
         self._take([], [], {}, [], Errors.equal(np.zeros(0)), None, {})
-        self._model_summary_string = (
-            f"{type(self).__name__}: {self._width}, one {clock} per type in {self.setup_args['cell_type_key']!r}"
-        )
+        key = self.setup_args["cell_type_key"]
+        members = f"one {clock} of all cells" if key is None else f"one {clock} per type in {key!r}"
+        self._model_summary_string = f"{type(self).__name__}: {self._width}, {members}"
 
     @classmethod
     def setup_anndata(
