@@ -5,27 +5,50 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from scipy import stats
 
 from agevi.tl.intervals import _recalibration as kernel
 
 
 @pytest.mark.parametrize(("k", "level"), [(5, 0.9), (10, 0.9), (40, 0.95), (12, 0.5)])
-def test_a_line_is_that_of_statsmodels(k, level):
+def test_a_line_is_that_of_statsmodels_with_one_more_observation_of_the_slope(k, level):
     rng = np.random.default_rng(k)
     x, new = rng.normal(3, 1, k), np.linspace(-1, 8, 7)
     y = 0.5 + 1.3 * x + rng.normal(0, 0.4, k)
     middle, low, high = kernel.fit_line(x, y, level).apply(new)
-    found = sm.OLS(y, sm.add_constant(x)).fit().get_prediction(sm.add_constant(new))
-    np.testing.assert_allclose(middle, found.predicted_mean, rtol=1e-9)
-    np.testing.assert_allclose(np.column_stack([low, high]), found.conf_int(obs=True, alpha=1 - level), rtol=1e-9)
+    s = np.sqrt(sm.OLS(y, sm.add_constant(x)).fit().scale)
+    root = s / kernel.SLOPE_SD  # root * slope = root * 1, with the scatter of an observation
+    design = np.vstack([np.column_stack([np.ones(k), x - x.mean()]), [0, root]])
+    found = sm.OLS(np.append(y, root), design).fit()
+    asked = np.column_stack([np.ones(7), new - x.mean()])
+    np.testing.assert_allclose(middle, asked @ found.params, rtol=1e-9)
+    left = np.sqrt(((y - design[:-1] @ found.params) ** 2).sum() / (k - 2))
+    leverage = np.einsum("ij,jk,ik->i", asked, np.linalg.inv(design.T @ design), asked)
+    half = stats.t.ppf((1 + level) / 2, k - 2) * left * np.sqrt(1 + leverage)
+    np.testing.assert_allclose(np.column_stack([low, high]), np.column_stack([middle - half, middle + half]), rtol=1e-9)
+
+
+def test_many_labelled_subjects_have_the_line_of_least_squares():
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 1, 20_000)
+    y = 0.5 + 1.8 * x + rng.normal(0, 0.4, len(x))
+    assert kernel.fit_line(x, y, 0.9).slope == pytest.approx(sm.OLS(y, sm.add_constant(x)).fit().params[1], rel=1e-3)
+
+
+def test_few_that_tell_no_slope_are_shifted():
+    rng = np.random.default_rng(0)
+    x = rng.normal(4, 0.05, 10)
+    move = kernel.fit_line(x, x + 0.3 + rng.normal(0, 0.3, 10), 0.9)
+    assert move.slope == pytest.approx(1, abs=0.1)
+    assert abs(move.slope_t) < 2
 
 
 def test_t_of_the_slope_is_that_of_statsmodels():
     rng = np.random.default_rng(0)
     x = rng.normal(size=10)
     y = x + rng.normal(size=10)
-    assert kernel.slope_t(kernel.fit_line(x, y, 0.9)) == pytest.approx(sm.OLS(y, sm.add_constant(x)).fit().tvalues[1])
-    assert kernel.slope_t(kernel.fit_line(x, 2 * x, 0.9)) > 1e6
+    assert kernel.fit_line(x, y, 0.9).slope_t == pytest.approx(sm.OLS(y, sm.add_constant(x)).fit().tvalues[1])
+    assert kernel.fit_line(x, 2 * x, 0.9).slope_t > 1e6
 
 
 @pytest.mark.parametrize(

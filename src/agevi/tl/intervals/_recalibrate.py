@@ -46,12 +46,13 @@ def recalibrate(  # noqa: PLR0913, PLR0915
 
     A clock is often off by a constant in another laboratory's cohort, and intervals that were calibrated elsewhere
     cover far less than their level there. The ages of a few subjects repair both. From 10 labelled subjects on a line
-    of age on prediction is fitted by least squares, on the scale on which the clock was trained, with the t interval of
-    a new observation. From 5 to 9 on predictions are shifted by the mean residual, shrunk by how much cohorts differ;
-    their intervals are those of the calibration, widened. Fewer than 5 are refused. Label controls, not cases: whatever
-    makes cases look older would be removed. The labelled subjects get the role ``"recalibration"``, which no later
-    figure or test counts. Intervals hold for subjects like the labelled ones: label the youngest and the oldest
-    controls too, since beyond their predictions the line is extrapolated, of which one line of the log tells.
+    of age on prediction is fitted, on the scale on which the clock was trained, its slope drawn to 1 by how much those
+    of cohorts differ, with the t interval of a new observation. From 5 to 9 on predictions are shifted by the mean
+    residual, shrunk by how much cohorts differ; their intervals are those of the calibration, widened. Fewer than 5 are
+    refused. Label controls, not cases: whatever makes cases look older would be removed. The labelled subjects get the
+    role ``"recalibration"``, which no later figure or test counts. Intervals hold for subjects like the labelled ones:
+    label the youngest and the oldest controls too, since beyond their predictions the line is extrapolated, of which
+    one line of the log tells.
 
     Parameters
     ----------
@@ -127,6 +128,10 @@ def recalibrate(  # noqa: PLR0913, PLR0915
     with B = k G / (k G + s**2), s**2 the variance of held-out residuals in the calibration and G the mean square of its
     cohorts' mean residuals when each was left out (s**2 where that was not measured), with half-width (q / s) max(s,
     sd(r)) sqrt(1 + B / k), q the conformal quantile of the calibration.
+
+    A line has the slope (S b + p) / (S + p), with b that of least squares, S the sum of squares of the labelled
+    predictions about their mean, p = s**2 / 0.25**2, s the standard deviation of residuals, and 0.25 the spread of the
+    slopes of 27 transfers between cohorts around 1 (``benchmarks/recalibrate_controls.py``).
 
     Examples
     --------
@@ -299,11 +304,11 @@ def _move(
             "which no line can be fitted; pass kind='shift'."
         )
     move = kernel.fit_line(x, y, level)
-    if kernel.slope_t(move) < _NO_SIGNAL:
+    if move.slope_t < _NO_SIGNAL:
         logger.warning(
             "Predictions do not rise with age among the %d labelled subjects%s (slope %.2f, t = %.1f): recalibrated "
             "ages say little more than their mean.",
-            move.n, cohort.text, move.slope, kernel.slope_t(move),
+            move.n, cohort.text, move.slope, move.slope_t,
         )  # fmt: skip
     return move
 
