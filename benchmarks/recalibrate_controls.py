@@ -20,9 +20,11 @@ import warnings
 import anndata as ad
 import numpy as np
 import pandas as pd
+from scipy.stats import linregress
 from transport import DATA, cohorts, methylation, trained
 
 import agevi
+from agevi._ages import AgeTransform
 
 N_LABELLED = 10
 FEWEST = 25  # samples of a cohort, so that enough are left
@@ -50,12 +52,17 @@ def transfer(adata: ad.AnnData, known: np.ndarray, new: np.ndarray, n_draws: int
         for kind in ("shift", "auto"):
             agevi.tl.recalibrate(one, by=None, labels="known", kind=kind)
             after = agevi.get.subjects_df(one, key_added="recalibrated").set_index("subject")
-            row[kind] = (after["predicted"] - after["age"])[after.index[~after.index.isin(labelled)]].abs().mean()
+            after = after[~after.index.isin(labelled)]
+            row[kind] = (after["predicted"] - after["age"]).abs().mean()
+        row["covered"] = ((after["age"] >= after["lower"]) & (after["age"] <= after["upper"])).mean()
         rows.append(row)
     found = pd.DataFrame(rows)
     above = found[["shift", "auto"]].sub(found["oracle"], axis=0)
+    scale = AgeTransform.of(one.uns["agevi"])
+    slope = linregress(*(scale.forward(table[name].to_numpy(dtype=float)) for name in ("predicted", "age")))
     return (
-        {"n": len(table), "constant": error.mean(), "verdict": verdict["verdict"]}
+        {"n": len(table), "constant": error.mean(), "slope": slope.slope, "se": slope.stderr}
+        | {"verdict": verdict["verdict"]}
         | found.mean().to_dict()
         | {f"{kind} - oracle": above[kind].mean() for kind in above}
         | {f"{kind} > 1 year": (above[kind] > 1).mean() for kind in above}
@@ -157,6 +164,16 @@ def main() -> None:
     print(pd.crosstab([table["task"], table["off"]], table["verdict"]).to_string())
     figures = ["raw", "oracle", "shift", "auto", "shift - oracle", "auto - oracle", "shift > 1 year", "auto > 1 year"]
     print(table.groupby(["task", "off"], observed=True)[figures].mean().round(2).to_string())
+    spread = np.sqrt(table["slope"].var() - (table["se"] ** 2).mean())
+    print(
+        f"slopes of age on prediction {table['slope'].min():.2f} to {table['slope'].max():.2f}, sd {spread:.2f} beyond their"
+    )
+    print(f"standard errors; 90 % intervals cover {table['covered'].mean():.3f}; over 1 year above: shift", end=" ")
+    print(
+        f"{(table['shift - oracle'] > 1).sum()}, line {(table['auto - oracle'] > 1).sum()} of {len(table)}; mean",
+        end=" ",
+    )
+    print(table[["raw", "oracle", "shift", "auto"]].mean().round(2).to_dict())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ EPS = 1e-3
 _BAR = "ElasticNetClock, choice of the penalty"
 PATIENCE = 10
 """Alphas without a better error after which an automatic path of 100 ends; in proportion for other lengths."""
+PATIENCE_OF_SAMPLES = 20
+"""The same for samples, which are fewer: with 10 the best penalty of the whole path was missed in one of 20 cohorts."""
+_PART = 5  # of a path of 100 that is fitted at a time
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,11 @@ def _errors_of_samples(
     """Mean over folds of the mean squared errors along one path, of as many penalties as were tried."""
     # Along a flat valley of errors the accuracy decides which penalty is the best: only scikit-learn's own solver finds
     # the same. Its path goes on from where a part of it ended.
-    patience = max(PATIENCE * len(grid) // 100, 1)
+    patience, size = (max(n * len(grid) // 100, 1) for n in (PATIENCE_OF_SAMPLES, _PART))
     warm: list[np.ndarray | None] = [None] * samples.n_folds
     errors = np.zeros(0)
-    for start in range(0, len(grid), patience):
-        part, of_folds = grid[start : start + patience], []
+    for start in range(0, len(grid), size):
+        part, of_folds = grid[start : start + size], []
         for k in range(samples.n_folds):
             warm[k], found = _errors_of_fold(x, samples, k, part, ratio, warm[k], max_iter, tol)
             of_folds.append(found)
