@@ -99,6 +99,9 @@ def test_folds_without_an_anchor_keep_their_ages(caplog):
 def test_a_run_without_any_anchor_has_no_second_key(caplog):
     adata = run(cohorts(24, ageing_rates=[1, 1], rng=2))
     assert "Nobody in 2 folds" in caplog.text
+    assert (
+        "In 2 of them no type against the anchor tells the ages of training subjects held out (r at most" in caplog.text
+    )
     assert "agevi_anchored_predicted" not in adata.obs
 
 

@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 CLOCK = "PLSClock"
 """Class of the clocks of contrasts."""
-_LEAST_R = 0.4  # correlation with the age of held-out subjects below which a contrast says nothing
+LEAST_R = 0.4
+"""Correlation with the age of held-out subjects below which a contrast says nothing."""
 _SETUP = ("age_key", "subject_key", "sample_key", "age_unit", "age_transform", "min_age")
 
 
@@ -97,7 +98,7 @@ def fit_contrasts(
         known = np.isfinite(held) & compared.trains
         varies = known.sum() > 2 and np.ptp(held[known]) > 0
         found[name] = float(np.corrcoef(held[known], compared.age[known])[0, 1]) if varies else 0.0
-        if found[name] >= _LEAST_R:
+        if found[name] >= LEAST_R:
             clocks[name] = clock
     return clocks, found
 
@@ -108,10 +109,10 @@ def say_contrasts(anchor: str, clocks: Mapping[str, Any], found: Mapping[str, fl
     if clocks and lost:
         logger.warning(
             "%d of %d types against anchor=%r do not tell the age of held-out subjects (r under %.1f) and are left out "
-            "of the anchor: %s.", len(lost), len(found), anchor, _LEAST_R, ", ".join(lost[:5]),
+            "of the anchor: %s.", len(lost), len(found), anchor, LEAST_R, ", ".join(lost[:5]),
         )  # fmt: skip
     if not clocks:
-        why = f"tells the age of held-out subjects (r under {_LEAST_R}): {', '.join(lost[:5])}" if lost else ""
+        why = f"tells the age of held-out subjects (r under {LEAST_R}): {', '.join(lost[:5])}" if lost else ""
         logger.warning(
             "No type against anchor=%r %s. The clock has no anchor, since types that age alike, or are measured too "
             "little, give none.", anchor, why or "has the cells and counts to train",

@@ -35,6 +35,8 @@ class TypeTraining(Host):
     """Predicted minus true age of training samples while held out, samples x types; empty with ``combine="mean"``."""
     contrast_clocks: Mapping[str, Any]
     """The clock of every type against the anchor, without data; empty without an anchor."""
+    contrast_r_: dict[str, float]
+    """Correlation of each with the age of training subjects held out, also of those that are left out."""
     _clock_cls: Any
 
     @all_or_nothing
@@ -145,6 +147,7 @@ class TypeTraining(Host):
                 )
         if anchor is not None and not is_for_ages_alone():
             say_contrasts(anchor, contrasts, told)
+        self.contrast_r_ = told
         return clocks, held, contrasts
 
     def _typed_cells(self, own: AnnData, roles: pd.Series) -> TypedCells:

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _ages, _checks, _keys
+from agevi.model.celltype._anchor import LEAST_R
 from agevi.tl.intervals import _cohort_level
 from agevi.tl.intervals._recalibrate import recalibrate
 from agevi.tl.predict._aggregate_subjects import aggregate_subjects
@@ -35,14 +36,24 @@ def anchor_table(cohort: Cohort, results: Sequence[FoldResult]) -> pd.DataFrame:
     return ages.to_frame("anchor")
 
 
-def write_anchored(adata: AnnData, keys: _keys.Keys, train_on: str | None) -> None:
+def write_anchored(
+    adata: AnnData, keys: _keys.Keys, train_on: str | None, folds: Sequence[str], results: Sequence[FoldResult]
+) -> None:
     """Predictions with every fold at the level of its anchor, under a key of their own."""
     key = keys.key_added
     lost = adata.obs.loc[~np.isin(adata.obs[keys.fold], _with_anchor(adata, keys, train_on)), keys.fold].unique()
     if len(lost):
+        r_of_fold = dict(zip(folds, [float(result.anchor_r) for result in results], strict=True))
+        weak = [r_of_fold[str(name)] for name in lost if r_of_fold[str(name)] < LEAST_R]
+        why = (
+            f" In {len(weak)} of them no type against the anchor tells the ages of training subjects held out (r at "
+            f"most {max(weak):.2f}, and {LEAST_R} is needed): there are too few of them, or the types age alike."
+            if weak
+            else ""
+        )
         logger.warning(
-            "Nobody in %d folds (%s) has an age by the anchor%s, so that these keep the predictions of key_added=%r.",
-            len(lost), _checks.listed([str(name) for name in lost]), " and may train" if train_on else "", key,
+            "Nobody in %d folds (%s) has an age by the anchor%s, so that these keep the predictions of key_added=%r.%s",
+            len(lost), _checks.listed([str(name) for name in lost]), " and may train" if train_on else "", key, why,
         )  # fmt: skip
     if len(lost) == adata.obs[keys.fold].nunique():
         return

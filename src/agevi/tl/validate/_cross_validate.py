@@ -214,7 +214,7 @@ def cross_validate(  # noqa: PLR0913
     if anchored:
         out.uns[keys.anchor] = _keys.to_uns(anchor_table(cohort, results))
     if anchored and fold_key is not None:
-        write_anchored(out, keys, train_on)
+        write_anchored(out, keys, train_on, [cohort.folds[job.fold] for job in jobs], results)
     return out if copy else None
 
 

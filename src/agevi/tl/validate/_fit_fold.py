@@ -101,6 +101,7 @@ class FoldResult:
     type_samples: np.ndarray | None = None  # (n_samples,) text
     type_ages: np.ndarray | None = None  # (3, n_samples, n_types) ages, cells and weights
     type_anchor: np.ndarray | None = None  # (n_samples,) ages by the anchor, NaN without one
+    anchor_r: float = np.nan  # largest correlation of a contrast with the age of training subjects held out
 
 
 _OF_TYPES = ("types", "type_samples", "type_ages", "type_anchor")
@@ -183,7 +184,8 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
         parts = model.predict_parts(test)
         predicted = parts.age_of_cell
         of_types = dict(zip(_OF_TYPES, parts.arrays(), strict=True))
-        return FoldResult(predicted, predicted, validation_mae, best_epoch, **of_types), held
+        r = max(model.contrast_r_.values(), default=np.nan)
+        return FoldResult(predicted, predicted, validation_mae, best_epoch, **of_types, anchor_r=r), held
     predicted = np.asarray(model.predict_age(test, level=model.level), dtype=np.float32)
     summed = predicted if model.predicts_sums else None
     return FoldResult(predicted, summed, validation_mae, best_epoch), held
