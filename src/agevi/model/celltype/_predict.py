@@ -63,12 +63,8 @@ class TypePrediction(Host):
             If the data hold no type of the clock, or genes are missing.
         """
         self.check_trained("model.predict_types")
-        data = self._data(adata)
-        begin(data)
-        rows = None if indices is None else _checks.rows(indices, data.n_obs)[0]
-        return self.predict_parts(
-            data, indices=rows, sample_key=sample_key, batch_size=batch_size, min_gene_coverage=min_gene_coverage
-        ).table()
+        options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
+        return self._parts_asked_for(adata, indices, sample_key=sample_key, **options).table()
 
     def predict_anchor(
         self,
@@ -104,13 +100,15 @@ class TypePrediction(Host):
                 f"this clock has no anchor (anchor={self.init_args['anchor']!r}); make it with anchor='<a type of the "
                 "same samples>'."
             )
+        options = {"batch_size": batch_size, "min_gene_coverage": min_gene_coverage}
+        return self._parts_asked_for(adata, indices, sample_key=sample_key, **options).anchor_ages
+
+    def _parts_asked_for(self, adata: AnnData | None, indices: Sequence[int] | None, **options: Any) -> TypeAges:
+        """What :meth:`predict_parts` gives for the data and cells of a call of the user."""
         data = self._data(adata)
         begin(data)
         rows = None if indices is None else _checks.rows(indices, data.n_obs)[0]
-        parts = self.predict_parts(
-            data, indices=rows, sample_key=sample_key, batch_size=batch_size, min_gene_coverage=min_gene_coverage
-        )
-        return parts.anchor_ages
+        return self.predict_parts(data, indices=rows, **options)
 
     def predict_parts(
         self,

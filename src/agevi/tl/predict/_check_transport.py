@@ -109,11 +109,11 @@ def check_transport(
     model.check_ages("tl.check_transport")
     _checks.anndata(adata)
     cells = _new_cells(adata, model)
-    if anchor is None and model.contrast_clocks:
-        anchor = model.predict_anchor(adata, indices=cells, sample_key=sample_key, min_gene_coverage=0.0)
     of_part = model.judged_cells(adata, cells)
     rows = []
     with summed_once():
+        if anchor is None and model.contrast_clocks:
+            anchor = model.predict_anchor(adata, indices=cells, sample_key=sample_key, min_gene_coverage=0.0)
         for name, clock in model.judged().items():
             if len(of_part[name]):
                 rows += _of_clock(adata, clock, name, of_part[name], by, anchor, sample_key, model)

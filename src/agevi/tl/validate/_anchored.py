@@ -80,9 +80,6 @@ def at_level(predicted: np.ndarray, units: Units, cohort: Cohort, recipe: Recipe
     table = pd.DataFrame({"predicted": predicted, "subject": cohort.owner[units.sample]}, index=names)
     fold = pd.Series(np.asarray(cohort.folds, dtype=object)[units.fold], index=names)
     scale = _ages.AgeTransform.of({**recipe.full_setup, "age_transform": recipe.age_transform})
-    ages = anchor["anchor"].reindex(names)
-    out = predicted.copy()
-    for name, level in _cohort_level.levels(table, fold, units.trains, scale, ages, None).items():
-        part = (fold == name).to_numpy()
-        out[part] = scale.back(scale.forward(predicted[part]) + level.shift)
-    return out
+    found = _cohort_level.levels(table, fold, units.trains, scale, anchor["anchor"].reindex(names), None)
+    moved = _cohort_level.move(table, fold, found, scale, lambda: None, level=np.nan)  # without intervals
+    return moved["predicted"].to_numpy()
