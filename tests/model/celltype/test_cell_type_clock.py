@@ -376,6 +376,10 @@ class TestCrossValidation:
         fit(data, {"cell_type_key": None}, {"split_key": "everybody"}).save(tmp_path / "clock")
         loaded = agevi.io.load_clock(tmp_path / "clock")
         assert list(loaded.predict_types(data)) == ["all cells"]
+        with pytest.raises(ValueError, match="with cells = adata\\.$"):
+            agevi.tl.cell_age_signal(data, loaded)
+        with pytest.raises(ValueError, match="whose groups are the types in the data; leave it out"):
+            agevi.tl.attribute_genes(data, loaded, groupby="donor")
         np.testing.assert_allclose(
             loaded.predict_age(data, level="sample"), loaded.type_clocks["all cells"].predict_age(data, level="sample")
         )

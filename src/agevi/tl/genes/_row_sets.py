@@ -142,7 +142,7 @@ def _sets_of_types(
     key = model.setup_args["cell_type_key"]
     if groupby not in (None, key):
         raise ValueError(
-            f"groupby={groupby!r} with a {type(model).__name__}, whose groups are the types in adata.obs[{key!r}]; "
+            f"groupby={groupby!r} with a {type(model).__name__}, whose groups are the types in {_names.in_types(key)}; "
             "leave it out, or attribute one of model.type_clocks."
         )
     code, found = types_of_cells(model, adata)

@@ -135,9 +135,10 @@ def _of_sums(model: Any) -> None:
     per_type = next((clock for clock in model.all_clocks() if clock.of_types), None)
     if per_type is not None:
         kind, key = type(per_type).__name__, per_type.setup_args["cell_type_key"]
+        cells = "adata" if key is None else f"adata[adata.obs[{key!r}] == name].copy()"
         raise ValueError(
             f"this {kind} has a clock for each type of cells; for each name and clock of model.type_clocks.items(), "
-            f"call agevi.tl.cell_age_signal(cells, clock) with cells = adata[adata.obs[{key!r}] == name].copy()."
+            f"call agevi.tl.cell_age_signal(cells, clock) with cells = {cells}."
         )
     if not model.predicts_sums:
         raise ValueError(
