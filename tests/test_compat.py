@@ -7,20 +7,21 @@ import inspect
 import pytest
 
 from agevi import _compat
+from agevi._compat import scvi
 
 
 @pytest.mark.parametrize(
     ("owner", "hook"),
     [
-        (_compat.BaseModelClass, "_get_setup_method_args"),
-        (_compat.BaseModelClass, "_get_init_params"),
-        (_compat.BaseModelClass, "_make_data_loader"),
-        (_compat.BaseModelClass, "_validate_anndata"),
-        (_compat.BaseModelClass, "_get_most_recent_anndata_manager"),
-        (_compat.BaseModelClass, "_register_manager_for_instance"),
-        (_compat.BaseModelClass, "get_anndata_manager"),
-        (_compat.BaseModelClass, "get_var_names"),
-        (_compat.TrainRunner, "_update_history"),
+        (scvi.BaseModelClass, "_get_setup_method_args"),
+        (scvi.BaseModelClass, "_get_init_params"),
+        (scvi.BaseModelClass, "_make_data_loader"),
+        (scvi.BaseModelClass, "_validate_anndata"),
+        (scvi.BaseModelClass, "_get_most_recent_anndata_manager"),
+        (scvi.BaseModelClass, "_register_manager_for_instance"),
+        (scvi.BaseModelClass, "get_anndata_manager"),
+        (scvi.BaseModelClass, "get_var_names"),
+        (scvi.TrainRunner, "_update_history"),
     ],
     ids=lambda v: v if isinstance(v, str) else v.__name__,
 )
@@ -30,7 +31,7 @@ def test_hook_exists(owner, hook):
 
 def test_every_verb_validates_through_the_hook():
     for verb in ("get_elbo", "get_latent_representation", "get_normalized_expression", "posterior_predictive_sample"):
-        mixin = _compat.VAEMixin if hasattr(_compat.VAEMixin, verb) else _compat.RNASeqMixin
+        mixin = scvi.VAEMixin if hasattr(scvi.VAEMixin, verb) else scvi.RNASeqMixin
         source = inspect.getsource(inspect.unwrap(getattr(mixin, verb)))
         assert "self._validate_anndata(" in source or "_validate_adata_dataloader_input" in source, verb
 
@@ -43,7 +44,7 @@ def test_model_keeps_its_data_where_agevi_looks(trained):
 
 
 def test_plan_reads_the_kl_weight_property():
-    assert isinstance(_compat.TrainingPlan.kl_weight, property)
+    assert isinstance(scvi.TrainingPlan.kl_weight, property)
 
 
 def test_version_of_what_is_not_installed():

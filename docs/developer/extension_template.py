@@ -13,7 +13,7 @@ import torch
 from anndata import AnnData
 from torch import nn
 
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi.dataloaders._stats import gene_stats
 from agevi.model.base._module import RegressorModule
 from agevi.model.base._regressor import RegressorClock

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 
 DIMENSIONS = "agevi_dimensions"
 """Slot of ``uns`` of data whose X was read from ``obsm``: from where (``obsm_key``), and what it was made into."""

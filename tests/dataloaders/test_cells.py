@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi.dataloaders._cells import CellDataset, cell_loader
 from agevi.dataloaders._fields import AGE
 from agevi.model import PoissonVAE

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agevi._compat import AnnDataManager
+from agevi._compat.scvi import AnnDataManager
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT, AgeField, UnitField
 
 

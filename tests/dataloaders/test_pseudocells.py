@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi.dataloaders import _pseudocells
 from agevi.dataloaders._fields import AGE, SAMPLE, SUMMED
 from agevi.dataloaders._pseudocells import PseudocellLoader, PseudocellSplitter, Rows, draw_cells

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from agevi import _checks
-from agevi._compat import REGISTRY_KEYS, AnnDataManager
+from agevi._compat.scvi import REGISTRY_KEYS, AnnDataManager
 from agevi.nn.rows import csr
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _units
-from agevi._compat import REGISTRY_KEYS, CategoricalJointObsField, CategoricalObsField, NumericalObsField
+from agevi._compat.scvi import REGISTRY_KEYS, CategoricalJointObsField, CategoricalObsField, NumericalObsField
 from agevi.dataloaders._measured import feature_sets
 
 AGE = "agevi_age"

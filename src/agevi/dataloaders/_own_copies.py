@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks, _gene_names, _source, _symbols
-from agevi._compat import AnnDataManager, WeakIdKeyDictionary
+from agevi._compat.scvi import AnnDataManager, WeakIdKeyDictionary
 from agevi.dataloaders._measured import copy_sets
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from agevi import _keys
-from agevi._compat import REGISTRY_KEYS, AnnDataManager
+from agevi._compat.scvi import REGISTRY_KEYS, AnnDataManager
 from agevi.dataloaders._cells import Batch, fields_of, processes
 from agevi.dataloaders._fields import AGE, SUMMED
 from agevi.dataloaders._sums import most_common

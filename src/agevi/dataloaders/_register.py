@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from agevi import _checks, _names, _units
 from agevi._ages import ADULT, YEAR
-from agevi._compat import REGISTRY_KEYS, AnnDataManager, LayerField, NumericalJointObsField
+from agevi._compat.scvi import REGISTRY_KEYS, AnnDataManager, LayerField, NumericalJointObsField
 from agevi._keys import MEASURED
 from agevi._source import CLR, READERS, inner, place, read
 from agevi.dataloaders import _fields

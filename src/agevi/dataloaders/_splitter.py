@@ -11,7 +11,7 @@ from anndata import AnnData
 from torch.utils.data import DataLoader
 
 from agevi import _checks, _keys, _units
-from agevi._compat import AnnDataManager
+from agevi._compat.scvi import AnnDataManager
 from agevi.dataloaders._cells import cell_loader
 
 

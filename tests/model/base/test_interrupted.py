@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import agevi
-from agevi._compat import Callback
+from agevi._compat.scvi import Callback
 from agevi.model import CaseControlClassifier, EnsembleClock, MLPClock
 from agevi.model.linear._base import FittedLinearClock
 from agevi.model.transfer import _training

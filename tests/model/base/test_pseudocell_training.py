@@ -147,7 +147,7 @@ def test_the_learning_rate_goes_through_one_cycle(cohort):
     clock = model(cohort, **SMALL)
     rates = []
 
-    class Watch(agevi._compat.Callback):
+    class Watch(agevi._compat.scvi.Callback):
         def on_train_batch_start(self, trainer, *_):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 

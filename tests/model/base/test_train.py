@@ -159,7 +159,7 @@ def test_unlabelled_subjects_train_the_latent_space_but_not_the_age(cohort):
 def test_schedules_are_followed(cohort):
     seen = []
 
-    class Spy(agevi._compat.Callback):
+    class Spy(agevi._compat.scvi.Callback):
         def on_train_epoch_start(self, trainer, plan):
             seen.append((float(plan.kl_weight), trainer.optimizers[0].param_groups[0]["lr"]))
 

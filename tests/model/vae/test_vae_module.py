@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal, Poisson, kl_divergence
 
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi.dataloaders._fields import AGE, SUBJECT
 from agevi.model.vae._module import ClockVAEModule
 

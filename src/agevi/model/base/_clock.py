@@ -12,7 +12,8 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys, _source
-from agevi._compat import Absent, BaseModelClass
+from agevi._compat import Absent
+from agevi._compat.scvi import BaseModelClass
 from agevi.dataloaders._own_copies import of_features, own_copy, remember
 from agevi.dataloaders._query import begin
 from agevi.dataloaders._register import check_setup, make_manager, registered_columns

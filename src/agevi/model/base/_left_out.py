@@ -11,7 +11,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi._progress import Bar
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._query import blocks

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from agevi._compat import REGISTRY_KEYS, BaseModuleClass, LossOutput, auto_move_data
+from agevi._compat.scvi import REGISTRY_KEYS, BaseModuleClass, LossOutput, auto_move_data
 from agevi.dataloaders._fields import AGE, SUBJECT, SUMMED
 from agevi.nn.attribution import Reading
 from agevi.nn.heads import AgeHead, TargetScale, masked_age_loss

@@ -11,7 +11,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from agevi import _checks
-from agevi._compat import Callback, LossOutput, TrainingPlan
+from agevi._compat.scvi import Callback, LossOutput, TrainingPlan
 from agevi.dataloaders._cells import processes
 from agevi.dataloaders._fields import SAMPLE, SUMMED
 from agevi.nn.products import factors_for, factors_in

@@ -14,7 +14,7 @@ from anndata import AnnData
 from pandas.api.types import is_numeric_dtype
 
 from agevi import _checks, _names, _units
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._fields import SUMMED

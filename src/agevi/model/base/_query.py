@@ -10,7 +10,8 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import Absent, AnnDataManager, Host
+from agevi._compat import Absent, Host
+from agevi._compat.scvi import AnnDataManager
 from agevi._source import column_names, features, inner, mark, read
 from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._kind import ValueKind, kind_of, refuse_other_kinds

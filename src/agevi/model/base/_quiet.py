@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import ProgressBar
 
-from agevi._compat import Callback
+from agevi._compat.scvi import Callback
 from agevi._progress import Bar, progress
 from agevi._settings import LEVELS, settings
 from agevi._threads import Shared

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names
-from agevi._compat import REGISTRY_KEYS, parse_device, version
+from agevi._compat import version
+from agevi._compat.scvi import REGISTRY_KEYS, parse_device
 from agevi._source import mark
 from agevi.dataloaders._fields import CATEGORY
 from agevi.io import _bundle

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import REGISTRY_KEYS, TrainRunner
+from agevi._compat.scvi import REGISTRY_KEYS, TrainRunner
 from agevi._progress import silent
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._fields import SUBJECT

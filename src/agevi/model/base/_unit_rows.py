@@ -9,7 +9,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi.dataloaders._cells import fields_of
 from agevi.nn.attribution import Reading
 

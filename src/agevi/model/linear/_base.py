@@ -14,7 +14,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import REGISTRY_KEYS, Trainer
+from agevi._compat.scvi import REGISTRY_KEYS, Trainer
 from agevi._progress import silent
 from agevi._threads import n_threads, threads
 from agevi.dataloaders._fields import SAMPLE, SUBJECT

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from agevi._compat import REGISTRY_KEYS, auto_move_data
+from agevi._compat.scvi import REGISTRY_KEYS, auto_move_data
 from agevi.dataloaders._fields import SUMMED
 from agevi.model.base._module import ClockModule
 from agevi.nn.attribution import Reading, normalized

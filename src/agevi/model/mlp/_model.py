@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from anndata import AnnData
 
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi.dataloaders._stats import gene_stats
 from agevi.model.base._regressor import RegressorClock
 from agevi.model.base._seed import as_seed, seeded

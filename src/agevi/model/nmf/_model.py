@@ -13,7 +13,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi._progress import progress
 from agevi.dataloaders._fields import SUBJECT
 from agevi.dataloaders._pseudocells import ROWS

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from agevi._compat import auto_move_data
+from agevi._compat.scvi import auto_move_data
 from agevi.model.base._module import RegressorModule
 from agevi.nn.attribution import Reading
 from agevi.nn.inputs import CP10K, GeneInput

@@ -14,7 +14,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys, _units
-from agevi._compat import parse_device
+from agevi._compat.scvi import parse_device
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._fields import TARGET
 from agevi.dataloaders._pseudocells import Rows

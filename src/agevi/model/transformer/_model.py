@@ -11,7 +11,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._fields import CATEGORY, SUBJECT
 from agevi.dataloaders._measured import feature_sets

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from agevi import _keys
-from agevi._compat import REGISTRY_KEYS, auto_move_data
+from agevi._compat.scvi import REGISTRY_KEYS, auto_move_data
 from agevi.dataloaders._fields import CATEGORY, ROW, UNKNOWN
 from agevi.model.base._module import AgeModule, Layers
 from agevi.nn.attribution import Reading

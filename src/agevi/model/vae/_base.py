@@ -13,7 +13,8 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _names
-from agevi._compat import REGISTRY_KEYS, Absent, RNASeqMixin, VAEMixin
+from agevi._compat import Absent
+from agevi._compat.scvi import REGISTRY_KEYS, RNASeqMixin, VAEMixin
 from agevi.dataloaders._stats import gene_stats
 from agevi.model.base._clock import Clock, Moments
 from agevi.model.base._seed import seeded

@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat import REGISTRY_KEYS
+from agevi._compat.scvi import REGISTRY_KEYS
 from agevi._docs import shared
 from agevi.dataloaders._register import check_values
 from agevi.model.base._seed import as_seed

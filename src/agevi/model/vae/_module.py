@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from agevi._compat import REGISTRY_KEYS, LossOutput, auto_move_data
+from agevi._compat.scvi import REGISTRY_KEYS, LossOutput, auto_move_data
 from agevi.dataloaders._fields import AGE, SUBJECT, SUMMED
 from agevi.dataloaders._stats import GeneStats
 from agevi.model.base._module import ClockModule, Layers

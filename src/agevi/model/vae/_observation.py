@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.distributions import Distribution
 
-from agevi._compat import NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
+from agevi._compat.scvi import NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
 from agevi.dataloaders._stats import GeneStats
 from agevi.nn.distributions import ZeroInflatedPoisson
 from agevi.nn.likelihoods import CountLikelihood, NormalLikelihood

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from agevi._compat import LossOutput
+from agevi._compat.scvi import LossOutput
 from agevi.model.base._plan import AgeTrainingPlan, schedule_of
 from agevi.nn.schedules import KL_SCHEDULES
 

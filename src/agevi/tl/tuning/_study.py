@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from agevi._compat import Callback
+from agevi._compat.scvi import Callback
 from agevi._progress import progress
 from agevi._settings import LEVELS, settings
 from agevi.tl.tuning._search import Arguments, Search

@@ -1,4 +1,4 @@
-"""All that agevi takes from scvi-tools, and switches between versions; tests/test_compat.py watches private hooks."""
+"""Switches between versions of other packages; what scvi-tools has is taken in ``agevi._compat.scvi`` alone."""
 
 from __future__ import annotations
 
@@ -8,59 +8,8 @@ from importlib.metadata import version as _version
 from typing import Any
 
 import numpy as np
-import torch
 from anndata import AnnData
-from lightning.pytorch import Callback
-from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
-from scvi.data.fields import (
-    CategoricalJointObsField,
-    CategoricalObsField,
-    LayerField,
-    NumericalJointObsField,
-    NumericalObsField,
-)
-from scvi.dataloaders import AnnDataLoader
-from scvi.distributions import NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
-from scvi.model._utils import parse_device_args
-from scvi.model.base import BaseModelClass, RNASeqMixin, VAEMixin
-from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
-from scvi.train import Trainer, TrainingPlan, TrainRunner
 from threadpoolctl import ThreadpoolController
-from torch.utils.weak import WeakIdKeyDictionary
-
-__all__ = [
-    "REGISTRY_KEYS",
-    "Absent",
-    "AnnDataLoader",
-    "AnnDataManager",
-    "BaseModelClass",
-    "BaseModuleClass",
-    "Callback",
-    "CategoricalJointObsField",
-    "CategoricalObsField",
-    "Host",
-    "LayerField",
-    "LossOutput",
-    "NegativeBinomial",
-    "Normal",
-    "NumericalJointObsField",
-    "NumericalObsField",
-    "Poisson",
-    "RNASeqMixin",
-    "TrainRunner",
-    "Trainer",
-    "TrainingPlan",
-    "VAEMixin",
-    "WeakIdKeyDictionary",
-    "ZeroInflatedNegativeBinomial",
-    "auto_move_data",
-    "parse_device",
-    "read_rows",
-    "version",
-    "written_to",
-]
-
 
 Host: Any = object
 """Base of mixins whose other half is scvi-tools' base class; a type checker lets them use its attributes."""
@@ -77,11 +26,6 @@ class Absent:
 
     def __get__(self, instance: object, owner: type) -> Any:
         raise AttributeError(f"{owner.__name__} has no {self.name}: {self.reason}")
-
-
-def parse_device(accelerator: str, device: int | str) -> torch.device:
-    """The torch device that scvi-tools would choose."""
-    return parse_device_args(accelerator, device, return_device="torch", validate_single_device=True)[2]
 
 
 def read_rows(adata: AnnData, rows: np.ndarray) -> AnnData:
