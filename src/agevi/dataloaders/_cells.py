@@ -100,17 +100,15 @@ class CellDataset(Dataset[Batch]):
 
 
 def cell_loader(
-    manager: AnnDataManager,
-    indices: np.ndarray | None = None,
-    *,
-    batch_size: int,
-    shuffle: bool = False,
-    shared: bool = False,
-    **kwargs: Any,
+    manager: AnnDataManager, indices: np.ndarray | None = None, *, batch_size: int, shuffle: bool = False
 ) -> DataLoader[Any]:
     """Batches of the cells ``indices``, nearly equal in size, none above ``batch_size``: :class:`EvenBatchSampler`."""
-    cells = CellDataset(manager, indices)
+    return batches(CellDataset(manager, indices), batch_size=batch_size, shuffle=shuffle)
+
+
+def batches(cells: Any, *, batch_size: int, shuffle: bool, shared: bool = False) -> DataLoader[Any]:
+    """Batches of ``cells``, a dataset of positions, as :func:`cell_loader` makes them; ``shared`` by processes."""
     sampler = EvenBatchSampler(len(cells), batch_size, shuffle=shuffle, shared=shared)
-    if not shuffle and not shared:  # torch's loader draws a seed for workers, which must not come from the global state
-        kwargs.setdefault("generator", torch.Generator())
-    return DataLoader(cells, sampler=sampler, batch_size=None, **kwargs)
+    # torch's loader draws a seed for workers, which must not come from the global state
+    generator = None if shuffle or shared else torch.Generator()
+    return DataLoader(cells, sampler=sampler, batch_size=None, generator=generator)

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from torch.utils.data import DataLoader
 
 from agevi import _checks, _keys, _units
 from agevi._compat.scvi import AnnDataManager
-from agevi.dataloaders._cells import cell_loader
+from agevi.dataloaders._cells import CellDataset, batches
+from agevi.dataloaders._device import DeviceRows, ahead, device_of, near
 
 
 class SubjectSplitter(pl.LightningDataModule):
     """Loaders of the training and the validation cells, by the role of every cell, (n_cells,)."""
 
-    def __init__(self, adata_manager: AnnDataManager, roles: np.ndarray, *, batch_size: int, **loader_kwargs: Any):
+    def __init__(self, adata_manager: AnnDataManager, roles: np.ndarray, *, batch_size: int) -> None:
         super().__init__()
-        self.adata_manager, self.batch_size, self.loader_kwargs = adata_manager, batch_size, loader_kwargs
+        self.adata_manager, self.batch_size = adata_manager, batch_size
         self.train_idx, self.val_idx, self.test_idx = (np.flatnonzero(roles == r) for r in _keys.SPLIT_ROLES)
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
 
-    def _loader(self, indices: np.ndarray, *, shuffle: bool) -> DataLoader[Any]:
-        return cell_loader(
-            self.adata_manager, indices, batch_size=self.batch_size, shuffle=shuffle, shared=True, **self.loader_kwargs
-        )
+    @cached_property
+    def _near(self) -> DeviceRows | None:
+        """All cells that are read, on the GPU where they fit."""
+        read = np.concatenate([self.train_idx, self.val_idx])
+        return near(self.adata_manager, read, device_of(self.trainer))
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def _loader(self, indices: np.ndarray, *, shuffle: bool) -> Any:
+        cells = CellDataset(self.adata_manager, indices) if self._near is None else self._near.part(indices)
+        loader = batches(cells, batch_size=self.batch_size, shuffle=shuffle, shared=True)
+        return ahead(loader, device_of(self.trainer)) if self._near is None else loader
+
+    def teardown(self, stage: str) -> None:
+        """Free the memory of the GPU when training ends."""
+        rows = self.__dict__.pop("_near", None)
+        if rows is not None:
+            rows.release()
+
+    def train_dataloader(self) -> Any:
         """Training cells, shuffled."""
         return self._loader(self.train_idx, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+    def val_dataloader(self) -> Any:
         """Validation cells in order; nothing when no subject validates."""
         return self._loader(self.val_idx, shuffle=False) if self.n_val else []
 

@@ -72,7 +72,8 @@ class TargetScale(nn.Module):
         # One noisy cell on a log scale would otherwise be centuries old.
         if not self.bounded:
             return age.float()
-        return age.clamp(torch.as_tensor(self.min_age, dtype=age.dtype, device=age.device), self.highest).float()
+        lowest = torch.full((), self.min_age, dtype=age.dtype, device=age.device)  # a copy would make a GPU wait
+        return age.clamp(lowest, self.highest).float()
 
 
 class AgeHead(nn.Module):

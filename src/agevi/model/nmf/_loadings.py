@@ -39,4 +39,4 @@ class LoadingSplitter(SubjectSplitter):
         tensors = {name: torch.from_numpy(np.asarray(v)[indices]) for name, v in fields.items()}
         cells = _Cells(tensors | {LOADINGS: self.loadings[torch.from_numpy(indices)]})
         sampler = EvenBatchSampler(len(indices), self.batch_size, shuffle=shuffle)
-        return DataLoader(cells, sampler=sampler, batch_size=None, **self.loader_kwargs)
+        return DataLoader(cells, sampler=sampler, batch_size=None)
