@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agevi.nn.noise import InputNoise, resample, thin
+from agevi.nn.noise import Dropout, InputNoise, resample, thin
 
 COUNTS = torch.full((40_000,), 8.0)
 
@@ -44,3 +44,30 @@ def test_noise_is_off_at_level_0_and_outside_training(kind):
     noisy = InputNoise(2, kind=kind, level=0.4)
     assert noisy.on_counts(x) is x if kind == "gaussian" else not torch.equal(noisy.on_counts(x), x)
     assert noisy.on_input(x) is not x if kind == "gaussian" else noisy.on_input(x) is x
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_drops_its_share_everywhere_alike_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    x = torch.ones(400, 501, requires_grad=True)
+    out = Dropout(p)(x)
+    dropped = out == 0
+    assert dropped.float().mean().item() == pytest.approx(p, abs=0.004)
+    for lane in range(4):  # four values share a draw, and must not share their fate
+        assert dropped.flatten()[lane::4].float().mean().item() == pytest.approx(p, abs=0.008)
+    pairs = dropped.flatten()[:200_000].view(-1, 4).float()
+    assert (torch.corrcoef(pairs.T) - torch.eye(4)).abs().max() < 0.02
+    assert out[~dropped].unique().tolist() == pytest.approx([1 / (1 - p)], rel=1e-4)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+
+
+def test_dropout_follows_the_seed_and_rests_outside_training():
+    x = torch.ones(3, 7)
+    torch.manual_seed(1)
+    first = Dropout(0.4)(x)
+    torch.manual_seed(1)
+    assert torch.equal(Dropout(0.4)(x), first)
+    assert torch.equal(Dropout(0.4).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+    assert torch.equal(Dropout(1.0)(x), torch.zeros_like(x))
