@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from agevi.nn.products import factor_dtype, linear
+from agevi.nn.noise import Dropout
+from agevi.nn.products import factor_dtype, linear, store_by_input
 from agevi.nn.rows import is_csr
 
 
@@ -22,10 +23,13 @@ class Stack(nn.Module):
         sizes = [n_input + n_covariates, *widths]
         self.blocks = nn.Sequential(
             *(
-                nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(inplace=True), nn.Dropout(dropout_rate))
+                nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(inplace=True), Dropout(dropout_rate))
                 for a, b in zip(sizes[:-1], sizes[1:], strict=True)
             )
         )
+        if len(widths):
+            first: Any = self.blocks[0]
+            store_by_input(first[0])
 
     def forward(self, x: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
         """Map (..., n_input), dense or CSR, to (..., n_output); BatchNorm sees all leading dimensions as one."""

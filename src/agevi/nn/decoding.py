@@ -47,7 +47,6 @@ class _Decoded(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         dtype = factor_dtype(weight)
         w, h = weight.to(dtype), hidden.to(dtype)
-        rounded = dtype != weight.dtype  # else the transpose of the weights' gradient is the faster product
         out = torch.empty(len(hidden), dtype=weight.dtype, device=weight.device)
         if gradient:
             of_hidden, of_bias = torch.empty_like(hidden), torch.zeros_like(bias)
@@ -60,14 +59,10 @@ class _Decoded(torch.autograd.Function):
             if slope is not None:
                 factor = slope.to(dtype)
                 of_hidden[rows] = factor @ w
-                left, right = (factor, scaled[rows]) if rounded else (scaled[rows], factor)
-                of_weight = plus_product(of_weight, left.t(), right, weight.dtype)
+                of_weight = plus_product(of_weight, scaled[rows].t(), factor, weight.dtype)  # the faster transpose
                 of_bias += slope.sum(0)
         if gradient:
-            if of_weight is None:
-                of_weight = torch.zeros_like(weight)
-            elif not rounded:
-                of_weight = of_weight.t()
+            of_weight = torch.zeros_like(weight) if of_weight is None else of_weight.t()
             rest = (g * scale for g in (of_bias, *likelihood.gradients))
             ctx.save_for_backward(of_hidden.mul_(scale), of_weight, *rest)
         ctx.mark_non_differentiable(out)

@@ -8,14 +8,22 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from agevi.nn.rows import blocks, is_csr
+from agevi.nn.rows import blocks, by_column, is_csr
 
 PRECISIONS = ("float32", "bfloat16")
 
-_CACHE_BYTES = 2**22  # weights that are read at random must stay near the processor
-_MAX_DENSITY = 0.2  # measured: above it, a dense product is faster
+_CACHE_BYTES = 2**23  # what is read at random must stay near the processor
+_READS_A_ROW = 16  # from which it pays to cut a larger table into parts that do
+_MAX_DENSITY: dict[torch.dtype, tuple[float, float]] = {
+    "AVX2": {torch.float32: (0.3, 0.25)},
+    "AVX512": {torch.float32: (0.2, 0.15), torch.bfloat16: (0.15, 0.1)},
+}.get(torch.backends.cpu.get_cpu_capability(), {})
+"""Share of values above which a dense product is faster, for tables that stay in the cache and for larger ones.
+
+With AVX2 they are measured (benchmarks/sparse_layer.py), else lower, as dense products are faster; or all are dense."""
 
 _FACTORS: ContextVar[torch.dtype | None] = ContextVar("factors", default=None)
 
@@ -45,6 +53,11 @@ def _has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
+def _is_amx_fast(dtype: torch.dtype) -> bool:
+    """Whether tiles of the processor make dense products faster than any that skips zeros."""
+    return dtype == torch.bfloat16 and bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+
+
 def factor_dtype(weight: torch.Tensor) -> torch.dtype:
     """Type of the factors of a product with ``weight``."""
     return _FACTORS.get() or weight.dtype
@@ -69,13 +82,36 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     return y if bias is None else y + bias
 
 
-def _pays_sparse(x: torch.Tensor, factor: torch.Tensor) -> bool:
+def store_by_input(layer: nn.Linear) -> nn.Linear:
+    """The layer with the weights of an input next to each other, as products with sparse or many inputs read them."""
+    layer.weight = nn.Parameter(layer.weight.detach().t().contiguous().t())
+    return layer
+
+
+def _table_fits(n_rows: int, factor: torch.Tensor) -> bool:
+    """Whether rows of ``n_rows`` factors stay near the processor while they are read at random."""
+    return n_rows * factor.shape[-1] * factor.element_size() <= _CACHE_BYTES
+
+
+def _pays_sparse(x: torch.Tensor, dtype: torch.dtype, fits: bool) -> bool:
     """Whether the product of a CSR tensor is faster than the one that reads its zeros too."""
-    has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    if x.device.type != "cpu" or not has_mkl or x.dtype != factor.dtype:
+    highest = _MAX_DENSITY.get(dtype)
+    if x.device.type != "cpu" or x.dtype != torch.float32 or highest is None or _is_amx_fast(dtype):
         return False
-    in_cache = factor.numel() * factor.element_size() <= _CACHE_BYTES
-    return in_cache and factor.dtype != torch.bfloat16 and len(x.values()) <= _MAX_DENSITY * x.numel()
+    return len(x.values()) <= highest[0 if fits else 1] * x.numel()
+
+
+def _bags(index: torch.Tensor, table: torch.Tensor, offsets: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Sums over the values of every row of ``values * table[index]``, (len(offsets) - 1, n_out) float32."""
+    n, parts = len(offsets) - 1, [table]
+    if len(index) > _READS_A_ROW * len(table) and not _table_fits(len(table), table):
+        width = max(1, _CACHE_BYTES // (len(table) * table.element_size()))
+        parts = [part.contiguous() for part in torch.split(table, width, dim=1)]
+    sums = [
+        F.embedding_bag(index, part, offsets[:n], mode="sum", per_sample_weights=values.to(part.dtype)).float()
+        for part in parts
+    ]
+    return sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)
 
 
 class _SparseLinear(torch.autograd.Function):
@@ -85,8 +121,8 @@ class _SparseLinear(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         ctx.x, ctx.dtype, ctx.shape, ctx.dense = x, dtype, weight.shape, None
         factor = weight.to(dtype).t()
-        if _pays_sparse(x, factor):
-            return torch.mm(x, factor.contiguous())
+        if _pays_sparse(x, dtype, _table_fits(len(factor), factor)):
+            return _bags(x.col_indices(), factor.contiguous(), x.crow_indices(), x.values())
         out = torch.empty(len(x), len(weight), dtype=weight.dtype, device=weight.device)
         for block in blocks(x):
             dense = block.dense(dtype)
@@ -97,7 +133,11 @@ class _SparseLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor, None]:
-        of_weight, factor = None, grad.to(ctx.dtype)
+        factor = grad.to(ctx.dtype)
+        if ctx.dense is None and _pays_sparse(ctx.x, ctx.dtype, _table_fits(len(factor), factor)):
+            start, row, values = by_column(ctx.x)
+            return None, _bags(row, factor.contiguous(), start, values).t(), None
+        of_weight = None
         for block in blocks(ctx.x):
             dense = block.dense(ctx.dtype) if ctx.dense is None else ctx.dense
             of_weight = plus_product(of_weight, factor[block.rows].t(), dense, grad.dtype)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, MutableMapping
 from typing import NamedTuple
 
+import scipy.sparse as sp
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -98,6 +99,14 @@ def segment_sum(values: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     if not len(values):
         return values.new_zeros(len(offsets) - 1)
     return torch.segment_reduce(values, "sum", offsets=offsets, unsafe=True, initial=0)
+
+
+def by_column(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Offsets of the columns, (n_genes + 1,), rows and values of a CSR tensor on the CPU, column by column."""
+    parts = (part.numpy() for part in (x.values(), x.col_indices(), x.crow_indices()))
+    columns = sp.csr_matrix(tuple(parts), shape=x.shape).tocsc()
+    start, row, values = (torch.from_numpy(part) for part in (columns.indptr, columns.indices, columns.data))
+    return start, row, values
 
 
 def row_slices(n_rows: int, n_genes: int, device: torch.device, itemsize: int = 4) -> Iterator[slice]:

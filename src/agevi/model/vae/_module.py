@@ -22,6 +22,7 @@ from agevi.nn.heads import AgeHead, TargetScale, masked_age_loss
 from agevi.nn.inputs import CP10K, GeneInput
 from agevi.nn.likelihoods import MIN_RATE, CountLikelihood, NormalLikelihood
 from agevi.nn.noise import InputNoise
+from agevi.nn.products import store_by_input
 from agevi.nn.rows import as_dense
 
 
@@ -66,7 +67,7 @@ class ClockVAEModule(ClockModule):
         )
         self.encoder = GaussianEncoder(encoder, n_latent)
         self.decoder = Stack(n_latent, n_hidden[::-1], dropout_rate=0.0, n_covariates=n_covariates)
-        self.logits = nn.Linear(self.decoder.n_output, n_input)
+        self.logits = store_by_input(nn.Linear(self.decoder.n_output, n_input))
         self.head = AgeHead(n_latent, list(n_head), dropout_rate=dropout_rate)
         self.age_scale = TargetScale(age_transform, min_age, year=year)
         self.input = GeneInput(n_input, normalize=normalize, standardize=standardize, sums=sums)
