@@ -16,6 +16,7 @@ LAYERS = [
         "_names",
         "_checks",
         "_compat",
+        "_lazy",
         "_settings",
         "_progress",
         "_threads",

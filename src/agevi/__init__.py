@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from agevi import clocks, datasets, get, io, metrics, model, pl, pp, tl
-from agevi._settings import settings
+from agevi import _lazy
 
 __version__ = version("agevi")
-
-__all__ = ["clocks", "datasets", "get", "io", "metrics", "model", "pl", "pp", "settings", "tl"]
-
-
-def __dir__() -> list[str]:
-    """Public names alone, for tab completion."""
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = _lazy.attach(__name__, __file__)

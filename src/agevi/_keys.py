@@ -19,6 +19,8 @@ CONTRAST = "agevi_contrast"
 """Slot of ``uns`` with what :func:`agevi.pp.contrast_types` compared."""
 FEATURE_SET = "agevi_feature_set"
 """Column of ``obs`` with the data set of every sample, which tells the features that were measured in it."""
+ATTRIBUTION_PARTS = ("", "signed", "se", "rank_low", "rank_high", "selected")
+"""What :func:`agevi.tl.attribute_genes` stores of every gene."""
 MEASURED = "agevi_measured"
 """Slot of ``varm`` (n_vars, n_sets) with what each data set measured, and of ``uns`` with the names of the sets."""
 

@@ -18,6 +18,10 @@ _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")  # in front of a number, not behind i
 
 ALL_CELLS = "all cells"
 """Name of the one type of all cells, where none are told apart."""
+ALL_TYPES = "all"
+"""Type of the rows that combine all types of a sample."""
+BASELINE = "baseline"
+"""Part of a predicted age that every sample has: the age if each of its types were at the mean of that type."""
 
 
 def name(value: Any) -> str:

@@ -14,7 +14,6 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat.scvi import REGISTRY_KEYS
 
 DIMENSIONS = "agevi_dimensions"
 """Slot of ``uns`` of data whose X was read from ``obsm``: from where (``obsm_key``), and what it was made into."""
@@ -31,6 +30,11 @@ def place(setup: Mapping[str, Any]) -> str:
     if setup.get("obsm_key") is not None:
         return f"adata.obsm[{setup['obsm_key']!r}]"
     return "adata.X" if setup.get("layer") is None else f"adata.layers[{setup['layer']!r}]"
+
+
+def where(layer: str | None) -> str:
+    """How a message calls X or a layer."""
+    return place({"layer": layer})
 
 
 def features(setup: Mapping[str, Any]) -> str:
@@ -86,11 +90,6 @@ def read(adata: AnnData, setup: Mapping[str, Any], names: Iterable[str] | None =
         _checks.not_negative(x, where, "normalize='clr' takes log-ratios of counts", advice=advice)
         adata = _made(log_ratios(x), adata.obs, adata.var_names, key, CLR)
     return adata
-
-
-def column_names(registry: Mapping[str, Any]) -> np.ndarray:
-    """Names of the genes, or dimensions, of a registration."""
-    return np.asarray(registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
 
 
 def is_dimensions(adata: AnnData, key: str) -> bool:

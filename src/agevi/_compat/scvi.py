@@ -22,7 +22,6 @@ from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass, RNASeqMixin, VAEMixin
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from scvi.train import Trainer, TrainingPlan, TrainRunner
-from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = [
     "REGISTRY_KEYS",
@@ -45,7 +44,6 @@ __all__ = [
     "Trainer",
     "TrainingPlan",
     "VAEMixin",
-    "WeakIdKeyDictionary",
     "ZeroInflatedNegativeBinomial",
     "auto_move_data",
     "parse_device",

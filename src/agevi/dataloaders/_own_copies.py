@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from torch.utils.weak import WeakIdKeyDictionary
 
 from agevi import _checks, _gene_names, _source, _symbols
-from agevi._compat.scvi import AnnDataManager, WeakIdKeyDictionary
+from agevi._compat.scvi import AnnDataManager
 from agevi.dataloaders._measured import copy_sets
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from torch.utils.weak import WeakIdKeyDictionary
 
 from agevi import _checks, _gene_names
 from agevi._compat import read_rows
-from agevi._compat.scvi import WeakIdKeyDictionary
 
 logger = logging.getLogger(__name__)
 _FEW = 0.9  # share of the genes under which they are too few without a warning; tl.check_transport has the same

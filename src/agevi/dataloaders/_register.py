@@ -13,7 +13,7 @@ from agevi import _checks, _names, _units
 from agevi._ages import ADULT, YEAR
 from agevi._compat.scvi import REGISTRY_KEYS, AnnDataManager, LayerField, NumericalJointObsField
 from agevi._keys import MEASURED
-from agevi._source import CLR, READERS, inner, place, read
+from agevi._source import CLR, READERS, inner, place, read, where
 from agevi.dataloaders import _fields
 from agevi.dataloaders._measured import check_sets
 from agevi.dataloaders._own_subjects import warn_of_cells
@@ -25,11 +25,6 @@ MIN_OF_MODALITY = 2
 ADVICE_OF_MASK = f"values that were not measured are 0 there, and False in adata.varm[{MEASURED!r}]"
 RAW = "adata.raw"
 NORMALIZE = ("log1p_cp10k", "none", CLR)
-
-
-def where(layer: str | None) -> str:
-    """How a message calls the matrix."""
-    return place({"layer": layer})
 
 
 def check_setup(
@@ -263,3 +258,8 @@ def make_manager(
         _fields.UnitField(_fields.SAMPLE, _units.sample_column(setup)),
     ]
     return AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+
+
+def column_names(registry: Mapping[str, Any]) -> np.ndarray:
+    """Names of the genes, or dimensions, of a registration."""
+    return np.asarray(registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])

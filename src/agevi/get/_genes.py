@@ -10,7 +10,6 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _symbols
 from agevi.get._read import documented, read, stored
-from agevi.tl.genes._attribute_genes import PARTS
 
 
 @documented
@@ -66,7 +65,7 @@ def attribution_df(
         column = groups.index(name)
         chosen = known[np.argsort(-values[known, column], kind="stable")[:n_top]]
         table = pd.DataFrame({"gene": adata.var_names[chosen], "group": name, "rank": np.arange(1, n_top + 1)})
-        for part in PARTS:
+        for part in _keys.ATTRIBUTION_PARTS:
             of_genes = np.asarray(adata.varm[keys.attribution(part)])[chosen, column]
             table[part or "attribution"] = of_genes.astype(np.float64)
         out.append(table)

@@ -9,8 +9,6 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from agevi.model.base import _save
-
 INPUT, OUTPUT = "input", "predicted"
 N_ROWS = 4
 TOLERANCE = {True: 1e-6, False: 1e-4}
@@ -79,6 +77,8 @@ def _types(model: Any) -> list[str]:
 
 def _data(model: Any, x: torch.Tensor) -> AnnData:
     """Rows as data that the clock reads: its matrix, wherever that is, and every column that it needs."""
+    from agevi.model.base import _save  # here, so that shelves are listed without scvi-tools
+
     n, values = len(x), x.numpy().astype(np.float32)
     adata = AnnData(
         obs=pd.DataFrame(index=[f"row{i}" for i in range(n)]),

@@ -10,11 +10,10 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from agevi import _checks, _keys, get
+from agevi import _checks, _keys, _names, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
 from agevi.tl.predict._evaluate_by import OVERALL
-from agevi.tl.predict._explain_age import BASELINE
 
 KINDS = ("dots", "stack")
 QUANTITIES = {
@@ -78,7 +77,7 @@ def explanation(
     if kind == "stack":
         return _stack(get.explanation_df(adata, "samples", key_added=key_added), params, palette, ax)
     rows = get.explanation_df(adata, key_added=key_added)
-    return _dots(adata, rows[rows["part"] != BASELINE], params, quantity, palette, ax)
+    return _dots(adata, rows[rows["part"] != _names.BASELINE], params, quantity, palette, ax)
 
 
 def _dots(
@@ -113,7 +112,7 @@ def _dots(
 
 def _stack(rows: pd.DataFrame, params: Mapping[str, Any], palette: Any, ax: Axes | None) -> Axes:
     """One bar per sample."""
-    wide = rows.pivot(index="sample", columns="part", values="contribution").drop(columns=BASELINE).fillna(0.0)
+    wide = rows.pivot(index="sample", columns="part", values="contribution").drop(columns=_names.BASELINE).fillna(0.0)
     wide = wide.loc[wide.sum(axis=1).sort_values(kind="stable").index]
     parts = list(wide.abs().mean().sort_values(ascending=False).index)
     if len(parts) > _MOST_PARTS:

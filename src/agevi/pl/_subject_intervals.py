@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 from agevi import _checks, _keys, _names, _subjects, get
 from agevi.pl import _base
 from agevi.pl._figure import figure
-from agevi.tl.intervals._subject_posterior import ALL
 from agevi.tl.predict._evaluate_by import sample_values
 
 TABLES = ("calibration", "posterior")
@@ -162,7 +161,10 @@ def _posterior(adata: AnnData, keys: _keys.Keys, roles: str | Sequence[str] | No
     found = get.posterior_df(adata, key_added=keys.key_added)
     slot = keys.posterior
     found = (
-        found[found["type"] == ALL].set_index("sample").drop(columns="predicted").rename(columns={"mean": "predicted"})
+        found[found["type"] == _names.ALL_TYPES]
+        .set_index("sample")
+        .drop(columns="predicted")
+        .rename(columns={"mean": "predicted"})
     )
     _subjects.check_cells(adata, keys, found.index, slot)
     table = adata.uns.get(keys.subjects)  # absent where types alone were predicted

@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from agevi import _checks, _gene_names
 from agevi._compat import written_to
-from agevi.dataloaders._register import where
+from agevi._source import where
 from agevi.dataloaders._sums import sample_groups, sum_rows
 
 logger = logging.getLogger(__name__)

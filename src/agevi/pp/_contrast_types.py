@@ -13,8 +13,8 @@ from anndata import AnnData
 
 from agevi import _checks, _gene_names, _names, _symbols, _units
 from agevi._keys import CONTRAST
+from agevi._source import where
 from agevi.dataloaders._contrast import MIN_COUNTS, SCALE, contrast, enough_counts
-from agevi.dataloaders._register import where
 from agevi.dataloaders._sums import sum_rows
 
 logger = logging.getLogger(__name__)

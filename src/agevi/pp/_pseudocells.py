@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks, _names, _units
-from agevi.dataloaders._register import where
+from agevi._source import where
 from agevi.dataloaders._sums import draw_pseudocells
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import agevi
-from agevi.tl.predict._explain_age import BASELINE
+from agevi._names import BASELINE
 
 pytestmark = pytest.mark.slow  # clocks of several types, each trained on held-out folds
 KEYS = {"age_key": "age", "subject_key": "donor"}

@@ -16,7 +16,7 @@ from agevi._compat import Absent
 from agevi._compat.scvi import BaseModelClass
 from agevi.dataloaders._own_copies import of_features, own_copy, remember
 from agevi.dataloaders._query import begin
-from agevi.dataloaders._register import check_setup, make_manager, registered_columns
+from agevi.dataloaders._register import check_setup, column_names, make_manager, registered_columns
 from agevi.model.base import _save
 from agevi.model.base._cohorts import CohortsMixin
 from agevi.model.base._kept_sums import summed_once
@@ -176,7 +176,7 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
         setup |= _source.resolved(setup)
         data = adata if features is None else of_features(adata, features, setup)
         if source is not None and setup.get("obsm_key") is not None:
-            data = _source.read(data, setup, _source.column_names(source))
+            data = _source.read(data, setup, column_names(source))
         check_setup(data, setup, counts=cls.expects == "counts", model=cls.__name__, require_ages=source is None)
         data, manager = _source.read(data, setup), make_manager(setup, method_args)
         manager.register_fields(own_copy(data, registered_columns(setup), setup), **kwargs)

@@ -12,7 +12,7 @@ from anndata import AnnData
 from agevi import _checks
 from agevi._compat import Absent, Host
 from agevi._compat.scvi import AnnDataManager
-from agevi._source import column_names, features, inner, mark, read
+from agevi._source import features, inner, mark, read
 from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._kind import ValueKind, kind_of, refuse_other_kinds
 from agevi.dataloaders._own_copies import check_unchanged, check_values_kept, forget, recall, remember
@@ -21,6 +21,7 @@ from agevi.dataloaders._register import (
     absent_layer,
     check_covariate,
     check_values,
+    column_names,
     counts_in,
     covariate_columns,
     make_manager,

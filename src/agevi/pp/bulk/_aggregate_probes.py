@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from agevi import _checks
-from agevi.dataloaders._register import where
+from agevi._source import where
 from agevi.pp.bulk import _values
 
 logger = logging.getLogger(__name__)

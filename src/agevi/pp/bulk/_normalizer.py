@@ -16,7 +16,7 @@ from anndata import AnnData
 
 from agevi import _checks, _compat, _gene_names, _names, _units
 from agevi._compat import written_to
-from agevi.dataloaders._register import where
+from agevi._source import where
 from agevi.io import _bundle
 from agevi.io._numbers import check_gene_names
 from agevi.pp.bulk import _covariates, _values

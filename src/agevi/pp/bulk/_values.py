@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi._compat import written_to
-from agevi.dataloaders._register import where
+from agevi._source import where
 
 _BLOCK = 1 << 22  # values of one block: 32 MB in float64
 _WIDEST = 30.0  # beyond log2 of what float64 resolves next to 1, so no M value

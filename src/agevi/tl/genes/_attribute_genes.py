@@ -22,8 +22,6 @@ from agevi.model.base._seed import as_seed, in_float32
 from agevi.tl.genes._passes import Function, Settings, Totals, add_rows, background_of, settings_of
 from agevi.tl.genes._row_sets import Units, draw_cells, make_units
 
-PARTS = ("", "signed", "se", "rank_low", "rank_high", "selected")
-
 
 def attribute_genes(  # noqa: PLR0913
     adata: AnnData,
@@ -266,8 +264,8 @@ def _clocks(adata: AnnData, model: Any, unit: str) -> list[Any]:
 def _summaries(
     runs: Sequence[Totals], groups: Sequence[str], n_top: int, n_boot: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Every part of :data:`PARTS` for the genes of the clocks, (n_genes, n_groups)."""
-    columns: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
+    """Every part of :data:`agevi._keys.ATTRIBUTION_PARTS` for the genes of the clocks, (n_genes, n_groups)."""
+    columns: dict[str, list[np.ndarray]] = {part: [] for part in _keys.ATTRIBUTION_PARTS}
     for group in range(len(groups)):
         subjects = np.flatnonzero(_subjects(runs)[group])
         means = [totals.means(group, subjects) for totals in runs]
@@ -275,7 +273,7 @@ def _summaries(
         mean, error = mean_and_error(absolute.mean(axis=0))
         signed = np.mean([values.mean(axis=0) for _, values in means], axis=0)
         found = mean, signed, error, *rank_stability(absolute, n_top=n_top, n_boot=n_boot, rng=rng)
-        for part, values in zip(PARTS, found, strict=True):
+        for part, values in zip(_keys.ATTRIBUTION_PARTS, found, strict=True):
             columns[part].append(values)
     return {part: np.stack(values, axis=1) for part, values in columns.items()}
 

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from agevi import _ages, _checks, _keys, _subjects
 from agevi._docs import shared
+from agevi._names import ALL_TYPES
 from agevi._threads import n_threads, threads
 from agevi.metrics._regression import check_level
 from agevi.model.base._seed import as_seed
@@ -25,8 +26,6 @@ from agevi.tl.predict._judged import types_key
 logger = logging.getLogger(__name__)
 
 NOUN = "posterior"
-ALL = "all"
-"""Type of the rows that combine all types of a sample."""
 MIN_LABELLED = 10
 """Labelled samples below which nothing is fitted."""
 _FEW_LABELLED = 30
@@ -186,7 +185,7 @@ def whole(adata: AnnData, keys: _keys.Keys) -> Samples:
     predicted = table["predicted"].notna().to_numpy()
     kept = table.loc[held_out & predicted, ["subject", "age", "predicted", "n_cells"]]
     values = kept["predicted"].to_numpy(dtype=np.float64)[:, None]
-    return Samples(kept, [ALL], values, kept["n_cells"].to_numpy()[:, None], int((predicted & ~held_out).sum()))
+    return Samples(kept, [ALL_TYPES], values, kept["n_cells"].to_numpy()[:, None], int((predicted & ~held_out).sum()))
 
 
 def by_type(adata: AnnData, keys: _keys.Keys, cell_type_key: str) -> Samples:
@@ -201,8 +200,10 @@ def by_type(adata: AnnData, keys: _keys.Keys, cell_type_key: str) -> Samples:
             f"were fitted, {groupby!r}; pass that, or run {call} first."
         )
     long = long[long["predicted"].notna()]
-    if ALL in set(long["group"]):
-        raise ValueError(f"adata.obs[{cell_type_key!r}] has a type {ALL!r}, which names all types together; rename it.")
+    if ALL_TYPES in set(long["group"]):
+        raise ValueError(
+            f"adata.obs[{cell_type_key!r}] has a type {ALL_TYPES!r}, which names all types together; rename it."
+        )
     wide = long.pivot(index="sample", columns="group", values="predicted")
     of_sample = long.groupby("sample")
     table = of_sample[["subject", "age"]].first().assign(predicted=of_sample["combined"].first())
@@ -312,8 +313,8 @@ def _announce(samples: Samples, slope_t: np.ndarray) -> None:
 def _table(samples: Samples, data: Data, draws: Draws, prior: AgePrior, scale: _Scale, level: float) -> pd.DataFrame:
     """One row for each sample, and for each sample and type where types are told apart."""
     log_prior, grid = prior.for_subjects(samples.table["subject"].to_numpy()), scale.ages(prior.grid)
-    several = len(samples.types) > 1 or samples.types != [ALL]
-    views = [(ALL, data, draws, samples.table["predicted"].to_numpy(), samples.table["n_cells"].to_numpy())]
+    several = len(samples.types) > 1 or samples.types != [ALL_TYPES]
+    views = [(ALL_TYPES, data, draws, samples.table["predicted"].to_numpy(), samples.table["n_cells"].to_numpy())]
     if several:
         views += [
             (name, data.of_type(t), draws.of_type(t), samples.predicted[:, t], samples.n_cells[:, t])

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _units
 from agevi._docs import shared
+from agevi._names import BASELINE
 from agevi.dataloaders._query import begin
 from agevi.metrics._bootstrap import interval
 from agevi.metrics._regression import check_level
@@ -18,8 +19,6 @@ from agevi.model.base._clock import require_clock
 from agevi.tl._store import store_table
 from agevi.tl.predict._evaluate_by import OVERALL
 
-BASELINE = "baseline"
-"""The part that every sample has: its age if each of its types were at the mean of that type."""
 QUANTITIES = ("mean", "size", "share", "slope")
 
 

@@ -1,0 +1,14 @@
+from agevi.pp._align_genes import align_genes as align_genes
+from agevi.pp._centre_genes import centre_genes as centre_genes
+from agevi.pp._contrast_types import contrast_types as contrast_types
+from agevi.pp._from_obsm import from_obsm as from_obsm
+from agevi.pp._parse_age import parse_age as parse_age
+from agevi.pp._pseudocells import pseudocells as pseudocells
+from agevi.pp._split_subjects import split_subjects as split_subjects
+from agevi.pp.audit._audit_leakage import audit_leakage as audit_leakage
+from agevi.pp.bulk._aggregate_probes import aggregate_probes as aggregate_probes
+from agevi.pp.bulk._concat_modalities import concat_modalities as concat_modalities
+from agevi.pp.bulk._normalize_bulk import normalize_bulk as normalize_bulk
+from agevi.pp.bulk._normalizer import BulkNormalizer as BulkNormalizer
+from agevi.pp.bulk._values import beta_to_m as beta_to_m
+from agevi.pp.bulk._values import m_to_beta as m_to_beta
