@@ -16,7 +16,7 @@ from agevi.dataloaders import _device, _splitter
 from agevi.dataloaders._cells import CellDataset, batches
 from agevi.dataloaders._device import Ahead, DeviceRows, n_bytes, sent_batch
 from agevi.model import PoissonVAE
-from agevi.nn.rows import is_csr
+from agevi.nn.rows import as_dense, is_csr
 from tests.conftest import QUIET
 from tests.dataloaders.test_cells import dataset, with_duplicates, with_stored_zeros
 
@@ -56,6 +56,21 @@ def test_batches_are_those_of_the_host_bit_for_bit(cohort, make, monkeypatch):
         assert_equal(device[positions], host[positions])
     some = host.indices[[3, 8, 200]]
     assert_equal(rows.part(some)[np.arange(3)], CellDataset(host.manager, some)[np.arange(3)])
+
+
+@pytest.mark.parametrize("make", [lambda x: x, with_stored_zeros, lambda x: x.toarray()], ids=["CSR", "zeros", "dense"])
+def test_sums_of_cells_are_exact(cohort, make):
+    cohort.X = make(sp.csr_matrix(cohort.X, dtype=np.float32))
+    rng, cells = np.random.default_rng(1), np.arange(0, cohort.n_obs, 2)
+    rows = DeviceRows(dataset(cohort, indices=cells), CPU)
+    sizes = np.array([3, 1, 40, 7])
+    members = rng.choice(cells, sizes.sum())  # some come twice
+    full = np.asarray(sp.csr_matrix(cohort.X).todense())
+    expected = [full[part].sum(0) for part in np.split(members, np.cumsum(sizes)[:-1])]
+    found = rows.sums(members, sizes)
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), expected)  # whole numbers, in whatever order
+    np.testing.assert_array_equal(as_dense(rows.values(members)).numpy(), full[members])
 
 
 def test_bytes_are_counted_before_they_are_taken(cohort):
@@ -173,3 +188,4 @@ def test_a_loop_that_is_left_leaves_no_thread(cohort, how):
 def test_a_batch_is_sent_as_it_is(cohort):
     batch = dataset(cohort)[np.arange(40)]
     assert_equal(sent_batch(batch, CPU), batch)
+    assert sent_batch({"sums": True}, CPU) == {"sums": True}

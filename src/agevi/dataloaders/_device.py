@@ -94,13 +94,37 @@ class DeviceRows:
 
     def batch(self, places: np.ndarray) -> Batch:
         """Every field of the cells at ``places``."""
-        at = sent(torch.from_numpy(places), self.device)
+        at = self._sent(places)
         out = {key: values.index_select(0, at) for key, values in self.fields.items()}
-        if self.sparse:
-            out[REGISTRY_KEYS.X_KEY] = self._csr(at, int(self.lengths[places].sum()))
-        else:
-            out[REGISTRY_KEYS.X_KEY] = self._rows["dense"].index_select(0, at)
+        out[REGISTRY_KEYS.X_KEY] = self._values(at, places)
         return out
+
+    def _sent(self, values: np.ndarray) -> torch.Tensor:
+        return sent(torch.from_numpy(values), self.device)
+
+    def _values(self, at: torch.Tensor, places: np.ndarray) -> torch.Tensor:
+        """Values of the rows at ``places``, which the device has as ``at``."""
+        if self.sparse:
+            return self._csr(at, int(self.lengths[places].sum()))
+        return self._rows["dense"].index_select(0, at)
+
+    def values(self, indices: np.ndarray) -> torch.Tensor:
+        """Values of cells by their positions in the data, (n, n_genes)."""
+        places = self.place[indices]
+        return self._values(self._sent(places), places)
+
+    def sums(self, members: np.ndarray, sizes: np.ndarray) -> torch.Tensor:
+        """Sums over the next ``sizes`` of ``members``, positions in the data, (n_sums, n_genes)."""
+        x, places = self.values(members), self.place[members]
+        of_sum = torch.arange(0, len(sizes) * self.n_genes, self.n_genes, device=self.device)
+        if not self.sparse:
+            of_row = torch.repeat_interleave(of_sum // self.n_genes, self._sent(sizes), output_size=len(members))
+            return x.new_zeros(len(sizes), self.n_genes).index_add_(0, of_row, x)
+        last = np.concatenate([[0], np.cumsum(self.lengths[places])])[np.concatenate([[0], np.cumsum(sizes)])]
+        position = torch.repeat_interleave(of_sum, self._sent(np.diff(last)), output_size=int(last[-1]))
+        out = torch.zeros(len(sizes) * self.n_genes, device=self.device)
+        out.scatter_add_(0, position.add_(x.col_indices()), x.values())
+        return out.view(len(sizes), self.n_genes)
 
     def _csr(self, at: torch.Tensor, n: int) -> torch.Tensor:
         """Rows with ``n`` values together, (len(at), n_genes)."""
@@ -145,15 +169,19 @@ def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.pin_memory().to(device, non_blocking=True)
 
 
-def _parts(values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The dense tensors of which one consists."""
+def _parts(values: Any) -> tuple[torch.Tensor, ...]:
+    """The dense tensors of which one consists; none of what is no tensor."""
+    if not isinstance(values, torch.Tensor):
+        return ()
     return (values.crow_indices(), values.col_indices(), values.values()) if is_csr(values) else (values,)
 
 
 def sent_batch(batch: Batch, device: torch.device) -> Batch:
     """A batch on the device, CSR tensors part by part."""
-    out = {}
+    out = dict(batch)
     for key, values in batch.items():
+        if not isinstance(values, torch.Tensor):
+            continue
         first, *others = (sent(part, device) for part in _parts(values))
         out[key] = csr(first, others[0], others[1], values.shape[-1]) if others else first
     return out
