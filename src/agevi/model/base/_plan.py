@@ -14,6 +14,7 @@ from agevi import _checks
 from agevi._compat.scvi import Callback, LossOutput, TrainingPlan
 from agevi.dataloaders._cells import processes
 from agevi.dataloaders._fields import SAMPLE, SUMMED
+from agevi.nn.optimizers import OPTIMIZERS
 from agevi.nn.products import factors_for, factors_in
 from agevi.nn.schedules import LR_SCHEDULES
 
@@ -84,9 +85,9 @@ class AgeTrainingPlan(TrainingPlan):
 
     def get_optimizer_creator(self) -> Any:
         """Optimizer by name, with all parameters updated in one pass over them."""
-        if self.optimizer_name not in ("Adam", "AdamW"):
+        if self.optimizer_name not in OPTIMIZERS:
             return super().get_optimizer_creator()
-        kind = getattr(torch.optim, self.optimizer_name)
+        kind = OPTIMIZERS[self.optimizer_name]
         return partial(kind, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
