@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import gc
 import json
 import statistics
 import sys
@@ -153,6 +154,7 @@ def peak_gb(device: str) -> float:
     if device == "cpu":
         return 0.0
     found = torch.cuda.max_memory_allocated() / 1e9
+    gc.collect()  # trainers and what they train refer to each other
     torch.cuda.reset_peak_memory_stats()
     return round(found, 3)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,10 @@ def device_of(trainer: Any) -> torch.device:
 
 def free_bytes(device: torch.device) -> int:
     """Free memory of a GPU; 0 of a CPU, where cells are at hand as they are."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    if device.type != "cuda":
+        return 0
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, of earlier trainings
+    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 def near(manager: AnnDataManager, indices: np.ndarray, device: torch.device) -> DeviceRows | None:
@@ -204,27 +206,30 @@ class Ahead:
 
     def __init__(self, loader: Any, device: torch.device) -> None:
         self.loader, self.device = loader, device
+        # One for all passes: what a stream leaves behind can be used again by that stream alone.
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         batches = iter(self.loader)
         # The first is read here: a loader that shuffles takes its order from the random state of this thread.
-        coming = self._send(next(batches, None), stream)
+        coming = self._send(next(batches, None))
         with ThreadPoolExecutor(1, thread_name_prefix="agevi-batches") as thread:
             while coming is not None:
-                following = thread.submit(lambda: self._send(next(batches, None), stream))
+                following = thread.submit(lambda: self._send(next(batches, None)))
                 yield self._arrived(coming)
                 coming = following.result()
 
-    def _send(self, batch: Batch | None, stream: Any) -> _Sent | None:
+    def _send(self, batch: Batch | None) -> _Sent | None:
         """Begin to copy a batch, on a stream of its own so that it does not queue behind the step."""
         if batch is None:
             return None
-        with contextlib.nullcontext() if stream is None else torch.cuda.stream(stream):
-            return _Sent(sent_batch(batch, self.device), None if stream is None else stream.record_event())
+        if self.stream is None:
+            return _Sent(sent_batch(batch, self.device), None)
+        with torch.cuda.stream(self.stream):
+            return _Sent(sent_batch(batch, self.device), self.stream.record_event())
 
     def _arrived(self, coming: _Sent) -> Batch:
         """The batch for the stream of the step, which waits for it; the host does not."""
