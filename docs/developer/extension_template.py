@@ -30,11 +30,11 @@ class TemplateModule(RegressorModule):
         self.input = GeneInput(n_genes, normalize=normalize, standardize=True, sums=sums)
         self.code = nn.Linear(n_genes, n_latent)
 
-    def latent(self, x: torch.Tensor, present: Any = None, summed: Any = None) -> torch.Tensor:
+    def latent(self, x: torch.Tensor, present: Any = None, summed: bool = False) -> torch.Tensor:
         """(1) Latent representation, (n, n_latent); absent genes enter at their training mean."""
         return self.code(self.input(x, present=present, summed=summed))
 
-    def standardized_age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
+    def standardized_age(self, latent: torch.Tensor, summed: bool = False) -> torch.Tensor:
         """(2) Standardised age, (n,)."""
         return self.head(latent)
 

@@ -35,6 +35,18 @@ def test_z_scores_equal_scikit_learn():
     np.testing.assert_allclose(module(torch.from_numpy(X)).numpy(), scaler.transform(X), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("normalize", ["log1p_cp10k", "none"])
+def test_sums_are_standardised_by_their_own_moments(normalize):
+    module, x = make(normalize=normalize, standardize=True, sums=True), torch.from_numpy(X.copy())
+    module.sum_mean.copy_(torch.arange(7.0) / 2)
+    module.sum_scale.copy_(torch.arange(7.0))
+    values = np.log1p(X / X.sum(1, keepdims=True) * 1e4) if normalize == "log1p_cp10k" else X
+    expected = (values - np.arange(7) / 2) * np.arange(7)
+    np.testing.assert_allclose(module(x, summed=True).numpy(), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(module(x).numpy(), (values - np.arange(7)) / np.arange(1, 8), rtol=1e-5, atol=1e-5)
+    assert (x.numpy() == X).all()
+
+
 def test_absent_genes_are_at_their_mean_and_the_library_is_scaled_up():
     module, present = make(standardize=True), torch.tensor([True] * 5 + [False] * 2)
     x = torch.from_numpy(X) * present

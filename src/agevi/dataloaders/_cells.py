@@ -17,7 +17,7 @@ from agevi.nn.rows import csr
 
 logger = logging.getLogger(__name__)
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
 
 
 def fields_of(manager: AnnDataManager) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from agevi import _keys
 from agevi._compat.scvi import REGISTRY_KEYS, AnnDataManager
-from agevi.dataloaders._cells import Batch, fields_of, processes
-from agevi.dataloaders._fields import AGE, SUMMED
+from agevi.dataloaders._cells import Batch, CellDataset, processes
+from agevi.dataloaders._fields import AGE, CELLS, SUMMED
 from agevi.dataloaders._sums import most_common
 
 ROWS = 128
@@ -26,53 +26,51 @@ MAX_CELLS = 128
 MIN_STEPS = 10
 """Steps of an epoch at least, so that metrics are not taken all the time."""
 _VALIDATION_CELLS = 1024
+_SHUFFLED = 2**15  # cells that are shuffled at once in less time than a draw from each sample takes
 _COVARIATES = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY)
 
 
-class Rows:
+class Rows(CellDataset):
     """Rows of every registered field as batches of tensors; pseudocells are sums of cells, means where ``averaged``."""
 
     def __init__(self, manager: AnnDataManager, *, averaged: bool) -> None:
-        self.x, self.averaged = manager.get_from_registry(REGISTRY_KEYS.X_KEY), averaged
-        self.fields = fields_of(manager)
+        super().__init__(manager)
+        self.averaged = averaged
         self._varies = {key: bool(np.ptp(self.fields[key], axis=0).any()) for key in _COVARIATES if key in self.fields}
 
-    def batch(self, members: list[np.ndarray], cells: np.ndarray) -> Batch:
-        """Sums of ``members``, with their most common category and mean covariates, then the single ``cells``."""
-        first = np.array([m[0] for m in members], dtype=np.int64)
-        rows = np.concatenate([first, cells])
-        out = {key: torch.from_numpy(self._field(key, members, rows)) for key in self.fields}
-        out[REGISTRY_KEYS.X_KEY] = torch.from_numpy(self._values(members, cells))
-        out[SUMMED] = torch.arange(len(rows)) < len(members)
-        return out
+    def batch(self, members: np.ndarray, sizes: np.ndarray, cells: np.ndarray | None = None) -> Batch:
+        """Sums of the next ``sizes`` of ``members``, with their commonest category and mean covariates; ``cells``."""
+        first = np.cumsum(sizes) - sizes
+        rows = members[first] if cells is None else np.concatenate([members[first], cells])
+        out: Batch = {key: torch.from_numpy(self._field(key, members, sizes, rows)) for key in self.fields}
+        out |= {REGISTRY_KEYS.X_KEY: torch.from_numpy(self._sums(members, sizes)), SUMMED: True}
+        return out if cells is None else out | {CELLS: self._values(cells)}
 
-    def _field(self, key: str, members: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    def _field(self, key: str, members: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """A field of sums and single cells, whose first member, or which itself, is at ``rows``."""
         values = self.fields[key]
-        out, n = values[rows], len(members)
+        out, n = values[rows], len(sizes)
         if n == 0 or not self._varies.get(key):
             return out
-        size = np.array([len(m) for m in members])
-        of, found = np.repeat(np.arange(n), size), values[np.concatenate(members)]
+        of, found = np.repeat(np.arange(n), sizes), values[members]
         for j in range(values.shape[1]):
             if key == REGISTRY_KEYS.CONT_COVS_KEY:
-                out[:n, j] = np.bincount(of, weights=found[:, j], minlength=n) / size
+                out[:n, j] = np.bincount(of, weights=found[:, j], minlength=n) / sizes
             else:
                 out[:n, j] = most_common(found[:, j], of, n)
         return out
 
-    def _values(self, members: list[np.ndarray], cells: np.ndarray) -> np.ndarray:
-        """Values of sums and cells, of which only their own rows are read."""
-        groups = [*members, *cells[:, None]]
-        sizes = np.array([len(g) for g in groups])
-        first = np.concatenate([[0], np.cumsum(sizes)])
-        rows = self.x[np.concatenate(groups)]
+    def _sums(self, members: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Values of the sums, (n_sums, n_genes), of which only the rows of their cells are read."""
+        last = np.cumsum(sizes)
+        rows = self.x[members]
         if sp.issparse(rows):
-            # With one pointer a group the rows of its cells are one row, of which toarray sums the doubles.
+            # With one pointer a sum the rows of its cells are one row, of which toarray sums the doubles.
             rows = sp.csr_matrix(rows, dtype=np.float32)
-            out = sp.csr_matrix((rows.data, rows.indices, rows.indptr[first]), (len(groups), rows.shape[1])).toarray()
+            pointers = rows.indptr[np.concatenate([[0], last])]
+            out = sp.csr_matrix((rows.data, rows.indices, pointers), (len(sizes), rows.shape[1])).toarray()
         else:
-            out = np.add.reduceat(np.asarray(rows, dtype=np.float32), first[:-1], axis=0)
+            out = np.add.reduceat(np.asarray(rows, dtype=np.float32), last - sizes, axis=0)
         return out / sizes[:, None].astype(np.float32) if self.averaged else out
 
 
@@ -91,10 +89,41 @@ class Turns:
         return out
 
 
+def n_drawn(n_cells: Any, size: float) -> Any:
+    """Cells of a pseudocell of samples with ``n_cells``: a share below 1, or a number; :data:`MAX_CELLS` at most."""
+    wanted = np.ceil(size * n_cells) if size < 1 else int(size)
+    return np.minimum(np.minimum(wanted, n_cells), MAX_CELLS).astype(np.int64)
+
+
 def draw_cells(cells: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
-    """Some of ``cells`` without replacement: a share below 1, or a number; never more than :data:`MAX_CELLS`."""
-    wanted = int(np.ceil(size * len(cells))) if size < 1 else int(size)
-    return rng.choice(cells, min(wanted, len(cells), MAX_CELLS), replace=False)
+    """Some of ``cells`` without replacement, as many as :func:`n_drawn` says."""
+    return rng.choice(cells, int(n_drawn(len(cells), size)), replace=False)
+
+
+class Samples:
+    """Cells of samples, of some of which cells are drawn at once."""
+
+    def __init__(self, samples: list[np.ndarray], size: float) -> None:
+        self.cells, self.n_cells = joined(samples)
+        self.first, self.sizes = np.cumsum(self.n_cells) - self.n_cells, n_drawn(self.n_cells, size)
+
+    def __len__(self) -> int:
+        return len(self.n_cells)
+
+    def draw(self, chosen: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Cells of a pseudocell of each of the samples ``chosen``, which may come twice, one after the other; sizes."""
+        n, sizes = self.n_cells[chosen], self.sizes[chosen]
+        widest = int(n.max(initial=0))
+        if len(chosen) * widest > _SHUFFLED:
+            starts = self.first[chosen]
+            drawn = [a + rng.choice(m, k, replace=False) for a, m, k in zip(starts, n, sizes, strict=True)]
+            return self.cells[np.concatenate(drawn)], sizes
+        # The first cells of a sample in random order; what fills the rows of smaller samples is passed over.
+        order = np.arange(widest)
+        order = rng.permuted(np.where(order < n[:, None], order, widest), axis=1)
+        taken = order < widest
+        taken &= taken.cumsum(axis=1) <= sizes[:, None]
+        return self.cells[(order + self.first[chosen, None])[taken]], sizes
 
 
 class PseudocellLoader:
@@ -104,14 +133,14 @@ class PseudocellLoader:
         self,
         rows: Rows,
         samples: list[np.ndarray],
-        cells: np.ndarray,
+        cells: np.ndarray | None,
         *,
         size: float,
         n_rows: int = ROWS,
         n_cells: int = ROWS,
     ) -> None:
-        self.rows, self.samples, self.cells = rows, samples, cells
-        self.size, self.n_cells = size, min(n_cells, len(cells))
+        self.rows, self.samples, self.cells = rows, Samples(samples, size), cells
+        self.n_cells = 0 if cells is None else min(n_cells, len(cells))
         self.n_samples = min(max(1, n_rows * SAMPLES // ROWS), len(samples))
         self.n_each = max(1, round(n_rows / self.n_samples))
         self.rng = np.random.default_rng(int(torch.randint(2**31, (1,))))
@@ -123,10 +152,12 @@ class PseudocellLoader:
     def __iter__(self) -> Iterator[Batch]:
         rank, n_processes = processes()
         for _ in range(len(self)):
-            chosen = np.repeat(self.turns.take(self.n_samples), self.n_each)
-            members = [draw_cells(self.samples[i], self.size, self.rng) for i in chosen]
-            cells = self.rng.choice(self.cells, self.n_cells, replace=False) if self.n_cells else self.cells[:0]
-            yield self.rows.batch(members[rank::n_processes], cells[rank::n_processes])
+            members, sizes = self.samples.draw(np.repeat(self.turns.take(self.n_samples), self.n_each), self.rng)
+            cells = None
+            if self.cells is not None:
+                cells = self.rng.choice(self.cells, self.n_cells, replace=False)[rank::n_processes]
+            own = np.arange(len(sizes)) % n_processes == rank
+            yield self.rows.batch(members[np.repeat(own, sizes)], sizes[own], cells)
 
 
 class PseudocellSplitter(pl.LightningDataModule):
@@ -159,10 +190,9 @@ class PseudocellSplitter(pl.LightningDataModule):
 
     def train_dataloader(self) -> PseudocellLoader:
         """Pseudocells and cells of the training subjects, drawn anew in every step."""
-        n_cells = self.batch_size if self.with_cells else 0
         return PseudocellLoader(
-            self.rows, self.samples(self.train_idx), self.train_idx, size=self.size, n_rows=self.batch_size,
-            n_cells=n_cells,
+            self.rows, self.samples(self.train_idx), self.train_idx if self.with_cells else None, size=self.size,
+            n_rows=self.batch_size, n_cells=self.batch_size,
         )  # fmt: skip
 
     def val_dataloader(self) -> Any:
@@ -173,7 +203,11 @@ class PseudocellSplitter(pl.LightningDataModule):
         cells = self.val_idx[:: -(-self.n_val // _VALIDATION_CELLS)] if self.with_cells else self.val_idx[:0]
         n_batches = max(1, -(-max(len(samples), len(cells)) // 512))
         parts = zip(_split(samples, n_batches), np.array_split(cells, n_batches), strict=True)
-        batches = [self.rows.batch(sums, singles) for sums, singles in parts if len(sums) or len(singles)]
+        batches = [
+            self.rows.batch(*joined(sums), singles if self.with_cells else None)
+            for sums, singles in parts
+            if len(sums) or len(singles)
+        ]
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
 
@@ -181,3 +215,8 @@ def _split(values: list[np.ndarray], n: int) -> list[list[np.ndarray]]:
     """A list in ``n`` parts of nearly equal length."""
     edges = np.linspace(0, len(values), n + 1).round().astype(int)
     return [values[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def joined(members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """All members of some sums one after the other, and the number of each."""
+    return np.concatenate([np.empty(0, dtype=np.int64), *members]), np.array([len(m) for m in members], dtype=np.int64)

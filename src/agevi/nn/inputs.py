@@ -57,19 +57,19 @@ class GeneInput(nn.Module):
         x: torch.Tensor,
         library: torch.Tensor | None = None,
         present: torch.Tensor | None = None,
-        summed: torch.Tensor | None = None,
+        summed: bool = False,
     ) -> torch.Tensor:
-        """What the network sees, (n, n_genes); absent genes enter at their training mean; ``summed`` rows, (n,)."""
+        """What the network sees of cells, or of sums of cells, (n, n_genes); absent genes enter at their mean."""
         if library is None:
             library = self.library_size(x, present)
-        values = self.normalized(x, library)
-        if present is not None or self.standardize or (summed is not None and self.sums):
+        values, own = self.normalized(x, library), summed and self.sums
+        scaled = self.standardize or own
+        if present is not None or scaled:
             values = as_dense(values)
-        if summed is None or not self.sums:
-            values = values if present is None else torch.where(present, values, self.mean)
-            return (values - self.mean) / self.sd if self.standardize else values
-        summed = summed[:, None]
-        mean = torch.where(summed, self.sum_mean, self.mean)
-        values = values if present is None else torch.where(present, values, mean)
-        cells = (values - mean) / self.sd if self.standardize else values
-        return torch.where(summed, (values - mean) * self.sum_scale, cells)
+        mean = self.sum_mean if own else self.mean
+        if present is not None:
+            values = torch.where(present, values, mean)
+        if not scaled:
+            return values
+        values = values - mean if values is x else values.sub_(mean)
+        return values.mul_(self.sum_scale) if own else values.div_(self.sd)

@@ -35,9 +35,7 @@ def test_sample_predictions_are_those_of_the_summed_counts(cls, cohort):
     sums = np.stack([np.asarray(x[donors == d].sum(0)).ravel() for d in names]).astype(np.float32)
     module = model.module.eval()
     with torch.no_grad():
-        mean = module.latent_mean(
-            torch.from_numpy(sums), torch.zeros(len(names), 1), summed=torch.ones(len(names), dtype=torch.bool)
-        )
+        mean = module.latent_mean(torch.from_numpy(sums), torch.zeros(len(names), 1), summed=True)
         expected = dict(zip(names, module.age(mean).numpy(), strict=True))
     np.testing.assert_allclose(got, [expected[d] for d in donors], rtol=1e-4)
     assert got.dtype == np.float32

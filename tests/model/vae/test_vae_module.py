@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Normal, Poisson, kl_divergence
 
 from agevi._compat.scvi import REGISTRY_KEYS
-from agevi.dataloaders._fields import AGE, SUBJECT
+from agevi.dataloaders._fields import AGE, CELLS, SUBJECT, SUMMED
 from agevi.model.vae._module import ClockVAEModule
 
 N, G = 8, 12
@@ -119,3 +119,41 @@ def test_marginal_likelihood_equals_brute_force_for_a_flat_decoder():
     exact = Poisson(rate).log_prob(x).sum(-1)  # z does not matter, so the integral over it is 1
     got = module.marginal_ll(tensors, n_mc_samples=4000, n_mc_samples_per_pass=500)
     assert torch.allclose(got, exact, atol=0.05)
+
+
+@pytest.mark.parametrize("form", ["csr", "dense"])
+def test_sums_age_and_cells_are_reconstructed_as_with_masks_of_one_matrix(form):
+    module = make(n_batch=2, standardize=True, sums=True).double().train()
+    module.input.mean.copy_(torch.linspace(5, 6, G))
+    module.input.sum_mean.copy_(torch.linspace(6, 7, G))
+    module.input.sum_scale.copy_(torch.linspace(1, 3, G))
+    n, codes = 3, torch.arange(N)[:, None] % 2
+    x = batch()[REGISTRY_KEYS.X_KEY].double()
+    cells = x[n:].to_sparse_csr() if form == "csr" else x[n:]
+    fields = {REGISTRY_KEYS.BATCH_KEY: codes, AGE: 50.0 + torch.arange(N)[:, None], SUBJECT: codes}
+    weights = torch.tensor([1.0, 3.0])
+    torch.manual_seed(2)
+    given = {"loss_kwargs": {"kl_weight": 0.7, "subject_weights": weights}, "generative_kwargs": {"decode": False}}
+    _, _, output = module({REGISTRY_KEYS.X_KEY: x[:n], CELLS: cells, SUMMED: True, **fields}, **given)
+    output.loss.backward()
+    got = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+
+    summed = (torch.arange(N) < n)[:, None]
+    values = torch.log1p(x / x.sum(-1, keepdim=True) * 1e4)
+    scaled = (values - module.input.sum_mean) * module.input.sum_scale
+    mean, sd = module.encoder(torch.where(summed, scaled, (values - module.input.mean) / module.input.sd))
+    torch.manual_seed(2)
+    z, alone = Normal(mean, sd).rsample(), ~summed.squeeze(-1)
+    hidden = module.decoder(z[alone], torch.nn.functional.one_hot(codes[alone].squeeze(-1), 2).double())
+    rate = x[alone].sum(-1, keepdim=True) * torch.softmax(module.logits(hidden), -1)
+    kl = kl_divergence(Normal(mean, sd), Normal(0.0, 1.0)).sum(-1)[alone]
+    nll = -Poisson(rate).log_prob(x[alone]).sum(-1)
+    error = torch.nn.functional.huber_loss(module.head(mean[:n]), fields[AGE][:n, 0].double(), reduction="none")
+    loss = nll.mean() + 0.7 * kl.mean() + module.input.mean_library * (error * weights[codes[:n, 0]]).mean()
+    loss.backward()
+    assert output.loss.item() == pytest.approx(loss.item(), rel=1e-9)
+    assert torch.allclose(reconstruction(output), nll)
+    for name, p in module.named_parameters():
+        assert torch.allclose(got[name], p.grad, rtol=1e-6, atol=1e-9), name
+    assert torch.allclose(output.extra_metrics["predicted_age"], module.age(mean[:n]).float())

@@ -29,7 +29,7 @@ def latents(model, adata):
     n = x.shape[0]
     with torch.no_grad():
         z = model.module.eval().latent_mean(
-            torch.tensor(x.toarray(), dtype=torch.float32), torch.zeros(n, 1), summed=torch.ones(n, dtype=torch.bool)
+            torch.tensor(x.toarray(), dtype=torch.float32), torch.zeros(n, 1), summed=True
         )
     role = adata.obs.groupby(adata.obs["donor"].astype(str))["agevi_split"].first().astype(str)
     return z.numpy(), (role == "train").to_numpy()

@@ -27,7 +27,7 @@ class ClockModule(BaseModuleClass):
     def predict(
         self, tensors: dict[str, torch.Tensor], present: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Ages, (n,), and latent representation, (n, n_latent), of a batch; ``tensors[SUMMED]`` masks sums of cells."""
+        """Ages, (n,), and latent representation, (n, n_latent), of a batch; sums with ``SUMMED`` in ``tensors``."""
         raise NotImplementedError(f"{type(self).__name__} defines no predict(tensors).")
 
     def reading(self, *, summed: bool, present: torch.Tensor | None = None) -> Reading:
@@ -79,16 +79,14 @@ class RegressorModule(AgeModule):
         self.head = AgeHead(n_features, list(n_hidden), dropout_rate=dropout_rate)
 
     @abstractmethod
-    def latent(
-        self, x: torch.Tensor, present: torch.Tensor | None = None, summed: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def latent(self, x: torch.Tensor, present: torch.Tensor | None = None, summed: bool = False) -> torch.Tensor:
         """Latent representation, (n, n_latent), of values, (n, n_genes), of present genes; ``summed`` are sums."""
 
     @abstractmethod
-    def standardized_age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
+    def standardized_age(self, latent: torch.Tensor, summed: bool = False) -> torch.Tensor:
         """Standardised age from the latent representation, (n,)."""
 
-    def age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
+    def age(self, latent: torch.Tensor, summed: bool = False) -> torch.Tensor:
         """Predicted age in the user's unit, (n,)."""
         return self.age_scale.to_target(self.standardized_age(latent, summed))
 
@@ -97,7 +95,7 @@ class RegressorModule(AgeModule):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Ages and latent representation of a batch."""
         latent = self.inference(**self._get_inference_input(tensors), present=present)["latent"]
-        return self.age(latent, tensors.get(SUMMED)), latent
+        return self.age(latent, SUMMED in tensors), latent
 
     def layers(self) -> tuple[Layers, Layers]:
         """No layer that is trained before the head, and the head."""
@@ -106,11 +104,11 @@ class RegressorModule(AgeModule):
     # --- scvi-tools' contract --------------------------------------------------------------------------------
 
     def _get_inference_input(self, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-        return {"x": tensors[REGISTRY_KEYS.X_KEY], "summed": tensors.get(SUMMED)}
+        return {"x": tensors[REGISTRY_KEYS.X_KEY], "summed": SUMMED in tensors}
 
     @auto_move_data
     def inference(
-        self, x: torch.Tensor, present: torch.Tensor | None = None, summed: torch.Tensor | None = None
+        self, x: torch.Tensor, present: torch.Tensor | None = None, summed: bool = False
     ) -> dict[str, torch.Tensor]:
         """Latent representation of a batch."""
         return {"latent": self.latent(x, present, summed)}
@@ -118,9 +116,9 @@ class RegressorModule(AgeModule):
     def _get_generative_input(
         self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, torch.Tensor]
     ) -> dict[str, Any]:
-        return {"latent": inference_outputs["latent"], "summed": tensors.get(SUMMED)}
+        return {"latent": inference_outputs["latent"], "summed": SUMMED in tensors}
 
     @auto_move_data
-    def generative(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    def generative(self, latent: torch.Tensor, summed: bool = False) -> dict[str, torch.Tensor]:
         """Standardised ages, (n,)."""
         return {"predicted": self.standardized_age(latent, summed)}

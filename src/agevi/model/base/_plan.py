@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from agevi import _checks
 from agevi._compat.scvi import Callback, LossOutput, TrainingPlan
 from agevi.dataloaders._cells import processes
-from agevi.dataloaders._fields import SAMPLE, SUMMED
+from agevi.dataloaders._fields import SAMPLE
 from agevi.nn.optimizers import OPTIMIZERS
 from agevi.nn.products import factors_for, factors_in
 from agevi.nn.schedules import LR_SCHEDULES
@@ -121,7 +121,7 @@ class AgeTrainingPlan(TrainingPlan):
         with factors_in(self.factors if mode == "train" else None):  # validation sees what predictions will be
             output = self._outputs(batch)
         sample = batch[SAMPLE].squeeze(-1).long()
-        self._sums[mode].add(output, sample[batch[SUMMED]] if SUMMED in batch else sample)
+        self._sums[mode].add(output, sample[: len(output.extra_metrics["predicted_age"])])  # cells come after sums
         return output.loss
 
     def _outputs(self, batch: dict[str, torch.Tensor]) -> LossOutput:

@@ -14,7 +14,6 @@ from anndata import AnnData
 from pandas.api.types import is_numeric_dtype
 
 from agevi import _checks, _names, _units
-from agevi._compat.scvi import REGISTRY_KEYS
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._fields import SUMMED
@@ -175,8 +174,7 @@ class PredictMixin(ShellMixin):
         self.module.eval()
         for tensors in loader:
             if summed:
-                n = len(tensors[REGISTRY_KEYS.X_KEY])
-                tensors[SUMMED] = torch.ones(n, dtype=torch.bool, device=self.device)
+                tensors[SUMMED] = True
             age, latent = self.module.predict(tensors, present)
             ages.append(age.cpu())
             latents += [] if latent is None else [latent.cpu()]

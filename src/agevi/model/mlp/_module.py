@@ -28,13 +28,11 @@ class MLPModule(RegressorModule):
         super().__init__(n_input, n_hidden=n_hidden, **kwargs)
         self.input = GeneInput(n_input, normalize=normalize, standardize=True, sums=sums)
 
-    def latent(
-        self, x: torch.Tensor, present: torch.Tensor | None = None, summed: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def latent(self, x: torch.Tensor, present: torch.Tensor | None = None, summed: bool = False) -> torch.Tensor:
         """Output of the last block, (n, n_hidden[-1]); absent genes enter at their training mean."""
         return self.head.stack(self.input(x, present=present, summed=summed))
 
-    def standardized_age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
+    def standardized_age(self, latent: torch.Tensor, summed: bool = False) -> torch.Tensor:
         """Standardised age, (n,)."""
         return self.head.output(latent).squeeze(-1)
 

@@ -43,17 +43,15 @@ class NMFModule(RegressorModule):
         weighted = self.components * weight  # n_components x n_genes
         return nnls(weighted.double() @ self.components.T.double(), x @ weighted.T)
 
-    def latent(
-        self, x: torch.Tensor, present: torch.Tensor | None = None, summed: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def latent(self, x: torch.Tensor, present: torch.Tensor | None = None, summed: bool = False) -> torch.Tensor:
         """Loadings, (n, n_components), per 10,000 counts unless ``normalize="none"``."""
         loadings = self.project(x, present)
         # Loadings are proportional to depth, so that they may be normalised after the projection.
         return loadings if self.input.normalize == "none" else loadings * (CP10K / self.input.library_size(x, present))
 
-    def standardized_age(self, latent: torch.Tensor, summed: torch.Tensor | None = None) -> torch.Tensor:
+    def standardized_age(self, latent: torch.Tensor, summed: bool = False) -> torch.Tensor:
         """Standardised age, (n,)."""
-        unit = torch.zeros(len(latent), dtype=torch.long, device=latent.device) if summed is None else summed.long()
+        unit = int(summed)
         return self.head((_stable(latent) - self.loading_mean[unit]) / self.loading_sd[unit])
 
     def fit_scaler(self, loadings: torch.Tensor, *, summed: bool = False) -> None:
@@ -72,7 +70,7 @@ class NMFModule(RegressorModule):
             return x if self.input.normalize == "none" else x * (CP10K / self.input.library_size(x, present))
 
         def age(loadings: torch.Tensor) -> torch.Tensor:
-            return self.age(loadings, torch.full((len(loadings),), summed, device=loadings.device))
+            return self.age(loadings, summed)
 
         shift = torch.zeros(len(weight), device=weight.device)
         return Reading(weight, shift, lambda target: nnls(gram, target), age, values, logarithmic=False)
@@ -89,7 +87,7 @@ class NMFModule(RegressorModule):
         self,
         x: torch.Tensor,
         present: torch.Tensor | None = None,
-        summed: torch.Tensor | None = None,
+        summed: bool = False,
         projected: bool = False,
     ) -> dict[str, torch.Tensor]:
         """Loadings of a batch: those of its counts, or ``x`` itself where it is loadings already."""

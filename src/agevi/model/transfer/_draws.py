@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from agevi.dataloaders._cells import Batch
-from agevi.dataloaders._fields import SUMMED
-from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, Rows, Turns, draw_cells
+from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, Rows, Turns, draw_cells, joined
 
 CELLS = 32
 """Cells of a sample in a step, for clocks of single cells, and twice that many when it is only judged."""
@@ -58,8 +57,7 @@ class Draws:
         """Rows, the position in ``chosen`` that each belongs to, and ``chosen`` as a tensor."""
         units = torch.from_numpy(chosen)
         if self.size is not None:
-            return self.rows.batch(list(members), np.empty(0, dtype=np.int64)), torch.arange(len(chosen)), units
-        owner = np.repeat(np.arange(len(chosen)), [len(m) for m in members])
-        tensors = self.rows.batch([], np.concatenate(list(members)))
-        del tensors[SUMMED]  # no clock of single cells has moments of sums
-        return tensors, torch.from_numpy(owner), units
+            return self.rows.batch(*joined(members)), torch.arange(len(chosen)), units
+        cells, sizes = joined(members)
+        owner = np.repeat(np.arange(len(chosen)), sizes)
+        return self.rows[cells], torch.from_numpy(owner), units

@@ -89,7 +89,8 @@ def judged(module: Any, draws: Draws, present: torch.Tensor | None, device: torc
 def _loss(module: Any, draws: Draws, batch: Any, present: torch.Tensor | None, device: torch.device) -> torch.Tensor:
     """Weighted mean of the log-loss over units, in nats; log-odds of single cells are averaged before."""
     tensors, owner, chosen = batch
-    of_rows, _ = module.predict({k: v.to(device) for k, v in tensors.items()}, present)
+    tensors = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in tensors.items()}
+    of_rows, _ = module.predict(tensors, present)
     owner = owner.to(device)
     n_rows = torch.zeros(len(chosen), device=device).index_add_(0, owner, torch.ones_like(of_rows))
     of_units = torch.zeros(len(chosen), device=device).index_add_(0, owner, of_rows) / n_rows

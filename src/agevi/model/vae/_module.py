@@ -11,7 +11,7 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from agevi._compat.scvi import REGISTRY_KEYS, LossOutput, auto_move_data
-from agevi.dataloaders._fields import AGE, SUBJECT, SUMMED
+from agevi.dataloaders._fields import AGE, CELLS, SUBJECT, SUMMED
 from agevi.dataloaders._stats import GeneStats
 from agevi.model.base._module import ClockModule, Layers
 from agevi.model.vae._observation import Continuous, Counts
@@ -27,7 +27,7 @@ from agevi.nn.rows import as_dense
 
 
 class ClockVAEModule(ClockModule):
-    """Encoder, mirrored decoder, which sees batch and covariates, and age head; summed rows have ages alone."""
+    """Encoder, mirrored decoder, which sees batch and covariates, and age head; where sums are read, only these age."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class ClockVAEModule(ClockModule):
         x: torch.Tensor,
         library: torch.Tensor,
         present: torch.Tensor | None = None,
-        summed: torch.Tensor | None = None,
+        summed: bool = False,
     ) -> torch.Tensor:
         """What the encoder sees of counts with sums ``library``, (n, n_genes); noisy in training with noise."""
         if self.noise is None:
@@ -109,6 +109,21 @@ class ClockVAEModule(ClockModule):
         if noisy is not x:  # its own sum keeps the mean of the input as it is without noise
             library = self.input.library_size(noisy, present)
         return self.noise.on_input(self.input(noisy, library, present, summed))
+
+    def read(
+        self,
+        x: torch.Tensor,
+        cells: torch.Tensor | None = None,
+        present: torch.Tensor | None = None,
+        summed: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the encoder sees of ``x`` and then of ``cells``, (n, n_genes), and library sizes, (n, 1)."""
+        library = self.input.library_size(x, present)
+        values = self.encoder_input(x, library, present, summed)
+        if cells is None:
+            return values, library
+        more, sizes = self.read(cells, present=present)
+        return torch.cat([as_dense(values), as_dense(more)]), torch.cat([library, sizes])
 
     def covariates(
         self, batch_index: torch.Tensor, cat_covs: torch.Tensor | None = None, cont_covs: torch.Tensor | None = None
@@ -127,11 +142,11 @@ class ClockVAEModule(ClockModule):
         x: torch.Tensor,
         covariates: torch.Tensor | None = None,
         present: torch.Tensor | None = None,
-        summed: torch.Tensor | None = None,
+        summed: bool = False,
+        cells: torch.Tensor | None = None,
     ) -> tuple[Normal, torch.Tensor]:
-        """Posterior over the latent space, (n, n_latent), and library size, (n, 1)."""
-        library = self.input.library_size(x, present)
-        values = self.encoder_input(x, library, present, summed)
+        """Posterior over the latent space, (n, n_latent), and library size, (n, 1), of ``x`` and then of ``cells``."""
+        values, library = self.read(x, cells, present, summed)
         mean, sd = self.encoder(values, covariates if self.encode_covariates else None)
         return Normal(mean, sd, validate_args=False), library
 
@@ -143,10 +158,11 @@ class ClockVAEModule(ClockModule):
         cat_covs: torch.Tensor | None = None,
         cont_covs: torch.Tensor | None = None,
         present: torch.Tensor | None = None,
-        summed: torch.Tensor | None = None,
+        summed: bool = False,
+        cells: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Posterior mean, (n, n_latent), from which ages are predicted."""
-        values = self.encoder_input(x, self.input.library_size(x, present), present, summed)
+        values, _ = self.read(x, cells, present, summed)
         covariates = self.covariates(batch_index, cat_covs, cont_covs) if self.encode_covariates else None
         return self.encoder.location(values, covariates)
 
@@ -182,15 +198,14 @@ class ClockVAEModule(ClockModule):
 
     # --- scvi-tools' contract --------------------------------------------------------------------------------
 
-    def _get_inference_input(
-        self, tensors: dict[str, torch.Tensor], full_forward_pass: bool = False
-    ) -> dict[str, torch.Tensor | None]:
+    def _get_inference_input(self, tensors: dict[str, torch.Tensor], full_forward_pass: bool = False) -> dict[str, Any]:
         return {
             "x": tensors[REGISTRY_KEYS.X_KEY],
             "batch_index": tensors[REGISTRY_KEYS.BATCH_KEY],
             "cat_covs": tensors.get(REGISTRY_KEYS.CAT_COVS_KEY),
             "cont_covs": tensors.get(REGISTRY_KEYS.CONT_COVS_KEY),
-            "summed": tensors.get(SUMMED),
+            "summed": SUMMED in tensors,
+            "cells": tensors.get(CELLS),
         }
 
     @auto_move_data
@@ -201,11 +216,12 @@ class ClockVAEModule(ClockModule):
         cat_covs: torch.Tensor | None = None,
         cont_covs: torch.Tensor | None = None,
         present: torch.Tensor | None = None,
-        summed: torch.Tensor | None = None,
+        summed: bool = False,
+        cells: torch.Tensor | None = None,
         n_samples: int = 1,
     ) -> dict[str, Any]:
         """Posterior, library size and a draw, (n, n_latent), or (n_samples, n, n_latent) for more than one."""
-        qz, library = self.posterior(x, self.covariates(batch_index, cat_covs, cont_covs), present, summed)
+        qz, library = self.posterior(x, self.covariates(batch_index, cat_covs, cont_covs), present, summed, cells)
         z = qz.rsample() if n_samples == 1 else qz.rsample((n_samples,))
         if n_samples > 1:
             library = library.expand(n_samples, *library.shape)
@@ -213,14 +229,12 @@ class ClockVAEModule(ClockModule):
 
     def _get_generative_input(
         self, tensors: dict[str, torch.Tensor], inference_outputs: dict[str, Any]
-    ) -> dict[str, torch.Tensor | None]:
-        inputs = self._get_inference_input(tensors)
-        cells = _single(inputs.pop("summed"))
-        del inputs["x"]
+    ) -> dict[str, Any]:
+        fields = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY)
+        inputs = dict(zip(("batch_index", "cat_covs", "cont_covs"), map(tensors.get, fields), strict=True))
         inputs |= {"z": inference_outputs["z"], "library": inference_outputs["library"]}
-        if cells is None:
-            return inputs
-        return {name: None if value is None else value[..., cells, :] for name, value in inputs.items()}
+        first = _n_sums(tensors)
+        return {name: value[..., first:, :] if first and value is not None else value for name, value in inputs.items()}
 
     @auto_move_data
     def generative(
@@ -301,17 +315,16 @@ class ClockVAEModule(ClockModule):
         subject_weights: torch.Tensor | None = None,
     ) -> LossOutput:
         """Negative ELBO plus the age term; ``subject_weights`` are by the code of a subject, (n_subjects,)."""
-        x, qz, summed = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"], tensors.get(SUMMED)
-        cells, aged = _single(summed), slice(None) if summed is None else summed
-        mean, reconstruction = self.reconstruction(x if cells is None else as_dense(x)[cells], generative_outputs)
-        variance = qz.scale.square()
-        kl = 0.5 * (qz.loc.square() + variance - 1 - variance.log()).sum(-1)
-        kl = kl if cells is None else kl[cells]
+        x, qz, first = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"], _n_sums(tensors)
+        n_aged = len(x)  # sums where there are any, else cells
+        mean, reconstruction = self.reconstruction(tensors.get(CELLS, x), generative_outputs)
+        location, variance = qz.loc[first:], qz.scale[first:].square()
+        kl = 0.5 * (location.square() + variance - 1 - variance.log()).sum(-1)
         loss = mean + kl_weight * kl.sum() / max(len(kl), 1)
-        predicted = self.head(qz.loc[aged])
+        predicted = self.head(qz.loc[:n_aged])
         if AGE in tensors:
-            weight = None if subject_weights is None else subject_weights[tensors[SUBJECT][aged].squeeze(-1).long()]
-            target = self.age_scale.to_scale(tensors[AGE][aged].squeeze(-1))
+            weight = None if subject_weights is None else subject_weights[tensors[SUBJECT][:n_aged].squeeze(-1).long()]
+            target = self.age_scale.to_scale(tensors[AGE][:n_aged].squeeze(-1))
             age = masked_age_loss(predicted, target, weight, kind=self.age_loss)
             size = self.n_input if self.gene_likelihood == "normal" else self.input.mean_library
             loss = loss + self.age_weight * size * age
@@ -356,6 +369,6 @@ class ClockVAEModule(ClockModule):
         return float(log_lik.mean()) if return_mean else log_lik.cpu()
 
 
-def _single(summed: torch.Tensor | None) -> torch.Tensor | None:
-    """Mask of the rows that are single cells, None where all are."""
-    return None if summed is None else ~summed
+def _n_sums(tensors: dict[str, Any]) -> int:
+    """Rows before those of the cells that are reconstructed."""
+    return len(tensors[REGISTRY_KEYS.X_KEY]) if CELLS in tensors else 0
