@@ -2,8 +2,9 @@
 
 usage: python benchmarks/threads.py [--busy 0 2 4] [--genes 2000] [--batch 512] [--epochs 10] [--rounds 3]
 
-The numbers of threads take turns, so that other load on the machine falls on all of them. Each row is the median over
-rounds. Run it with and without OMP_WAIT_POLICY=PASSIVE in the environment.
+Numbers of threads and of busy processes take turns within each round, so that other load on the machine falls on all of
+them. Times are medians over rounds; the ratio is that to the first of ``--busy``, 0 by default, within the same round.
+Leave OMP_NUM_THREADS unset, and run it with and without OMP_WAIT_POLICY=PASSIVE in the environment.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import signal
 import time
 
 import numpy as np
 import torch
 
 import agevi
+from agevi import _threads
 
 
 def spin() -> None:
@@ -25,12 +28,18 @@ def spin() -> None:
         pass
 
 
-def seconds(model: agevi.model.PoissonVAE, n_threads: int | None, epochs: int, batch: int | None) -> float:
-    """Time of a training."""
+def seconds(
+    model: agevi.model.PoissonVAE, n_threads: int | None, epochs: int, batch: int | None
+) -> tuple[float, float, int]:
+    """Time of a training on the clock and of the CPU, and the number of threads."""
     agevi.settings.n_threads = n_threads
-    start = time.perf_counter()
+    _threads._seen = (-_threads._HOLDS, 0.0)
+    seen: list[int] = []
+    hook = model.module.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    wall, cpu = time.perf_counter(), time.process_time()
     model.train(max_epochs=epochs, batch_size=batch, accelerator="cpu", precision="float32", enable_progress_bar=False)
-    return time.perf_counter() - start
+    hook.remove()
+    return time.perf_counter() - wall, time.process_time() - cpu, max(seen, default=0)
 
 
 def main() -> None:
@@ -50,20 +59,34 @@ def main() -> None:
     policy = os.environ.get("OMP_WAIT_POLICY", "not set")
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, OMP_WAIT_POLICY {policy}", flush=True)
     seconds(model, 1, 1, arguments.batch)
-    for busy in arguments.busy:
-        others = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(busy)]
-        for other in others:
-            other.start()
-        choices = {"1 thread": 1, f"{torch.get_num_threads()} threads": torch.get_num_threads(), "chosen": None}
-        found: dict[str, list[float]] = {name: [] for name in choices}
-        for _ in range(arguments.rounds):
+    choices = {"1 thread": 1, f"{torch.get_num_threads()} threads": torch.get_num_threads(), "chosen": None}
+    found: dict[tuple[int, str], list[tuple[float, float, int]]] = {}
+    others = [
+        multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(max(arguments.busy))
+    ]
+    for other in others:
+        other.start()
+        os.kill(other.pid, signal.SIGSTOP)
+    for _ in range(arguments.rounds):
+        for busy in arguments.busy:
+            for other in others[:busy]:
+                os.kill(other.pid, signal.SIGCONT)
             for name, n_threads in choices.items():
-                found[name].append(seconds(model, n_threads, arguments.epochs, arguments.batch))
-        shown = ", ".join(f"{name} {np.median(times):.1f} s" for name, times in found.items())
-        print(f"{busy} busy processes: {shown}", flush=True)
-        for other in others:
-            other.kill()
-            other.join()
+                one = seconds(model, n_threads, arguments.epochs, arguments.batch)
+                found.setdefault((busy, name), []).append(one)
+            for other in others[:busy]:
+                os.kill(other.pid, signal.SIGSTOP)
+    for other in others:
+        other.kill()
+        other.join()
+    for (busy, name), rows in found.items():
+        wall, cpu, n = np.array(rows).T
+        quiet = np.array(found[arguments.busy[0], name])[:, 0]
+        print(
+            f"{busy} busy processes, {name} ({'/'.join(map(str, sorted(set(n.astype(int)))))}): {np.median(wall):.1f} s, "
+            f"CPU {np.median(cpu):.1f} s, ratio {np.median(wall / quiet):.2f} ({(wall / quiet).min():.2f} to "
+            f"{(wall / quiet).max():.2f})"
+        )
 
 
 if __name__ == "__main__":

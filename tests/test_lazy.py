@@ -26,9 +26,13 @@ metrics.mae(*get.subjects_df(adata)[["age", "predicted"]].to_numpy().T)
 tools = tl.age_acceleration, tl.calibrate, tl.enrich, tl.rank_targets, tl.trend_test
 loaded = {"torch", "lightning", "scvi"} & set(sys.modules)
 assert not loaded, f"tables load {loaded}"
-
+"""
+PREPARATIONS = """
+import sys
+import agevi
 agevi.clocks.list()
-preparations = [getattr(pp, name) for name in pp.__all__]
+for name in agevi.pp.__all__:
+    getattr(agevi.pp, name)
 loaded = {"lightning", "scvi"} & set(sys.modules)
 assert not loaded, f"preparations load {loaded}"
 """
@@ -47,8 +51,13 @@ def run(code: str) -> None:
     assert out.returncode == 0, out.stderr
 
 
-def test_what_needs_no_model_loads_no_scvi():
+def test_what_reads_tables_loads_no_torch():
     run(LIGHT)
+
+
+@pytest.mark.slow
+def test_preparations_load_no_scvi():
+    run(PREPARATIONS)
 
 
 @pytest.mark.slow

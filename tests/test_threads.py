@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 
 import pytest
@@ -10,6 +12,7 @@ import threadpoolctl
 import torch
 
 import agevi
+from agevi import _threads
 from agevi._settings import settings
 from agevi._threads import n_threads, n_weights, threads
 from agevi.model.base._quiet import quiet
@@ -17,8 +20,9 @@ from agevi.model.base._quiet import quiet
 
 @pytest.fixture(autouse=True)
 def _two_threads(monkeypatch):
-    """Two threads before, as on most machines, and all libraries that are loaded by now."""
-    monkeypatch.setattr(agevi._threads, "ThreadpoolController", threadpoolctl.ThreadpoolController)
+    """Two threads before, as on most machines, two cores free, and all libraries that are loaded by now."""
+    monkeypatch.setattr(_threads, "ThreadpoolController", threadpoolctl.ThreadpoolController)
+    monkeypatch.setattr(_threads, "free_cores", lambda: 2.0)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)
@@ -102,9 +106,56 @@ def test_small_work_takes_one_thread_and_large_work_all():
     assert n_threads(1e12) == 1
 
 
-def test_the_user_decides():
+@pytest.mark.parametrize(("free", "expected"), [(0.0, 1), (1.2, 1), (1.8, 2), (8.0, 2)])
+def test_threads_have_cores_of_their_own(monkeypatch, caplog, free, expected):
+    caplog.set_level(logging.INFO, "agevi")
+    monkeypatch.setattr(_threads, "free_cores", lambda: free)
+    assert n_threads(1e12) == expected
+    assert ("1 of 2 threads are used" in caplog.text) is (expected < 2)
+
+
+def test_only_the_outermost_block_looks_at_the_cores(monkeypatch):
+    monkeypatch.setattr(_threads, "free_cores", lambda: pytest.fail("looked"))
+    with threads(1):
+        assert n_threads(1e12) == 1
+    assert n_threads(1e5) == 1
+
+
+def ticks(idle: int, every: int) -> dict[int, tuple[int, int]]:
+    """Of two cores, of which the second is always idle."""
+    return {0: (idle, every), 1: (every, every)}
+
+
+def test_free_cores_are_those_that_were_idle(monkeypatch):
+    readings = iter([ticks(5, 100), ticks(8, 110), ticks(8, 120), ticks(8, 140)])
+    monkeypatch.undo()
+    monkeypatch.setattr(_threads, "_seen", (-_threads._HOLDS, 0.0))
+    monkeypatch.setattr(_threads, "_LOOK", 0.0)
+    monkeypatch.setattr(_threads, "_ticks", lambda: next(readings))
+    assert _threads.free_cores() == pytest.approx(1.3)
+    assert _threads.free_cores() == pytest.approx(1.3)  # as was just seen
+    monkeypatch.setattr(_threads, "_HOLDS", 0.0)
+    assert _threads.free_cores() == pytest.approx(1.0)
+
+
+def test_where_the_system_does_not_tell_all_cores_are_free(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(_threads, "_seen", (-_threads._HOLDS, 0.0))
+    monkeypatch.setattr(_threads, "_ticks", dict)
+    assert _threads.free_cores() == os.cpu_count()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/stat")
+def test_ticks_are_those_of_the_cores_of_this_process():
+    found = _threads._ticks()
+    assert set(found) == os.sched_getaffinity(0)
+    assert all(0 < idle < every for idle, every in found.values())
+
+
+def test_the_user_decides(monkeypatch):
+    monkeypatch.setattr(_threads, "free_cores", lambda: 0.0)
     settings.n_threads = 3
-    assert n_threads(1e5) == 3
+    assert n_threads(1e5) == n_threads(1e12) == 3
 
 
 def test_counts_weights():

@@ -78,7 +78,8 @@ class Settings:
     def n_threads(self) -> int | None:
         """Threads of torch and of linear algebra in fits and predictions, None for a choice by the size of the work.
 
-        The choice never exceeds ``torch.get_num_threads()``, and with it ``OMP_NUM_THREADS``; a number set here does.
+        The choice never exceeds ``torch.get_num_threads()``, and with it ``OMP_NUM_THREADS``, nor on Linux the cores
+        that other programs leave idle when a fit begins; a number set here does.
         The number of threads outside of agevi stays as it is. Folds of a cross-validation compute on one thread each,
         whatever is set here, and on more with joblib's ``inner_max_num_threads``.
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
 from agevi._compat import take_control_of_pools
 from agevi._settings import settings
 
+logger = logging.getLogger(__name__)
+
 _OF_A_THREAD = 1 << 28
 """Multiplications of a step (rows times weights) from which another thread is worth the time that all wait for each
 other: 2.7e8 are 512 cells and 9,000 genes of a PoissonVAE. See benchmarks/threads.py and benchmarks/RESULTS.md."""
+_LOOK = 0.1  # seconds over which it is seen how busy the cores are
+_HOLDS = 5.0  # seconds for which what was seen holds, so that short calls in a loop do not look each time
 _thread = threading.local()
+_seen = (-_HOLDS, 0.0)  # when it was seen, and how many cores were free
 
 
 class Shared:
@@ -75,10 +84,45 @@ def threads(n: int) -> Iterator[None]:
 
 
 def n_threads(work: float) -> int:
-    """Threads for steps of ``work`` multiplications: those of ``agevi.settings``, else as many as it keeps busy."""
+    """Threads for steps of ``work`` multiplications: those of ``agevi.settings``, else as many as it keeps busy.
+
+    A thread without a core of its own is worse than none, since all others wait for it in every step.
+    """
     if settings.n_threads is not None:
         return settings.n_threads
-    return max(1, min(torch.get_num_threads(), int(work / _OF_A_THREAD)))
+    n = max(1, min(torch.get_num_threads(), int(work / _OF_A_THREAD)))
+    if n == 1 or getattr(_thread, "inside", False):  # the outermost block has decided
+        return n
+    if (free := max(1, int(free_cores() + 0.5))) < n:
+        logger.info("%d of %d threads are used, since other programs keep cores busy", free, n)
+    return min(n, free)
+
+
+def free_cores() -> float:
+    """Cores that nobody used for a moment, of those that this process may use; all where the system does not tell."""
+    global _seen
+    if time.monotonic() - _seen[0] >= _HOLDS:
+        before = _ticks()
+        if before:
+            time.sleep(_LOOK)
+        after = _ticks()
+        passed = [np.subtract(after[core], before[core]) for core in before.keys() & after.keys()]
+        free = sum(float(idle / every) if every else 1.0 for idle, every in passed)
+        _seen = (time.monotonic(), free if passed else float(os.cpu_count() or 1))
+    return _seen[1]
+
+
+def _ticks() -> dict[int, tuple[int, int]]:
+    """Ticks, idle and all, since the start of each core that this process may use; nothing on systems but Linux."""
+    try:
+        with open("/proc/stat") as file:
+            rows = [line.split() for line in file if line.startswith("cpu") and not line.startswith("cpu ")]
+        mine = os.sched_getaffinity(0)
+        # user, nice, system, idle, wait for disks, two kinds of interrupts, and what other virtual machines took
+        every = {int(row[0].removeprefix("cpu")): [int(ticks) for ticks in row[1:9]] for row in rows}
+    except (OSError, AttributeError, ValueError):
+        return {}
+    return {core: (ticks[3] + ticks[4], sum(ticks)) for core, ticks in every.items() if core in mine}
 
 
 def n_weights(module: torch.nn.Module) -> int:
