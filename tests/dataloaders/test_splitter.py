@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from agevi._compat.scvi import REGISTRY_KEYS
+from agevi.dataloaders import _splitter
 from agevi.dataloaders._cells import EvenBatchSampler
-from agevi.dataloaders._splitter import roles_from_column
+from agevi.dataloaders._fields import AGE, DECODED
+from agevi.dataloaders._splitter import SubjectSplitter, roles_from_column
+from agevi.model import PoissonVAE
+from agevi.nn.rows import as_dense
 
 
 @pytest.mark.parametrize(
@@ -40,3 +46,27 @@ def test_unknown_role_is_refused(cohort):
     cohort.obs["mine"] = "holdout"
     with pytest.raises(ValueError, match="holds 'holdout'; the roles of a split are"):
         roles_from_column(cohort, "mine", cohort.obs["donor"].astype(str))
+
+
+@pytest.mark.parametrize("decodes", [True, False])
+def test_validation_decodes_some_cells_of_all(cohort, decodes, monkeypatch):
+    monkeypatch.setattr(_splitter, "VALIDATION_CELLS", 20)
+    PoissonVAE.setup_anndata(cohort, age_key="age", subject_key="donor")
+    manager = PoissonVAE._get_most_recent_anndata_manager(cohort)
+    roles = cohort.obs["agevi_split"].astype(str).to_numpy()
+    splitter = SubjectSplitter(manager, roles, batch_size=7, decodes=decodes)
+    found, decoded = [], []
+    for batch in splitter.val_dataloader():
+        x = as_dense(batch[REGISTRY_KEYS.X_KEY])
+        assert len(x) == len(batch[AGE]) <= 20
+        found.append(x)
+        if decodes:
+            last = as_dense(batch[DECODED])
+            assert torch.equal(last, x[-len(last) :])
+            decoded.append(len(last))
+    want = torch.from_numpy(cohort.X[roles == "validation"].toarray()).float()
+    assert torch.equal(torch.cat(found).sum(0), want.sum(0))
+    assert torch.equal(torch.sort(torch.cat(found).sum(1))[0], torch.sort(want.sum(1))[0])
+    if decodes:
+        step = -(-len(want) // 20)
+        assert len(want) / step <= sum(decoded) <= len(want) / step + len(decoded)

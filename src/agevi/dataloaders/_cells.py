@@ -13,11 +13,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from agevi import _checks
 from agevi._compat.scvi import REGISTRY_KEYS, AnnDataManager
+from agevi.dataloaders._fields import DECODED
 from agevi.nn.rows import csr
 
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
+
+VALIDATION_CELLS = 1024
+"""Cells that validation reconstructs, about: their mean hardly varies, and decoding takes most of the time."""
 
 
 def fields_of(manager: AnnDataManager) -> dict[str, np.ndarray]:
@@ -97,6 +101,21 @@ class CellDataset(Dataset[Batch]):
             values = part.data.astype(np.float32, copy=False)
         crow, columns = torch.from_numpy(part.indptr), torch.from_numpy(part.indices)
         return csr(crow, columns, torch.from_numpy(values), part.shape[1])
+
+
+class SomeDecoded(Dataset[Batch]):
+    """Batches of ``cells`` of which every ``step``-th is reconstructed; those come last."""
+
+    def __init__(self, cells: Any, step: int) -> None:
+        self.cells, self.step = cells, step
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, positions: np.ndarray) -> Batch:
+        decoded, rest = positions[:: self.step], np.delete(positions, slice(None, None, self.step))
+        values = self.cells[decoded][REGISTRY_KEYS.X_KEY]
+        return {**self.cells[np.concatenate([rest, decoded])], DECODED: values}
 
 
 def cell_loader(

@@ -12,16 +12,18 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _units
 from agevi._compat.scvi import AnnDataManager
-from agevi.dataloaders._cells import CellDataset, batches
+from agevi.dataloaders._cells import VALIDATION_CELLS, CellDataset, SomeDecoded, batches
 from agevi.dataloaders._device import DeviceRows, ahead, device_of, near
 
 
 class SubjectSplitter(pl.LightningDataModule):
-    """Loaders of the training and the validation cells, by the role of every cell, (n_cells,)."""
+    """Loaders of the cells that train and that validate, by the role of each, (n_cells,); networks may decode them."""
 
-    def __init__(self, adata_manager: AnnDataManager, roles: np.ndarray, *, batch_size: int) -> None:
+    def __init__(
+        self, adata_manager: AnnDataManager, roles: np.ndarray, *, batch_size: int, decodes: bool = False
+    ) -> None:
         super().__init__()
-        self.adata_manager, self.batch_size = adata_manager, batch_size
+        self.adata_manager, self.batch_size, self.decodes = adata_manager, batch_size, decodes
         self.train_idx, self.val_idx, self.test_idx = (np.flatnonzero(roles == r) for r in _keys.SPLIT_ROLES)
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
 
@@ -31,9 +33,12 @@ class SubjectSplitter(pl.LightningDataModule):
         read = np.concatenate([self.train_idx, self.val_idx])
         return near(self.adata_manager, read, device_of(self.trainer))
 
-    def _loader(self, indices: np.ndarray, *, shuffle: bool) -> Any:
-        cells = CellDataset(self.adata_manager, indices) if self._near is None else self._near.part(indices)
-        loader = batches(cells, batch_size=self.batch_size, shuffle=shuffle, shared=True)
+    def _cells(self, indices: np.ndarray) -> Any:
+        """What reads the cells ``indices``."""
+        return CellDataset(self.adata_manager, indices) if self._near is None else self._near.part(indices)
+
+    def _loader(self, cells: Any, batch_size: int, *, shuffle: bool) -> Any:
+        loader = batches(cells, batch_size=batch_size, shuffle=shuffle, shared=True)
         return ahead(loader, device_of(self.trainer)) if self._near is None else loader
 
     def teardown(self, stage: str) -> None:
@@ -44,11 +49,16 @@ class SubjectSplitter(pl.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """Training cells, shuffled."""
-        return self._loader(self.train_idx, shuffle=True)
+        return self._loader(self._cells(self.train_idx), self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> Any:
-        """Validation cells in order; nothing when no subject validates."""
-        return self._loader(self.val_idx, shuffle=False) if self.n_val else []
+        """Validation cells in order, not all of which are decoded; nothing when no subject validates."""
+        if not self.n_val:
+            return []
+        cells, step = self._cells(self.val_idx), -(-self.n_val // VALIDATION_CELLS)
+        if self.decodes and step > 1:
+            cells = SomeDecoded(cells, step)
+        return self._loader(cells, max(self.batch_size, VALIDATION_CELLS), shuffle=False)
 
 
 def roles_from_column(adata: AnnData, split_key: str, subject: pd.Series) -> pd.Series:

@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Normal, Poisson, kl_divergence
 
 from agevi._compat.scvi import REGISTRY_KEYS
-from agevi.dataloaders._fields import AGE, CELLS, SUBJECT, SUMMED
+from agevi.dataloaders._fields import AGE, CELLS, DECODED, SUBJECT, SUMMED
 from agevi.model.vae._module import ClockVAEModule
 
 N, G = 8, 12
@@ -157,3 +157,25 @@ def test_sums_age_and_cells_are_reconstructed_as_with_masks_of_one_matrix(form):
     for name, p in module.named_parameters():
         assert torch.allclose(got[name], p.grad, rtol=1e-6, atol=1e-9), name
     assert torch.allclose(output.extra_metrics["predicted_age"], module.age(mean[:n]).float())
+
+
+def test_cells_that_are_not_decoded_have_ages_alone():
+    ages = torch.linspace(20.0, 80.0, N)[:, None]
+    module, tensors = make(age_loss="mse"), batch(**{AGE: ages, SUBJECT: torch.zeros(N, 1)})
+    last = {k: v[-3:] for k, v in tensors.items()}
+
+    def output(fields):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            module.encoder.log_variance.bias.fill_(-60.0)  # draws are the means, whatever the number of rows
+            return module(fields, generative_kwargs={"decode": False})[2]
+
+    some = output(tensors | {DECODED: last[REGISTRY_KEYS.X_KEY]})
+    whole, alone = output(tensors), output(last)
+    assert torch.allclose(reconstruction(some), reconstruction(alone), atol=0.05)
+    assert torch.allclose(some.kl_local["kl_divergence_z"], whole.kl_local["kl_divergence_z"][-3:])
+    assert torch.equal(some.extra_metrics["predicted_age"], whole.extra_metrics["predicted_age"])
+    assert some.n_obs_minibatch == 3
+    age_term = whole.loss - reconstruction(whole).mean() - whole.kl_local["kl_divergence_z"].mean()
+    expected = reconstruction(alone).mean() + alone.kl_local["kl_divergence_z"].mean() + age_term
+    assert some.loss.item() == pytest.approx(expected.item(), rel=1e-3)

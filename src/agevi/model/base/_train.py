@@ -112,9 +112,10 @@ class SubjectTrainingMixin(RoleMixin):
 
         ``history`` holds, per epoch, the ELBO and ``age_mae_train`` and ``age_mae_validation``: mean absolute
         error over samples, each the mean over its cells. The training figure is taken while weights move and
-        dropout is on. With ``early_stopping`` the weights of the best epoch on validation subjects are kept
-        (``best_epoch_``, counted from 1 through all of ``history``; where none is chosen it is the last). A second call
-        goes on from the current weights if every subject keeps its role; if any role differs, training starts anew from
+        dropout is on; the ELBO of validation is that of about 1,024 cells, evenly spread, its ages are of all.
+        With ``early_stopping`` the weights of the best epoch on validation subjects are kept (``best_epoch_``,
+        counted from 1 through all of ``history``; where none is chosen it is the last). A second call goes on
+        from the current weights if every subject keeps its role; if any role differs, training starts anew from
         the initial weights, so that no subject that once trained the clock can later count as held out.
 
         With ``train_unit="pseudocell"`` a step takes two pseudocells or more of each of 64 samples, drawn anew, for the
@@ -221,7 +222,7 @@ class SubjectTrainingMixin(RoleMixin):
     def _splitter(self, cell_roles: np.ndarray, batch_size: int) -> Any:
         """Loaders of the unit in which ages are learnt."""
         if self.train_unit == "cell":
-            return SubjectSplitter(self.adata_manager, cell_roles, batch_size=batch_size)
+            return SubjectSplitter(self.adata_manager, cell_roles, batch_size=batch_size, decodes=self.reads_cells)
         return PseudocellSplitter(
             self.adata_manager, cell_roles, units=self._units_of_sums(), batch_size=batch_size,
             size=self.pseudocell_size, averaged=self.normalize == "none", with_cells=self.reads_cells,

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from agevi.dataloaders._cells import EvenBatchSampler
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import SubjectSplitter
 from agevi.model.nmf._module import LOADINGS
@@ -34,9 +33,7 @@ class LoadingSplitter(SubjectSplitter):
         super().__init__(*args, **kwargs)
         self.loadings = loadings
 
-    def _loader(self, indices: np.ndarray, *, shuffle: bool) -> DataLoader[Any]:
+    def _cells(self, indices: np.ndarray) -> Any:
         fields = {name: self.adata_manager.get_from_registry(name) for name in (AGE, SUBJECT, SAMPLE)}
         tensors = {name: torch.from_numpy(np.asarray(v)[indices]) for name, v in fields.items()}
-        cells = _Cells(tensors | {LOADINGS: self.loadings[torch.from_numpy(indices)]})
-        sampler = EvenBatchSampler(len(indices), self.batch_size, shuffle=shuffle)
-        return DataLoader(cells, sampler=sampler, batch_size=None)
+        return _Cells(tensors | {LOADINGS: self.loadings[torch.from_numpy(indices)]})

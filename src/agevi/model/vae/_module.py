@@ -11,7 +11,7 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from agevi._compat.scvi import REGISTRY_KEYS, LossOutput, auto_move_data
-from agevi.dataloaders._fields import AGE, CELLS, SUBJECT, SUMMED
+from agevi.dataloaders._fields import AGE, CELLS, DECODED, SUBJECT, SUMMED
 from agevi.dataloaders._stats import GeneStats
 from agevi.model.base._module import ClockModule, Layers
 from agevi.model.vae._observation import Continuous, Counts
@@ -233,7 +233,7 @@ class ClockVAEModule(ClockModule):
         fields = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY)
         inputs = dict(zip(("batch_index", "cat_covs", "cont_covs"), map(tensors.get, fields), strict=True))
         inputs |= {"z": inference_outputs["z"], "library": inference_outputs["library"]}
-        first = _n_sums(tensors)
+        first = _first_decoded(tensors)
         return {name: value[..., first:, :] if first and value is not None else value for name, value in inputs.items()}
 
     @auto_move_data
@@ -315,9 +315,9 @@ class ClockVAEModule(ClockModule):
         subject_weights: torch.Tensor | None = None,
     ) -> LossOutput:
         """Negative ELBO plus the age term; ``subject_weights`` are by the code of a subject, (n_subjects,)."""
-        x, qz, first = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"], _n_sums(tensors)
+        x, qz, first = tensors[REGISTRY_KEYS.X_KEY], inference_outputs["qz"], _first_decoded(tensors)
         n_aged = len(x)  # sums where there are any, else cells
-        mean, reconstruction = self.reconstruction(tensors.get(CELLS, x), generative_outputs)
+        mean, reconstruction = self.reconstruction(tensors.get(CELLS, tensors.get(DECODED, x)), generative_outputs)
         location, variance = qz.loc[first:], qz.scale[first:].square()
         kl = 0.5 * (location.square() + variance - 1 - variance.log()).sum(-1)
         loss = mean + kl_weight * kl.sum() / max(len(kl), 1)
@@ -369,6 +369,9 @@ class ClockVAEModule(ClockModule):
         return float(log_lik.mean()) if return_mean else log_lik.cpu()
 
 
-def _n_sums(tensors: dict[str, Any]) -> int:
-    """Rows before those of the cells that are reconstructed."""
-    return len(tensors[REGISTRY_KEYS.X_KEY]) if CELLS in tensors else 0
+def _first_decoded(tensors: dict[str, Any]) -> int:
+    """Rows before those that are reconstructed."""
+    n = len(tensors[REGISTRY_KEYS.X_KEY])
+    if CELLS in tensors:
+        return n
+    return n - len(tensors[DECODED]) if DECODED in tensors else 0
