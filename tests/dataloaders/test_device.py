@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -12,10 +14,10 @@ import scipy.sparse as sp
 import torch
 
 from agevi._compat.scvi import REGISTRY_KEYS
-from agevi.dataloaders import _device, _splitter
+from agevi.dataloaders import _device, _pseudocells, _splitter
 from agevi.dataloaders._cells import CellDataset, batches
 from agevi.dataloaders._device import Ahead, DeviceRows, n_bytes, sent_batch
-from agevi.model import PoissonVAE
+from agevi.model import MLPClock, PoissonVAE
 from agevi.nn.rows import as_dense, is_csr
 from tests.conftest import QUIET
 from tests.dataloaders.test_cells import dataset, with_duplicates, with_stored_zeros
@@ -71,6 +73,8 @@ def test_sums_of_cells_are_exact(cohort, make):
     assert found.dtype == torch.float32
     np.testing.assert_array_equal(found.numpy(), expected)  # whole numbers, in whatever order
     np.testing.assert_array_equal(as_dense(rows.values(members)).numpy(), full[members])
+    none = np.array([], dtype=np.int64)
+    assert rows.sums(none, none).shape == (0, cohort.n_vars)
 
 
 def test_bytes_are_counted_before_they_are_taken(cohort):
@@ -93,23 +97,34 @@ def test_cells_lie_on_a_device_that_has_room_alone(cohort, monkeypatch, caplog):
         assert ("copied to the GPU" if fit else "batch by batch") in caplog.records[-1].message
 
 
-def history(adata) -> np.ndarray:
-    PoissonVAE.setup_anndata(adata, age_key="age", subject_key="donor", batch_key="batch")
-    model = PoissonVAE(adata, n_hidden=[8], n_latent=3, train_unit="cell")
+def history(adata, unit: str, **setup) -> np.ndarray:
+    cls = MLPClock if setup else PoissonVAE
+    cls.setup_anndata(adata, age_key="age", subject_key="donor", batch_key="batch", **setup)
+    model = cls(adata, n_hidden=[8], train_unit=unit)
     model.train(max_epochs=2, batch_size=50, **QUIET)
     return np.array([model.history[name].to_numpy() for name in ("train_loss", "age_mae_validation")])
 
 
-def test_training_is_the_same_from_the_device_and_read_ahead(cohort, monkeypatch):
-    host, released = history(cohort.copy()), []
+@pytest.mark.parametrize(
+    ("unit", "setup"),
+    [("cell", {}), ("pseudocell", {}), ("pseudocell", {"normalize": "none"})],
+    ids=["cells", "sums", "means"],
+)
+def test_training_is_the_same_from_the_device_and_read_ahead(cohort, monkeypatch, unit, setup):
+    host, made = history(cohort.copy(), unit, **setup), []
     with monkeypatch.context() as patch:
         patch.setattr(_splitter, "ahead", Ahead)
-        np.testing.assert_array_equal(history(cohort.copy()), host)
-    release = DeviceRows.release
-    monkeypatch.setattr(DeviceRows, "release", lambda rows: (released.append(rows), release(rows)))
+        patch.setattr(_pseudocells, "ahead", Ahead)
+        np.testing.assert_array_equal(history(cohort.copy(), unit, **setup), host)
     monkeypatch.setattr(_device, "free_bytes", lambda device: 2**40)
-    np.testing.assert_array_equal(history(cohort.copy()), host)
-    assert len(released) == 1
+    init = DeviceRows.__init__
+    monkeypatch.setattr(
+        DeviceRows, "__init__", lambda rows, *args: (made.append(weakref.ref(rows)), init(rows, *args))[1]
+    )
+    np.testing.assert_array_equal(history(cohort.copy(), unit, **setup), host)
+    gc.collect()
+    assert len(made) == 1
+    assert made[0]() is None or not made[0]()._rows  # what it took is free
 
 
 def of_batches() -> list[threading.Thread]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,8 @@ class DeviceRows:
             "length": sent(lengths, device),
             "start": sent(lengths.cumsum(0) - lengths, device),
         }
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # other streams may read them
 
     def part(self, indices: np.ndarray) -> DeviceCells:
         """Cells by their positions in the data."""
@@ -172,7 +175,7 @@ def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def _parts(values: Any) -> tuple[torch.Tensor, ...]:
-    """The dense tensors of which one consists; none of what is no tensor."""
+    """The dense tensors of which one consists; an empty tuple for other objects."""
     if not isinstance(values, torch.Tensor):
         return ()
     return (values.crow_indices(), values.col_indices(), values.values()) if is_csr(values) else (values,)
@@ -215,21 +218,20 @@ class Ahead:
     def __iter__(self) -> Iterator[Batch]:
         batches = iter(self.loader)
         # The first is read here: a loader that shuffles takes its order from the random state of this thread.
-        coming = self._send(next(batches, None))
+        coming = self._send(batches)
         with ThreadPoolExecutor(1, thread_name_prefix="agevi-batches") as thread:
             while coming is not None:
-                following = thread.submit(lambda: self._send(next(batches, None)))
+                following = thread.submit(self._send, batches)
                 yield self._arrived(coming)
                 coming = following.result()
 
-    def _send(self, batch: Batch | None) -> _Sent | None:
-        """Begin to copy a batch, on a stream of its own so that it does not queue behind the step."""
-        if batch is None:
-            return None
-        if self.stream is None:
-            return _Sent(sent_batch(batch, self.device), None)
-        with torch.cuda.stream(self.stream):
-            return _Sent(sent_batch(batch, self.device), self.stream.record_event())
+    def _send(self, batches: Iterator[Batch]) -> _Sent | None:
+        """Read a batch and begin to copy it, on a stream of its own so that it does not queue behind the step."""
+        with contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
+            batch = next(batches, None)
+            if batch is None:
+                return None
+            return _Sent(sent_batch(batch, self.device), None if self.stream is None else self.stream.record_event())
 
     def _arrived(self, coming: _Sent) -> Batch:
         """The batch for the stream of the step, which waits for it; the host does not."""

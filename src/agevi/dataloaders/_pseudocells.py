@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from agevi import _keys
 from agevi._compat.scvi import REGISTRY_KEYS, AnnDataManager
 from agevi.dataloaders._cells import VALIDATION_CELLS, Batch, CellDataset, processes
+from agevi.dataloaders._device import DeviceRows, ahead, device_of, near, sent, sent_batch
 from agevi.dataloaders._fields import AGE, CELLS, SUMMED
 from agevi.dataloaders._sums import most_common
 
@@ -35,6 +36,7 @@ class Rows(CellDataset):
     def __init__(self, manager: AnnDataManager, *, averaged: bool) -> None:
         super().__init__(manager)
         self.averaged = averaged
+        self.near: DeviceRows | None = None  # the cells on a GPU, where they are then summed
         self._varies = {key: bool(np.ptp(self.fields[key], axis=0).any()) for key in _COVARIATES if key in self.fields}
 
     def batch(self, members: np.ndarray, sizes: np.ndarray, cells: np.ndarray | None = None) -> Batch:
@@ -42,7 +44,7 @@ class Rows(CellDataset):
         first = np.cumsum(sizes) - sizes
         rows = members[first] if cells is None else np.concatenate([members[first], cells])
         out: Batch = {key: torch.from_numpy(self._field(key, members, sizes, rows)) for key in self.fields}
-        out |= {REGISTRY_KEYS.X_KEY: torch.from_numpy(self._sums(members, sizes)), SUMMED: True}
+        out |= {REGISTRY_KEYS.X_KEY: self._sums(members, sizes), SUMMED: True}
         return out if cells is None else out | {CELLS: self._values(cells)}
 
     def _field(self, key: str, members: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -59,18 +61,26 @@ class Rows(CellDataset):
                 out[:n, j] = most_common(found[:, j], of, n)
         return out
 
-    def _sums(self, members: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    def _values(self, rows: np.ndarray) -> torch.Tensor:
+        return super()._values(rows) if self.near is None else self.near.values(rows)
+
+    def _sums(self, members: np.ndarray, sizes: np.ndarray) -> torch.Tensor:
         """Values of the sums, (n_sums, n_genes), of which only the rows of their cells are read."""
-        last = np.cumsum(sizes)
-        rows = self.x[members]
-        if sp.issparse(rows):
-            # With one pointer a sum the rows of its cells are one row, of which toarray sums the doubles.
-            rows = sp.csr_matrix(rows, dtype=np.float32)
-            pointers = rows.indptr[np.concatenate([[0], last])]
-            out = sp.csr_matrix((rows.data, rows.indices, pointers), (len(sizes), rows.shape[1])).toarray()
-        else:
-            out = np.add.reduceat(np.asarray(rows, dtype=np.float32), last - sizes, axis=0)
-        return out / sizes[:, None].astype(np.float32) if self.averaged else out
+        out = torch.from_numpy(self._summed(members, sizes)) if self.near is None else self.near.sums(members, sizes)
+        if not self.averaged:
+            return out
+        return out / sent(torch.from_numpy(sizes.astype(np.float32)), out.device)[:, None]
+
+    def _summed(self, members: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The same on the host, from the user's matrix."""
+        last, rows = np.cumsum(sizes), self.x[members]
+        if not sp.issparse(rows):
+            summed: np.ndarray = np.add.reduceat(np.asarray(rows, dtype=np.float32), last - sizes, axis=0)
+            return summed
+        # With one pointer a sum the rows of its cells are one row, of which toarray sums the doubles.
+        rows = sp.csr_matrix(rows, dtype=np.float32)
+        pointers = rows.indptr[np.concatenate([[0], last])]
+        return sp.csr_matrix((rows.data, rows.indices, pointers), (len(sizes), rows.shape[1])).toarray()
 
 
 class Turns:
@@ -174,7 +184,7 @@ class PseudocellSplitter(pl.LightningDataModule):
         with_cells: bool,
     ) -> None:
         super().__init__()
-        self.rows, self.units = Rows(adata_manager, averaged=averaged), units
+        self.adata_manager, self.rows, self.units = adata_manager, Rows(adata_manager, averaged=averaged), units
         self.size, self.batch_size, self.with_cells = size, batch_size, with_cells
         self.train_idx, self.val_idx, self.test_idx = (np.flatnonzero(roles == r) for r in _keys.SPLIT_ROLES)
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
@@ -187,12 +197,22 @@ class PseudocellSplitter(pl.LightningDataModule):
         starts = np.flatnonzero(np.diff(codes[order])) + 1
         return np.split(labelled[order], starts) if len(labelled) else []
 
-    def train_dataloader(self) -> PseudocellLoader:
+    def setup(self, stage: str) -> None:
+        """Keep cells on the GPU where they fit."""
+        read = np.concatenate([self.train_idx, self.val_idx])
+        self.rows.near = near(self.adata_manager, read, device_of(self.trainer))
+
+    def teardown(self, stage: str) -> None:
+        """Free the memory of the GPU when training ends."""
+        self.rows.near = None
+
+    def train_dataloader(self) -> Any:
         """Pseudocells and cells of the training subjects, drawn anew in every step."""
-        return PseudocellLoader(
+        loader = PseudocellLoader(
             self.rows, self.samples(self.train_idx), self.train_idx if self.with_cells else None, size=self.size,
             n_rows=self.batch_size, n_cells=self.batch_size,
         )  # fmt: skip
+        return ahead(loader, device_of(self.trainer))
 
     def val_dataloader(self) -> Any:
         """Whole samples of the subjects that validate, beside some of their cells; always the same."""
@@ -203,7 +223,7 @@ class PseudocellSplitter(pl.LightningDataModule):
         n_batches = max(1, -(-max(len(samples), len(cells)) // 512))
         parts = zip(_split(samples, n_batches), np.array_split(cells, n_batches), strict=True)
         batches = [
-            self.rows.batch(*joined(sums), singles if self.with_cells else None)
+            sent_batch(self.rows.batch(*joined(sums), singles if self.with_cells else None), device_of(self.trainer))
             for sums, singles in parts
             if len(sums) or len(singles)
         ]
