@@ -29,6 +29,8 @@ class _Cells(Dataset[dict[str, torch.Tensor]]):
 class LoadingSplitter(SubjectSplitter):
     """:class:`SubjectSplitter` of loadings, (n_cells, n_components), instead of counts; test cells are not read."""
 
+    _near = None  # counts are not read again
+
     def __init__(self, *args: Any, loadings: torch.Tensor, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.loadings = loadings
