@@ -6,6 +6,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from agevi.nn.inputs import GeneInput
+from agevi.nn.rows import as_csr
 
 X = np.random.default_rng(0).poisson(2.0, (30, 7)).astype(np.float32)
 
@@ -44,6 +45,13 @@ def test_sums_are_standardised_by_their_own_moments(normalize):
     expected = (values - np.arange(7) / 2) * np.arange(7)
     np.testing.assert_allclose(module(x, summed=True).numpy(), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(module(x).numpy(), (values - np.arange(7)) / np.arange(1, 8), rtol=1e-5, atol=1e-5)
+    assert (x.numpy() == X).all()
+    for form in (x, as_csr(x)):
+        out = torch.full((32, 7), torch.nan)
+        seen = module(form, summed=True, out=out[1:31])
+        np.testing.assert_allclose(out[1:31].numpy(), expected, rtol=1e-5, atol=1e-5)
+        assert seen.data_ptr() == out[1].data_ptr()
+        assert out[[0, 31]].isnan().all()
     assert (x.numpy() == X).all()
 
 

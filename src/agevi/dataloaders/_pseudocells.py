@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from agevi import _keys
 from agevi._compat.scvi import REGISTRY_KEYS, AnnDataManager
-from agevi.dataloaders._cells import VALIDATION_CELLS, Batch, CellDataset, processes
+from agevi.dataloaders._cells import Batch, CellDataset, processes
 from agevi.dataloaders._device import DeviceRows, ahead, device_of, near, sent, sent_batch
 from agevi.dataloaders._fields import AGE, CELLS, SUMMED
 from agevi.dataloaders._sums import most_common
@@ -26,6 +26,7 @@ MAX_CELLS = 128
 """Cells of a pseudocell at most: a sum of that many has little noise left, and reading more takes time."""
 MIN_STEPS = 10
 """Steps of an epoch at least, so that metrics are not taken all the time."""
+_VALIDATION_CELLS = 256  # decoded an epoch, in which as few as 1,280 train; no epoch is chosen by them
 _SHUFFLED = 2**15  # cells that are shuffled at once in less time than a draw from each sample takes
 _COVARIATES = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY)
 
@@ -219,7 +220,7 @@ class PseudocellSplitter(pl.LightningDataModule):
         if not self.n_val:
             return []
         samples = self.samples(self.val_idx)
-        cells = self.val_idx[:: -(-self.n_val // VALIDATION_CELLS)] if self.with_cells else self.val_idx[:0]
+        cells = self.val_idx[:: -(-self.n_val // _VALIDATION_CELLS)] if self.with_cells else self.val_idx[:0]
         n_batches = max(1, -(-max(len(samples), len(cells)) // 512))
         parts = zip(_split(samples, n_batches), np.array_split(cells, n_batches), strict=True)
         batches = [

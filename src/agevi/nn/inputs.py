@@ -42,15 +42,17 @@ class GeneInput(nn.Module):
             library = library / self.share[present].sum().clamp_min(1e-6)
         return library.clamp_min(1.0)
 
-    def normalized(self, x: torch.Tensor, library: torch.Tensor | None = None) -> torch.Tensor:
+    def normalized(
+        self, x: torch.Tensor, library: torch.Tensor | None = None, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Normalised values, (n, n_genes), before anything is filled in or standardised; CSR where ``x`` is."""
         if self.normalize == "none":
             return x
         factor = CP10K / (self.library_size(x) if library is None else library)
         if not is_csr(x):
-            return torch.log1p(x * factor)
+            return torch.mul(x, factor, out=out).log1p_()
         of_values = torch.repeat_interleave(factor.squeeze(-1), x.crow_indices().diff(), output_size=len(x.values()))
-        return with_values(x, torch.log1p(x.values() * of_values))
+        return with_values(x, (x.values() * of_values).log1p_())
 
     def forward(
         self,
@@ -58,13 +60,16 @@ class GeneInput(nn.Module):
         library: torch.Tensor | None = None,
         present: torch.Tensor | None = None,
         summed: bool = False,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the network sees of cells, or of sums of cells, (n, n_genes); absent genes enter at their mean."""
         if library is None:
             library = self.library_size(x, present)
-        values, own = self.normalized(x, library), summed and self.sums
+        values, own = self.normalized(x, library, out), summed and self.sums
         scaled = self.standardize or own
-        if present is not None or scaled:
+        if out is not None and values is not out:
+            values = as_dense(values, out)
+        elif present is not None or scaled:
             values = as_dense(values)
         mean = self.sum_mean if own else self.mean
         if present is not None:

@@ -42,11 +42,12 @@ class Block(NamedTuple):
         """Sums over the values of every row, (n_rows,)."""
         return segment_sum(terms, self.offsets)
 
-    def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        """The rows with their zeros, (n_rows, n_genes)."""
-        out = torch.zeros(self.n_rows * self.n_genes, dtype=dtype, device=self.values.device)
-        out.scatter_(0, self.position, self.values.to(dtype))
-        return out.view(self.n_rows, self.n_genes)
+    def dense(self, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The rows with their zeros, (n_rows, n_genes), in ``out`` where it is given."""
+        if out is None:
+            out = torch.empty(self.n_rows, self.n_genes, dtype=dtype, device=self.values.device)
+        out.zero_().view(-1).scatter_(0, self.position, self.values.to(dtype))
+        return out
 
 
 def csr(crow: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, n_genes: int) -> torch.Tensor:
@@ -72,8 +73,14 @@ def as_csr(x: torch.Tensor) -> torch.Tensor:
     return csr(crow, column, x[row, column], x.shape[-1])
 
 
-def as_dense(x: torch.Tensor) -> torch.Tensor:
-    """The rows of ``x`` with their zeros."""
+def as_dense(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """The rows of ``x`` with their zeros, in ``out`` where it is given, contiguous."""
+    if out is not None:
+        if not is_csr(x):
+            return out.copy_(x)
+        for block in blocks(x):
+            block.dense(out.dtype, out[block.rows])
+        return out
     if not is_csr(x):
         return x
     parts = [block.dense(x.values().dtype) for block in blocks(x)]

@@ -8,6 +8,7 @@ from torch.distributions import Normal, Poisson, kl_divergence
 from agevi._compat.scvi import REGISTRY_KEYS
 from agevi.dataloaders._fields import AGE, CELLS, DECODED, SUBJECT, SUMMED
 from agevi.model.vae._module import ClockVAEModule
+from agevi.nn.rows import as_csr
 
 N, G = 8, 12
 
@@ -129,7 +130,7 @@ def test_sums_age_and_cells_are_reconstructed_as_with_masks_of_one_matrix(form):
     module.input.sum_scale.copy_(torch.linspace(1, 3, G))
     n, codes = 3, torch.arange(N)[:, None] % 2
     x = batch()[REGISTRY_KEYS.X_KEY].double()
-    cells = x[n:].to_sparse_csr() if form == "csr" else x[n:]
+    cells = as_csr(x[n:]) if form == "csr" else x[n:]
     fields = {REGISTRY_KEYS.BATCH_KEY: codes, AGE: 50.0 + torch.arange(N)[:, None], SUBJECT: codes}
     weights = torch.tensor([1.0, 3.0])
     torch.manual_seed(2)

@@ -101,10 +101,11 @@ class ClockVAEModule(ClockModule):
         library: torch.Tensor,
         present: torch.Tensor | None = None,
         summed: bool = False,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the encoder sees of counts with sums ``library``, (n, n_genes); noisy in training with noise."""
         if self.noise is None:
-            return self.input(x, library, present, summed)
+            return self.input(x, library, present, summed, out)
         noisy = self.noise.on_counts(x)
         if noisy is not x:  # its own sum keeps the mean of the input as it is without noise
             library = self.input.library_size(noisy, present)
@@ -119,11 +120,15 @@ class ClockVAEModule(ClockModule):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the encoder sees of ``x`` and then of ``cells``, (n, n_genes), and library sizes, (n, 1)."""
         library = self.input.library_size(x, present)
-        values = self.encoder_input(x, library, present, summed)
         if cells is None:
-            return values, library
-        more, sizes = self.read(cells, present=present)
-        return torch.cat([as_dense(values), as_dense(more)]), torch.cat([library, sizes])
+            return self.encoder_input(x, library, present, summed), library
+        sizes, n = self.input.library_size(cells, present), len(x)
+        values = library.new_empty(n + len(cells), self.n_input)
+        for rows, size, part, of_sums in ((x, library, values[:n], summed), (cells, sizes, values[n:], False)):
+            seen = self.encoder_input(rows, size, present, of_sums, part)
+            if seen is not part:
+                as_dense(seen, part)
+        return values, torch.cat([library, sizes])
 
     def covariates(
         self, batch_index: torch.Tensor, cat_covs: torch.Tensor | None = None, cont_covs: torch.Tensor | None = None
