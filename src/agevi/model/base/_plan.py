@@ -101,6 +101,10 @@ class AgeTrainingPlan(TrainingPlan):
         config["lr_scheduler"] = {"scheduler": LambdaLR(config["optimizer"], self.lr_at), "interval": "epoch"}
         return config
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The batch on the device; on a CPU it is there, and looking for its tensors would take time."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_fit_start(self) -> None:
         """Move what the metrics need to the device."""
         self.factors = factors_for(self.precision, self.device)
