@@ -1,6 +1,6 @@
 """Seconds of a training with given numbers of threads and with the chosen one, beside processes that keep cores busy.
 
-usage: python benchmarks/threads.py [--busy 0 2 4] [--genes 2000] [--batch 512] [--epochs 10] [--rounds 3]
+usage: python benchmarks/threads.py [--busy 0 2 4] [--genes 2000] [--cells 50] [--batch 512] [--epochs 10] [--rounds 3]
 
 Numbers of threads and of busy processes take turns within each round, so that other load on the machine falls on all of
 them. Times are medians over rounds; the ratio is that to the first of ``--busy``, 0 by default, within the same round.
@@ -47,19 +47,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 2, 4])
     parser.add_argument("--genes", type=int, default=2000)
+    parser.add_argument("--cells", type=int, default=50, help="of each of 40 donors")
     parser.add_argument("--batch", type=int, default=None)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--train-unit", default="pseudocell")
+    parser.add_argument("--chosen", action="store_true", help="measure the chosen number of threads alone")
     arguments = parser.parse_args()
-    adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=50, n_genes=arguments.genes)
+    adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=arguments.cells, n_genes=arguments.genes)
     adata.obs["agevi_split"] = "train"
     agevi.model.PoissonVAE.setup_anndata(adata, age_key="age", subject_key="donor")
     model = agevi.model.PoissonVAE(adata, train_unit=arguments.train_unit)
     policy = os.environ.get("OMP_WAIT_POLICY", "not set")
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, OMP_WAIT_POLICY {policy}", flush=True)
     seconds(model, 1, 1, arguments.batch)
-    choices = {"1 thread": 1, f"{torch.get_num_threads()} threads": torch.get_num_threads(), "chosen": None}
+    choices: dict[str, int | None] = {
+        "1 thread": 1,
+        f"{torch.get_num_threads()} threads": torch.get_num_threads(),
+        "chosen": None,
+    }
+    if arguments.chosen:
+        choices = {"chosen": None}
     found: dict[tuple[int, str], list[tuple[float, float, int]]] = {}
     others = [
         multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(max(arguments.busy))
