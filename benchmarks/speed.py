@@ -6,8 +6,8 @@ Both train on the same simulated CSR matrix (15 % non-zero), with widths 300 and
 and validation cells, batch size, and learning rate, Poisson likelihood, in alternating rounds of one process. With ``--before REF``
 the version of agevi at that commit takes its turns in a process of its own. Each size is a line of JSON: median microseconds a
 cell of an epoch with its validation, of the CPU and on the wall; the medians of the ratios of each round; and the bound, which is
-what the dense matrix products of all layers would take as torch computes them (forward, gradients of weights and of inputs;
-forward alone for validation), with the percentage of it that was reached. A table follows. Bfloat16 is measured where the
+what the dense matrix products of all layers would take as torch computes them (forward, gradients of weights and of inputs; for
+validation the encoder of all cells and the decoder of 1,024), with the percentage of it that was reached. A table follows. Bfloat16 is measured where the
 hardware multiplies in it. ``--predict`` compares ``predict_age`` with ``get_latent_representation`` on 100,000 x 2,000.
 Time of the CPU on one thread depends least on other work on the machine. Set OMP_WAIT_POLICY=PASSIVE for that of two.
 """

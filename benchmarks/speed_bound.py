@@ -11,23 +11,31 @@ Shape = tuple[int, int, int]
 """Rows, terms of each sum, and columns of a product."""
 
 
-def layers(n_genes: int) -> list[tuple[int, int]]:
-    """Inputs and outputs of every linear layer: encoder, mean and variance, decoder, age head."""
-    encoder = [(n_genes, WIDTH), (WIDTH, WIDTH)]
-    decoder = [(LATENT, WIDTH), (WIDTH, WIDTH), (WIDTH, n_genes)]
-    return [*encoder, (WIDTH, LATENT), (WIDTH, LATENT), *decoder, (LATENT, 1)]
+DECODED = 1024
+"""Validation cells that agevi reconstructs in an epoch, about; it encodes all. SCVI does both with all."""
 
 
-def forward(n_genes: int, n: int) -> Counter[Shape]:
+def encoder(n_genes: int) -> list[tuple[int, int]]:
+    """Inputs and outputs of the linear layers up to the posterior, mean and variance, and of the age head."""
+    return [(n_genes, WIDTH), (WIDTH, WIDTH), (WIDTH, LATENT), (WIDTH, LATENT), (LATENT, 1)]
+
+
+def decoder(n_genes: int) -> list[tuple[int, int]]:
+    """Those from the latent space to the genes."""
+    return [(LATENT, WIDTH), (WIDTH, WIDTH), (WIDTH, n_genes)]
+
+
+def forward(layers: list[tuple[int, int]], n: int) -> Counter[Shape]:
     """Products of a pass over ``n`` cells, and how often each is needed."""
-    return Counter((n, a, b) for a, b in layers(n_genes))
+    return Counter((n, a, b) for a, b in layers)
 
 
 def step(n_genes: int, n: int) -> Counter[Shape]:
     """Those of a training step: forward, gradient of the weights, and of the inputs of all layers but the first."""
-    of_weights = Counter((b, n, a) for a, b in layers(n_genes))
-    of_inputs = Counter((n, b, a) for a, b in layers(n_genes)[1:])
-    return forward(n_genes, n) + of_weights + of_inputs
+    layers = [*encoder(n_genes), *decoder(n_genes)]
+    of_weights = Counter((b, n, a) for a, b in layers)
+    of_inputs = Counter((n, b, a) for a, b in layers[1:])
+    return forward(layers, n) + of_weights + of_inputs
 
 
 def seconds(shape: Shape, dtype: torch.dtype, device: str, repeats: int = 5) -> Times:
@@ -55,9 +63,13 @@ def bound(
     """Microseconds a cell of an epoch with its validation, which is in float32, by clock."""
     dtype, known = getattr(torch, precision), {}
     out = dict.fromkeys(CLOCKS, 0.0)
-    for n, products, kind in ((n_train, step, dtype), (n_val, forward, torch.float32)):
+    for n, kind, needed in (
+        (n_train, dtype, lambda size: step(n_genes, size)),
+        (n_val, torch.float32, lambda size: forward(encoder(n_genes), size)),
+        (min(n_val, DECODED), torch.float32, lambda size: forward(decoder(n_genes), size)),
+    ):
         size = min(batch_size, n)
-        for shape, times in products(n_genes, size).items() if n else ():
+        for shape, times in needed(size).items() if n else ():
             if (shape, kind) not in known:
                 known[shape, kind] = seconds(shape, kind, device)
             for clock in CLOCKS:
