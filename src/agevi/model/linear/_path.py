@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import ElasticNet, enet_path
+from sklearn.linear_model import ElasticNet
 
 from agevi._progress import Bar, progress, steps
+from agevi.model.linear._fold_nets import FoldNets
 from agevi.model.linear._moments import LinearMap, MomentProblem
 from agevi.model.linear._scaled_rows import SampleTargets
 
@@ -21,7 +22,7 @@ PATIENCE = 10
 """Alphas without a better error after which an automatic path of 100 ends; in proportion for other lengths."""
 PATIENCE_OF_SAMPLES = 20
 """The same for samples, which are fewer: with 10 the best penalty of the whole path was missed in one of 20 cohorts."""
-_PART = 5  # of a path of 100 that is fitted at a time
+_PART = 5  # of a path of 100 between two looks at whether it ends
 
 
 @dataclass(frozen=True)
@@ -93,57 +94,24 @@ def search_samples(
     """
     share = samples.weight / samples.weight.sum()
     largest = float(np.abs((share * (samples.target - share @ samples.target)) @ x).max())
-    tried = []
+    nets, tried = FoldNets(x, samples, max_iter=max_iter, tol=tol), []
     for ratio in steps(l1_ratios, len(l1_ratios), _BAR, "paths"):
         grid = _grid(largest, ratio, alphas)
-        errors = _errors_of_samples(x, samples, grid, ratio, max_iter, tol, stops=isinstance(alphas, int))
+        errors = _errors_of_samples(nets, grid, ratio, stops=isinstance(alphas, int))
         tried.append((np.full(len(errors), ratio), grid[: len(errors)], errors))
     return Search(*np.concatenate(tried, axis=1))
 
 
-def _errors_of_samples(
-    x: np.ndarray, samples: SampleTargets, grid: np.ndarray, ratio: float, max_iter: int, tol: float, *, stops: bool
-) -> np.ndarray:
+def _errors_of_samples(nets: FoldNets, grid: np.ndarray, ratio: float, *, stops: bool) -> np.ndarray:
     """Mean over folds of the mean squared errors along one path, of as many penalties as were tried."""
-    # Along a flat valley of errors the accuracy decides which penalty is the best: only scikit-learn's own solver finds
-    # the same. Its path goes on from where a part of it ended.
     patience, size = (max(n * len(grid) // 100, 1) for n in (PATIENCE_OF_SAMPLES, _PART))
-    warm: list[np.ndarray | None] = [None] * samples.n_folds
     errors = np.zeros(0)
+    nets.start()
     for start in range(0, len(grid), size):
-        part, of_folds = grid[start : start + size], []
-        for k in range(samples.n_folds):
-            warm[k], found = _errors_of_fold(x, samples, k, part, ratio, warm[k], max_iter, tol)
-            of_folds.append(found)
-        errors = np.append(errors, np.mean(of_folds, axis=0))
+        errors = np.append(errors, nets.errors(grid[start : start + size], ratio))
         if stops and len(errors) - 1 - int(np.argmin(errors)) >= patience:
             break
     return errors
-
-
-def _errors_of_fold(
-    x: np.ndarray,
-    samples: SampleTargets,
-    fold: int,
-    alphas: np.ndarray,
-    ratio: float,
-    start: np.ndarray | None,
-    max_iter: int,
-    tol: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Last coefficients of a part of a path without one fold, (n_genes,), and the errors of that fold, (n_alphas,)."""
-    train, test = samples.fold != fold, samples.fold == fold
-    weight = samples.weight[train] / samples.weight[train].mean()
-    x_mean, y_mean = np.average(x[train], axis=0, weights=weight), np.average(samples.target[train], weights=weight)
-    root = np.sqrt(weight)
-    values = np.asfortranarray((x[train] - x_mean) * root[:, None])
-    target = (samples.target[train] - y_mean) * root
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # only the final fit has to arrive
-        options = {"coef_init": start, "max_iter": max_iter, "tol": tol, "precompute": False}
-        _, slopes, _ = enet_path(values, target, l1_ratio=ratio, alphas=alphas, **options)
-    residual = (x[test] - x_mean) @ slopes + (y_mean - samples.target[test])[:, None]
-    return slopes[:, -1], np.average(residual**2, axis=0, weights=samples.weight[test])
 
 
 def fit_samples(
