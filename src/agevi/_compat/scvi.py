@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import (
@@ -33,6 +34,7 @@ __all__ = [
     "CategoricalJointObsField",
     "CategoricalObsField",
     "LayerField",
+    "Logger",
     "LossOutput",
     "NegativeBinomial",
     "Normal",

@@ -17,6 +17,7 @@ from agevi.dataloaders._fields import SUBJECT
 from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, PseudocellSplitter
 from agevi.dataloaders._splitter import SubjectSplitter
 from agevi.dataloaders._sums import sum_stats
+from agevi.model.base._history import History
 from agevi.model.base._plan import AgeTrainingPlan, BestWeights
 from agevi.model.base._quiet import epochs_bar, interruptible, quiet
 from agevi.model.base._roles import SUBJECT_WEIGHTS, RoleMixin, all_or_nothing
@@ -190,6 +191,8 @@ class SubjectTrainingMixin(RoleMixin):
             trainer_kwargs.setdefault("early_stopping_patience", max(20, max_epochs // 4))
             trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", ()), best]
         trainer_kwargs.setdefault("log_every_n_steps", 1)
+        if not trainer_kwargs.keys() & {"log_save_dir", "strategy"}:  # for which scvi-tools' logger writes files
+            trainer_kwargs.setdefault("logger", History())
         trainer_kwargs.setdefault("use_distributed_sampler", False)  # the loaders share their batches out
         if validates:
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
