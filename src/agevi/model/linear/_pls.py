@@ -16,6 +16,7 @@ from agevi.model.base._roles import SUBJECT_WEIGHTS
 from agevi.model.base._seed import as_seed
 from agevi.model.linear._base import FittedLinearClock, standardize
 from agevi.model.linear._module import LinearModule
+from agevi.model.linear._pls_folds import pls_errors
 from agevi.model.linear._scaled_rows import sample_weights
 from agevi.model.linear._training_cells import TrainingCells
 
@@ -156,6 +157,10 @@ class PLSClock(FittedLinearClock):
             most = max(1, min(len(x) - max(np.bincount(fold).max() for fold in draws) - 1, x.shape[1]))
             given = init["n_components"]
             values = [min(given, most)] if given != "cv" else list(range(1, min(MAX_COMPONENTS, most) + 1))
+        if init["method"] == "pls" and x.shape[0] < x.shape[1]:
+            held_out = np.concatenate([fold == np.arange(fold.max() + 1)[:, None] for fold in draws])
+            of_folds = pls_errors(x, y, weight, held_out, int(max(values)))
+            return values, of_folds.mean(axis=0)[np.asarray(values, dtype=int) - 1]
         x = _rotated(x)
         errors = []
         for fold in draws:
