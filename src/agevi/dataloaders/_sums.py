@@ -134,6 +134,23 @@ class UnitSums:
         return noise
 
 
+@dataclass(frozen=True)
+class LentSums(UnitSums):
+    """Sums of units that are those of a larger whole, which were taken there."""
+
+    whole: UnitSums
+    place: np.ndarray  # (n_units,) of every unit in the whole
+
+    @cached_property
+    def sums(self) -> Any:
+        """As :func:`sum_rows` gives them, (n_units, n_genes)."""
+        return self.whole.sums[self.place]
+
+    @cached_property
+    def _noise(self) -> np.ndarray:
+        return self.whole._noise[self.place]
+
+
 def unit_values(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> np.ndarray:
     """Normalised sums of units (means with ``normalize="none"``), (n_units, n_genes) float64, dense."""
     return UnitSums(x, codes, n_units, normalize).values()

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import agevi
+from agevi.dataloaders import _sums
 from agevi.model import PLSClock, TransformerClock
 from agevi.tl import compare_models, cross_validate, tune
+from agevi.tl.validate._fit_fold import FoldData
 from tests.conftest import QUIET
 from tests.model.transformer import masked
 from tests.tl.tuning.spied import quiet_optuna  # noqa: F401
@@ -113,3 +115,22 @@ def test_a_list_of_clocks_on_visits_and_types(visits):
             cross_validate(visits, model, groupby=groupby, key_added=key, model_kwargs=own, **arguments)
             parts.append(visits.obs[f"{key}_predicted"].to_numpy())
         np.testing.assert_allclose(parts[2], (parts[0] + parts[1]) / 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["PLSClock", "ElasticNetClock"])
+@pytest.mark.parametrize("train_on", [None, "part"])
+def test_fits_share_the_sums_of_samples(cohort, model, train_on, monkeypatch):
+    cohort.obs["part"] = np.arange(cohort.n_obs) % 5 > 0  # some cells of every sample
+    passes, sum_rows = [], _sums.sum_rows
+    monkeypatch.setattr(_sums, "sum_rows", lambda *args: passes.append(1) or sum_rows(*args))
+    options = {"age_key": "age", "subject_key": "donor", "n_folds": 4, "train_on": train_on, "copy": True}
+    shared = agevi.tl.cross_validate(cohort, model, **options).obs["agevi_predicted_sample"]
+    n = len(passes)
+    assert n == (
+        2 if train_on is None else 4
+    )  # of the first fold and of all cells; of each fold, whose cells are some of all
+    monkeypatch.setattr(FoldData, "lend_sums", lambda *args: None)
+    np.testing.assert_array_equal(
+        agevi.tl.cross_validate(cohort, model, **options).obs["agevi_predicted_sample"], shared
+    )
+    assert len(passes) - n == 4

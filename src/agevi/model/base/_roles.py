@@ -20,7 +20,7 @@ from agevi._compat import Host
 from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import roles_from_column
-from agevi.dataloaders._sums import sample_groups
+from agevi.dataloaders._sums import UnitSums, sample_groups
 from agevi.model.base._density import density_weights
 from agevi.model.base._seed import in_float32
 
@@ -104,6 +104,9 @@ class RoleMixin(Host):
         state = self.adata_manager.get_state_registry(field)
         codes = self.adata_manager.get_from_registry(field).ravel().astype(int)
         return pd.Series(np.asarray(state["names"])[codes], dtype=object)
+
+    def lend_sums(self, whole: UnitSums, unit: np.ndarray) -> None:
+        """Let trainings read sums of a whole, where each registered cell is of a ``unit``, if they sum cells."""
 
     def _units_of_sums(self) -> np.ndarray:
         """Code of what is summed, for every registered cell: its sample, or the cells of its group in the sample."""

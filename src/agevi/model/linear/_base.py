@@ -19,7 +19,7 @@ from agevi._progress import silent
 from agevi._threads import n_threads, threads
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
-from agevi.dataloaders._sums import UnitSums
+from agevi.dataloaders._sums import LentSums, UnitSums
 from agevi.model.base._clock import Clock
 from agevi.model.base._for_ages import is_for_ages_alone
 from agevi.model.base._roles import all_or_nothing
@@ -169,6 +169,14 @@ class FittedLinearClock(LinearBase):
         """Sum the cells of every sample once for all further trainings; the registered values must not change."""
         sample = self._codes(SAMPLE)
         self._kept = UnitSums(self._rows(), sample, int(sample.max()) + 1, self.normalize)
+
+    def lend_sums(self, whole: UnitSums, unit: np.ndarray) -> None:
+        """Read the sums of ``whole`` in further trainings, where they are those of all cells of every sample."""
+        sample, place = self._codes(SAMPLE), np.zeros(self.summary_stats[f"n_{SAMPLE}"], dtype=np.int64)
+        place[sample] = unit
+        complete = np.array_equal(place[sample], unit) and len(np.unique(place)) == len(place)
+        if complete and np.array_equal(np.bincount(sample), whole.n_cells[place]) and self.normalize == whole.normalize:
+            self._kept = LentSums(self._rows(), sample, len(place), self.normalize, whole, place)
 
     def _codes(self, field: str) -> np.ndarray:
         return self.adata_manager.get_from_registry(field).ravel().astype(np.int64)

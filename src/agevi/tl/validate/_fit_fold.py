@@ -7,6 +7,7 @@ import gc
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from agevi._progress import silent
 from agevi._source import mark
 from agevi._threads import threads
 from agevi.dataloaders._measured import FeatureSets, write_sets
-from agevi.dataloaders._sums import sample_means
+from agevi.dataloaders._sums import UnitSums, sample_means
 from agevi.model.base._for_ages import for_ages_alone
 from agevi.model.ensemble._average import average, weights_from_errors
 from agevi.tl.validate._arguments import as_called
@@ -50,6 +51,27 @@ class FoldData:
     def n_bytes(self) -> int:
         """Size of the values."""
         return int(getattr(self.x, "data", self.x).nbytes)
+
+    @cached_property
+    def sums(self) -> UnitSums:
+        """Sums of counts of all samples, of which each fit takes those of its own."""
+        return UnitSums(self.x, self.sample, len(self.age), "log1p_cp10k")
+
+    def lend_sums(self, model: Any, rows: np.ndarray) -> None:
+        """Let a clock on ``rows`` read them, from the second fit of this process on: one alone sums fewer cells."""
+        # Of counts alone, whose sums are exact: others would be rounded in another order.
+        csr = getattr(self.x, "format", "csr") == "csr"
+        if self.rows is not None or not csr or not np.array_equal(model.genes, self.genes):
+            return
+        if model.normalize == "log1p_cp10k":
+            self.fits.append(type(model))
+            if len(self.fits) > 1:
+                model.lend_sums(self.sums, self.sample[rows])
+
+    @cached_property
+    def fits(self) -> list[Any]:
+        """Classes of the fits to all genes in this process."""
+        return []
 
     def cells(self, rows: np.ndarray) -> AnnData:
         """A new AnnData of these cells without their ages; the only copy of values that a fold makes."""
@@ -174,6 +196,7 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
     train.obs[_keys.SPLIT] = np.where(job.validation, _keys.VALIDATION, _keys.TRAIN)
     cls.setup_anndata(train, **recipe.setup)
     model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
+    data.lend_sums(model, job.train)
     held = _fit(model, job)
     validation_mae = np.nan if held is None else _mae(data, job, held, age)
     best_epoch = model.best_epoch_ if recipe.selects_epochs and not model.of_types else -1
