@@ -44,6 +44,21 @@ for name in {names}:
         del sys.modules[known]
     import_module(name)
 """
+THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from threading import Barrier
+import agevi
+sys.setswitchinterval(1e-6)
+names = ["model.PLSClock", "tl.predict_age", "model.PoissonVAE", "io.load_clock", "tl.cross_validate", "clocks.list"]
+start = Barrier(len(names))
+def first_use(name):
+    start.wait()
+    return attrgetter(name)(agevi)
+with ThreadPoolExecutor(len(names)) as pool:
+    assert all(map(callable, pool.map(first_use, names)))
+"""
 
 
 def run(code: str) -> None:
@@ -64,6 +79,11 @@ def test_preparations_load_no_scvi():
 def test_any_package_may_be_imported_first():
     packages = [f"agevi.{name}" for name in agevi.__all__ if name != "settings"]
     run(FIRST.format(names=[*packages, "agevi.io._golden", "agevi.model.base._save", "agevi.dataloaders._query"]))
+
+
+@pytest.mark.slow
+def test_threads_may_use_names_first_at_the_same_time():
+    run(THREADS)
 
 
 @pytest.mark.parametrize("module", [agevi, agevi.io, agevi.pp, agevi.tl], ids=lambda m: m.__name__)

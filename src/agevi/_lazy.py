@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+# Threads that import torch at the same time see it half loaded, or crash. One lock, since packages import each other.
+_one_at_a_time = threading.RLock()
 
 
 def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -23,9 +27,10 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
         if name not in homes:
             module = sys.modules[package]
             raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=module)
-        if homes[name] == package:
-            return import_module(f"{package}.{name}")
-        value = getattr(import_module(homes[name]), name)
+        with _one_at_a_time:
+            if homes[name] == package:
+                return import_module(f"{package}.{name}")
+            value = getattr(import_module(homes[name]), name)
         setattr(sys.modules[package], name, value)  # so that it is found at once from now on
         return value
 
