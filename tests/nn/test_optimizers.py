@@ -36,7 +36,9 @@ def test_steps_are_those_of_torch_and_copy_nothing(name):
         assert a.grad.shape == a.shape
     assert stored[0].weight.data_ptr() == first
     assert stored[0].weight.t().is_contiguous()
-    assert ours.state[stored[0].weight]["exp_avg"].is_contiguous()  # else the fused step would copy it
+    moment = ours.state[stored[0].weight]["exp_avg"]
+    assert moment.t().is_contiguous()  # else the fused step would copy it
+    assert torch.allclose(moment, theirs.state[plain[0].weight]["exp_avg"], atol=1e-6)
 
 
 def test_parameters_are_put_back_when_a_step_fails():
@@ -47,3 +49,16 @@ def test_parameters_are_put_back_when_a_step_fails():
     with pytest.raises(KeyError):
         optimizer.step()
     assert layer.weight.shape == layer.weight.grad.shape == (4, 6)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_hooks_run_once_around_a_step_and_see_weights_in_shape(name):
+    getattr(torch.optim, name)([torch.zeros(1, requires_grad=True)])  # from then on torch hooks its own class too
+    layer = store_by_input(torch.nn.Linear(6, 4))
+    optimizer = OPTIMIZERS[name](layer.parameters(), fused=True)
+    seen = []
+    for hook in (optimizer.register_step_pre_hook, optimizer.register_step_post_hook):
+        hook(lambda *_: seen.append(tuple(layer.weight.shape)))
+    layer(torch.ones(2, 6)).sum().backward()
+    optimizer.step()
+    assert seen == [(4, 6), (4, 6)]

@@ -10,22 +10,25 @@ import torch
 
 
 @contextmanager
-def _as_stored(parameters: list[torch.Tensor]) -> Iterator[None]:
-    """Parameters and gradients transposed inside the block where their storage is."""
+def _as_stored(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Parameters, their gradients and moments transposed inside the block where their storage is."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     moved = [p for p in parameters if p.grad is not None and p.dim() == 2 and not p.is_contiguous()]
-    _transpose(moved)
+    _transpose(moved, optimizer.state)
     try:
         yield
     finally:
-        _transpose(moved)
+        _transpose(moved, optimizer.state)
 
 
-def _transpose(parameters: list[torch.Tensor]) -> None:
-    """Transpose parameters and their gradients in place, without a copy."""
+def _transpose(parameters: list[torch.Tensor], state: dict[torch.Tensor, Any]) -> None:
+    """Transpose parameters, their gradients and what the optimizer keeps of each value, without a copy."""
     for p in parameters:
         grad, p.grad = p.grad, None
         p.data = p.data.t()
         p.grad = None if grad is None else grad.t()
+        own = state.get(p, {})
+        own.update({k: v.t() for k, v in own.items() if isinstance(v, torch.Tensor) and v.dim() == p.dim()})
 
 
 class _InStorageOrder(torch.optim.Optimizer):
@@ -37,8 +40,11 @@ class _InStorageOrder(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with _as_stored([p for group in self.param_groups for p in group["params"]]):
-            super().step()
+        step: Any = super().step
+        if getattr(step, "hooked", False):  # torch runs hooks around this step; in that one they would run again
+            step = step.__wrapped__.__get__(self)
+        with _as_stored(self):
+            step()
         return loss
 
 
