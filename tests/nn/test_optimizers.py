@@ -41,6 +41,21 @@ def test_steps_are_those_of_torch_and_copy_nothing(name):
     assert torch.allclose(moment, theirs.state[plain[0].weight]["exp_avg"], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_gradients_and_moments_in_another_order_in_memory_are_read_by_their_place(name):
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(6, 4)
+    stored = store_by_input(copy.deepcopy(plain))
+    theirs = getattr(torch.optim, name)(plain.parameters(), lr=0.1, fused=True)
+    ours = OPTIMIZERS[name](stored.parameters(), lr=0.1, fused=True)
+    for step in range(3):
+        for layer, optimizer in ((plain, theirs), (stored, ours)):
+            layer.weight.grad = (step + torch.arange(24.0)).reshape(4, 6)
+            optimizer.step()
+        assert torch.allclose(stored.weight, plain.weight, atol=1e-6)
+        ours.load_state_dict(copy.deepcopy(theirs.state_dict()))  # else they would share moments
+
+
 def test_parameters_are_put_back_when_a_step_fails():
     layer = store_by_input(torch.nn.Linear(6, 4))
     optimizer = OPTIMIZERS["Adam"](layer.parameters(), fused=True)
