@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -150,6 +151,13 @@ def test_ticks_are_those_of_the_cores_of_this_process():
     found = _threads._ticks()
     assert set(found) == os.sched_getaffinity(0)
     assert all(0 < idle < every for idle, every in found.values())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/stat")
+def test_ticks_may_have_few_columns(monkeypatch):
+    monkeypatch.setattr(_threads, "open", lambda path: io.StringIO("cpu  1 2 3 4\ncpu0 1 2 3 4\n"), raising=False)
+    monkeypatch.setattr(_threads.os, "sched_getaffinity", lambda pid: {0})
+    assert _threads._ticks() == {0: (4, 10)}
 
 
 def test_the_user_decides(monkeypatch):

@@ -122,7 +122,7 @@ def _ticks() -> dict[int, tuple[int, int]]:
         every = {int(row[0].removeprefix("cpu")): [int(ticks) for ticks in row[1:9]] for row in rows}
     except (OSError, AttributeError, ValueError):
         return {}
-    return {core: (ticks[3] + ticks[4], sum(ticks)) for core, ticks in every.items() if core in mine}
+    return {core: (sum(ticks[3:5]), sum(ticks)) for core, ticks in every.items() if core in mine}
 
 
 def n_weights(module: torch.nn.Module) -> int:
