@@ -50,3 +50,15 @@ def test_sums():
     expected = np.asarray(X.sum(1))
     np.testing.assert_allclose(rows.row_sum(tensor()).numpy(), expected, rtol=1e-6)
     np.testing.assert_allclose(rows.row_sum(torch.from_numpy(X.toarray())).numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lengths", [[3, 0, 2], [0, 0, 4], [2, 3, 0], [0, 0], [1, 1, 1]], ids=str)
+@pytest.mark.parametrize("with_gradient", [False, True], ids=["numpy", "torch"])
+def test_stretches_are_summed_and_numbers_repeated(lengths, with_gradient):
+    offsets = torch.tensor([0, *np.cumsum(lengths)])
+    values = torch.arange(1.0, 1 + sum(lengths), requires_grad=with_gradient)
+    want = [float(part.sum()) for part in torch.split(values.detach(), lengths)]
+    assert rows.segment_sum(values, offsets).tolist() == want
+    of_rows = torch.arange(0.0, len(lengths), requires_grad=with_gradient)
+    got = rows.repeated(of_rows, torch.tensor(lengths), sum(lengths))
+    assert got.tolist() == [float(i) for i, n in enumerate(lengths) for _ in range(n)]

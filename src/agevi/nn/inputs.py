@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from agevi.nn.rows import as_dense, is_csr, row_sum, with_values
+from agevi.nn.rows import as_dense, is_csr, repeated, row_sum, with_values
 
 CP10K = 1e4
 
@@ -51,7 +51,7 @@ class GeneInput(nn.Module):
         factor = CP10K / (self.library_size(x) if library is None else library)
         if not is_csr(x):
             return torch.mul(x, factor, out=out).log1p_()
-        of_values = torch.repeat_interleave(factor.squeeze(-1), x.crow_indices().diff(), output_size=len(x.values()))
+        of_values = repeated(factor.squeeze(-1), x.crow_indices().diff(), len(x.values()))
         return with_values(x, (x.values() * of_values).log1p_())
 
     def forward(

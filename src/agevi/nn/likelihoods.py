@@ -31,17 +31,20 @@ MIN_RATE = 1e-8
 _SMALL = 0.125  # below it r - log(1 + r) is a series
 _STIRLING = 16.0  # from it on Stirling's series with these Bernoulli numbers is exact to the last digit
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730)
-_TABLE = torch.lgamma(torch.arange(1.0, 4097.0, dtype=torch.float64))
+_TABLES = {
+    t: torch.lgamma(torch.arange(1.0, 4097.0, dtype=torch.float64)).to(t) for t in (torch.float32, torch.float64)
+}
 
 
 def log_factorial(x: torch.Tensor) -> torch.Tensor:
     """log(x!) of every value; on a CPU whole numbers below 4,096 are looked up."""
     if x.device.type != "cpu":
         return torch.lgamma(x + 1)
-    index = x.long().clamp_(0, len(_TABLE) - 1)
-    out = _TABLE.to(x.dtype)[index]
-    other = index != x
-    if other.any():
+    table = _TABLES[x.dtype]
+    index = x.long().clamp_(0, len(table) - 1)
+    out = table.index_select(0, index)
+    if not torch.equal(index.to(x.dtype), x):
+        other = index != x
         out[other] = torch.lgamma(x[other] + 1)
     return out
 
@@ -151,7 +154,7 @@ class CountLikelihood:
             return self._poisson(logits, share, at, block, log_library, gradient)
         if share is None:
             rate = F.softplus(logits).add_(MIN_RATE)
-            eta = rate.take(block.position).log_()
+            eta = block.at_values(rate).log_()
         else:
             rate, eta = share * log_library.exp(), at
             if self.weighted:
@@ -175,7 +178,7 @@ class CountLikelihood:
         share = torch.softmax(logits, dim=-1)
         # The softmax at the largest logit, at least 1 / n_genes, gives the normaliser without another exponential.
         log_sum = logits.amax(-1, keepdim=True) - share.amax(-1, keepdim=True).log_()
-        at = logits.take(block.position) + block.per_value((log_library - log_sum).squeeze(-1))
+        at = block.at_values(logits) + block.per_value((log_library - log_sum).squeeze(-1))
         if self.weighted:
             at -= self.log_kept[block.gene()]
         return at, share
@@ -199,12 +202,12 @@ class CountLikelihood:
             share.view(-1).scatter_add_(0, block.position, -x)
             return nll, share
         rate = F.softplus(logits).add_(MIN_RATE)
-        at_counts = rate.take(block.position)
+        at_counts = block.at_values(rate)
         nll = rate.sum(-1) + block.row_sum(log_factorial(x).sub_(x * at_counts.log()))
         if not gradient:
             return nll, None
         slope = logits.sigmoid_()
-        slope.view(-1).scatter_add_(0, block.position, -x * slope.take(block.position) / at_counts)
+        slope.view(-1).scatter_add_(0, block.position, -x * block.at_values(slope) / at_counts)
         return nll, slope
 
     def _general(
@@ -215,15 +218,15 @@ class CountLikelihood:
         correction = log_factorial(x).sub_(x * eta)
         if self.theta is None:
             q, q_slope, theta_slope = rate, rate, None
-            slope_at_counts = rate.take(block.position).sub_(x)
+            slope_at_counts = block.at_values(rate).sub_(x)
             of_theta_at_counts = None
         else:
             ratio = rate / self.theta
             log1p, share = torch.log1p(ratio), ratio / (1 + ratio)  # share: rate / (theta + rate)
             q, q_slope = self.theta * log1p, self.theta * share
-            theta, u = self.theta[gene], share.take(block.position)
+            theta, u = self.theta[gene], block.at_values(share)
             rising, slope_of_rising = rising_factorial(x, self.theta, gene)
-            correction += x * log1p.take(block.position) - rising
+            correction += x * block.at_values(log1p) - rising
             slope_at_counts = u * (theta + x) - x
             theta_slope = q - q_slope
             if len(self.large):  # there q and its slope are nearly the same
@@ -236,7 +239,7 @@ class CountLikelihood:
         else:
             inflated = F.softplus(self.zero_logit + q)
             dense = F.softplus(self.zero_logit) + q - inflated
-            correction += inflated.take(block.position)
+            correction += block.at_values(inflated)
             count_zero = torch.sigmoid(-self.zero_logit - q)  # share of zeros that are not in excess
         nll = dense.sum(-1) + block.row_sum(correction)
         if gradient:
@@ -258,13 +261,13 @@ class CountLikelihood:
         if self.of_theta is not None and theta_slope is not None and of_theta_at_counts is not None:
             at_counts = of_theta_at_counts
             if count_zero is not None:
-                at_counts = at_counts + ((1 - count_zero) * theta_slope).take(block.position)
+                at_counts = at_counts + block.at_values((1 - count_zero) * theta_slope)
                 theta_slope = count_zero * theta_slope
             self.of_theta += theta_slope.sum(0)
             self.of_theta.index_add_(0, gene, at_counts)
         if self.of_zero is not None and count_zero is not None:
             self.of_zero += block.n_rows * torch.sigmoid(self.zero_logit) - (1 - count_zero).sum(0)
-            self.of_zero.index_add_(0, gene, 1 - count_zero.take(block.position))
+            self.of_zero.index_add_(0, gene, 1 - block.at_values(count_zero))
 
 
 class NormalLikelihood:

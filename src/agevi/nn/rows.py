@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, MutableMapping
 from typing import NamedTuple
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -32,7 +33,11 @@ class Block(NamedTuple):
 
     def per_value(self, of_rows: torch.Tensor) -> torch.Tensor:
         """One number of every row, (n_rows,), for each of its values, (n_nonzero,)."""
-        return torch.repeat_interleave(of_rows, self.offsets.diff(), output_size=len(self.values))
+        return repeated(of_rows, self.offsets.diff(), len(self.values))
+
+    def at_values(self, dense: torch.Tensor) -> torch.Tensor:
+        """What a contiguous tensor, (n_rows, n_genes), has at the values, (n_nonzero,)."""
+        return dense.view(-1).index_select(0, self.position)
 
     def gene(self) -> torch.Tensor:
         """Gene of every value, (n_nonzero,)."""
@@ -102,10 +107,27 @@ def row_sum(x: torch.Tensor) -> torch.Tensor:
 
 
 def segment_sum(values: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """Sums of stretches of ``values`` that start at ``offsets``, (len(offsets) - 1,)."""
+    """Sums of the stretches of ``values`` that start at ``offsets`` and fill it, (len(offsets) - 1,)."""
     if not len(values):
         return values.new_zeros(len(offsets) - 1)
-    return torch.segment_reduce(values, "sum", offsets=offsets, unsafe=True, initial=0)
+    if not _in_numpy(values):
+        return torch.segment_reduce(values, "sum", offsets=offsets, unsafe=True, initial=0)
+    filled = offsets.diff() > 0  # numpy would give an empty stretch the value after it
+    out = values.new_zeros(len(filled))
+    out[filled] = torch.from_numpy(np.add.reduceat(values.numpy(), offsets[:-1][filled].numpy()))
+    return out
+
+
+def repeated(of_rows: torch.Tensor, lengths: torch.Tensor, n: int) -> torch.Tensor:
+    """Every number of ``of_rows`` as often as ``lengths`` says, (n,)."""
+    if _in_numpy(of_rows):
+        return torch.from_numpy(np.repeat(of_rows.numpy(), lengths.numpy()))
+    return torch.repeat_interleave(of_rows, lengths, output_size=n)
+
+
+def _in_numpy(x: torch.Tensor) -> bool:
+    """Whether numpy, which is several times as fast as torch in some loops on a CPU, can take the place of torch."""
+    return x.device.type == "cpu" and not x.requires_grad and x.dtype != torch.bfloat16
 
 
 def by_column(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -156,5 +178,5 @@ def _places(x: torch.Tensor) -> Iterator[_Places]:
         offsets = crow[rows.start : rows.stop + 1]
         first, last = (0, len(columns)) if len(slices) == 1 else (int(v) for v in offsets[[0, -1]])
         start = torch.arange(0, (len(offsets) - 1) * n_genes, n_genes, device=x.device)
-        position = torch.repeat_interleave(start, offsets.diff(), output_size=last - first).add_(columns[first:last])
+        position = repeated(start, offsets.diff(), last - first).add_(columns[first:last])
         yield _Places(rows, slice(first, last), position, offsets - offsets[0])
