@@ -5,6 +5,7 @@ from agevi.pp._from_obsm import from_obsm as from_obsm
 from agevi.pp._parse_age import parse_age as parse_age
 from agevi.pp._pseudocells import pseudocells as pseudocells
 from agevi.pp._split_subjects import split_subjects as split_subjects
+from agevi.pp._sum_samples import sum_samples as sum_samples
 from agevi.pp.audit._audit_leakage import audit_leakage as audit_leakage
 from agevi.pp.bulk._aggregate_probes import aggregate_probes as aggregate_probes
 from agevi.pp.bulk._concat_modalities import concat_modalities as concat_modalities
