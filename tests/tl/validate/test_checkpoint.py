@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 import agevi
-from agevi.tl.validate._checkpoint import matrix_digest
+from agevi.io._folder import matrix_digest
 from tests.tl.clocks import AllClock, MeanClock
 
 KEYS = {"age_key": "age", "subject_key": "donor"}

@@ -21,6 +21,7 @@ from agevi._settings import settings
 from agevi.dataloaders._assign import assign_roles
 from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.dataloaders._splitter import roles_from_column
+from agevi.io._folder import plain
 from agevi.metrics._rows import metrics_row
 from agevi.tl.neuron_clock._study_rows import (
     DEFAULTS,
@@ -38,7 +39,6 @@ from agevi.tl.validate._checkpoint import seed_of
 from agevi.tl.validate._cohort import Cohort, make_cohort
 from agevi.tl.validate._fit_fold import FoldJob
 from agevi.tl.validate._jobs import FITS, FOLDS, check_data, open_checkpoint, read_data, stream
-from agevi.tl.validate._recipe import plain
 from agevi.tl.validate._run_jobs import run_jobs
 
 _METRICS = ("n", "mae", "mae_low", "mae_high", "pearson", "slope")

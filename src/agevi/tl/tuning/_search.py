@@ -12,8 +12,8 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from agevi import _checks
+from agevi.io._folder import plain
 from agevi.model import MODELS
-from agevi.tl.validate._recipe import plain
 
 CALLS = ("model_kwargs", "train_kwargs", "setup_kwargs")
 """Where an argument goes, in the order in which its name is looked for."""

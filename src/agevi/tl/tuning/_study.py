@@ -21,11 +21,12 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from agevi._compat.scvi import Callback
 from agevi._progress import progress
 from agevi._settings import LEVELS, settings
+from agevi.io._folder import plain
 from agevi.tl.tuning._search import Arguments, Search
 from agevi.tl.validate._cohort import Cohort
 from agevi.tl.validate._fit_fold import FoldJob, run_fold
 from agevi.tl.validate._jobs import read_data
-from agevi.tl.validate._recipe import Recipe, plain, recipe_of
+from agevi.tl.validate._recipe import Recipe, recipe_of
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from agevi import _checks, _keys, _units
 from agevi._source import is_there, place, read
 from agevi.dataloaders._folds import MIN_FOLDS
 from agevi.dataloaders._splitter import roles_from_column
+from agevi.io._folder import matrix_digest
 from agevi.model.base._classes import clock_class
 from agevi.model.base._seed import as_seed
 from agevi.tl.validate._arguments import described, with_matrix
-from agevi.tl.validate._checkpoint import matrix_digest
 from agevi.tl.validate._cohort import Cohort, deal_folds, without_folds
 from agevi.tl.validate._fit_fold import FoldJob
 from agevi.tl.validate._jobs import FOLDS, check_data, read_data, run_fingerprint, stream

@@ -18,6 +18,7 @@ from agevi._compat import version, written_to
 from agevi._source import inner, read
 from agevi._threads import threads
 from agevi.dataloaders._register import check_setup
+from agevi.io._folder import as_text, plain
 from agevi.model import MODELS
 from agevi.model.base._clock import Clock
 from agevi.tl.validate._anchored import anchor_table, at_level, has_anchor
@@ -30,7 +31,7 @@ from agevi.tl.validate._fit_fold import FoldData, FoldJob, FoldResult
 from agevi.tl.validate._jobs import FOLDS, NULL, check_data, make_job, open_checkpoint, read_data, stream
 from agevi.tl.validate._leaderboard import MEDIAN, RIDGE, Entry, HeldOut, leaderboard, predictions_table
 from agevi.tl.validate._measure import Watch
-from agevi.tl.validate._recipe import Recipe, as_text, plain, recipe_of
+from agevi.tl.validate._recipe import Recipe, recipe_of
 from agevi.tl.validate._run_jobs import run_jobs
 
 logger = logging.getLogger(__name__)

@@ -16,13 +16,14 @@ from agevi._compat import version
 from agevi._source import read
 from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._register import check_setup, covariate_columns
+from agevi.io._folder import as_text, digest, matrix_digest
 from agevi.model.celltype._fit import type_seed
 from agevi.tl.validate._arguments import CALLS, as_called
-from agevi.tl.validate._checkpoint import Checkpoint, digest, matrix_digest
+from agevi.tl.validate._checkpoint import Checkpoint
 from agevi.tl.validate._cohort import Cohort
 from agevi.tl.validate._fit_fold import FoldData, FoldJob
 from agevi.tl.validate._per_type import Groups
-from agevi.tl.validate._recipe import Recipe, as_text
+from agevi.tl.validate._recipe import Recipe
 
 FOLDS, FITS, NULL, CURVE = range(4)
 """What a stream of random numbers is for: its first key."""

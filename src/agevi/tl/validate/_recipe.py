@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from agevi import _checks
 from agevi._compat import version
 from agevi._source import resolved
+from agevi.io._folder import plain
 from agevi.model import EnsembleClock
 from agevi.model.base._classes import clock_class
 from agevi.model.ensemble._average import SCALES, check_weights
@@ -208,32 +203,3 @@ def check_kwargs(argument: str, kwargs: Kwargs, call: str, function: Any, reserv
             hint = _checks.closest(name, known)
             there = _checks.listed([n for n in known if n not in reserved])
             raise TypeError(f"{argument} holds {name!r}, which {call} does not take{hint}. It takes {there}.")
-
-
-def plain(value: Any) -> Any:
-    """Arguments in a form that JSON and ``adata.uns`` can hold and that is the same in every process."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, functools.partial):
-        return {"function": plain(value.func), "args": plain(value.args), "kwargs": plain(value.keywords)}
-    if isinstance(value, pd.Index | pd.Series) or (isinstance(value, np.ndarray) and value.dtype == object):
-        value = value.tolist()  # texts, whose bytes and whose short form say nothing
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(str, value))
-    if isinstance(value, np.ndarray):
-        return f"array {value.shape} {hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]}"
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    text = repr(value)
-    return text if " at 0x" not in text else f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def as_text(value: Any) -> str:
-    """One line that is equal for equal arguments."""
-    return json.dumps(plain(value), sort_keys=True)
