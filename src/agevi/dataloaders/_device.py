@@ -197,6 +197,11 @@ def ahead(loader: Any, device: torch.device) -> Any:
     return Ahead(loader, device) if device.type == "cuda" else loader
 
 
+def state_of(loader: Any) -> dict[str, Any]:
+    """What the next pass of a loader depends on, beside the random state of torch; empty for most."""
+    return loader.state() if hasattr(loader, "state") else {}
+
+
 class _Sent(NamedTuple):
     """A batch on its way."""
 
@@ -214,6 +219,14 @@ class Ahead:
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def state(self) -> dict[str, Any]:
+        """What the next pass depends on, beside the random state of torch."""
+        return state_of(self.loader)
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.loader.go_on(state)
 
     def __iter__(self) -> Iterator[Batch]:
         batches = iter(self.loader)

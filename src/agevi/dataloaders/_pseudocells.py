@@ -98,6 +98,14 @@ class Turns:
         out, self._queue = self._queue[:n], self._queue[n:]
         return out
 
+    def state(self) -> dict[str, Any]:
+        """What the next positions depend on, plain values and an array."""
+        return {"queue": self._queue, "rng": self.rng.bit_generator.state}
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Go on from a state, also all else that draws from the same generator."""
+        self._queue, self.rng.bit_generator.state = state["queue"], state["rng"]
+
 
 def n_drawn(n_cells: Any, size: float) -> Any:
     """Cells of a pseudocell of samples with ``n_cells``: a share below 1, or a number; :data:`MAX_CELLS` at most."""
@@ -158,6 +166,14 @@ class PseudocellLoader:
 
     def __len__(self) -> int:
         return max(MIN_STEPS, -(-len(self.samples) // self.n_samples))
+
+    def state(self) -> dict[str, Any]:
+        """What the next pass depends on."""
+        return self.turns.state()
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.turns.go_on(state)
 
     def __iter__(self) -> Iterator[Batch]:
         rank, n_processes = processes()

@@ -32,6 +32,14 @@ class History(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Keep none: the model has its arguments."""
 
+    def state(self) -> dict[str, Any]:
+        """All that was logged, as plain values."""
+        return {"values": self._values, "units": self._units}
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Have logged what a state holds."""
+        self._values, self._units = state["values"], state["units"]
+
     @property
     def history(self) -> dict[str, pd.DataFrame]:
         """One column for each metric, by epoch, as scvi-tools' logger has them."""

@@ -186,6 +186,16 @@ class BestWeights(Callback):
         """Put the best weights back."""
         if self._weights:
             plan.module.load_state_dict(self._weights)
+            self._weights = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch, its value and its weights."""
+        return {"value": self.best_value, "epoch": self.best_epoch, "weights": self._weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.best_value, self.best_epoch = state_dict["value"], state_dict["epoch"]
+        self._weights = state_dict["weights"]
 
 
 def schedule_of(

@@ -64,6 +64,11 @@ class _Epochs(Callback):
     def __init__(self, bar: Bar) -> None:
         self.bar = bar
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Count the epochs of a training that goes on."""
+        if trainer.is_global_zero and trainer.current_epoch:
+            self.bar.step(trainer.current_epoch)
+
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Count, with the error on validation subjects."""
         if trainer.is_global_zero:

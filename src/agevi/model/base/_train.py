@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from agevi.dataloaders._sums import sum_stats
 from agevi.model.base._history import History
 from agevi.model.base._plan import AgeTrainingPlan, BestWeights
 from agevi.model.base._quiet import epochs_bar, interruptible, quiet
+from agevi.model.base._resume import Kept, Resume, check_alone, fingerprint_of
 from agevi.model.base._roles import SUBJECT_WEIGHTS, RoleMixin, all_or_nothing
 from agevi.model.base._seed import seeded
 from agevi.nn.heads import AGE_LOSSES
@@ -107,6 +109,7 @@ class SubjectTrainingMixin(RoleMixin):
         early_stopping: bool = True,
         precision: str = "auto",
         plan_kwargs: dict[str, Any] | None = None,
+        checkpoint_dir: str | Path | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train on the subjects of the training roles; no cell of any other subject shapes the weights.
@@ -151,6 +154,11 @@ class SubjectTrainingMixin(RoleMixin):
         plan_kwargs
             Arguments of the training plan: ``lr``, ``weight_decay``, ``optimizer``, ``kl_schedule``,
             ``lr_schedule``, ...
+        checkpoint_dir
+            Directory, new or empty, that keeps the training. Where the process is killed, the same call in a new one
+            goes on from the end of an epoch (written at most every ten seconds), and on a CPU ends with the same
+            weights, history and predictions, bit for bit, as without a break; after the end it gives the finished clock
+            at once. Any other call is refused: another version, argument, subject or value. For one process and device.
         **trainer_kwargs
             Arguments of scvi-tools' trainer: ``enable_progress_bar``, ``early_stopping_patience``,
             ``callbacks``, ... With a progress bar of Lightning in ``callbacks``, that one is shown.
@@ -160,10 +168,14 @@ class SubjectTrainingMixin(RoleMixin):
         KeyError
             If ``split_key`` is not a column.
         ValueError
-            If the split puts a subject on two sides or leaves nothing to train on.
+            If the split puts a subject on two sides or leaves nothing to train on, or ``checkpoint_dir`` holds another
+            training or a damaged one.
         RuntimeError
             If the clock was loaded without data, or the loss becomes infinite.
+        OSError
+            If ``checkpoint_dir`` cannot be written.
         """
+        given = dict(locals())
         self._registered()
         _checks.choice(precision, ("auto", *PRECISIONS), "precision")
         if trainer_kwargs.get("enable_checkpointing"):
@@ -176,8 +188,9 @@ class SubjectTrainingMixin(RoleMixin):
         if not self._starts_from(roles):
             self.module = self._make_module()  # new weights, as the constructor made them
             self._start()
+        kept = None if checkpoint_dir is None else self._kept(given, roles)
         if not self.is_trained_:
-            n = n_threads(len(cell_roles) * n_weights(self.module))
+            n = _threads(kept, "statistics", len(cell_roles) * n_weights(self.module))
             with silent(not trainer_kwargs.get("enable_progress_bar", True)), threads(n):
                 self._fit_buffers(cell_roles == _keys.TRAIN)
             self.age_summary_ = self._summarise_ages(cell_roles == _keys.TRAIN)
@@ -204,6 +217,7 @@ class SubjectTrainingMixin(RoleMixin):
             accelerator=accelerator,
             devices=devices,
             early_stopping=best is not None,
+            kept=kept,
             **trainer_kwargs,
         )
         n_run = int(self.trainer.current_epoch)
@@ -211,6 +225,13 @@ class SubjectTrainingMixin(RoleMixin):
         self.best_epoch_ = n_before + (best.best_epoch if best is not None and best.best_epoch else n_run)
         self.split_ = {str(subject): str(role) for subject, role in roles.items()}
         self.n_trainings_ += 1
+
+    def _kept(self, given: dict[str, Any], roles: pd.Series) -> Kept:
+        """What is kept of the training that a call asks for, by the arguments that were ``given`` to it."""
+        directory, more = given.pop("checkpoint_dir"), given.pop("trainer_kwargs")
+        check_alone(given["devices"], more)
+        arguments = {name: value for name, value in given.items() if name != "self"}
+        return Kept(directory, fingerprint_of(self, roles, arguments | more))
 
     def _default_epochs(self, cell_roles: np.ndarray, batch_size: int) -> int:
         """Epochs that make the default number of steps."""
@@ -249,12 +270,16 @@ class SubjectTrainingMixin(RoleMixin):
         max_epochs: int,
         batch_size: int,
         plan_kwargs: dict[str, Any],
+        kept: Kept | None,
         **trainer_kwargs: Any,
     ) -> None:
         """One run of scvi-tools' runner, seeded, with its history joined to that of earlier runs."""
         seed = self.init_args["rng"] + self.n_trainings_
         was_trained, earlier = self.is_trained_, self.history_
-        n = n_threads(batch_size * n_weights(self.module))
+        n = _threads(kept, "steps", batch_size * n_weights(self.module))
+        resume = None if kept is None else Resume(kept)
+        if resume is not None:
+            trainer_kwargs["callbacks"] = [*(trainer_kwargs.get("callbacks") or ()), resume]
         with seeded(seed), quiet(), threads(n), epochs_bar(type(self).__name__, max_epochs, trainer_kwargs):
             splitter = self._splitter(cell_roles, batch_size)
             plan = self._training_plan_cls(
@@ -270,8 +295,16 @@ class SubjectTrainingMixin(RoleMixin):
             self.is_trained_, self._touched = False, True  # scvi-tools would drop metrics that are new in this run
             with interruptible():
                 runner()
+            if resume is not None:
+                resume.finish(runner.trainer, plan)
         later = {name: frame.astype(float) for name, frame in self.history_.items()}
         self.history_ = _joined(earlier, later) if was_trained and earlier else later
+
+
+def _threads(kept: Kept | None, part: str, work: float) -> int:
+    """Threads for steps of ``work`` multiplications in a part of a training, as it began with."""
+    n = n_threads(work)
+    return n if kept is None else kept.threads(part, n)
 
 
 def _n_epochs(history: dict[str, pd.DataFrame]) -> int:

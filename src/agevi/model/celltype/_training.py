@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from agevi._compat import Host
 from agevi._progress import progress, silent
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._register import cell_types
+from agevi.io._folder import check_path
 from agevi.model.base._for_ages import is_for_ages_alone
 from agevi.model.base._roles import all_or_nothing
 from agevi.model.celltype._anchor import fit_contrasts, say_contrasts, targets_of
@@ -64,7 +67,8 @@ class TypeTraining(Host):
         train_roles
             Roles that train.
         **train_kwargs
-            Further arguments of the members' ``train``.
+            Further arguments of the members' ``train``. ``checkpoint_dir`` has a folder for each fit of a network, so
+            that those that are finished are not run again.
 
         Raises
         ------
@@ -125,11 +129,12 @@ class TypeTraining(Host):
         able = types_to_fit(cells, key)
         targets = [] if anchor is None else targets_of(anchor, cells, able, key)
         n_held_out = int(every.max()) + 1
+        kwargs = _with_folders(train_kwargs)
         n_fits = len(able) + len(targets) + n_held_out * (len(targets) + (len(able) if folds is not None else 0))
 
         def train(model: Any, name: str) -> None:
             epochs = max_epochs.get(name) if isinstance(max_epochs, Mapping) else max_epochs
-            model.train(epochs, **train_kwargs)
+            model.train(epochs, **next(kwargs))
 
         clocks: dict[str, Any] = {}
         contrasts: dict[str, Any] = {}
@@ -207,6 +212,15 @@ class TypeTraining(Host):
             clock._gene_names = self._kept_names()
         modules = ([clock.module for clock in part.values()] for part in (clocks, contrasts))
         self.module = CellTypeModule(next(modules), errors, composition, next(modules)).eval()
+
+
+def _with_folders(train_kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Arguments of ``train`` for one fit after the other, each with its part of a ``checkpoint_dir``."""
+    directory = train_kwargs.get("checkpoint_dir")
+    if directory is None:
+        return itertools.repeat(train_kwargs)
+    check_path(directory)
+    return (train_kwargs | {"checkpoint_dir": Path(directory) / f"fit_{i:03d}"} for i in itertools.count())
 
 
 def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Composition, np.ndarray]:

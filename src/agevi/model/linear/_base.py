@@ -27,7 +27,7 @@ from agevi.model.linear._module import LinearModule
 from agevi.model.linear._scaled_rows import ScaledRows
 from agevi.model.linear._training_cells import TrainingCells, cell_offset
 
-_OF_NETWORKS = ("devices", "plan_kwargs")  # further arguments of train() that network clocks take
+_OF_NETWORKS = ("devices", "plan_kwargs", "checkpoint_dir")  # further arguments of train() that network clocks take
 
 
 class LinearBase(Clock):

@@ -20,7 +20,7 @@ from agevi.tl._store import store_table
 from agevi.tl.disease._folds import Fits, Fold, draw_folds, fit_folds
 from agevi.tl.disease._linear_models import Samples, reading, samples_of
 from agevi.tl.disease._table import metric_table
-from agevi.tl.validate._recipe import ROLE_ARGUMENTS, check_kwargs
+from agevi.tl.validate._recipe import OWN_ARGUMENTS, check_kwargs
 
 
 @shared
@@ -171,7 +171,7 @@ def compare_transfer(  # noqa: PLR0913
         raise ValueError(
             "clock_kwargs is for clocks that are trained anew; pass refit_clock=True too, or leave it out."
         )
-    reserved = ("self", *ROLE_ARGUMENTS)
+    reserved = ("self", *OWN_ARGUMENTS)
     check_kwargs("train_kwargs", train_kwargs, "CaseControlClassifier.train", CaseControlClassifier.train, reserved)
     check_kwargs("clock_kwargs", clock_kwargs, f"{type(clock).__name__}.train", type(clock).train, reserved)
     data = reading(adata, clock, layer, obsm_key)

@@ -22,6 +22,8 @@ _OF_DATA = ("layer", "obsm_key", "age_unit")
 """Arguments of ``setup_anndata`` that all members share, since they read the same values."""
 ROLE_ARGUMENTS = ("split_key", "train_roles")
 """Arguments of ``train`` that are set for each fold."""
+OWN_ARGUMENTS = (*ROLE_ARGUMENTS, "checkpoint_dir")
+"""The same, with the folder of a training: finished folds have one themselves."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def recipe_of(
     name = model_cls.__name__
     check_kwargs("setup_kwargs", setup_kwargs, f"{name}.setup_anndata", model_cls.setup_anndata, ("adata", *_KEYS))
     check_kwargs("model_kwargs", model_kwargs, name, model_cls, ("adata",))
-    check_kwargs("train_kwargs", train_kwargs, f"{name}.train", model_cls.train, ("self", *ROLE_ARGUMENTS))
+    check_kwargs("train_kwargs", train_kwargs, f"{name}.train", model_cls.train, ("self", *OWN_ARGUMENTS))
     parameters = inspect.signature(model_cls.setup_anndata).parameters.values()
     wanted = [p.name for p in parameters if p.default is p.empty and p.kind == p.KEYWORD_ONLY]
     lacking = [n for n in wanted if n not in keys and n not in (setup_kwargs or {})]
