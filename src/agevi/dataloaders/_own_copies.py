@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from agevi import _checks, _gene_names, _source, _symbols
 from agevi._compat.scvi import AnnDataManager
 from agevi.dataloaders._measured import copy_sets
+from agevi.dataloaders._summed import copy_sums
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def own_copy(adata: AnnData, columns: Iterable[str], setup: Mapping[str, Any]) -
     obs, var = adata.obs[list(kept)].copy(), _gene_names.kept(adata.var)
     out = _of_values(_checks.matrix(adata, layer), obs, var, layer)
     copy_sets(adata, out)
-    return _source.mark(out, setup)
+    return _source.mark(copy_sums(adata, out), setup)
 
 
 def remember(cls: type, adata: AnnData, manager: AnnDataManager) -> None:
@@ -159,4 +160,4 @@ def of_features(adata: AnnData, features: Any, setup: Mapping[str, Any]) -> AnnD
         logger.info("%d of %d features are in the data, and train the clock.", chosen.sum(), len(names))
     out = _of_values(_checks.matrix(adata, layer)[:, chosen], adata.obs.copy(), adata.var.loc[chosen].copy(), layer)
     copy_sets(adata, out, chosen)
-    return _source.copy_mark(adata, out)
+    return _source.copy_mark(adata, copy_sums(adata, out, chosen))

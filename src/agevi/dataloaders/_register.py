@@ -17,6 +17,7 @@ from agevi._source import CLR, READERS, inner, place, read, where
 from agevi.dataloaders import _fields
 from agevi.dataloaders._measured import check_sets
 from agevi.dataloaders._own_subjects import warn_of_cells
+from agevi.dataloaders._summed import check_sums
 from agevi.nn.heads import AGE_TRANSFORMS
 
 CATEGORY_KEYS = ("modality_key", "tissue_key")
@@ -53,6 +54,7 @@ def check_setup(
         for key in keys:
             check_covariate(adata, key, argument)
     x = _checks.matrix(adata, setup["layer"])
+    check_sums(adata, x, place(setup))
     check_values(x, setup, counts=counts, model=model, source=adata)
     if counts or inner(setup["normalize"]) != "none":
         warn_of_cells(subject, x, setup["subject_key"])

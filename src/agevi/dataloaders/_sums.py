@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import torch
 
 from agevi import _checks
+from agevi.dataloaders._summed import RowSums, n_in_units
 from agevi.nn.inputs import CP10K, GeneInput
 
 MIN_SAMPLES_FOR_RELIABILITY = 8
@@ -63,11 +64,12 @@ class UnitSums:
     codes: np.ndarray  # (n_cells,) unit from 0, -1 for cells of none
     n_units: int
     normalize: str
+    rows: RowSums | None = field(default=None, kw_only=True)  # what rows say of their cells, where they are sums
 
     @cached_property
     def n_cells(self) -> np.ndarray:
         """Cells of every unit, (n_units,)."""
-        return np.bincount(self.codes[self.codes >= 0], minlength=self.n_units)
+        return n_in_units(self.codes, self.n_units, None if self.rows is None else self.rows.n_cells)
 
     @cached_property
     def sums(self) -> Any:
@@ -106,7 +108,23 @@ class UnitSums:
     @cached_property
     def _noise(self) -> np.ndarray:
         """Variance that the drawing of cells gives to the values, (n_units, n_genes)."""
-        counted, codes = self.normalize != "none", self.codes
+        counted = self.normalize != "none"
+        if self.rows is None:
+            size, library_squares, squares, along = self._moments(counted=counted)
+        else:
+            moments = self.rows.moments(self.x, self.codes, self.n_units, counted=counted)
+            size, library_squares, squares, along = moments
+        values = self.values()
+        share = np.expm1(values) / CP10K if counted else values
+        slope = CP10K / (1 + CP10K * share) if counted else np.ones_like(values)
+        factor = self.n_cells / np.maximum(self.n_cells - 1, 1) / np.maximum(size, 1.0) ** 2
+        spread = squares - 2 * share * along + share**2 * library_squares[:, None]
+        noise: np.ndarray = slope**2 * factor[:, None] * spread
+        return noise
+
+    def _moments(self, *, counted: bool) -> tuple[np.ndarray, ...]:
+        """Of every unit: sums of l and of l^2, (n_units,), and of x^2 and of l x, (n_units, n_genes); else l is 1."""
+        codes = self.codes
         library = np.ones(len(codes))
         if counted:
             parts = (self.x[start : start + _BLOCK] for start in range(0, len(codes), _BLOCK))
@@ -125,13 +143,7 @@ class UnitSums:
             for out, rows, weight in ((squares, block.power(2), np.ones(len(used))), (along, block, library[used])):
                 of_unit = sp.csr_matrix((weight, (unit.ravel(), np.arange(len(used)))), shape=(len(units), len(used)))
                 out[units] += (of_unit @ rows).toarray()
-        values = self.values()
-        share = np.expm1(values) / CP10K if counted else values
-        slope = CP10K / (1 + CP10K * share) if counted else np.ones_like(values)
-        factor = self.n_cells / np.maximum(self.n_cells - 1, 1) / np.maximum(size, 1.0) ** 2
-        spread = squares - 2 * share * along + share**2 * library_squares[:, None]
-        noise: np.ndarray = slope**2 * factor[:, None] * spread
-        return noise
+        return size, library_squares, squares, along
 
 
 @dataclass(frozen=True)
@@ -161,10 +173,10 @@ def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> Sum
     return UnitSums(x, codes, n_units, normalize).stats()
 
 
-def sample_means(ages: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """Mean over the cells of each cell's sample, (n_cells,) float32; samples are coded from 0."""
-    n_cells = np.maximum(np.bincount(sample), 1)
-    means = np.bincount(sample, weights=ages) / n_cells
+def sample_means(ages: np.ndarray, sample: np.ndarray, size: np.ndarray | None = None) -> np.ndarray:
+    """Mean over the cells of each row's sample, (n_rows,) float32; samples are coded from 0, ``size`` cells a row."""
+    n_cells = np.maximum(np.bincount(sample, weights=size), 1)
+    means = np.bincount(sample, weights=ages if size is None else ages * size) / n_cells
     return means[sample].astype(np.float32)
 
 

@@ -14,6 +14,7 @@ from anndata import AnnData
 from agevi import _checks, _gene_names
 from agevi._compat import written_to
 from agevi._source import where
+from agevi.dataloaders._summed import refuse_sums
 from agevi.dataloaders._sums import sample_groups, sum_rows
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def centre_genes(
     >>> agevi.pp.centre_genes(adata, "batch", subject_key="donor")
     >>> agevi.model.PLSClock.setup_anndata(adata, subject_key="donor", age_key="age", layer="centred")
     """
-    _checks.anndata(adata)
+    refuse_sums(_checks.anndata(adata), "pp.centre_genes reads")
     _checks.in_memory(adata, "pp.centre_genes reads")
     _checks.unique_names(adata)
     rng = _checks.generator(rng)

@@ -15,6 +15,7 @@ from agevi import _checks, _gene_names, _names, _symbols, _units
 from agevi._keys import CONTRAST
 from agevi._source import where
 from agevi.dataloaders._contrast import MIN_COUNTS, SCALE, contrast, enough_counts
+from agevi.dataloaders._summed import cells_of_units
 from agevi.dataloaders._sums import sum_rows
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def contrast_types(  # noqa: PLR0913
     n = len(names)
     unit = np.where(side >= 0, code + n * side, -1)
     sums = _checks.dense(sum_rows(x, unit, 2 * n)[:, columns], np.float64)
-    n_cells, n_counts = np.bincount(unit[unit >= 0], minlength=2 * n), sums.sum(axis=1)
+    n_cells, n_counts = cells_of_units(adata, unit, 2 * n), sums.sum(axis=1)
     kept = enough_counts(sums[:n], sums[n:], min_counts)
     _say_left_out(np.asarray(names, dtype=object), kept, n_counts.reshape(2, n), min_counts)
     obs = _constant_columns(adata.obs[(side >= 0) & kept[code]], code[(side >= 0) & kept[code]])

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from agevi import _checks, _names, _units
 from agevi._source import where
+from agevi.dataloaders._summed import refuse_sums
 from agevi.dataloaders._sums import draw_pseudocells
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ def pseudocells(
     """
     _checks.anndata(adata)
     _checks.in_memory(adata, "pp.pseudocells reads")
+    refuse_sums(adata, "pp.pseudocells draws")
     _checks.choice(statistic, STATISTICS, "statistic")
     size, n, rng = _checks.share_or_count(size, "size"), _checks.count(n, "n"), _checks.generator(rng)
     units = _units_of(adata, subject_key, sample_key, groupby)

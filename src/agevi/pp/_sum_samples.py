@@ -38,9 +38,11 @@ def sum_samples(
 ) -> AnnData:
     """Summed counts of the cells of every sample, or of every type in every sample, in one pass over the data.
 
-    Beside the sums it keeps the moments of counts from which the reliability of genes follows, since they add up over
-    cells too. Files are read in blocks of rows and never as a whole. Single cells and pseudocells cannot be had from
-    sums.
+    What a clock of sums learns from cells are their sums and, for the reliability of genes, three moments that add up
+    over cells. They are all kept here, so that :class:`agevi.model.PLSClock`, :class:`agevi.model.ElasticNetClock` and
+    :class:`agevi.model.CellTypeClock` with them are trained, validated and predict from this AnnData as from the cells,
+    with the same numbers, though it is a small part of their size. Files are read in blocks of rows and never as a
+    whole. Single cells and pseudocells cannot be had from sums: what needs them refuses such data.
 
     Parameters
     ----------
@@ -87,8 +89,11 @@ def sum_samples(
     >>> import agevi
     >>> adata = agevi.datasets.simulate_cohort(n_subjects=12, n_cells=60, n_genes=50)
     >>> sums = agevi.pp.sum_samples(adata, by=["donor", "cell_type"])
-    >>> sums.obs["n_cells"].sum() == adata.n_obs, sums.n_obs < adata.n_obs
-    (True, True)
+    >>> sums.shape, int(sums.obs["n_cells"].sum())
+    ((36, 50), 720)
+    >>> agevi.model.PLSClock.setup_anndata(sums, age_key="age", subject_key="donor")
+    >>> clock = agevi.model.PLSClock(sums)
+    >>> clock.train()
     """
     columns = _columns(by)
     with _written(out) as write:

@@ -15,6 +15,7 @@ from agevi._compat.scvi import REGISTRY_KEYS
 from agevi._progress import Bar
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._query import blocks
+from agevi.dataloaders._summed import refuse_sums
 from agevi.dataloaders._sums import sample_groups
 from agevi.model.base._predict import PREDICT_VALUES, PredictMixin
 from agevi.model.base._unit_rows import UnitRows
@@ -40,6 +41,7 @@ class LeftOutMixin(PredictMixin):
         self, adata: AnnData, *, method: str, sample_key: str | None, min_gene_coverage: float, bar: Bar
     ) -> LeftOut:
         """Ages of each cell's sample by one of the ``METHODS``; ``bar`` counts cells."""
+        refuse_sums(adata, "the part of each cell in an age needs")
         cells = np.arange(adata.n_obs)
         of_sample = self.sample_codes(adata, cells, sample_key)
         if not self.predicts_sums:  # a member of an ensemble, by which a sample has the mean of its cells

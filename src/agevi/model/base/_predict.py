@@ -19,12 +19,20 @@ from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._fields import SUMMED
 from agevi.dataloaders._query import GeneMatch, blocks
 from agevi.dataloaders._register import covariate_columns
+from agevi.dataloaders._summed import cells_of_rows, cells_of_units, refuse_sums
 from agevi.dataloaders._sums import most_common, sample_groups, sample_means, sum_rows
 from agevi.model.base._kept_sums import Sums, kept_sums
 from agevi.model.base._query import ShellMixin
 
 PREDICT_VALUES = 2**23
 """Cells x genes of a step of prediction, about."""
+
+
+ADVICE_OF_SAMPLES = (
+    "A clock of sums predicts their samples: level='sample', and agevi.tl.predict_age without cell_type_key; other "
+    "clocks need the cells that were summed. For a published clock of bulk samples normalise the sums as its "
+    "publication says, and delete adata.uns['agevi_sums']."
+)
 
 
 class Prediction(NamedTuple):
@@ -57,6 +65,7 @@ class PredictMixin(ShellMixin):
         """Ages and latent representation in one pass over the cells."""
         self.check_trained("tl.predict_age")
         data = self._data(adata)
+        refuse_sums(data, f"this call of {type(self).__name__} reads", ADVICE_OF_SAMPLES)
         values, latents, coverages = [], [], []
         for block in blocks(data, indices):
             shell, match = self.query(block, min_gene_coverage=min_gene_coverage, conditioned=False)
@@ -132,7 +141,8 @@ class PredictMixin(ShellMixin):
         age, _ = self._predict_shell(units, match, batch_size=batch_size, summed=True)
         if self.pseudocell_groupby is None:
             return age[codes]
-        return sample_means(age[codes], of_sample)  # over cells, so that a group weighs by its cells
+        size = cells_of_rows(data)[rows]  # over cells, so that a group weighs by its cells
+        return sample_means(age[codes], of_sample, size)
 
     def sums(
         self, adata: AnnData, cells: np.ndarray, codes: np.ndarray, min_gene_coverage: float
@@ -142,7 +152,7 @@ class PredictMixin(ShellMixin):
         take = partial(self._sum, adata, cells, codes, min_gene_coverage)
         sums, match = kept_sums(self, adata, cells, codes, min_gene_coverage, take)
         if self.normalize == "none":
-            sums = sp.diags(1 / np.bincount(codes)) @ sums
+            sums = sp.diags(1 / cells_of_units(adata, codes, sums.shape[0], cells)) @ sums
         read = self.module.encode_covariates
         obs = self._conditions(columns_of_units(adata, cells, codes, setup, read=read), read)
         var = pd.DataFrame(index=pd.Index(self.genes, dtype=object))

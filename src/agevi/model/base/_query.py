@@ -12,7 +12,7 @@ from anndata import AnnData
 from agevi import _checks
 from agevi._compat import Absent, Host
 from agevi._compat.scvi import AnnDataManager
-from agevi._source import features, inner, mark, read
+from agevi._source import features, inner, mark, place, read
 from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._kind import ValueKind, kind_of, refuse_other_kinds
 from agevi.dataloaders._own_copies import check_unchanged, check_values_kept, forget, recall, remember
@@ -26,13 +26,30 @@ from agevi.dataloaders._register import (
     covariate_columns,
     make_manager,
 )
+from agevi.dataloaders._summed import check_sums, refuse_sums
 from agevi.io._bundle import Bundle
 from agevi.io._card import clock_card
 from agevi.model.base import _save
 from agevi.model.base._names_of_genes import GeneNamesMixin
 
 logger = logging.getLogger(__name__)
+ADVICE_OF_SUMS = (
+    "Pass the cells that were summed; or train a clock of sums on these: PLSClock, ElasticNetClock, or CellTypeClock "
+    "with such clocks."
+)
+"""For who would train another clock on sums."""
 _MANAGERS = "_agevi_managers"  # attribute of an AnnData of agevi's own: {id of a model: manager}
+
+
+def refuse_training(cls: Any, init: dict[str, Any], adata: AnnData) -> None:
+    """Refuse sums of cells for a clock that learns from single cells, or from pseudocells drawn from them."""
+    if not cls.trains_on_sums(init):
+        refuse_sums(adata, f"{cls.__name__}{_unit_of(init)} learns from", ADVICE_OF_SUMS)
+
+
+def _unit_of(init: dict[str, Any]) -> str:
+    """What it trains on, as a message writes it after the class."""
+    return f" with train_unit={init['train_unit']!r}" if "train_unit" in init else ""
 
 
 class DataMixin(Host):
@@ -98,6 +115,7 @@ class ShellMixin(GeneNamesMixin):
         obs = self._conditions(adata, required, conditioned=conditioned)
         shell = query_shell(adata, match, self.genes, layer=setup["layer"], read=self.layer_of(adata), obs=obs)
         x = _checks.matrix(shell, setup["layer"])
+        check_sums(adata, x, place(setup))
         check_values(x, setup, counts=self.expects == "counts", model=type(self).__name__, new=True, source=adata)
         refuse_other_kinds(x, self.value_kind, setup, type(self).__name__, adata)
         return mark(shell, setup), match
@@ -200,6 +218,7 @@ class ShellMixin(GeneNamesMixin):
             check_unchanged(self.adata, self.adata_manager, type(self).__name__)
             check_values_kept(self.adata, own, self.setup_args, type(self).__name__)
         setup, counts = self.setup_args, self.expects == "counts"
+        refuse_training(type(self), self.init_args, own)
         x = _checks.matrix(own, setup["layer"])
         check_values(x, setup, counts=counts, model=type(self).__name__)
         self.kind_ = kind_of(self.adata, x, setup, counts=counts)

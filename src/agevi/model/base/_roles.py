@@ -20,6 +20,7 @@ from agevi._compat import Host
 from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
 from agevi.dataloaders._splitter import roles_from_column
+from agevi.dataloaders._summed import cells_of_rows
 from agevi.dataloaders._sums import UnitSums, sample_groups
 from agevi.model.base._density import density_weights
 from agevi.model.base._seed import in_float32
@@ -56,6 +57,11 @@ class RoleMixin(Host):
     history_: Any
     age_summary_: dict[str, Any]
     default_age_transform: ClassVar[str] = "none"
+
+    @classmethod
+    def trains_on_sums(cls, init: dict[str, Any] | None = None) -> bool:
+        """Whether all that a clock made with the arguments ``init`` learns from cells is in their sums and moments."""
+        return False
 
     @property
     def age_transform(self) -> str:
@@ -203,7 +209,7 @@ class RoleMixin(Host):
             "median": float(np.median(ages.numpy())),
             "n_subjects": int(self._unit_names(SUBJECT)[labelled].nunique()),
             "n_samples": len(ages),
-            "n_cells": int(labelled.sum()),
+            "n_cells": int(cells_of_rows(self.adata_manager.adata)[labelled].sum()),
         }
 
     def _subject_weights(self, train: np.ndarray) -> torch.Tensor:

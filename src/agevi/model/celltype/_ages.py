@@ -14,6 +14,7 @@ from anndata import AnnData
 from agevi import _checks, _names
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import type_names
+from agevi.dataloaders._summed import cells_of_rows, cells_of_units
 from agevi.dataloaders._sums import sample_means
 from agevi.model.base._for_ages import is_for_ages_alone
 from agevi.model.celltype._anchor import anchor_ages
@@ -74,7 +75,7 @@ def ages_of_types(
     """Ages that the members give to the samples of the cells at ``rows``."""
     names, of_cell = model.sample_names(adata, rows, sample_key)
     code = _known_types(model, adata)[rows]
-    n = counts_of(of_cell, code, len(names), len(model.types_))
+    n = counts_of(of_cell, code, len(names), len(model.types_), cells_of_rows(adata)[rows])
     ages, anchor = np.full((len(names), len(model._columns)), np.nan), np.full(len(names), np.nan)
     n_cells = np.zeros(ages.shape, dtype=np.int64)
     place = [model.types_.index(name) for name in model.type_clocks]
@@ -181,7 +182,8 @@ def cells_of_clocks(model: Any, adata: AnnData, cells: np.ndarray) -> list[np.nd
     code, sample, out = types_of_cells(model, adata)[0][cells], model.sample_codes(adata, cells, None), []
     for name in model.type_clocks:
         own = code == model.types_.index(name)
-        enough = np.bincount(sample[own], minlength=int(sample.max(initial=0)) + 1) >= model.init_args["min_cells"]
+        n_cells = cells_of_units(adata, sample[own], int(sample.max(initial=0)) + 1, cells[own])
+        enough = n_cells >= model.init_args["min_cells"]
         out.append(cells[own & enough[sample]])
     return out
 

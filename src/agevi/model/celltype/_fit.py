@@ -16,6 +16,7 @@ from anndata import AnnData
 from agevi import _checks, _keys, _names, _units
 from agevi._progress import Bar
 from agevi.dataloaders._folds import assign_folds
+from agevi.dataloaders._summed import cells_of_rows, n_in_units
 from agevi.model.base import _save
 from agevi.model.base._for_ages import for_ages_alone, is_for_ages_alone
 
@@ -38,7 +39,7 @@ class TypedCells:
     @property
     def n_of_type(self) -> np.ndarray:
         """Cells of each type, (n_samples, n_types)."""
-        return counts_of(self.sample, self.code, len(self.age), len(self.names))
+        return counts_of(self.sample, self.code, len(self.age), len(self.names), cells_of_rows(self.adata))
 
     @property
     def trains(self) -> np.ndarray:
@@ -62,11 +63,12 @@ class TypedCells:
         return out
 
 
-def counts_of(sample: np.ndarray, code: np.ndarray, n_samples: int, n_types: int) -> np.ndarray:
-    """Cells of each type in each sample, (n_samples, n_types); cells of the code -1 are of no type."""
-    known = code >= 0
-    unit = sample[known] * n_types + code[known]
-    return np.bincount(unit, minlength=n_samples * n_types).reshape(n_samples, n_types)
+def counts_of(
+    sample: np.ndarray, code: np.ndarray, n_samples: int, n_types: int, size: np.ndarray | None = None
+) -> np.ndarray:
+    """Cells of each type in each sample, (n_samples, n_types); rows have ``size`` cells, those of code -1 no type."""
+    unit = np.where(code >= 0, sample * n_types + code, -1)
+    return n_in_units(unit, n_samples * n_types, size).reshape(n_samples, n_types)
 
 
 def type_seed(seed: int, name: str) -> int:

@@ -205,6 +205,12 @@ class CellTypeClock(TypeTraining, TypePrediction, TypeSaving, Clock):
         return bool(member.is_linear(own))
 
     @classmethod
+    def trains_on_sums(cls, init: dict[str, Any] | None = None) -> bool:
+        """Whether the members can be trained on sums of the cells of a type in a sample."""
+        member, own = members_of(init)
+        return bool(member.trains_on_sums(own))
+
+    @classmethod
     def _init_as_stored(cls, init: dict[str, Any]) -> dict[str, Any]:
         """The members by the name of their class, with their given arguments."""
         member = member_class(init["clock"])

@@ -13,7 +13,8 @@ from agevi import _checks
 from agevi._compat import Host
 from agevi.dataloaders._query import begin
 from agevi.dataloaders._register import cell_types
-from agevi.model.base._predict import Prediction
+from agevi.dataloaders._summed import refuse_sums
+from agevi.model.base._predict import ADVICE_OF_SAMPLES, Prediction
 from agevi.model.celltype._ages import TypeAges, ages_of_types
 
 
@@ -153,6 +154,7 @@ class TypePrediction(Host):
         """Age of every cell by the clock of its type, NaN for cells of other types."""
         self.check_trained("tl.predict_age")
         data = self._data(adata)
+        refuse_sums(data, f"this call of {type(self).__name__} reads", ADVICE_OF_SAMPLES)
         rows = np.arange(data.n_obs) if indices is None else np.asarray(indices)
         coverage = self.gene_coverage(data, min_gene_coverage)
         code, names = cell_types(data, self.setup_args["cell_type_key"], "cell_type_key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from agevi._progress import silent
 from agevi._threads import n_threads, threads
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
+from agevi.dataloaders._summed import RowSums
 from agevi.dataloaders._sums import LentSums, UnitSums
 from agevi.model.base._clock import Clock
 from agevi.model.base._for_ages import is_for_ages_alone
@@ -26,6 +28,8 @@ from agevi.model.base._roles import all_or_nothing
 from agevi.model.linear._module import LinearModule
 from agevi.model.linear._scaled_rows import ScaledRows
 from agevi.model.linear._training_cells import TrainingCells, cell_offset
+
+logger = logging.getLogger(__name__)
 
 _OF_NETWORKS = ("devices", "plan_kwargs", "checkpoint_dir")  # further arguments of train() that network clocks take
 
@@ -105,7 +109,10 @@ class FittedLinearClock(LinearBase):
         with silent(not trainer_kwargs.get("enable_progress_bar", True)), threads(n_threads(size)):
             history = self._fit(module, cells)
         if self.predicts_sums and not is_for_ages_alone():
-            _fit_offset(module, cells)
+            if cells.rows is None:
+                _fit_offset(module, cells)
+            else:
+                logger.info("The clock is trained on sums, and tells ages of samples alone, not those of single cells.")
         self._start()
         self.module, self.is_trained_ = module.eval(), True
         self.split_ = {str(subject): str(role) for subject, role in roles.items()}
@@ -158,25 +165,39 @@ class FittedLinearClock(LinearBase):
         code, first, sample = np.unique(self._codes(SAMPLE)[index], return_index=True, return_inverse=True)
         subject = np.unique(self._codes(SUBJECT)[index[first]], return_inverse=True)[1]
         shared = None if self._kept is None else (self._kept, code)
-        return TrainingCells(x, index, sample, subject, age[index[first]], self.normalize, shared)
+        return TrainingCells(x, index, sample, subject, age[index[first]], self.normalize, shared, self._sums_of_rows())
 
     def _rows(self) -> Any:
         """The registered values by rows."""
         x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         return x.tocsr() if getattr(x, "format", "csr") != "csr" else x  # rows of columns are slow to read
 
+    def _sums_of_rows(self) -> RowSums | None:
+        """What registered rows say of their cells, where they are sums."""
+        return RowSums.of(self.adata_manager.adata)
+
+    @classmethod
+    def trains_on_sums(cls, init: dict[str, Any] | None = None) -> bool:
+        """Whether all that a clock made with the arguments ``init`` learns from cells is in their sums and moments."""
+        return (init or {}).get("train_unit", "sample") == "sample"
+
     def share_sums(self) -> None:
         """Sum the cells of every sample once for all further trainings; the registered values must not change."""
         sample = self._codes(SAMPLE)
-        self._kept = UnitSums(self._rows(), sample, int(sample.max()) + 1, self.normalize)
+        n = int(sample.max()) + 1
+        self._kept = UnitSums(self._rows(), sample, n, self.normalize, rows=self._sums_of_rows())
 
     def lend_sums(self, whole: UnitSums, unit: np.ndarray) -> None:
         """Read the sums of ``whole`` in further trainings, where they are those of all cells of every sample."""
         sample, place = self._codes(SAMPLE), np.zeros(self.summary_stats[f"n_{SAMPLE}"], dtype=np.int64)
         place[sample] = unit
         complete = np.array_equal(place[sample], unit) and len(np.unique(place)) == len(place)
-        if complete and np.array_equal(np.bincount(sample), whole.n_cells[place]) and self.normalize == whole.normalize:
-            self._kept = LentSums(self._rows(), sample, len(place), self.normalize, whole, place)
+        if not complete or self.normalize != whole.normalize:
+            return
+        rows = self._sums_of_rows()
+        lent = LentSums(self._rows(), sample, len(place), self.normalize, whole, place, rows=rows)
+        if np.array_equal(lent.n_cells, whole.n_cells[place]):
+            self._kept = lent
 
     def _codes(self, field: str) -> np.ndarray:
         return self.adata_manager.get_from_registry(field).ravel().astype(np.int64)

@@ -19,8 +19,10 @@ from agevi.dataloaders._kind import ValueKind
 from agevi.dataloaders._own_copies import is_registered
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import check_horvath_unit
+from agevi.dataloaders._summed import refuse_sums
 from agevi.io._card import published_card
 from agevi.model.base import _save
+from agevi.model.base._predict import ADVICE_OF_SAMPLES
 from agevi.model.base._query import DataMixin
 from agevi.model.linear._base import LinearBase
 from agevi.model.linear._module import PublishedModule
@@ -219,6 +221,7 @@ class LinearClock(DataMixin, LinearBase):
     # --- data ------------------------------------------------------------------------------------------------
 
     def query(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
+        refuse_sums(adata, "a published clock reads means over", ADVICE_OF_SAMPLES)
         shell, match = super().query(adata, min_gene_coverage=min_gene_coverage, conditioned=conditioned)
         layer = self.setup_args["layer"]
         if self.values == "beta":

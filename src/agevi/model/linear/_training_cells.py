@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import brentq
 
+from agevi.dataloaders._summed import RowSums, n_in_units
 from agevi.dataloaders._sums import UnitSums, draw_pseudocells
 
 
@@ -26,11 +27,13 @@ class TrainingCells:
     normalize: str
     # sums for several fits, and the unit of every sample, (n_samples,)
     shared: tuple[UnitSums, np.ndarray] | None = None
+    rows: RowSums | None = None  # what rows of x say of their cells, where they are sums
 
     @property
     def n_cells(self) -> np.ndarray:
         """Cells of every sample, (n_samples,)."""
-        return np.bincount(self.sample)
+        size = None if self.rows is None else self.rows.n_cells[self.index]
+        return n_in_units(self.sample, len(self.subject), size)
 
     @property
     def subject_age(self) -> np.ndarray:
@@ -50,7 +53,7 @@ class TrainingCells:
             return self.shared
         codes, n = np.full(self.x.shape[0], -1), len(self.subject)
         codes[self.index] = self.sample
-        return UnitSums(self.x, codes, n, self.normalize), np.arange(n)
+        return UnitSums(self.x, codes, n, self.normalize, rows=self.rows), np.arange(n)
 
     def pseudocells(self, size: float, n_draws: int, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """Sums (or means) of cells drawn from each sample, (n_rows, n_genes), and the sample of each."""

@@ -16,6 +16,7 @@ from agevi import _checks, _keys, _units
 from agevi._compat import written_to
 from agevi._progress import Bar, progress
 from agevi._source import place, read, resolved
+from agevi.dataloaders._summed import refuse_sums
 from agevi.pp.audit import _columns, _copies, _split
 from agevi.pp.audit._design import HIGH, LOW, MEDIUM, NONE, SEVERITIES, Finding, design_findings
 
@@ -121,7 +122,8 @@ def audit_leakage(  # noqa: PLR0913
     >>> print(found.loc[0, "check"], found.loc[0, "value"], found.loc[0, "severity"])
     exact copies 40.0 high
     """
-    _checks.anndata(adata)
+    advice = "Pass the cells that were summed, before anything is trained on their sums."
+    refuse_sums(_checks.anndata(adata), "pp.audit_leakage compares", advice)
     subject, sample = _units.units(adata, subject_key, sample_key)
     age = _units.ages(adata, age_key, min_age=-np.inf, clock=_keys.clock_of(adata.uns, age_key))
     by_sample, owner = _units.ages_of_samples(age, subject, sample, age_key)

@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _units
+from agevi.dataloaders._summed import refuse_sums
 from agevi.tl._store import store_table
 from agevi.tl.curves._curve_table import COVERAGE, Point, Resampler, curve_table, verdict
 from agevi.tl.curves._levels import CELLS, SUBJECTS, Level, kept_cells, kept_subjects, make_levels, training_subjects
@@ -139,7 +140,7 @@ def learning_curve(  # noqa: PLR0913
     {'cells': [3, 6, 12], 'subjects': [6, 10]}
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "model_cls", "n_jobs", "copy")}
-    _checks.anndata(adata)
+    refuse_sums(_checks.anndata(adata), "tl.learning_curve draws")
     slots, n_repeats = _keys.Keys(key_added), _checks.count(n_repeats, "n_repeats")
     keys = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     recipe = recipe_of(model_cls, keys, with_matrix(setup_kwargs, layer, obsm_key), model_kwargs, train_kwargs)

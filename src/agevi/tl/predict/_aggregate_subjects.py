@@ -13,6 +13,7 @@ from agevi import _checks, _keys, _names, _units
 from agevi._compat import written_to
 from agevi._docs import shared
 from agevi._units import PerUnit
+from agevi.dataloaders._summed import cells_of_units
 from agevi.tl.intervals._report import recalibrated_again, with_intervals
 from agevi.tl.predict._judged import announce, say_left_out
 
@@ -126,7 +127,7 @@ def aggregate_subjects(
             "subject": subject.groupby(codes).first().to_numpy(dtype=object),
             "age": _ages(adata, keys, age_key, sample, is_sample=sample is not subject),
             "predicted": predicted,
-            "n_cells": np.bincount(codes[used], minlength=n).astype(np.int64),
+            "n_cells": cells_of_units(adata, codes[used], n, used),
             "sd_cells": spread,
             "role": _one_label(adata, keys.role, codes, names, used),
         },

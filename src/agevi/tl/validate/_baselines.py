@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from agevi.dataloaders._sums import unit_values
+from agevi.dataloaders._summed import RowSums
+from agevi.dataloaders._sums import UnitSums
 from agevi.tl.validate._cohort import Cohort
 
 ALPHAS = np.logspace(0, 6, 13)
@@ -48,9 +49,9 @@ def make_units(cohort: Cohort) -> Units:
     )
 
 
-def profiles(x: Any, units: Units, *, cells: np.ndarray, normalize: str) -> np.ndarray:
+def profiles(x: Any, units: Units, *, cells: np.ndarray, normalize: str, of_rows: RowSums | None = None) -> np.ndarray:
     """log(1 + counts per 10,000) of the summed counts (else means) of ``cells`` of every unit, (n_units, n_genes)."""
-    return unit_values(x, np.where(cells, units.cell, -1), len(units.sample), normalize=normalize)
+    return UnitSums(x, np.where(cells, units.cell, -1), len(units.sample), normalize, rows=of_rows).values()
 
 
 def median_ages(units: Units, targets: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from anndata import AnnData
 from agevi import _checks, _names, _units
 from agevi.dataloaders._assign import assign_roles, role_counts, subject_strata
 from agevi.dataloaders._folds import MIN_FOLDS, assign_folds, folds_from_column
+from agevi.dataloaders._summed import cells_of_rows
 
 _MOST_LISTED = 9  # values of a column in a message
 VALIDATION_SIZE = 0.15
@@ -33,6 +34,7 @@ class Cohort:
     folds: list[str]  # names in order
     fold: np.ndarray  # (n_cells,) position in folds, of the fold in which the cell is held out
     strata: np.ndarray | None  # (n_subjects,)
+    size: np.ndarray  # (n_cells,) cells in every row: 1, unless rows are sums
     named: np.ndarray | None = None  # (n_cells,) fold that the cell names, where its subject may be held out in another
 
     @property
@@ -129,6 +131,7 @@ def without_folds(adata: AnnData, setup: Mapping[str, Any], subject: pd.Series, 
         folds=[],
         fold=np.zeros(adata.n_obs, dtype=np.int64),
         strata=None,
+        size=cells_of_rows(adata),
     )
 
 

@@ -18,6 +18,7 @@ from agevi._compat import version, written_to
 from agevi._source import inner, read
 from agevi._threads import threads
 from agevi.dataloaders._register import check_setup
+from agevi.dataloaders._summed import RowSums
 from agevi.io._folder import as_text, plain
 from agevi.model import MODELS
 from agevi.model.base._clock import Clock
@@ -372,13 +373,14 @@ def _baselines(
     adata: AnnData, setup: Mapping[str, Any], cohort: Cohort, units: Units, shuffled: list[np.ndarray]
 ) -> list[Entry]:
     """The median and the ridge."""
-    x, normalize = _checks.matrix(read(adata, setup), setup["layer"]), inner(setup["normalize"])
+    options: dict[str, Any] = {"normalize": inner(setup["normalize"]), "of_rows": RowSums.of(adata)}
+    x = _checks.matrix(read(adata, setup), setup["layer"])
     with threads(1):
         watch = Watch()
-        held_out = profiles(x, units, cells=np.ones(adata.n_obs, dtype=bool), normalize=normalize)
+        held_out = profiles(x, units, cells=np.ones(adata.n_obs, dtype=bool), **options)
         train = held_out
         if not cohort.trains.all():
-            train = profiles(x, units, cells=cohort.trains, normalize=normalize)
+            train = profiles(x, units, cells=cohort.trains, **options)
         ridge = Entry(RIDGE, True, ridge_ages(train, held_out, units, cohort.age[None])[0])
         ridge.seconds, ridge.peak_memory = watch.seconds, watch.peak_memory
         if shuffled:

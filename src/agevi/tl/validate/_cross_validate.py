@@ -286,7 +286,7 @@ def _fits(
             "fold": [cohort.folds[job.fold] for job in jobs],
             "group": ["" if groups is None else groups.names[job.group] for job in jobs],
             "n_subjects": [int(cohort.subject_ages(job.train).notna().sum()) for job in jobs],
-            "n_cells": [len(job.train) for job in jobs],
+            "n_cells": [int(cohort.size[job.train].sum()) for job in jobs],
             **{name: [getattr(result, name) for result in results] for name in names},
         }
     )

@@ -19,6 +19,7 @@ from agevi._progress import silent
 from agevi._source import mark
 from agevi._threads import threads
 from agevi.dataloaders._measured import FeatureSets, write_sets
+from agevi.dataloaders._summed import RowSums
 from agevi.dataloaders._sums import UnitSums, sample_means
 from agevi.model.base._for_ages import for_ages_alone
 from agevi.model.ensemble._average import average, weights_from_errors
@@ -46,6 +47,7 @@ class FoldData:
     age_key: str
     sets: FeatureSets | None = None  # what was measured in which cells, where the data say so
     rows: np.ndarray | None = None  # (n_cells,) positions in x, where the cells are some of it
+    of_rows: RowSums | None = None  # what rows of x say of their cells, where they are sums
 
     @property
     def n_bytes(self) -> int:
@@ -55,7 +57,7 @@ class FoldData:
     @cached_property
     def sums(self) -> UnitSums:
         """Sums of counts of all samples, of which each fit takes those of its own."""
-        return UnitSums(self.x, self.sample, len(self.age), "log1p_cp10k")
+        return UnitSums(self.x, self.sample, len(self.age), "log1p_cp10k", rows=self.of_rows)
 
     def lend_sums(self, model: Any, rows: np.ndarray) -> None:
         """Let a clock on ``rows`` read them, from the second fit of this process on: one alone sums fewer cells."""
@@ -78,12 +80,15 @@ class FoldData:
         obs = self.obs.iloc[rows].drop(columns=[self.age_key, _keys.SPLIT], errors="ignore")
         for name in obs.select_dtypes("category"):
             obs[name] = obs[name].cat.remove_unused_categories()
-        var, x = pd.DataFrame(index=self.genes), self.x[rows if self.rows is None else self.rows[rows]]
+        places = rows if self.rows is None else self.rows[rows]
+        var, x = pd.DataFrame(index=self.genes), self.x[places]
         layer = self.setup["layer"]
         if layer is None:
             out = AnnData(X=x, obs=obs, var=var)
         else:
             out = AnnData(obs=obs, var=var, layers={layer: x}, shape=x.shape)
+        if self.of_rows is not None:
+            self.of_rows.take(places).write(out)
         if self.sets is not None:
             write_sets(out, replace(self.sets, codes=self.sets.codes[rows]))
         return mark(out, self.setup)

@@ -16,7 +16,9 @@ from agevi._compat import version
 from agevi._source import read
 from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._register import check_setup, covariate_columns
+from agevi.dataloaders._summed import RowSums
 from agevi.io._folder import as_text, digest, matrix_digest
+from agevi.model.base._query import refuse_training
 from agevi.model.celltype._fit import type_seed
 from agevi.tl.validate._arguments import CALLS, as_called
 from agevi.tl.validate._checkpoint import Checkpoint
@@ -40,6 +42,7 @@ def check_data(adata: AnnData, recipe: Recipe) -> tuple[pd.Series, pd.Series]:
         cls = part.model_cls
         with as_called(part, CALLS[:1]):
             units = check_setup(adata, part.full_setup, counts=cls.expects == "counts", model=cls.__name__)
+            refuse_training(cls, part.model_kwargs, adata)
     return units
 
 
@@ -70,6 +73,7 @@ def read_data(adata: AnnData, setup: Mapping[str, Any], cohort: Cohort, *, rows:
         age_key=setup["age_key"],
         sets=sets,
         rows=rows,
+        of_rows=RowSums.of(adata),
     )
 
 
@@ -141,6 +145,8 @@ def run_fingerprint(
     }
     if cohort.named is not None and not np.array_equal(cohort.named, cohort.fold):
         columns["the folds that cells name"] = cohort.named
+    if data.of_rows is not None:
+        columns["the cells of every row"] = cohort.size
     if data.sets is not None:
         arguments["feature sets"] = as_text([data.sets.names, data.sets.masks])
         columns["the feature set of every cell"] = data.sets.codes

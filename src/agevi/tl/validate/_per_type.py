@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from agevi import _checks
 from agevi.dataloaders._register import cell_types
+from agevi.dataloaders._summed import n_in_units
 from agevi.model.celltype._fit import what_types_need
 from agevi.tl.validate._cohort import Cohort
 from agevi.tl.validate._fit_fold import FoldJob, FoldResult
@@ -33,12 +34,16 @@ def make_groups(adata: AnnData, groupby: str, min_cells: int, cohort: Cohort) ->
     code, names = cell_types(adata, groupby, "groupby")
     known = code >= 0
     unit = np.where(known, cohort.sample * len(names) + code, 0)
-    n_units = len(cohort.samples) * len(names)
+
+    def is_enough(cells: np.ndarray) -> np.ndarray:
+        n_units = len(cohort.samples) * len(names)
+        return known & (n_in_units(np.where(cells, unit, -1), n_units, cohort.size) >= min_cells)[unit]
+
     return Groups(
         names=names,
         code=code,
-        enough=known & (np.bincount(unit[known], minlength=n_units) >= min_cells)[unit],
-        may_train=known & (np.bincount(unit[known & cohort.trains], minlength=n_units) >= min_cells)[unit],
+        enough=is_enough(known),
+        may_train=is_enough(known & cohort.trains),
     )
 
 
@@ -72,9 +77,10 @@ def table_by_group(
             {
                 "sample": cohort.sample[job.test],
                 "predicted": np.where(groups.enough[job.test], result.predicted, np.nan).astype(np.float64),
+                "size": cohort.size[job.test],
             }
         )
-        part = cells.groupby("sample")["predicted"].agg(["mean", "size"]).reset_index()
+        part = cells.groupby("sample").agg(mean=("predicted", "mean"), size=("size", "sum")).reset_index()
         parts.append(part.assign(group=job.group, fold=job.fold, validation_mae=result.validation_mae))
     long = pd.concat(parts, ignore_index=True).sort_values(["sample", "group"], ignore_index=True)
     code = long["sample"].to_numpy()
