@@ -168,7 +168,8 @@ def test_importing_and_training_leave_others_quiet_and_as_they_were():
         assert (own.level, own.handlers, own.propagate) == (0, [], True), own.handlers
         assert (root.level, root.handlers) == before
         torch.set_num_threads(2)
-        agevi._progress.SHORT = 0.0
+        from agevi import _progress
+        _progress.SHORT = 0.0
         adata = agevi.datasets.simulate_cohort(n_subjects=24, n_cells=10, n_genes=40)
         agevi.pp.split_subjects(adata, subject_key="donor", age_key="age")
         agevi.model.MLPClock.setup_anndata(adata, subject_key="donor", age_key="age")

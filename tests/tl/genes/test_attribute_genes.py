@@ -171,11 +171,12 @@ def trained_on_cells(trained):
 @pytest.mark.slow
 def test_completeness_of_networks(cohort, network):
     nmf = fit(cohort, NMFClock, n_components=5, n_hidden=[8])
-    for model in (network, nmf, EnsembleClock([network, nmf])):
+    # Loadings have kinks, which the points of a path straddle: 1.0 to 2.4 % in eleven fits, 0.2 to 0.7 % in nine without.
+    for model, largest in ((network, 0.01), (nmf, 0.03), (EnsembleClock([network, nmf]), 0.03)):
         agevi.tl.attribute_genes(cohort, model)
         info = cohort.uns["agevi_attribution"]
         assert info["params"]["method"] == "expected_gradients"
-        assert info["completeness_error"] < 0.02 * info["predicted_range"]
+        assert info["completeness_error"] < largest * info["predicted_range"]
 
 
 @pytest.mark.slow
