@@ -88,23 +88,23 @@ def store_by_input(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-def _table_fits(n_rows: int, factor: torch.Tensor) -> bool:
-    """Whether rows of ``n_rows`` factors stay near the processor while they are read at random."""
-    return n_rows * factor.shape[-1] * factor.element_size() <= _CACHE_BYTES
+def _fits(table: torch.Tensor) -> bool:
+    """Whether a table stays near the processor while its rows are read at random."""
+    return table.numel() * table.element_size() <= _CACHE_BYTES
 
 
-def _pays_sparse(x: torch.Tensor, dtype: torch.dtype, fits: bool) -> bool:
-    """Whether the product of a CSR tensor is faster than the one that reads its zeros too."""
-    highest = _MAX_DENSITY.get(dtype)
-    if x.device.type != "cpu" or x.dtype != torch.float32 or highest is None or _is_amx_fast(dtype):
+def _pays_sparse(x: torch.Tensor, table: torch.Tensor) -> bool:
+    """Whether a sum over rows of a table at the values of a CSR tensor is faster than the product with its zeros."""
+    highest = _MAX_DENSITY.get(table.dtype)
+    if x.device.type != "cpu" or x.dtype != torch.float32 or highest is None or _is_amx_fast(table.dtype):
         return False
-    return len(x.values()) <= highest[0 if fits else 1] * x.numel()
+    return len(x.values()) <= highest[0 if _fits(table) else 1] * x.numel()
 
 
 def _bags(index: torch.Tensor, table: torch.Tensor, offsets: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Sums over the values of every row of ``values * table[index]``, (len(offsets) - 1, n_out) float32."""
     n, parts = len(offsets) - 1, [table]
-    if len(index) > _READS_A_ROW * len(table) and not _table_fits(len(table), table):
+    if len(index) > _READS_A_ROW * len(table) and not _fits(table):
         width = max(1, _CACHE_BYTES // (len(table) * table.element_size()))
         parts = [part.contiguous() for part in torch.split(table, width, dim=1)]
     sums = [
@@ -121,7 +121,7 @@ class _SparseLinear(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         ctx.x, ctx.dtype, ctx.shape, ctx.dense = x, dtype, weight.shape, None
         factor = weight.to(dtype).t()
-        if _pays_sparse(x, dtype, _table_fits(len(factor), factor)):
+        if _pays_sparse(x, factor):
             return _bags(x.col_indices(), factor.contiguous(), x.crow_indices(), x.values())
         out = torch.empty(len(x), len(weight), dtype=weight.dtype, device=weight.device)
         for block in blocks(x):
@@ -134,7 +134,7 @@ class _SparseLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor, None]:
         factor = grad.to(ctx.dtype)
-        if ctx.dense is None and _pays_sparse(ctx.x, ctx.dtype, _table_fits(len(factor), factor)):
+        if ctx.dense is None and _pays_sparse(ctx.x, factor):
             start, row, values = by_column(ctx.x)
             return None, _bags(row, factor.contiguous(), start, values).t(), None
         of_weight = None
