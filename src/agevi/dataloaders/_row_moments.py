@@ -34,14 +34,17 @@ class CellSums:
         """Add a part to the parts, of which each has more values than the next, so that few sums are taken."""
         self._parts.append(part)
         while len(self._parts) > 1 and self._parts[-2].nnz <= self._parts[-1].nnz:
-            last = self._parts.pop()
-            self._parts[-1] = self._parts[-1] + last
+            self._merge()
+
+    def _merge(self) -> None:
+        """Make one of the last two parts."""
+        last = self._parts.pop()
+        self._parts[-1] = self._parts[-1] + last
 
     def totals(self) -> list[sp.csr_matrix]:
         """Sums of x, of x^2 and of l x, each (n_units, n_genes); float32 where that holds them exactly."""
         while len(self._parts) > 1:
-            last = self._parts.pop()
-            self._parts[-1] = self._parts[-1] + last
+            self._merge()
         total = self._parts[0].tocsr()
         return [_narrow(total[i * self.n_units : (i + 1) * self.n_units]) for i in range(3)]
 

@@ -163,11 +163,6 @@ class LentSums(UnitSums):
         return self.whole._noise[self.place]
 
 
-def unit_values(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> np.ndarray:
-    """Normalised sums of units (means with ``normalize="none"``), (n_units, n_genes) float64, dense."""
-    return UnitSums(x, codes, n_units, normalize).values()
-
-
 def sum_stats(x: Any, codes: np.ndarray, n_units: int, *, normalize: str) -> SumStats:
     """Moments over sums of samples, and how reliable each gene is, (n_genes,); cells of the code -1 are not used."""
     return UnitSums(x, codes, n_units, normalize).stats()

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from agevi import _checks, _names, _source, _units
 from agevi.dataloaders._measured import feature_sets, has_sets, write_sets
-from agevi.dataloaders._sums import unit_values
+from agevi.dataloaders._sums import UnitSums
 from agevi.model.transfer import CaseControlClassifier
 from agevi.model.transfer._condition import case_by_subject
 
@@ -142,7 +142,7 @@ def _table(adata: AnnData, clock: Any, shell: AnnData, code: np.ndarray) -> Tabl
     pairs, row_of = np.unique(code[used] * n_kinds + kind[used], return_inverse=True)
     row = np.full(len(code), -1)
     row[used] = row_of
-    values = unit_values(_checks.matrix(shell, setup["layer"]), row, len(pairs), normalize=clock.normalize)
+    values = UnitSums(_checks.matrix(shell, setup["layer"]), row, len(pairs), clock.normalize).values()
     return Table(values, pairs // n_kinds, pairs % n_kinds)
 
 
