@@ -31,9 +31,9 @@ class CellSums:
         self.keep(products(block, codes, library, self.n_units))
 
     def keep(self, part: Any) -> None:
-        """Add a part to the parts, of which each has more values than the next, so that few sums are taken."""
+        """Add a part to the parts, of which each has over twice the values of the next, so that few sums are taken."""
         self._parts.append(part)
-        while len(self._parts) > 1 and self._parts[-2].nnz <= self._parts[-1].nnz:
+        while len(self._parts) > 1 and self._parts[-2].nnz <= 2 * self._parts[-1].nnz:
             self._merge()
 
     def _merge(self) -> None:

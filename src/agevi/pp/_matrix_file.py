@@ -19,7 +19,7 @@ from agevi import _checks
 from agevi._source import where
 from agevi._values import is_number
 
-_VALUES = 1 << 22  # in a block, about
+_VALUES = 1 << 20  # in a block, about
 _ROWS = 1024  # of the first block, which tells how many values a row has
 
 
