@@ -25,6 +25,7 @@ LAYERS = [
         "_docs",
         "_options",
         "_values",
+        "_stored",
         "_ages",
         "_symbols",
         "_gene_names",

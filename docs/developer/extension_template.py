@@ -13,7 +13,7 @@ import torch
 from anndata import AnnData
 from torch import nn
 
-from agevi._compat.scvi import REGISTRY_KEYS
+from agevi.dataloaders._cells import values_of
 from agevi.dataloaders._stats import gene_stats
 from agevi.model.base._module import RegressorModule
 from agevi.model.base._regressor import RegressorClock
@@ -85,7 +85,7 @@ class TemplateClock(RegressorClock):
 
     def _fit_buffers(self, train: np.ndarray) -> None:
         """(7) What is computed before training, from training cells alone: the scales of genes and of ages."""
-        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        x = values_of(self.adata_manager)
         gene_stats(x, np.flatnonzero(train), normalize=self.normalize).fill(self.module.input)
         self.module.age_scale.fit(self._sample_ages(train))
         self._fit_sums(train, self.module.input)

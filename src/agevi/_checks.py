@@ -13,6 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from agevi import _names
+from agevi._compat import on_disk
 from agevi._options import choice as choice
 from agevi._options import closest as closest
 from agevi._options import count as count
@@ -20,15 +21,19 @@ from agevi._options import generator as generator
 from agevi._options import listed as listed
 from agevi._options import share_or_count as share_or_count
 from agevi._settings import settings
+from agevi._stored import Stored
 from agevi._values import counts as counts
 from agevi._values import dense as dense
 from agevi._values import finite as finite
 from agevi._values import holds_counts as holds_counts
-from agevi._values import is_backed as is_backed
+from agevi._values import is_sparse as is_sparse
+from agevi._values import is_stored as is_stored
 from agevi._values import not_negative as not_negative
 from agevi._values import readable as readable
 from agevi._values import value_blocks as value_blocks
 from agevi._values import within as within
+
+_OR_PREDICT = " (tl.predict_age and model.get_latent_representation read data on disk)"
 
 
 def stack_depth() -> int:
@@ -200,10 +205,32 @@ def representation(adata: ad.AnnData, use_rep: str, argument: str = "use_rep") -
     return values, names
 
 
-def in_memory(adata: ad.AnnData, reader: str = "training and scvi-tools' verbs read") -> None:
+def in_memory(
+    adata: ad.AnnData, reader: str = "training and scvi-tools' verbs read", advice: str = _OR_PREDICT
+) -> None:
     """Refuse an AnnData whose matrix is on disk; ``reader`` says, with its verb, who needs it in memory."""
-    if adata.isbacked:
+    if not on_disk(adata):
+        return
+    where = f"backed by {str(adata.filename)!r}" if adata.isbacked else "on disk"
+    raise ValueError(
+        f"adata is {where}; {reader} cells at random, which needs them in memory. Call adata = adata.to_memory() "
+        f"first{advice}."
+    )
+
+
+def not_a_view_on_disk(adata: ad.AnnData) -> None:
+    """Refuse some cells or genes of data on disk, which anndata would read into memory each time."""
+    if adata.is_view and on_disk(adata):
         raise ValueError(
-            f"adata is backed by {str(adata.filename)!r}; {reader} cells at random, which needs them in "
-            "memory. Call adata = adata.to_memory() first (tl.predict_age works on backed data)."
+            "adata is a view of data on disk, and training reads whole files. Call adata = adata.to_memory() first, or "
+            "write these cells to a file of their own."
+        )
+
+
+def by_rows(x: Any, where: str) -> None:
+    """Refuse a matrix on disk of which blocks of rows cannot be read."""
+    if isinstance(x, Stored) and not x.by_rows:
+        raise ValueError(
+            f"{where} is stored by columns (CSC) in {str(x.path)!r}, from which training cannot read blocks of cells; "
+            "write it by rows (CSR), or call adata = adata.to_memory() first."
         )

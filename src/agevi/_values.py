@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import h5py
 import numpy as np
 import scipy.sparse as sp
-from anndata.abc import CSCDataset, CSRDataset
+
+from agevi._stored import Stored, stored
+from agevi._stored import is_stored as is_stored
 
 _BLOCK = 1 << 22  # values looked at in one step, so that no gate copies X
+_FILL = "remove or fill them first."
 _ROUNDING = 1e-6  # of float32 values near 1
 _NEARLY, _RELATIVE = 1e-3, 1e-4  # how far from whole numbers counts are that were recovered from normalised values
 
 
-def is_backed(x: Any) -> bool:
-    """Whether ``x`` is a matrix on disk, as in an AnnData opened with ``backed="r"``."""
-    return isinstance(x, CSRDataset | CSCDataset | h5py.Dataset)
+def is_sparse(x: Any) -> bool:
+    """Whether rows of ``x``, in memory or on disk, are sparse."""
+    return x.is_sparse if isinstance(x, Stored) else bool(sp.issparse(x))
 
 
 def readable(x: Any, where: str) -> Any:
     """``x`` when it is a matrix that blocks of rows can be read from, of numbers that scipy and torch take."""
+    if is_stored(x):
+        x = stored(x, where)
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{where} is a masked array; fill it first, for example {where} = {where}.filled(0).")
-    if not (isinstance(x, np.ndarray) or (sp.issparse(x) and x.format in ("csr", "csc")) or is_backed(x)):
+    if not (isinstance(x, np.ndarray) or (sp.issparse(x) and x.format in ("csr", "csc")) or isinstance(x, Stored)):
         raise TypeError(
             f"{where} is a {type(x).__module__}.{type(x).__name__}; agevi reads numpy arrays and scipy's csr and csc "
             "matrices. Convert it first, for example with adata = adata.to_memory()."
@@ -51,22 +55,37 @@ def dense(block: Any, dtype: Any = np.float32) -> np.ndarray:
 
 def value_blocks(x: Any) -> Iterator[np.ndarray]:
     """Stored values in blocks; zeros that a sparse matrix leaves out are left out."""
-    if sp.issparse(x):
+    if isinstance(x, Stored):
+        yield from x.values()
+    elif sp.issparse(x):
         for start in range(0, len(x.data), _BLOCK):
             yield x.data[start : start + _BLOCK]
     else:
         step = max(1, _BLOCK // max(1, x.shape[1]))
         for start in range(0, x.shape[0], step):
-            block = x[start : start + step]
-            yield block.data if sp.issparse(block) else np.asarray(block)
+            yield np.asarray(x[start : start + step])
 
 
-def finite(x: Any, where: str, *, advice: str = "remove or fill them first.") -> None:
+def finite(x: Any, where: str, *, advice: str = _FILL) -> None:
     """Refuse NaN and infinite values."""
+    known = _known(x)
+    if known.get("finite"):
+        return
     for block in value_blocks(x):
-        if block.dtype.kind == "f" and not np.isfinite(block).all():
-            bad = block[~np.isfinite(block)].flat[0]
-            raise ValueError(f"{where} has missing or infinite values (first: {bad}); {advice}")
+        _refuse_infinite(block, where, advice)
+    known["finite"] = True
+
+
+def _refuse_infinite(block: np.ndarray, where: str, advice: str = _FILL) -> None:
+    """The standard error where a value of a block is NaN or infinite."""
+    if block.dtype.kind == "f" and not np.isfinite(block).all():
+        bad = block[~np.isfinite(block)].flat[0]
+        raise ValueError(f"{where} has missing or infinite values (first: {bad}); {advice}")
+
+
+def _known(x: Any) -> dict[str, Any]:
+    """What is known of the values of a file, each of which is read once for it; of others nothing is kept."""
+    return x.facts if isinstance(x, Stored) else {}
 
 
 def within(x: Any, where: str, low: float, high: float, advice: str) -> None:
@@ -82,9 +101,10 @@ def within(x: Any, where: str, low: float, high: float, advice: str) -> None:
 
 def counts(x: Any, where: str, why: str, *, advice: str, empty_ok: bool = False) -> None:
     """Refuse what is not raw counts, or all zero unless ``empty_ok``; ``why`` says who needs them."""
-    finite(x, where)
-    total = 0.0
-    for block in value_blocks(x):
+    known = _known(x)
+    total = known.get("total", 0.0)
+    for block in () if "total" in known else value_blocks(x):
+        _refuse_infinite(block, where)
         _refuse_negative(block, where, why, advice)
         if block.dtype.kind == "f":
             fraction = block != np.floor(block)
@@ -98,6 +118,7 @@ def counts(x: Any, where: str, why: str, *, advice: str, empty_ok: bool = False)
                     )
                 raise ValueError(f"{where} has non-integer values ({shown}); {why}. {advice}")
         total += float(block.sum(dtype=np.float64))
+    known["total"] = total
     if total == 0 and not empty_ok:
         raise ValueError(f"{where} holds only zeros; {why}. {advice}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 from scvi.data.fields import (
     CategoricalJointObsField,
@@ -49,6 +49,7 @@ __all__ = [
     "ZeroInflatedNegativeBinomial",
     "auto_move_data",
     "parse_device",
+    "settings",
 ]
 
 

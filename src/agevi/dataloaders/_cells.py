@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from agevi import _checks
 from agevi._compat.scvi import REGISTRY_KEYS, AnnDataManager
+from agevi._source import where
+from agevi._stored import Stored
 from agevi.dataloaders._fields import DECODED
 from agevi.nn.rows import csr
 
@@ -24,9 +26,15 @@ VALIDATION_CELLS = 1024
 """Cells that validation reconstructs, about: their mean hardly varies, and decoding takes most of the time."""
 
 
+def values_of(manager: AnnDataManager) -> Any:
+    """The registered matrix, (n_cells, n_genes), in memory or on disk: rows of it are in memory."""
+    layer = manager.registry["setup_args"].get("layer")
+    return _checks.readable(manager.get_from_registry(REGISTRY_KEYS.X_KEY), where(layer))
+
+
 def fields_of(manager: AnnDataManager) -> dict[str, np.ndarray]:
     """Every registered field but the matrix, (n_cells, ...) float32, read once."""
-    n = manager.get_from_registry(REGISTRY_KEYS.X_KEY).shape[0]
+    n = manager.adata.n_obs
     return {
         key: np.asarray(manager.get_from_registry(key), dtype=np.float32).reshape(n, -1)
         for key in manager.data_registry
@@ -50,9 +58,12 @@ class EvenBatchSampler(Sampler[np.ndarray]):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         rank, n_processes = processes() if self.shared else (0, 1)
-        order = torch.randperm(self.n, generator=self.generator) if self.shuffle else torch.arange(self.n)
-        for batch in torch.tensor_split(order, self.n_batches):
+        for batch in torch.tensor_split(self.order(), self.n_batches):
             yield batch.numpy()[rank::n_processes]
+
+    def order(self) -> torch.Tensor:
+        """All positions, (n,), as batches take them."""
+        return torch.randperm(self.n, generator=self.generator) if self.shuffle else torch.arange(self.n)
 
 
 def processes() -> tuple[int, int]:
@@ -63,20 +74,33 @@ def processes() -> tuple[int, int]:
 
 
 class CellDataset(Dataset[Batch]):
-    """Batches of cells by position from the registered AnnData: CSR tensors of CSR in memory, dense of others."""
+    """Batches of cells by position from the registered AnnData: CSR tensors of CSR, dense of other matrices."""
 
     def __init__(self, manager: AnnDataManager, indices: np.ndarray | None = None) -> None:
-        self.manager, self.x = manager, manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        self.manager, self.x = manager, values_of(manager)
         self.fields = fields_of(manager)
         self.indices = np.arange(self.x.shape[0]) if indices is None else np.asarray(indices)
         if self.indices.dtype == bool:
             self.indices = np.flatnonzero(self.indices)
-        self.sparse = bool(sp.issparse(self.x)) and self.x.format == "csr"
-        if self.sparse:
+        self.sparse = _checks.is_sparse(self.x) and self.x.format == "csr"
+        self.canonical: bool | None = None  # not known of rows on disk
+        if self.sparse and not self.on_disk:
             self.canonical = bool(self.x.has_canonical_format)
-        else:
-            kind = f"{self.x.format} matrix" if sp.issparse(self.x) else type(self.x).__name__
-            logger.info("Cells are read into dense tensors, because the matrix is a %s and not CSR in memory.", kind)
+        elif not self.sparse:
+            kind = f"{self.x.format} matrix" if _checks.is_sparse(self.x) else "dense array"
+            logger.info("Cells are read into dense tensors, because the matrix is a %s and not CSR.", kind)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether values are read from disk."""
+        return isinstance(self.x, Stored)
+
+    def held(self, positions: np.ndarray) -> CellDataset:
+        """The same for the cells at ``positions`` alone, whose values are read now and kept in memory."""
+        out = copy(self)
+        out.x = Held(self.x, self.indices[positions])
+        out.canonical = out.sparse and bool(out.x.values.has_canonical_format)
+        return out
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -92,7 +116,7 @@ class CellDataset(Dataset[Batch]):
         part = self.x[rows]
         if not self.sparse:
             return torch.from_numpy(_checks.dense(part))
-        if not self.canonical:
+        if not (part.has_canonical_format if self.canonical is None else self.canonical):
             part = part.astype(np.float32)  # before values are summed, which their own type may not hold
             part.sum_duplicates()
         values = part.data.astype(np.float32, copy=False)
@@ -103,6 +127,17 @@ class CellDataset(Dataset[Batch]):
         return csr(crow, columns, torch.from_numpy(values), part.shape[1])
 
 
+class Held:
+    """Some rows of a matrix, in memory as float32, found by their positions in it."""
+
+    def __init__(self, x: Any, rows: np.ndarray) -> None:
+        self.rows, self.shape = np.unique(rows), x.shape
+        self.values = x[self.rows].astype(np.float32, copy=False)
+
+    def __getitem__(self, rows: np.ndarray) -> Any:
+        return self.values[np.searchsorted(self.rows, rows)]
+
+
 class SomeDecoded(Dataset[Batch]):
     """Batches of ``cells`` of which every ``step``-th is reconstructed; those come last."""
 
@@ -111,6 +146,10 @@ class SomeDecoded(Dataset[Batch]):
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    def held(self, positions: np.ndarray) -> SomeDecoded:
+        """As :meth:`CellDataset.held`."""
+        return SomeDecoded(self.cells.held(positions), self.step)
 
     def __getitem__(self, positions: np.ndarray) -> Batch:
         decoded, rest = positions[:: self.step], np.delete(positions, slice(None, None, self.step))

@@ -51,7 +51,8 @@ def near(manager: AnnDataManager, indices: np.ndarray, device: torch.device) -> 
 
 def n_values(cells: CellDataset) -> int:
     """Stored values of CSR rows, those of duplicates and zeros included."""
-    return int(np.diff(cells.x.indptr)[cells.indices].sum(dtype=np.int64))
+    lengths = cells.x.lengths(cells.indices) if cells.on_disk else np.diff(cells.x.indptr)[cells.indices]
+    return int(lengths.sum(dtype=np.int64))
 
 
 def n_bytes(cells: CellDataset) -> int:

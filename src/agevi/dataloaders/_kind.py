@@ -12,6 +12,7 @@ from anndata import AnnData
 from agevi import _checks
 from agevi._keys import CONTRAST
 from agevi._source import CLR, inner, place
+from agevi._stored import Stored
 from agevi.io._numbers import check_kind
 
 LOG_MAX = 20.0
@@ -213,7 +214,7 @@ def _look(x: Any) -> _Seen:
     """What some rows of ``x``, spread over all, hold."""
     n = min(x.shape[0], max(16, _N_LOOKED // max(x.shape[1], 1)))
     chosen = np.unique(np.linspace(0, x.shape[0] - 1, n).astype(int)) if x.shape[0] else np.zeros(0, dtype=int)
-    values = _checks.dense(x if n == x.shape[0] else x[chosen], np.float64)
+    values = _checks.dense(x if n == x.shape[0] and not isinstance(x, Stored) else x[chosen], np.float64)
     if not values.size:
         return _Seen(0, 0.0, 0.0, False, 0.0, 0.0, *(np.zeros(0),) * 3)
     row_low, row_high = values.min(axis=1), values.max(axis=1)

@@ -15,6 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from agevi import _checks, _gene_names, _source, _symbols
 from agevi._compat.scvi import AnnDataManager
+from agevi._stored import Stored
 from agevi.dataloaders._measured import copy_sets
 from agevi.dataloaders._summed import copy_sums
 
@@ -92,7 +93,7 @@ def check_values_kept(adata: AnnData, own: AnnData, setup: Mapping[str, Any], na
         return  # dropped, and not replaced
     adata, layer = _source.read(adata, setup, own.var_names), setup["layer"]
     then = _checks.matrix(own, layer)
-    if not adata.is_view and _checks.matrix(adata, layer) is then:
+    if not adata.is_view and _are_same(_checks.matrix(adata, layer), then):
         return
     columns = slice(None) if adata.var_names.equals(own.var_names) else adata.var_names.get_indexer(own.var_names)
     for start in range(0, adata.n_obs, _ROWS):
@@ -106,8 +107,15 @@ def check_values_kept(adata: AnnData, own: AnnData, setup: Mapping[str, Any], na
             )
 
 
+def _are_same(now: Any, then: Any) -> bool:
+    """Whether two matrices are one, in memory or in a file."""
+    return now is then or (isinstance(now, Stored) and now.same(then))
+
+
 def _of_values(values: Any, obs: pd.DataFrame, var: pd.DataFrame, layer: str | None) -> AnnData:
     """An AnnData with ``values`` in X or in one layer; names of cells become text, as anndata would make them."""
+    if isinstance(values, Stored):
+        values = values.as_anndata()
     if getattr(values, "_view_args", None) is not None:
         values._view_args = None  # anndata's values of a view, a copy, refer to all data, which would never be freed
     if obs.index.inferred_type != "string":
@@ -128,7 +136,7 @@ def of_features(adata: AnnData, features: Any, setup: Mapping[str, Any]) -> AnnD
         )
     where = "adata.var_names" if key is None else f"the columns of {_source.place(setup)}"
     adata = _source.read(adata, {**setup, "normalize": "none"})
-    _checks.in_memory(adata)
+    _checks.in_memory(adata, "a choice of features copies values of")
     _checks.unique_names(adata)
     if isinstance(features, str) or not isinstance(features, Iterable):
         raise TypeError(

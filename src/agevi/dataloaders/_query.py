@@ -14,11 +14,12 @@ import scipy.sparse as sp
 from torch.utils.weak import WeakIdKeyDictionary
 
 from agevi import _checks, _gene_names
-from agevi._compat import read_rows
+from agevi._compat import on_disk, read_rows
 
 logger = logging.getLogger(__name__)
 _FEW = 0.9  # share of the genes under which they are too few without a warning; tl.check_transport has the same
-_BACKED_BLOCK = 16384  # cells read from disk at a time
+_BACKED_BLOCK = 16384  # cells read from disk at a time, at most
+_BACKED_BYTES = 1 << 27  # of their values, about
 _ENOUGH = 0.8  # share of a clock's genes from which on names are surely those of the data
 _TOLD: WeakIdKeyDictionary = WeakIdKeyDictionary()  # data: what was said of them since the call that reads them began
 
@@ -165,13 +166,29 @@ def query_shell(
     return ad.AnnData(obs=obs, var=var, layers={layer: x}, shape=(adata.n_obs, len(genes)))
 
 
-def blocks(adata: ad.AnnData, indices: Sequence[int] | np.ndarray | None) -> Iterator[ad.AnnData]:
-    """``adata`` itself, or the chosen cells of backed data, some at a time."""
-    if not adata.isbacked:
+def blocks(
+    adata: ad.AnnData, indices: Sequence[int] | np.ndarray | None, batch_size: int = 1, *, even: bool = True
+) -> Iterator[ad.AnnData]:
+    """``adata`` itself, or the chosen cells of data on disk, some whole batches at a time.
+
+    Batches of all cells are those of the blocks: nearly ``even`` ones, or such of ``batch_size`` and what is left.
+    """
+    if not on_disk(adata):
         yield adata
         return
     rows = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
-    for part in np.array_split(rows, max(1, -(-len(rows) // _BACKED_BLOCK))):
+    n_batches = max(1, -(-len(rows) // batch_size))
+    sizes = np.full(n_batches, len(rows) // n_batches) + (np.arange(n_batches) < len(rows) % n_batches)
+    ends = np.cumsum(sizes if even else np.full(n_batches, batch_size))
+    step = max(1, _n_rows(adata) // batch_size)
+    for part in np.split(rows, ends[step - 1 : -1 : step]):
         out = read_rows(adata, part)
         _TOLD[out] = _TOLD.setdefault(adata, set())  # of all blocks together
         yield out
+
+
+def _n_rows(adata: ad.AnnData) -> int:
+    """Cells on disk that are read at a time."""
+    source = adata._adata_ref if adata.is_view else adata
+    on_disk = [_checks.readable(x, "") for x in (source.X, *source.layers.values()) if _checks.is_stored(x)]
+    return min(_BACKED_BLOCK, _BACKED_BYTES // max(1, sum(x.n_row_bytes for x in on_disk)))

@@ -29,17 +29,24 @@ NORMALIZE = ("log1p_cp10k", "none", CLR)
 
 
 def check_setup(
-    adata: AnnData, setup: dict[str, Any], *, counts: bool, model: str, require_ages: bool = True
+    adata: AnnData,
+    setup: dict[str, Any],
+    *,
+    counts: bool,
+    model: str,
+    require_ages: bool = True,
+    from_disk: bool = False,
 ) -> tuple[pd.Series, pd.Series]:
     """Subject and sample of every cell, after every gate of ``setup_anndata``; nothing is written.
 
-    ``require_ages``: the ages must be enough to train on.
+    ``require_ages``: the ages must be enough to train on. ``from_disk``: the matrix may be on disk.
     """
     _checks.anndata(adata)
     _checks.choice(setup["normalize"], NORMALIZE, "normalize")
     refuse_dimensions(setup, counts=counts, model=model)
     adata = read(adata, setup)
-    _checks.in_memory(adata)
+    if not from_disk:
+        _checks.in_memory(adata)
     _checks.choice(setup["age_unit"], tuple(YEAR), "age_unit")
     _checks.choice(setup["age_transform"], ("auto", *AGE_TRANSFORMS), "age_transform")
     if setup["age_transform"] == "horvath":
@@ -53,7 +60,9 @@ def check_setup(
     for argument, keys in covariate_columns(setup):
         for key in keys:
             check_covariate(adata, key, argument)
+    _checks.not_a_view_on_disk(adata)
     x = _checks.matrix(adata, setup["layer"])
+    _checks.by_rows(x, place(setup))
     check_sums(adata, x, place(setup))
     check_values(x, setup, counts=counts, model=model, source=adata)
     if counts or inner(setup["normalize"]) != "none":

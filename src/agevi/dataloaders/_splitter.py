@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from agevi import _checks, _keys, _units
 from agevi._compat.scvi import AnnDataManager
+from agevi.dataloaders._buffered import BufferedLoader
 from agevi.dataloaders._cells import VALIDATION_CELLS, CellDataset, SomeDecoded, batches
 from agevi.dataloaders._device import DeviceRows, ahead, device_of, near
 
@@ -38,7 +39,8 @@ class SubjectSplitter(pl.LightningDataModule):
         return CellDataset(self.adata_manager, indices) if self._near is None else self._near.part(indices)
 
     def _loader(self, cells: Any, batch_size: int, *, shuffle: bool) -> Any:
-        loader = batches(cells, batch_size=batch_size, shuffle=shuffle, shared=True)
+        make: Any = BufferedLoader if getattr(getattr(cells, "cells", cells), "on_disk", False) else batches
+        loader = make(cells, batch_size=batch_size, shuffle=shuffle, shared=True)
         return ahead(loader, device_of(self.trainer)) if self._near is None else loader
 
     def teardown(self, stage: str) -> None:

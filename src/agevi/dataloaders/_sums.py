@@ -22,16 +22,16 @@ _LEAST_RELIABILITY = 0.05
 _CONSTANT = 1e-6  # largest standard deviation that rounding explains
 
 
-def sum_rows(x: Any, codes: np.ndarray, n_units: int) -> Any:
-    """Sum of the rows of every unit, (n_units, n_genes) float32, sparse where ``x`` is; the code -1 is of no unit."""
-    out: Any = sp.csr_matrix((n_units, x.shape[1])) if sp.issparse(x) else np.zeros((n_units, x.shape[1]))
+def sum_rows(x: Any, codes: np.ndarray, n_units: int, dtype: Any = np.float32) -> Any:
+    """Sum of the rows of every unit, (n_units, n_genes), sparse where ``x`` is; the code -1 is of no unit."""
+    out: Any = sp.csr_matrix((n_units, x.shape[1])) if _checks.is_sparse(x) else np.zeros((n_units, x.shape[1]))
     for start in range(0, len(codes), _BLOCK):
         units = codes[start : start + _BLOCK]
         used = np.flatnonzero(units >= 0)
         if len(used):
             indicator = sp.csr_matrix((np.ones(len(used)), (units[used], used)), shape=(n_units, len(units)))
             out = out + indicator @ x[start : start + _BLOCK]
-    return out.astype(np.float32)
+    return out.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,8 +24,6 @@ from agevi.model.base._numbers import NumbersMixin
 from agevi.model.base._roles import RoleMixin
 from agevi.nn.attribution import Reader, Reading, Tensors
 from agevi.nn.products import PRECISIONS, factors_for, factors_in
-
-logger = logging.getLogger(__name__)
 
 Moments = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 """Mean and standard deviation of every column of a latent representation, (n_latent,) each, taken when asked for."""
@@ -111,7 +108,8 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
         Parameters
         ----------
         adata
-            Cells x genes.
+            Cells x genes. For ``PLSClock``, ``ElasticNetClock`` and networks that train on single cells also from disk:
+            opened with ``backed="r"``, or with ``anndata.io.sparse_dataset`` in X or the layer; never written to.
         age_key
             Column of ``adata.obs`` with the age of each cell's sample; NaN means unlabelled: such cells still
             shape the latent space.
@@ -177,7 +175,8 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
         data = adata if features is None else of_features(adata, features, setup)
         if source is not None and setup.get("obsm_key") is not None:
             data = _source.read(data, setup, column_names(source))
-        check_setup(data, setup, counts=cls.expects == "counts", model=cls.__name__, require_ages=source is None)
+        asked = {"require_ages": source is None, "from_disk": bool(cls.unit_from_disk)}
+        check_setup(data, setup, counts=cls.expects == "counts", model=cls.__name__, **asked)
         data, manager = _source.read(data, setup), make_manager(setup, method_args)
         manager.register_fields(own_copy(data, registered_columns(setup), setup), **kwargs)
         remember(cls, adata, manager)

@@ -14,6 +14,7 @@ from anndata import AnnData
 from pandas.api.types import is_numeric_dtype
 
 from agevi import _checks, _names, _units
+from agevi._compat import on_disk
 from agevi._threads import n_threads, n_weights, threads
 from agevi.dataloaders._cells import cell_loader
 from agevi.dataloaders._fields import SUMMED
@@ -67,14 +68,20 @@ class PredictMixin(ShellMixin):
         data = self._data(adata)
         refuse_sums(data, f"this call of {type(self).__name__} reads", ADVICE_OF_SAMPLES)
         values, latents, coverages = [], [], []
-        for block in blocks(data, indices):
+        n_cells = batch_size or self._batch_size
+        for block in blocks(data, indices, n_cells):
             shell, match = self.query(block, min_gene_coverage=min_gene_coverage, conditioned=False)
-            own = None if data.isbacked else indices
+            own = None if on_disk(data) else indices
             value, latent = self._predict_shell(shell, match, indices=own, batch_size=batch_size)
             values.append(value)
             latents += [] if latent is None else [latent]
             coverages.append(match.coverage)
         return Prediction(np.concatenate(values), np.concatenate(latents) if latents else None, coverages[0])
+
+    @property
+    def _batch_size(self) -> int:
+        """Cells of a step of prediction."""
+        return int(np.clip(PREDICT_VALUES // len(self.genes), 512, 4096))
 
     def gene_coverage(self, adata: AnnData, min_gene_coverage: float) -> float:
         """Share of the clock's genes that the data have; values are not read."""
@@ -94,7 +101,7 @@ class PredictMixin(ShellMixin):
         self._remember(shell)
         try:
             manager, cells = self.get_anndata_manager(shell), None if indices is None else np.asarray(indices)
-            n_cells = batch_size or int(np.clip(PREDICT_VALUES // len(self.genes), 512, 4096))
+            n_cells = batch_size or self._batch_size
             loader = cell_loader(manager, cells, batch_size=n_cells)
             with threads(n_threads(min(n_cells, shell.n_obs) * n_weights(self.module))):
                 return self._predict_batches(loader, self.present_genes(shell, match), summed=summed)
@@ -165,15 +172,16 @@ class PredictMixin(ShellMixin):
 
     def _sum(self, adata: AnnData, cells: np.ndarray, codes: np.ndarray, min_gene_coverage: float) -> Sums:
         """Sums of the cells by ``codes``, (n_units, n_genes), in one pass over the data."""
-        sums, start = None, 0
+        sums: Any = None
+        start, in_parts = 0, on_disk(adata)
         for block in blocks(adata, cells):
             shell, match = self.query(block, min_gene_coverage=min_gene_coverage, conditioned=False)
             of_row = np.full(block.n_obs, -1)
-            own = slice(start, start + block.n_obs) if adata.isbacked else slice(None)
-            of_row[slice(None) if adata.isbacked else cells] = codes[own]
-            part = sum_rows(_checks.matrix(shell, self.setup_args["layer"]), of_row, int(codes.max()) + 1)
+            own = slice(start, start + block.n_obs) if in_parts else slice(None)
+            of_row[slice(None) if in_parts else cells] = codes[own]
+            part = sum_rows(_checks.matrix(shell, self.setup_args["layer"]), of_row, int(codes.max()) + 1, np.float64)
             sums, start = part if sums is None else sums + part, start + block.n_obs
-        return sums, match
+        return sums.astype(np.float32), match
 
     @torch.inference_mode()
     def _predict_batches(

@@ -13,6 +13,7 @@ from agevi import _checks
 from agevi._compat import Absent, Host
 from agevi._compat.scvi import AnnDataManager
 from agevi._source import features, inner, mark, place, read
+from agevi._stored import Stored
 from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._kind import ValueKind, kind_of, refuse_other_kinds
 from agevi.dataloaders._own_copies import check_unchanged, check_values_kept, forget, recall, remember
@@ -45,6 +46,17 @@ def refuse_training(cls: Any, init: dict[str, Any], adata: AnnData) -> None:
     """Refuse sums of cells for a clock that learns from single cells, or from pseudocells drawn from them."""
     if not cls.trains_on_sums(init):
         refuse_sums(adata, f"{cls.__name__}{_unit_of(init)} learns from", ADVICE_OF_SUMS)
+
+
+def refuse_draws(cls: Any, init: dict[str, Any], x: Stored) -> None:
+    """Refuse a matrix on disk for a clock that would draw cells from everywhere in the file."""
+    unit = init.get("train_unit", cls.unit_from_disk)
+    if unit != cls.unit_from_disk:
+        raise ValueError(
+            f"{x.where} is on disk, and {cls.__name__} with train_unit={unit!r} draws cells from everywhere in it, "
+            f"which is slow. Make the clock with train_unit={cls.unit_from_disk!r}, which reads blocks of rows; or "
+            "train PLSClock on the sums of agevi.pp.sum_samples; or call adata = adata.to_memory() first."
+        )
 
 
 def _unit_of(init: dict[str, Any]) -> str:
@@ -220,6 +232,8 @@ class ShellMixin(GeneNamesMixin):
         setup, counts = self.setup_args, self.expects == "counts"
         refuse_training(type(self), self.init_args, own)
         x = _checks.matrix(own, setup["layer"])
+        if isinstance(x, Stored):
+            refuse_draws(type(self), self.init_args, x)
         check_values(x, setup, counts=counts, model=type(self).__name__)
         self.kind_ = kind_of(self.adata, x, setup, counts=counts)
         return own

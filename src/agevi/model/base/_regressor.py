@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from anndata import AnnData
@@ -16,6 +16,7 @@ from agevi.model.base._train import SubjectTrainingMixin
 class RegressorClock(SubjectTrainingMixin, Clock):
     """A clock whose module is a :class:`RegressorModule`; it reads neither batch nor covariates."""
 
+    unit_from_disk: ClassVar[str] = "cell"
     reads_cells = False
     module: Any
 

@@ -14,6 +14,7 @@ import torch
 
 from agevi._compat import version
 from agevi._compat.scvi import REGISTRY_KEYS, Callback
+from agevi.dataloaders._cells import values_of
 from agevi.dataloaders._device import state_of
 from agevi.dataloaders._fields import SAMPLE
 from agevi.io._folder import as_text, check_path, claim, digest, matrix_digest, write
@@ -104,7 +105,7 @@ def fingerprint_of(model: Any, roles: pd.Series, arguments: Mapping[str, Any]) -
             values[_said(key, manager.get_state_registry(key))] = _named(manager, key)
     values["groups of pseudocells"] = model._units_of_sums()
     out |= {name: digest(np.asarray(value)) for name, value in values.items()}
-    out["values"] = matrix_digest(manager.get_from_registry(REGISTRY_KEYS.X_KEY))
+    out["values"] = matrix_digest(values_of(manager))
     out["weights before"] = f"sha256:{weights_of(model.module)}"
     return out
 

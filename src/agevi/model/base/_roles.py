@@ -54,6 +54,8 @@ class RoleMixin(Host):
     predicts_sums: bool
     pseudocell_groupby: str | None = None
     """Column of the groups that are summed apart within a sample."""
+    unit_from_disk: ClassVar[str] = ""
+    """The ``train_unit`` that is learnt from a matrix on disk, of which blocks of rows are read; "" for none."""
     history_: Any
     age_summary_: dict[str, Any]
     default_age_transform: ClassVar[str] = "none"

@@ -11,9 +11,10 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat.scvi import REGISTRY_KEYS, TrainRunner
+from agevi._compat.scvi import TrainRunner
 from agevi._progress import silent
 from agevi._threads import n_threads, n_weights, threads
+from agevi.dataloaders._cells import values_of
 from agevi.dataloaders._fields import SUBJECT
 from agevi.dataloaders._pseudocells import MIN_STEPS, ROWS, SAMPLES, PseudocellSplitter
 from agevi.dataloaders._splitter import SubjectSplitter
@@ -257,7 +258,7 @@ class SubjectTrainingMixin(RoleMixin):
         if self.train_unit == "cell":
             return
         codes = self._units_of_sums()
-        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        x = values_of(self.adata_manager)
         codes = np.where(train, codes, -1)
         sum_stats(x, codes, codes.max() + 1, normalize=self.normalize).fill(module)
 

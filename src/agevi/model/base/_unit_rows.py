@@ -9,6 +9,7 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks
+from agevi._compat import on_disk, read_rows
 from agevi._compat.scvi import REGISTRY_KEYS
 from agevi.dataloaders._cells import fields_of
 from agevi.nn.attribution import Reading
@@ -24,16 +25,21 @@ class UnitRows:
     ) -> None:
         self.clock, self.layer = clock, clock.setup_args["layer"]
         self.device, adata = clock.device, clock.read(adata)
+        self.stored = adata if codes is None and on_disk(adata) else None
+        self.rows: np.ndarray = cells
         if codes is None:
-            _checks.in_memory(adata, "attributions of single cells read")
-            self.shell, self.match = clock.query(adata, min_gene_coverage=min_gene_coverage, conditioned=False)
-            self.rows: np.ndarray = cells
+            some = adata if self.stored is None else read_rows(adata, cells[:1])
+            self.shell, self.match = clock.query(some, min_gene_coverage=min_gene_coverage, conditioned=False)
         else:
             self.shell, self.match = clock.sums(adata, cells, codes, min_gene_coverage)
             self.rows = np.arange(self.shell.n_obs)
         module, present = clock.module.eval(), clock.present_genes(self.shell, self.match)
         self.reading: Reading = module.reading(summed=codes is not None, present=present)
-        self._fields = self.fields() if self.reading.covariates is not None else {}
+        self._fields: dict[str, np.ndarray] = {}
+        if self.stored is not None and (self.reading.covariates is not None or self.reading.by_field):
+            _checks.in_memory(adata, f"attributions by a {type(clock).__name__} that is told of covariates read")
+        if self.reading.covariates is not None:
+            self._fields = self.fields()
 
     @property
     def genes(self) -> np.ndarray:
@@ -70,8 +76,16 @@ class UnitRows:
 
     def _expression(self, rows: np.ndarray) -> torch.Tensor:
         """Values of some rows as they are in the data, (n, n_genes) float32 on the clock's device."""
-        x = _checks.matrix(self.shell, self.layer)[self.rows[rows]]
+        shell, places = self._at(rows)
+        x = _checks.matrix(shell, self.layer)[places]
         return torch.from_numpy(_checks.dense(x)).to(self.device)
+
+    def _at(self, rows: np.ndarray) -> tuple[AnnData, np.ndarray]:
+        """Data with some rows, and their positions in them: all data, or what is read of those on disk."""
+        if self.stored is None:
+            return self.shell, self.rows[rows]
+        own = read_rows(self.stored, self.rows[rows])
+        return self.clock.query(own, min_gene_coverage=0.0, conditioned=False)[0], np.arange(len(rows))
 
     def _read(self, x: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """What the clock reads of such values of some rows."""

@@ -15,9 +15,10 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _keys
-from agevi._compat.scvi import REGISTRY_KEYS, Trainer
+from agevi._compat.scvi import Trainer
 from agevi._progress import silent
 from agevi._threads import n_threads, threads
+from agevi.dataloaders._cells import values_of
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
 from agevi.dataloaders._stats import gene_stats
 from agevi.dataloaders._summed import RowSums
@@ -38,6 +39,7 @@ class LinearBase(Clock):
     """How every linear clock predicts."""
 
     has_latent: ClassVar[bool] = False
+    unit_from_disk: ClassVar[str] = "sample"
     linear: ClassVar[bool] = True
     module: LinearModule
 
@@ -169,7 +171,7 @@ class FittedLinearClock(LinearBase):
 
     def _rows(self) -> Any:
         """The registered values by rows."""
-        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        x = values_of(self.adata_manager)
         return x.tocsr() if getattr(x, "format", "csr") != "csr" else x  # rows of columns are slow to read
 
     def _sums_of_rows(self) -> RowSums | None:

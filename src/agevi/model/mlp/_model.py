@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from anndata import AnnData
 
-from agevi._compat.scvi import REGISTRY_KEYS
+from agevi.dataloaders._cells import values_of
 from agevi.dataloaders._stats import gene_stats
 from agevi.model.base._regressor import RegressorClock
 from agevi.model.base._seed import as_seed, seeded
@@ -113,7 +113,7 @@ class MLPClock(RegressorClock):
 
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Scalers of genes and ages, from training cells alone."""
-        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        x = values_of(self.adata_manager)
         gene_stats(x, np.flatnonzero(train), normalize=self.normalize).fill(self.module.input)
         self.module.age_scale.fit(self._sample_ages(train))
         self._fit_sums(train, self.module.input)

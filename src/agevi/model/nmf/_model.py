@@ -15,6 +15,7 @@ from anndata import AnnData
 from agevi import _checks, _keys
 from agevi._compat.scvi import REGISTRY_KEYS
 from agevi._progress import progress
+from agevi.dataloaders._cells import values_of
 from agevi.dataloaders._fields import SUBJECT
 from agevi.dataloaders._pseudocells import ROWS
 from agevi.dataloaders._stats import gene_stats
@@ -161,7 +162,7 @@ class NMFClock(RegressorClock):
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Components and the scales of loadings and ages, from training cells alone."""
         init, rows = self.init_args, np.flatnonzero(train)
-        x, normalize = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY), self.normalize
+        x, normalize = values_of(self.adata_manager), self.normalize
         stats = gene_stats(x, rows, normalize=normalize)
         weights = gene_weights(stats.mean, init["gene_weight"])
         subject = self.adata_manager.get_from_registry(SUBJECT).ravel()
@@ -201,7 +202,7 @@ class NMFClock(RegressorClock):
         """Loaders; cells are projected once, before, and pseudocells when they are drawn."""
         if self.predicts_sums:
             return super()._splitter(cell_roles, batch_size)
-        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        x = values_of(self.adata_manager)
         loadings = torch.zeros(x.shape[0], self.module.components.shape[0])
         rows = np.flatnonzero(cell_roles != _keys.TEST)
         for start in range(0, len(rows), _ROWS):

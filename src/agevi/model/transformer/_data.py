@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ class SampleClock(RegressorClock):
     """A clock of samples that reads modality, tissue and feature sets."""
 
     expects = "continuous"
+    unit_from_disk: ClassVar[str] = ""
 
     @property
     def compared_within(self) -> str | None:  # type: ignore[override]

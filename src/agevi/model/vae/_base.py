@@ -13,8 +13,10 @@ import torch
 from anndata import AnnData
 
 from agevi import _checks, _names
-from agevi._compat import Absent
-from agevi._compat.scvi import REGISTRY_KEYS, RNASeqMixin, VAEMixin
+from agevi._compat import Absent, on_disk
+from agevi._compat.scvi import REGISTRY_KEYS, RNASeqMixin, VAEMixin, settings
+from agevi.dataloaders._cells import values_of
+from agevi.dataloaders._query import blocks
 from agevi.dataloaders._stats import gene_stats
 from agevi.model.base._clock import Clock, Moments
 from agevi.model.base._seed import seeded
@@ -70,9 +72,32 @@ def _values_of(given: Any, column: pd.Series, argument: str) -> Any:
     return found if argument == "group1" else found[0]
 
 
+def _in_blocks(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """A verb of scvi-tools with one row per cell, in an array or several, that reads data on disk in blocks."""
+    signature = inspect.signature(verb)
+
+    @wraps(verb)
+    def blockwise(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        own, adata = given["self"], given.get("adata")
+        data = None if adata is None and own.adata is None else own._data(adata)
+        if data is None or given.get("dataloader") is not None or not on_disk(data):
+            return verb(*args, **kwargs)
+        rows, place = _checks.rows(given.get("indices"), data.n_obs)
+        n = given.get("batch_size") or settings.batch_size
+        own_args = {**given, "indices": None, "batch_size": n}
+        parts = [verb(**{**own_args, "adata": block}) for block in blocks(data, rows, n, even=False)]
+        if isinstance(parts[0], tuple):
+            return tuple(np.concatenate(some)[place] for some in zip(*parts, strict=True))
+        return np.concatenate(parts)[place]
+
+    return blockwise
+
+
 class VAEClock(SubjectTrainingMixin, RNASeqMixin, VAEMixin, Clock):
     """A clock whose module is a :class:`ClockVAEModule`; classes differ in what they hand to it."""
 
+    unit_from_disk: ClassVar[str] = "cell"
     program_kind: ClassVar[str | None] = "latent"
     _module_cls = ClockVAEModule
     _training_plan_cls = ClockTrainingPlan
@@ -91,6 +116,7 @@ class VAEClock(SubjectTrainingMixin, RNASeqMixin, VAEMixin, Clock):
     fixed: dict[str, Any] = {}
     """Arguments of the module that the class sets."""
 
+    get_latent_representation = _in_blocks(VAEMixin.get_latent_representation)
     get_normalized_expression = _with_batch_names(RNASeqMixin.get_normalized_expression)
     posterior_predictive_sample = _with_batch_names(RNASeqMixin.posterior_predictive_sample)
     differential_expression = _with_batch_names(RNASeqMixin.differential_expression)
@@ -137,7 +163,7 @@ class VAEClock(SubjectTrainingMixin, RNASeqMixin, VAEMixin, Clock):
 
     def _fit_buffers(self, train: np.ndarray) -> None:
         """Everything that is estimated before the first step, from training cells alone."""
-        x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        x = values_of(self.adata_manager)
         stats = gene_stats(x, np.flatnonzero(train), normalize=self.normalize)
         relative_to = self.init_params_["non_kwargs"].get("noise_relative_to", "input_sd")
         self.module.age_scale.fit(self._sample_ages(train))

@@ -10,8 +10,8 @@ import numpy as np
 from anndata import AnnData
 
 from agevi import _checks
-from agevi._compat.scvi import REGISTRY_KEYS
 from agevi._docs import shared
+from agevi.dataloaders._cells import values_of
 from agevi.dataloaders._register import check_values
 from agevi.model.base._seed import as_seed
 from agevi.model.vae._base import RATES, VAEClock, whole_numbers
@@ -297,6 +297,6 @@ class DenoisingVAE(VAEClock):
         super().__init__(adata, age_loss, subject_weight, train_unit, pseudocell_size, pseudocell_groupby)
         if gene_likelihood != "normal" or noise != "gaussian":
             self.expects = "counts"
-            x = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+            x = values_of(self.adata_manager)
             check_values(x, self.setup_args, counts=True, model=type(self).__name__, empty_ok=True)
         self._build(self._get_init_params(locals()))
