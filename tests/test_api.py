@@ -74,6 +74,7 @@ def test_is_listed_in_the_api_docs(name):
 
 
 RETURNS = ("tl.tune", "tl.rank_targets", "tl.TargetRanking", "tl.check_transport")  # they write nothing
+RETURNS += ("tl.study", "tl.StudyResult")  # writes, and returns what it found
 READ_AND_WRITE = ("tl.recalibrate",)  # predictions under another key than those that are read
 
 

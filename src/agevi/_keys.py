@@ -162,6 +162,9 @@ SLOTS: dict[str, Slot] = {
     **_table("programs", "tl.age_programs", "Part of each program in the predicted age."),
     "programs_genes": Slot("varm", "{key}_programs", "tl.age_programs", "Weight of each gene in each program."),
     **_from_predictions("recalibration", "tl.recalibrate", "What moved the predictions of each cohort."),
+    **_table("study", "tl.study", "Steps of a study, each with its calls.", "Arguments, seed, version and verdict."),
+    "study_audit": Slot("uns", "{key}_study_audit", "tl.study", "Findings that could make a clock look too good."),
+    "study_role": Slot("obs", "{key}_study_role", "tl.study", "Role of every cell in the training of the final clock."),
     **_table("transfer", "tl.compare_transfer", "Accuracy of a classifier with and without the clock's weights."),
     **_from_predictions("trend", "tl.trend_test", "Trend of predicted age along ordered groups."),
     "attribution": Slot(

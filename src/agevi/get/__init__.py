@@ -17,6 +17,7 @@ from agevi.get._tables import (
     normative_df,
     posterior_df,
     programs_df,
+    study_df,
     transfer_df,
     trend_df,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "perturbation_df",
     "posterior_df",
     "programs_df",
+    "study_df",
     "subjects_df",
     "trend_df",
     "transfer_df",

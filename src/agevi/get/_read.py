@@ -53,6 +53,7 @@ TABLES = {
         rows=': one row per sample with ``type`` ``"all"``, and one per sample and type where types were told apart',
     ),
     "programs": Table("agevi.tl.age_programs(adata, model)", "program", ", the largest part first"),
+    "study": Table("agevi.tl.study(adata, age_key=..., subject_key=...)", rows=", one row per step"),
     "subjects": Table("agevi.tl.aggregate_subjects(adata{other_key})", "sample"),
     "transfer": Table(
         "agevi.tl.compare_transfer(adata, clock, condition_key=..., control=...)",

@@ -284,6 +284,23 @@ def programs_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.Dat
 
 
 @documented
+def study_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
+    """Steps of a study: the calls of each as text, whether it was made, and why not; ``seconds`` in seconds.
+
+    %(plain_study)s
+
+    Examples
+    --------
+    >>> import agevi
+    >>> adata = agevi.datasets.simulate_cohort(n_subjects=40, n_cells=10, n_genes=40, rng=1)
+    >>> found = agevi.tl.study(adata, age_key="age", subject_key="donor", quick=True)
+    >>> agevi.get.study_df(adata)["step"].tolist()[:3]
+    ['audit', 'who trains', 'predictions']
+    """
+    return read(adata, "study", key_added)
+
+
+@documented
 def transfer_df(adata: AnnData, *, key_added: str = _keys.DEFAULT_KEY) -> pd.DataFrame:
     """How well every row of a transfer tells held-out cases from controls, without unit.
 

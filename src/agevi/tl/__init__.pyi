@@ -2,6 +2,8 @@ from agevi.tl.acceleration import age_acceleration as age_acceleration
 from agevi.tl.acceleration import normative_scores as normative_scores
 from agevi.tl.curves._learning_curve import learning_curve as learning_curve
 from agevi.tl.disease._compare_transfer import compare_transfer as compare_transfer
+from agevi.tl.full_study._result import StudyResult as StudyResult
+from agevi.tl.full_study._study import study as study
 from agevi.tl.genes._age_programs import age_programs as age_programs
 from agevi.tl.genes._attribute_genes import attribute_genes as attribute_genes
 from agevi.tl.genes._perturb_genes import perturb_genes as perturb_genes

@@ -144,7 +144,7 @@ def reactome_path() -> Path:
         if not Path(named).is_file():
             raise FileNotFoundError(f"{REACTOME_VARIABLE}={named!r} is not a file; set it to the path of a GMT file.")
         return Path(named)
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agevi" / "ReactomePathways.gmt"
+    path = _cached()
     if path.is_file() and _checksum(path.read_bytes()) == REACTOME_SHA256:
         return path
     advice = (
@@ -170,6 +170,16 @@ def reactome_path() -> Path:
     part.replace(path)  # at once, so that nobody reads half a file
     logger.info("Reactome was downloaded to %s.", path)
     return path
+
+
+def reactome_at_hand() -> bool:
+    """Whether the GMT file of Reactome is there without a download."""
+    return bool(os.environ.get(REACTOME_VARIABLE)) or _cached().is_file()
+
+
+def _cached() -> Path:
+    """Where the file is kept once it was downloaded."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agevi" / "ReactomePathways.gmt"
 
 
 def _checksum(content: bytes) -> str:

@@ -1,0 +1,1 @@
+"""A whole study in one call, each step of which is a public call that its log names."""

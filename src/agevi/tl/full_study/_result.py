@@ -1,0 +1,108 @@
+"""What a study found, as tables and in words."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agevi.tl.full_study._calls import LEFT_OUT
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True, repr=False)
+class StudyResult:
+    """What :func:`agevi.tl.study` found: tables, the clock, and whether it beats the median age.
+
+    The tables are those of the functions of :mod:`agevi.get`; a step that was left out has None in the place of its
+    table, and its reason is in ``steps``.
+
+    Attributes
+    ----------
+    verdict
+        Whether held-out subjects are predicted better than by the median age, in words.
+    beats_median
+        The same as True or False; None where there are too few subjects to know.
+    steps
+        One row per step: ``step``, ``call`` (the calls as text, one a line), ``status`` ("done" or "left out"),
+        ``reason`` and ``seconds``.
+    clock
+        The clock that was trained on everybody, or on the reference alone, with its calibration.
+    subjects
+        Age, predicted age and interval of every sample while it was held out.
+    accuracy
+        Errors over all, per type of cells and per group, beside those of the median age.
+    calibration
+        Coverage and width of the intervals.
+    leaderboard
+        The clock beside other ones, the median age and shuffled ages.
+    types
+        What each type of cells adds to predicted ages.
+    acceleration, acceleration_samples
+        Differences between groups at equal age, and the deviation of every sample.
+    genes
+        What each gene adds to predicted ages.
+    pathways
+        Gene sets among the most important genes.
+    audit
+        What could make a clock look better than it is.
+    path
+        The folder ``out``, None without one.
+    """
+
+    verdict: str
+    beats_median: bool | None
+    steps: pd.DataFrame
+    clock: Any
+    subjects: pd.DataFrame
+    accuracy: pd.DataFrame
+    calibration: pd.DataFrame | None = None
+    leaderboard: pd.DataFrame | None = None
+    types: pd.DataFrame | None = None
+    acceleration: pd.DataFrame | None = None
+    acceleration_samples: pd.DataFrame | None = None
+    genes: pd.DataFrame | None = None
+    pathways: pd.DataFrame | None = None
+    audit: pd.DataFrame | None = None
+    path: Path | None = None
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table that there is, by its name."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, pd.DataFrame)}
+
+    def __repr__(self) -> str:
+        lines = [self.verdict, f"Clock: {type(self.clock).__name__}{self._intervals()}."]
+        if self.acceleration is not None:
+            lines += self.acceleration["sentence"][self.acceleration["type"] == "overall"].tolist()
+        severe = 0 if self.audit is None else int(self.audit["severity"].isin(["high"]).sum())
+        if severe:
+            lines.append(f"Audit: {severe} severe finding{'s' * (severe > 1)}, to be settled first; see .audit.")
+        if self.genes is not None:
+            top = self.genes[self.genes["group"] == "all"]["gene"].head(5)
+            lines.append(f"Genes that the clock uses most: {', '.join(map(str, top))}.")
+        left = self.steps[self.steps["status"] == LEFT_OUT]
+        lines += [f"Left out, {step}: {reason}." for step, reason in zip(left["step"], left["reason"], strict=True)]
+        lines.append(f"Tables: {', '.join('.' + name for name in self.tables)}.")
+        if self.path is not None:
+            lines.append(f"Folder: {self.path}")
+        wrapped = [textwrap.fill(line, _WIDTH, subsequent_indent="    ", break_on_hyphens=False) for line in lines]
+        return "\n".join(wrapped)
+
+    def _intervals(self) -> str:
+        """What its intervals hold, in words."""
+        if self.calibration is None:
+            return ", without intervals"
+        row = self.calibration.iloc[0]
+        if not np.isfinite(row["coverage"]):
+            return ", with intervals whose coverage cannot be known from so few subjects"
+        return (
+            f", with intervals at {row['level']:.0%} that hold {row['coverage']:.0%} of held-out ages and are "
+            f"{row['width']:.0f} wide"
+        )
