@@ -24,6 +24,8 @@ RECIPE = {
     "train_kwargs": {"max_epochs": 2, "accelerator": "cpu", **QUIET},
 }
 
+MLP = {"model_kwargs": {"n_hidden": [8]}, "train_kwargs": RECIPE["train_kwargs"]}
+
 
 @contextmanager
 def on_dask() -> Iterator[None]:
@@ -61,18 +63,29 @@ def predictions() -> tuple[pd.DataFrame, pd.DataFrame]:
     return adata.obs[columns], folds.drop(columns=["seconds", "peak_memory"])
 
 
+def leaderboard() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Places and out-of-fold ages of two clocks, with shuffled ages."""
+    adata = agevi.datasets.simulate_cohort(n_subjects=18, n_cells=8, n_genes=40, rng=1)
+    models = {"linear": agevi.model.PLSClock, "network": (agevi.model.MLPClock, MLP)}
+    agevi.tl.compare_models(
+        adata, models, age_key="age", subject_key="donor", n_folds=3, n_null_linear=2, n_null_network=1, rng=3
+    )
+    places = agevi.get.leaderboard_df(adata)
+    return places.drop(columns=["seconds", "peak_memory"], errors="ignore"), adata.uns["agevi_leaderboard_predictions"]
+
+
 @pytest.fixture(scope="module")
-def expected(usual_fits_of_module: None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def expected(usual_fits_of_module: None) -> list[pd.DataFrame]:
     """What one process gives."""
-    return predictions()
+    return [*predictions(), *leaderboard()]
 
 
 @pytest.mark.slow  # workers read torch and lightning
 @pytest.mark.parametrize("cluster", [on_dask, on_ray], ids=["dask", "ray"])
-def test_clusters_give_the_folds_and_numbers_of_one_process(cluster, expected, monkeypatch):
+def test_clusters_give_the_folds_numbers_and_places_of_one_process(cluster, expected, monkeypatch):
     monkeypatch.setattr(_fit_fold, "_single", None)  # a fold that is run in this process fails
     with cluster():
-        found = predictions()
+        found = [*predictions(), *leaderboard()]
     assert np.isfinite(expected[0]["agevi_predicted"]).all()
     for got, wanted in zip(found, expected, strict=True):
         pd.testing.assert_frame_equal(got, wanted, check_exact=True)
