@@ -21,6 +21,7 @@ from agevi.dataloaders._splitter import SubjectSplitter
 from agevi.dataloaders._sums import sum_stats
 from agevi.model.base._history import History
 from agevi.model.base._plan import AgeTrainingPlan, BestWeights
+from agevi.model.base._plan_kwargs import check_plan, check_steps
 from agevi.model.base._quiet import epochs_bar, interruptible, quiet
 from agevi.model.base._resume import Kept, Resume, check_alone, fingerprint_of
 from agevi.model.base._roles import SUBJECT_WEIGHTS, RoleMixin, all_or_nothing
@@ -169,8 +170,10 @@ class SubjectTrainingMixin(RoleMixin):
         KeyError
             If ``split_key`` is not a column.
         ValueError
-            If the split puts a subject on two sides or leaves nothing to train on, or ``checkpoint_dir`` holds another
-            training or a damaged one.
+            If the split puts a subject on two sides or leaves nothing to train on, a number is too small, or
+            ``checkpoint_dir`` holds another training or a damaged one.
+        TypeError
+            If ``plan_kwargs`` holds what the training plan does not take.
         RuntimeError
             If the clock was loaded without data, or the loss becomes infinite.
         OSError
@@ -179,6 +182,8 @@ class SubjectTrainingMixin(RoleMixin):
         given = dict(locals())
         self._registered()
         _checks.choice(precision, ("auto", *PRECISIONS), "precision")
+        check_steps(max_epochs, batch_size)
+        own_plan = check_plan(plan_kwargs, self._training_plan_cls)
         if trainer_kwargs.get("enable_checkpointing"):
             raise ValueError(
                 "enable_checkpointing=True would write scvi-tools' pickles; the best weights are kept in memory. "
@@ -214,7 +219,7 @@ class SubjectTrainingMixin(RoleMixin):
             cell_roles,
             max_epochs=max_epochs,
             batch_size=batch_size,
-            plan_kwargs={"precision": precision, **self.plan_kwargs_of_unit[self.train_unit], **(plan_kwargs or {})},
+            plan_kwargs={"precision": precision, **self.plan_kwargs_of_unit[self.train_unit], **own_plan},
             accelerator=accelerator,
             devices=devices,
             early_stopping=best is not None,
