@@ -31,8 +31,8 @@ endif
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-core  ## Train a clock on the bundled data, print the subjects, write figures
-	MPLBACKEND=Agg $(bin)/python -u tutorials/demo.py
+demo: $(VENV)/.installed-core  ## Study the bundled data: train a clock, print the donors, write a report
+	MPLBACKEND=Agg $(bin)/python -u -m agevi demo
 
 test: $(VENV)/.installed-test  ## Run all tests (those on real data where AGEVI_DATA or ../shared/data exists)
 	@$(if $(marks),echo "No folder $(AGEVI_DATA): the tests marked realdata are left out.")

@@ -24,6 +24,7 @@ from agevi.tl.validate._arguments import with_matrix
 from agevi.tl.validate._recipe import recipe_of
 
 MANIFEST, RESULT, TABLES = "study.json", "study.h5ad", "tables"
+OTHER = "results of another study"
 
 
 def check_out(out: Any) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def check_out(out: Any) -> dict[str, Any]:
 def claim_out(out: Any, adata: AnnData, given: Arguments, seed: int) -> Path:
     """The folder for a study of these data and arguments, refused where another study is in it."""
     try:
-        path = claim(out, MANIFEST, _fingerprint(adata, given, seed), "results of another study")
+        path = claim(out, MANIFEST, _fingerprint(adata, given, seed), OTHER)
     except ValueError as error:
         raise ValueError(_as_out(error)) from None
     (path / TABLES).mkdir(exist_ok=True)

@@ -1,0 +1,1 @@
+"""The command line: ``agevi`` and ``python -m agevi``."""
