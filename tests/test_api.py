@@ -18,7 +18,7 @@ PUBLIC = {
     for module in MODULES
     for name in getattr(agevi, module).__all__
     if callable(getattr(getattr(agevi, module), name))
-}
+} | {"report": agevi.report}
 VERBS = {
     f"model.{cls.__name__}.{name}": getattr(cls, name)
     for cls in agevi.model.MODELS

@@ -36,6 +36,7 @@ LAYERS = [
     {"pp", "datasets", "tl", "clocks"},
     {"get"},
     {"pl"},
+    {"_report"},
     {"cli"},
 ]
 WITH_MODELS = ("_golden", "_load", "_shelf", "_verify")  # what io offers, which makes models

@@ -7,6 +7,7 @@ from agevi import model as model
 from agevi import pl as pl
 from agevi import pp as pp
 from agevi import tl as tl
+from agevi._report import report as report
 from agevi._settings import settings as settings
 
 __version__: str

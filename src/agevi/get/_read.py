@@ -67,9 +67,13 @@ TABLES = {
 
 def stored(adata: AnnData, noun: str, key_added: str, where: str = "uns") -> Any:
     """What the tool left in ``adata.<where>``, or a KeyError that names the call that writes it."""
+    return _checks.slot(adata, _keys.Keys(key_added).table(noun), where, call_of(noun, key_added))
+
+
+def call_of(noun: str, key_added: str) -> str:
+    """The call that writes a table."""
     other_key = "" if key_added == _keys.DEFAULT_KEY else f", key_added={key_added!r}"
-    call = TABLES[noun].call.format(key=key_added, other_key=other_key)
-    return _checks.slot(adata, _keys.Keys(key_added).table(noun), where, call)
+    return TABLES[noun].call.format(key=key_added, other_key=other_key)
 
 
 def read(adata: AnnData, noun: str, key_added: str) -> pd.DataFrame:
