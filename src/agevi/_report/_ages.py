@@ -62,9 +62,10 @@ def _scatter(cohort: Cohort, samples: pd.DataFrame, role: str | None) -> Any:
         alt += (
             f"; the fitted line has slope {number(row['slope'], 2)}, and the correlation is {number(row['pearson'], 2)}"
         )
+    hollow = " Hollow points shaped the clock." if samples["role"].isin(_keys.SHAPED_ROLES).any() else ""
     caption = (
         "One point is one sample. On the dashed line predictions are exact; the solid line is the fit to held-out "
-        "samples. Hollow points shaped the clock."
+        f"samples.{hollow}"
     )
     return cohort.figures.draw(
         pl.predicted_vs_actual, cohort.adata, key_added=cohort.key, alt=f"{alt}.", caption=caption
@@ -204,7 +205,7 @@ def subjects_section(cohort: Cohort) -> Section:
         "fold": Column("Fold"),
     }
     note = (
-        "Acceleration is relative to reference subjects of the same age, and is no accuracy."
+        "Acceleration is relative to reference subjects of the same age, and says nothing of accuracy."
         if "acceleration" in rows
         else ""
     )

@@ -22,12 +22,12 @@ SEVERITIES = {
 """What a severity of an audit asks for."""
 AUDIT = ("check", "finding", "severity", "advice")
 _ROLES = {
-    _keys.TRAIN: "The clock was fitted to their ages; their errors are no accuracy.",
-    _keys.VALIDATION: "They chose the epoch, or were watched; their errors are no accuracy.",
+    _keys.TRAIN: "The clock was fitted to their ages; their errors do not count as accuracy.",
+    _keys.VALIDATION: "They chose the epoch, or were watched; their errors do not count as accuracy.",
     _keys.TEST: "Held out for testing; these errors are the accuracy.",
     _keys.OUT_OF_FOLD: "Predicted by a clock that never saw them; these errors are the accuracy.",
     _keys.NEW: "Unknown to the clock; where ages are known, these errors are the accuracy.",
-    _keys.RECALIBRATION: "Their ages moved the predictions of their cohort; their errors are no accuracy.",
+    _keys.RECALIBRATION: "Their ages moved the predictions of their cohort; their errors do not count as accuracy.",
     "": "How the clock used them was not recorded.",
 }
 

@@ -82,8 +82,6 @@ def _judged(cohort: Cohort, own: pd.DataFrame, role: str) -> list[Block]:
     slope = f"predictions rise by {number(row['slope'], 2)} {unit} per {unit.removesuffix('s')} of age"
     facts.append(Fact("Pearson\N{RIGHT SINGLE QUOTATION MARK}s r", number(row["pearson"], 2), slope))
     blocks.append(Facts(facts, large=True))
-    if caution and n >= FEW_SUBJECTS:
-        blocks.append(Text(caution))
     if cohort.record.get("recalibrated_from"):
         blocks.append(Text(
             f"These predictions were recalibrated from those under {cohort.record['recalibrated_from']!r}. Subjects "
