@@ -27,7 +27,7 @@ COLUMNS = ["--age", "age", "--subject", "donor"]
 def _a_page_that_takes_no_time(monkeypatch):
     """The report has tests of its own."""
     monkeypatch.setattr(
-        agevi, "report", lambda what, path: open(path, "w").write(f"<p>{type(what).__name__}</p>"), raising=False
+        agevi, "report", lambda what, path, overwrite: path.write_text(f"<p>{type(what).__name__}</p>") and path
     )
 
 
@@ -193,7 +193,7 @@ def test_without_a_command_it_is_the_help_and_as_a_module():
 def studied(place):
     """A study by the command line, whose second line of arguments is that of a user who hurries."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agevi, "report", lambda what, path: open(path, "w").write("<p></p>"), raising=False)
+        patch.setattr(agevi, "report", lambda what, path, overwrite: path.write_text("<p></p>") and path)
         result = run(place, "study", "cohort.h5ad", *COLUMNS, "--quick", "--out", "results")
     assert result.exit_code == 0, result.stderr
     return result

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +52,7 @@ def subject_of(what: str) -> Any:
 
 
 def write_report(what: Any, path: Path) -> Path:
-    """Write the report of an AnnData or of a clock, whole or not at all."""
+    """Write the report of an AnnData or of a clock, over an earlier one."""
     import agevi
 
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    os.close(handle)
-    try:
-        getattr(agevi, "report")(what, name)  # noqa: B009
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    return agevi.report(what, path, overwrite=True)

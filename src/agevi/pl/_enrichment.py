@@ -94,7 +94,9 @@ def _draw(ax: Axes, table: pd.DataFrame, x: str, size: str, method: str, cmap: s
     _base.name_rows(ax, table["term"], _WIDTH)
     _scale(ax, table[x].to_numpy(dtype=np.float64))
     ax.grid(axis="y", color="#ececec", linewidth=0.8)
-    _base.color_bar(ax, dots, "\N{MINUS SIGN}log\N{SUBSCRIPT ONE}\N{SUBSCRIPT ZERO} adjusted p", 0.42)  # under the legend
+    _base.color_bar(
+        ax, dots, "\N{MINUS SIGN}log\N{SUBSCRIPT ONE}\N{SUBSCRIPT ZERO} adjusted p", 0.42
+    )  # under the legend
     low, high = int(table[size].min()), int(table[size].max())
     shown = np.unique([low, (low + high) // 2, high])
     handles = [
