@@ -68,7 +68,7 @@ def acceleration_section(cohort: Cohort) -> Section:
     params = cohort.params(name)
     overall = rows[rows["type"] == OVERALL]
     blocks: list[Block] = [_answer(row, params, len(overall)) for _, row in overall.iterrows()]
-    for_paper = [
+    for_paper: list[Block] = [
         Heading("The sentence for the paper"),
         *(Quote(str(text)) for text in overall["sentence"]),
         Heading("Before you print it"),

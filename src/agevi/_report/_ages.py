@@ -76,7 +76,7 @@ def _reading(cohort: Cohort, role: str | None) -> list[Block]:
     """How to read the figure."""
     slope = np.nan
     if role:
-        slope = get.metrics_df(cohort.adata, key_added=cohort.key, roles=role).loc[role, "slope"]
+        slope = float(get.metrics_df(cohort.adata, key_added=cohort.key, roles=role)["slope"].iloc[0])
     if not np.isfinite(slope):
         return []
     shows = Text(

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure as Drawing
 
 from agevi._report._blocks import Figure, Text
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "svg.fonttype": "none",  # text stays text, which can be searched and read
     "svg.hashsalt": "agevi",
     "text.parse_math": False,  # dollars in names are dollars
@@ -98,7 +98,7 @@ def _svg(ax: Axes) -> str:
                 axis.set_major_formatter(lambda value, _: f"{value:g}")
         for drawn in one.collections:
             if drawn.get_array() is not None:  # light and dark colours are seen on light and dark pages
-                drawn.set_linewidth(np.maximum(drawn.get_linewidth(), _RIM))
+                drawn.set_linewidth(np.maximum(drawn.get_linewidth(), _RIM).tolist())
             if _n_points(drawn) > _MANY:
                 drawn.set_rasterized(True)
         _legend_below(one)
@@ -110,7 +110,7 @@ def _svg(ax: Axes) -> str:
 
 def _n_points(drawn: Collection) -> int:
     """Marks of a collection."""
-    return max(len(drawn.get_offsets()), len(drawn.get_paths()))
+    return max(len(np.atleast_1d(drawn.get_offsets())), len(drawn.get_paths()))
 
 
 def _legend_below(ax: Axes) -> None:

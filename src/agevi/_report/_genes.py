@@ -79,7 +79,8 @@ def _how(record: dict[str, object], unit: str) -> list[Block]:
 def _of_groups(cohort: Cohort, groups: list[str]) -> Block:
     """The first genes of each group of cells."""
     table_of_all = get.attribution_df(cohort.adata, group=None, gene_symbols=cohort.gene_symbols, key_added=cohort.key)
-    name = cohort.gene_symbols if cohort.gene_symbols in table_of_all else "gene"
+    symbols = cohort.gene_symbols
+    name = symbols if symbols and symbols in table_of_all else "gene"
     first = table_of_all[(table_of_all["rank"] <= 2) & (table_of_all["group"] != "all")].groupby("group", sort=False)[
         name
     ]

@@ -143,7 +143,7 @@ def _of_clock(source: Any, title: str | None) -> str:
     from agevi.io._load import found
 
     if isinstance(source, str | os.PathLike):
-        bundle = found(source)
+        bundle = found(os.fspath(source))
         meta, card = bundle.meta, bundle.card
     else:
         from agevi.model.base import _save

@@ -38,7 +38,8 @@ _PARTS = {
 
 def types_section(cohort: Cohort) -> Section:
     """What each type of cells tells of age."""
-    title, blocks = "Cell types", []
+    title = "Cell types"
+    blocks: list[Block] = []
     by_type = types_key(cohort.adata, cohort.keys)
     if by_type:
         rows = get.metrics_df(cohort.adata, key_added=cohort.key, groupby=by_type).rename_axis("group").reset_index()

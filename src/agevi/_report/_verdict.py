@@ -156,7 +156,7 @@ def _compared(cohort: Cohort) -> list[Block]:
     if tried.empty:
         return [shown]
     least = tried["null_p"].min()
-    name = tried.loc[tried["null_p"].idxmin(), "model"]
+    name = tried["model"].iloc[int(tried["null_p"].argmin())]
     leak = least <= LEVEL / len(tried)
     text = (
         f"Ages that were shuffled between subjects were {'' if leak else 'not '}predicted (smallest {p_words(least)} "
