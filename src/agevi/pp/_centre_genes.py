@@ -89,7 +89,7 @@ def centre_genes(
     >>> agevi.pp.centre_genes(adata, "batch", subject_key="donor")
     >>> agevi.model.PLSClock.setup_anndata(adata, subject_key="donor", age_key="age", layer="centred")
     """
-    refuse_sums(_checks.anndata(adata), "pp.centre_genes reads")
+    refuse_sums(_checks.anndata(adata), "pp.centre_genes reads", "")
     _checks.in_memory(adata, "pp.centre_genes reads")
     _checks.unique_names(adata)
     rng = _checks.generator(rng)

@@ -101,7 +101,6 @@ def contrast_types(  # noqa: PLR0913
     >>> agevi.model.PLSClock.setup_anndata(contrast, age_key="age", subject_key="donor", normalize="none")
     """
     _checks.anndata(adata)
-    _checks.in_memory(adata, "pp.contrast_types reads")
     _checks.unique_names(adata)
     _checks.count(min_counts, "min_counts")
     scale = _scale(scale, like)

@@ -92,7 +92,7 @@ def pseudocells(
     [['d0', 'type0', 5, 21.6], ['d0', 'type0', 5, 21.6]]
     """
     _checks.anndata(adata)
-    _checks.in_memory(adata, "pp.pseudocells reads")
+    _checks.in_memory(adata, "pp.pseudocells reads", "; sums of whole samples need no memory: pp.sum_samples")
     refuse_sums(adata, "pp.pseudocells draws")
     _checks.choice(statistic, STATISTICS, "statistic")
     size, n, rng = _checks.share_or_count(size, "size"), _checks.count(n, "n"), _checks.generator(rng)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any, ClassVar
 
@@ -48,10 +49,11 @@ def refuse_training(cls: Any, init: dict[str, Any], adata: AnnData) -> None:
         refuse_sums(adata, f"{cls.__name__}{_unit_of(init)} learns from", ADVICE_OF_SUMS)
 
 
-def refuse_draws(cls: Any, init: dict[str, Any], x: Stored) -> None:
+def refuse_draws(cls: Any, init: dict[str, Any], x: Any) -> None:
     """Refuse a matrix on disk for a clock that would draw cells from everywhere in the file."""
-    unit = init.get("train_unit", cls.unit_from_disk)
-    if unit != cls.unit_from_disk:
+    default = inspect.signature(cls).parameters.get("train_unit")
+    unit = init.get("train_unit", cls.unit_from_disk if default is None else default.default)
+    if isinstance(x, Stored) and unit != cls.unit_from_disk:
         raise ValueError(
             f"{x.where} is on disk, and {cls.__name__} with train_unit={unit!r} draws cells from everywhere in it, "
             f"which is slow. Make the clock with train_unit={cls.unit_from_disk!r}, which reads blocks of rows; or "
@@ -232,8 +234,7 @@ class ShellMixin(GeneNamesMixin):
         setup, counts = self.setup_args, self.expects == "counts"
         refuse_training(type(self), self.init_args, own)
         x = _checks.matrix(own, setup["layer"])
-        if isinstance(x, Stored):
-            refuse_draws(type(self), self.init_args, x)
+        refuse_draws(type(self), self.init_args, x)
         check_values(x, setup, counts=counts, model=type(self).__name__)
         self.kind_ = kind_of(self.adata, x, setup, counts=counts)
         return own

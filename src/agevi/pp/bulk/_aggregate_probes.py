@@ -81,7 +81,7 @@ def aggregate_probes(
     [{'ELOVL2': 0.375, 'FHL2': 1.0}]
     """
     _checks.anndata(adata)
-    _checks.in_memory(adata, "pp.aggregate_probes reads")
+    _checks.in_memory(adata, "pp.aggregate_probes reads", "")
     _checks.unique_names(adata)
     _checks.choice(values, ("beta", "m"), "values")
     x = _checks.matrix(adata, layer)

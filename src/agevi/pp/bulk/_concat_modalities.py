@@ -152,7 +152,7 @@ def _named(adatas: Any) -> dict[str, AnnData]:
     for name, adata in sets.items():
         with _in_set(name):
             _checks.anndata(adata)
-            _checks.in_memory(adata, "pp.concat_modalities reads")
+            _checks.in_memory(adata, "pp.concat_modalities reads", "")
             _checks.unique_names(adata)
     return sets
 

@@ -302,7 +302,7 @@ class BulkNormalizer:
 
     def _matrix(self, adata: AnnData) -> Any:
         """The finite values to read, CSR where they are sparse."""
-        _checks.in_memory(adata, "a BulkNormalizer reads")
+        _checks.in_memory(adata, "a BulkNormalizer reads", "")
         _checks.unique_names(adata)
         x = _checks.matrix(adata, self.layer)
         _checks.finite(x, where(self.layer))

@@ -172,7 +172,7 @@ def _converted(
 ) -> AnnData | None:
     """Write ``convert`` of the checked values to a layer."""
     _checks.anndata(adata)
-    _checks.in_memory(adata, "pp reads")
+    _checks.in_memory(adata, "pp.beta_to_m and pp.m_to_beta convert", "")
     if key_added == layer:
         raise ValueError(f"key_added={key_added!r} is the layer that is read; choose another name.")
     x = _checks.matrix(adata, layer)

@@ -161,6 +161,7 @@ def compare_transfer(  # noqa: PLR0913
     'age + sex'
     """
     arguments = {k: v for k, v in locals().items() if k not in ("adata", "clock", "n_jobs", "key_added", "copy")}
+    _checks.in_memory(_checks.anndata(adata), "tl.compare_transfer reads", "")
     keys, n_folds = _keys.Keys(key_added), _checks.count(n_folds, "n_folds", low=MIN_FOLDS)
     n_repeats, n_boot = _checks.count(n_repeats, "n_repeats"), _checks.count(n_boot, "n_boot")
     if not isinstance(validation_size, numbers.Real) or not 0 <= validation_size < 1:

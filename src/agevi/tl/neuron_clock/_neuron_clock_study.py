@@ -151,7 +151,7 @@ def neuron_clock_study(  # noqa: PLR0913
     epochs, widths = _share(epochs, "epochs"), _share(widths, "widths")
     setup = {"age_key": age_key, "subject_key": subject_key, "sample_key": sample_key}
     seed = seed_of(rng, checkpoint_dir)
-    _checks.anndata(adata)
+    _checks.in_memory(_checks.anndata(adata), "tl.neuron_clock_study reads", "")
     cohort = _with_roles(adata, setup, split_key, stratify_by, seed)
     study_rows = make_rows(
         setup | {"layer": layer},

@@ -149,7 +149,7 @@ def tune(  # noqa: PLR0913
     [8]
     """
     _need_optuna()
-    _checks.anndata(adata)
+    _checks.in_memory(_checks.anndata(adata), "tl.tune reads", ", or tune on some cells of each sample")
     from agevi.tl.tuning._search import Search, default_space
     from agevi.tl.tuning._study import Objective, open_storage, open_study, run_trials, stored_attribute
 

@@ -182,7 +182,7 @@ def compare_models(  # noqa: PLR0913
     baseline = Recipe(Clock, keys | dict(setup_kwargs or {}))
     setup = baseline.full_setup
     with as_called(baseline, CALLS[:1]):
-        units = check_setup(adata, setup, counts=False, model=f"the {RIDGE}")
+        units = check_setup(adata, setup, counts=False, model=f"the {RIDGE}", from_disk=True)
     seed = seed_of(rng, checkpoint_dir)
     cohort = make_cohort(
         adata, setup, n_folds=n_folds, fold_key=fold_key, stratify_by=stratify_by, train_on=train_on,

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _keys
+from agevi import _keys, _names
 from agevi._progress import silent
 from agevi._source import mark
+from agevi._stored import Stored
 from agevi._threads import threads
 from agevi.dataloaders._measured import FeatureSets, write_sets
 from agevi.dataloaders._summed import RowSums
@@ -27,6 +28,7 @@ from agevi.tl.validate._arguments import as_called
 from agevi.tl.validate._measure import Watch
 from agevi.tl.validate._recipe import Recipe
 
+_OTHERS = "(agevi: cells of no part)"
 _ALONE = threading.Lock()
 """Folds that share a process take turns, since torch has one random state per process."""
 _SMALL = 1 << 26
@@ -52,7 +54,16 @@ class FoldData:
     @property
     def n_bytes(self) -> int:
         """Size of the values."""
-        return int(getattr(self.x, "data", self.x).nbytes)
+        return 0 if self.on_disk else int(getattr(self.x, "data", self.x).nbytes)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether values are in a file, of which a fold copies nothing."""
+        return isinstance(self.x, Stored)
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Where some cells are in what :meth:`cells` gives for them."""
+        return rows if self.on_disk else np.arange(len(rows))
 
     @cached_property
     def sums(self) -> UnitSums:
@@ -68,7 +79,7 @@ class FoldData:
         if model.normalize == "log1p_cp10k":
             self.fits.append(type(model))
             if len(self.fits) > 1:
-                model.lend_sums(self.sums, self.sample[rows])
+                model.lend_sums(self.sums, self.sample if self.on_disk else self.sample[rows])
 
     @cached_property
     def fits(self) -> list[Any]:
@@ -76,12 +87,18 @@ class FoldData:
         return []
 
     def cells(self, rows: np.ndarray) -> AnnData:
-        """A new AnnData of these cells without their ages; the only copy of values that a fold makes."""
+        """A new AnnData of these cells without their ages; the only copy of values that a fold makes.
+
+        From disk it has all cells, and values are read when they are needed.
+        """
+        if self.on_disk:
+            rows = np.arange(len(self.obs))
         obs = self.obs.iloc[rows].drop(columns=[self.age_key, _keys.SPLIT], errors="ignore")
         for name in obs.select_dtypes("category"):
             obs[name] = obs[name].cat.remove_unused_categories()
         places = rows if self.rows is None else self.rows[rows]
-        var, x = pd.DataFrame(index=self.genes), self.x[places]
+        var = pd.DataFrame(index=self.genes)
+        x = self.x.as_anndata() if self.on_disk else self.x[places]
         layer = self.setup["layer"]
         if layer is None:
             out = AnnData(X=x, obs=obs, var=var)
@@ -197,36 +214,49 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
     """One class. Also ages of the validation cells, where they were taken."""
     recipe, age = job.recipe, data.age if job.age is None else job.age
     cls, train = recipe.model_cls, data.cells(job.train)
-    train.obs[data.age_key] = age[data.sample[job.train]]
-    train.obs[_keys.SPLIT] = np.where(job.validation, _keys.VALIDATION, _keys.TRAIN)
+    place, ages, split = data.places(job.train), np.full(train.n_obs, np.nan), np.full(train.n_obs, _keys.TEST, object)
+    ages[place] = age[data.sample[job.train]]
+    split[place] = np.where(job.validation, _keys.VALIDATION, _keys.TRAIN)
+    train.obs[data.age_key], train.obs[_keys.SPLIT] = ages, split
+    if data.on_disk:
+        _leave_out(train, place, recipe.full_setup)
     cls.setup_anndata(train, **recipe.setup)
     model = cls(train, **({"rng": job.seed} | recipe.model_kwargs))
     data.lend_sums(model, job.train)
-    held = _fit(model, job)
+    held = _fit(model, job, place[job.validation])
     validation_mae = np.nan if held is None else _mae(data, job, held, age)
     best_epoch = model.best_epoch_ if recipe.selects_epochs and not model.of_types else -1
     if not job.refit:
         return FoldResult(np.full(len(job.test), np.nan, np.float32), None, validation_mae, best_epoch), held
-    test = data.cells(job.test)
+    test, own = data.cells(job.test), job.test if data.on_disk else None
     if model.of_types:
         parts = model.predict_parts(test)
         predicted = parts.age_of_cell
         of_types = dict(zip(_OF_TYPES, parts.arrays(), strict=True))
         r = max(model.contrast_r_.values(), default=np.nan)
         return FoldResult(predicted, predicted, validation_mae, best_epoch, **of_types, anchor_r=r), held
-    predicted = np.asarray(model.predict_age(test, level=model.level), dtype=np.float32)
+    predicted = np.asarray(model.predict_age(test, indices=own, level=model.level), dtype=np.float32)
     summed = predicted if model.predicts_sums else None
     return FoldResult(predicted, summed, validation_mae, best_epoch), held
 
 
-def _fit(model: Any, job: FoldJob) -> np.ndarray | None:
+def _leave_out(adata: AnnData, rows: np.ndarray, setup: Mapping[str, Any]) -> None:
+    """Give all other cells to one subject without an age, so that those of training subjects take no part either."""
+    others = np.ones(adata.n_obs, dtype=bool)
+    others[rows] = False
+    for key in {setup["subject_key"], setup["sample_key"] or setup["subject_key"]}:
+        names = _names.names(adata.obs[key], key).to_numpy(dtype=object, copy=True)
+        names[others] = _OTHERS
+        adata.obs[key] = names
+
+
+def _fit(model: Any, job: FoldJob, validation: np.ndarray) -> np.ndarray | None:
     """Train in one or two steps; ages of the validation cells where these chose the epoch or their error is wanted."""
     recipe, held = job.recipe, None
     final = recipe.train_kwargs | {"train_roles": _keys.FITTED_ROLES}
     if recipe.selects_epochs or job.weigh:
         model.train(**recipe.train_kwargs)
-        cells = np.flatnonzero(job.validation)
-        held = np.asarray(model.predict_age(indices=cells, level=model.level))
+        held = np.asarray(model.predict_age(indices=validation, level=model.level))
     if not job.refit:
         return held
     if recipe.selects_epochs:

@@ -18,7 +18,7 @@ from agevi.dataloaders._measured import feature_sets, has_sets
 from agevi.dataloaders._register import check_setup, covariate_columns
 from agevi.dataloaders._summed import RowSums
 from agevi.io._folder import as_text, digest, matrix_digest
-from agevi.model.base._query import refuse_training
+from agevi.model.base._query import refuse_draws, refuse_training
 from agevi.model.celltype._fit import type_seed
 from agevi.tl.validate._arguments import CALLS, as_called
 from agevi.tl.validate._checkpoint import Checkpoint
@@ -41,8 +41,11 @@ def check_data(adata: AnnData, recipe: Recipe) -> tuple[pd.Series, pd.Series]:
     for part in recipe.parts:
         cls = part.model_cls
         with as_called(part, CALLS[:1]):
-            units = check_setup(adata, part.full_setup, counts=cls.expects == "counts", model=cls.__name__)
+            setup, disk = part.full_setup, bool(cls.unit_from_disk)
+            units = check_setup(adata, setup, counts=cls.expects == "counts", model=cls.__name__, from_disk=disk)
             refuse_training(cls, part.model_kwargs, adata)
+            if setup.get("obsm_key") is None:
+                refuse_draws(cls, part.model_kwargs, _checks.matrix(adata, setup["layer"]))
     return units
 
 
