@@ -22,7 +22,7 @@ MIN_CALIBRATED = 10
 """Subjects that intervals at :data:`LEVEL` need, so that nine are left when each of ten parts is held out."""
 AUDITED, AUDITED_QUICKLY = 50_000, 10_000
 """Cells that the audit reads at most; its time grows with their square."""
-NULLS = {"n_null_linear": 3, "n_null_network": 0}
+NULLS = {"n_null_linear": 5, "n_null_network": 0}
 MIN_GENES = 50
 """Genes below which pathways are not asked for."""
 

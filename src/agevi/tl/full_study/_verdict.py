@@ -34,7 +34,7 @@ def judged(adata: AnnData, plan: Plan) -> Verdict:
     if plan.comparison.trains_reference:
         sample = _names.names(adata.obs[plan.given.sample_key or plan.given.subject_key])
         group = _names.names(adata.obs[str(plan.given.condition_key)]).groupby(sample.to_numpy()).first()
-        use &= (group.reindex(table.index) == plan.comparison.reference).to_numpy()
+        use = use & (group.reindex(table.index) == plan.comparison.reference).to_numpy()
         whose = f" of {plan.comparison.reference!r}"
     used = table[use]
     reference = references(adata, table, keys)[use]
