@@ -12,6 +12,7 @@ import pytest
 
 import agevi
 from agevi._compat.scvi import Callback
+from agevi.io import _kept
 from agevi.model import CellTypeClock, MLPClock, NMFClock, PoissonVAE, TransformerClock
 from agevi.model.base import _resume
 from tests.conftest import QUIET
@@ -34,8 +35,8 @@ class Stop(Callback):
 
 @pytest.fixture(autouse=True)
 def _writes_every_epoch(monkeypatch):
-    monkeypatch.setattr(_resume, "PAUSE", 0.0)
-    monkeypatch.setattr(_resume, "SHARE", 0.0)
+    monkeypatch.setattr(_kept, "PAUSE", 0.0)
+    monkeypatch.setattr(_kept, "SHARE", 0.0)
 
 
 def make(adata, cls=MLPClock, **init):
@@ -196,12 +197,12 @@ def test_a_disk_that_fills_up_leaves_the_last_state(cohort, tmp_path, monkeypatc
             raise OSError(28, "No space left on device")
         whole(path, content)
 
-    whole = _resume.write
-    monkeypatch.setattr(_resume, "write", full)
+    whole = _kept.write
+    monkeypatch.setattr(_kept, "write", full)
     with pytest.raises(OSError, match="No space left on device.*call train again"):
         train(make(cohort), tmp_path)
-    monkeypatch.setattr(_resume, "write", whole)
-    assert _resume.read_state(tmp_path / "state.safetensors")["epoch"] == 1
+    monkeypatch.setattr(_kept, "write", whole)
+    assert _kept.read_state(tmp_path / "state.safetensors")["epoch"] == 1
     assert train(make(cohort), tmp_path).best_epoch_ == 6
 
 
@@ -226,7 +227,7 @@ def test_callbacks_must_be_plain(cohort, tmp_path):
 
 
 def test_short_epochs_are_not_all_written(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(_resume, "PAUSE", 60.0)
+    monkeypatch.setattr(_kept, "PAUSE", 60.0)
     written = []
     monkeypatch.setattr(_resume.Kept, "write", lambda self, state: written.append(state["epoch"]))
     train(make(cohort), tmp_path)
@@ -241,8 +242,8 @@ def test_folds_have_a_folder_of_their_own(cohort, tmp_path):
 SCRIPT = """
 import sys
 import agevi
-from agevi.model.base import _resume
-_resume.PAUSE = _resume.SHARE = 0.0
+from agevi.io import _kept
+_kept.PAUSE = _kept.SHARE = 0.0
 name, unit, directory = sys.argv[1:]
 adata = agevi.datasets.simulate_cohort(n_subjects=16, n_cells=6, n_genes=30)
 cls = getattr(agevi.model, name)
@@ -269,7 +270,7 @@ def test_a_killed_process_goes_on(name, unit, tmp_path):
         epoch = None
         while process.poll() is None and not (epoch or 0) >= 8 * part:
             state = tmp_path / "kept" / "state.safetensors"
-            epoch = _resume.read_state(state)["epoch"] if state.exists() else None
+            epoch = _kept.read_state(state)["epoch"] if state.exists() else None
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,63 +16,33 @@ from agevi._compat.scvi import REGISTRY_KEYS, Callback
 from agevi.dataloaders._cells import values_of
 from agevi.dataloaders._device import state_of
 from agevi.dataloaders._fields import SAMPLE
-from agevi.io._folder import as_text, check_path, claim, digest, matrix_digest, write
-from agevi.io._state import pack, read_state
+from agevi.io._folder import as_text, digest, matrix_digest
+from agevi.io._kept import KeptState
+from agevi.io._state import pack
 from agevi.model.base._fingerprint import weights_of
 
 logger = logging.getLogger(__name__)
 
-MANIFEST, STATE = "training.json", "state.safetensors"
-PAUSE = 10.0
-"""Seconds between two writings at least, so that short epochs are not slowed down."""
-SHARE = 50.0
-"""Times that a writing took before the next, which then take 2 % of the time of large clocks on slow disks."""
 _PACKAGES = ("agevi", "scvi-tools", "lightning", "torch", "numpy")
 _OF_SHOW = ("enable_progress_bar", "log_every_n_steps")  # arguments that leave the weights as they are
 
 
-class Kept:
+class Kept(KeptState):
     """The state of one training in a folder, refused where the folder holds that of another."""
 
+    manifest, kind, call = "training.json", "the state of another training", "train"
+
     def __init__(self, directory: str | Path, fingerprint: Mapping[str, Any]) -> None:
-        check_path(directory)
-        try:
-            path = claim(directory, MANIFEST, dict(fingerprint), "the state of another training")
-            self.path, self._pause = path / STATE, PAUSE
-            self.state = read_state(self.path)
-            write(path / ".writable", b"")  # now, not after hours
-            (path / ".writable").unlink()
-        except OSError as error:
-            raise _unwritable(Path(directory), error) from error
-        self._at = time.monotonic()
+        super().__init__(directory, fingerprint)
         self.n_threads: dict[str, int] = {} if self.state is None else self.state["n_threads"]
 
     def threads(self, part: str, n: int) -> int:
         """``n`` threads for a part of the training, or those with which it began: others sum in another order."""
         return self.n_threads.setdefault(part, n)
 
-    @property
-    def due(self) -> bool:
-        """Whether the state may be written again."""
-        return time.monotonic() - self._at >= self._pause
-
     def write(self, state: Mapping[str, Any]) -> None:
         """Put a state in the place of the earlier one, whole or not at all."""
-        began = time.monotonic()
-        try:
-            write(self.path, pack({**state, "n_threads": self.n_threads}))
-        except OSError as error:
-            raise _unwritable(self.path.parent, error) from error
-        self._at = time.monotonic()
-        self._pause = max(PAUSE, SHARE * (self._at - began))
-
-
-def _unwritable(directory: Path, error: OSError) -> OSError:
-    """The error of a folder that cannot be written."""
-    return type(error)(
-        f"checkpoint_dir={str(directory)!r} cannot be written ({error.strerror or error}). Make room or pass another "
-        "directory, and call train again: an earlier state that is there is whole."
-    )
+        super().write({**state, "n_threads": self.n_threads})
 
 
 def check_alone(devices: Any, trainer_kwargs: Mapping[str, Any]) -> None:
