@@ -179,6 +179,32 @@ def message(found: Located, genes: pd.Index, var: pd.DataFrame, *, whose: str = 
     )
 
 
+def names_of_columns(
+    wanted: pd.Index, own: list[Naming], var: pd.DataFrame, given: Naming | None = None
+) -> tuple[str, np.ndarray]:
+    """By which names most genes are found, as a message says it, and the wanted name of every column or another text.
+
+    ``own`` are the names of the ``wanted`` genes, and ``given`` those of the columns, where the user names them.
+    """
+    own_names = "adata.var_names" if given is None else given.where
+    found, names = f"by {own_names}", as_text(var.index) if given is None else given.values.to_numpy()
+    most = int(wanted.isin(names).sum())
+    there = namings_of(var)
+    for one, other in pairs(own, there) if given is None else [(one, given) for one in own[1:]]:
+        usable = np.flatnonzero(~one.values.duplicated(keep=False) & (one.values != ""))
+        place = one.values[usable].get_indexer(other.values)
+        called = np.where(place >= 0, wanted.to_numpy(dtype=object)[usable[place]], "") if len(usable) else names[:0]
+        if (n := len(set(called) - {""})) > most:
+            found, names, most = label(one, other), called, n
+    return found, names
+
+
+def as_text(values: pd.Series | pd.Index) -> np.ndarray:
+    """Values as text, "" where missing."""
+    values = pd.Series(values)
+    return values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
+
+
 def label(one: Naming, other: Naming) -> str:
     """By which names genes are found, as a message says it."""
     if not one.where and other.where == "adata.var_names":

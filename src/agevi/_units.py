@@ -186,3 +186,14 @@ def learnable(age_by_unit: pd.Series, subject_of: pd.Series, age_key: str) -> No
         raise ValueError(
             f"adata.obs[{age_key!r}] is {known.iloc[0]:g} for every subject; a clock needs subjects of different ages."
         )
+
+
+def constant_columns(obs: pd.DataFrame, codes: np.ndarray, used: np.ndarray, first: np.ndarray) -> list[Any]:
+    """Columns with one value, or none at all, in the cells of every unit; those of scvi-tools are left out."""
+    out = []
+    for name in obs:
+        if not str(name).startswith("_scvi"):
+            value = pd.factorize(obs[name])[0]  # -1 where missing
+            if (value[used] == value[first[codes[used]]]).all():
+                out.append(name)
+    return out

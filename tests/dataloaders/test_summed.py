@@ -168,6 +168,45 @@ def test_single_cells_are_not_predicted_from_sums(cells, sums):
     check_message(raised, "normalise the sums as its publication says")
 
 
+def test_published_clocks_read_sums_of_the_values_that_they_are_made_for(cells):
+    logs = cells.copy()
+    logs.X = np.log1p(logs.X.toarray() / np.asarray(logs.X.sum(axis=1)) * 1e4).astype(np.float32)
+    sums = pp.sum_samples(logs, "donor", values="any")
+    table = pd.DataFrame({"gene": ["intercept", *cells.var_names[:3]], "coef": [40.0, 1.5, -2.0, 0.5]})
+    clock = model.LinearClock.from_coefficients(table, values="log")
+    for adata in (logs, sums):
+        tl.predict_age(adata, clock)
+        tl.aggregate_subjects(adata)
+    one, other = (a.uns["agevi_subjects"].set_index("subject")["predicted"] for a in (sums, logs))
+    pd.testing.assert_series_equal(one, other, rtol=1e-5)
+    means = logs.to_df().groupby(logs.obs["donor"].to_numpy()).mean()
+    expected = 40 + means.iloc[:, :3] @ np.array([1.5, -2.0, 0.5])
+    np.testing.assert_allclose(one, expected.loc[one.index], rtol=1e-5)
+    betas = model.LinearClock.from_coefficients(table, values="beta")
+    with pytest.raises(ValueError) as raised:
+        betas.predict_age(sums, level="sample")
+    check_message(raised, "values outside 0 to 1")
+
+
+def test_sums_of_values_as_they_are_train_clocks_of_means(cells):
+    logs = cells.copy()
+    logs.X = np.log1p(logs.X.toarray())
+    sums = pp.sum_samples(logs, ["donor", "cell_type"], values="any")
+    of_cells, of_sums = (trained(model.PLSClock, a, {"normalize": "none"}, {}) for a in (logs, sums))
+    expected = ages(of_cells, logs)
+    for clock, adata in ((of_cells, sums), (of_sums, logs), (of_sums, sums)):
+        pd.testing.assert_series_equal(ages(clock, adata), expected, rtol=1e-4)
+    with pytest.raises(ValueError) as raised:
+        model.PLSClock.setup_anndata(sums, **KEYS)
+    check_message(raised, "PLSClock normalises raw counts itself")
+    found = []
+    for adata in (logs, sums):
+        tl.cross_validate(adata, model.PLSClock, **KEYS, setup_kwargs={"normalize": "none"}, n_folds=3)
+        tl.aggregate_subjects(adata)
+        found.append(adata.uns["agevi_subjects"].set_index("subject")["predicted"])
+    pd.testing.assert_series_equal(found[1], found[0], rtol=1e-3)
+
+
 def test_sums_of_several_files_are_put_together(cells, sums):
     halves = [cells[cells.obs["donor"].isin(names)] for names in np.array_split(cells.obs["donor"].unique(), 2)]
     both = ad.concat([pp.sum_samples(half.copy(), ["donor", "cell_type"]) for half in halves], uns_merge="same")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import anndata as ad
 import h5py
@@ -10,7 +11,8 @@ import pytest
 import scipy.sparse as sp
 
 from agevi import pp
-from agevi.pp import _matrix_file, _sum_samples
+from agevi.io import _kept, _matrix_file
+from tests.files import FORMS, cut_short, files_of, full_disk, killed, on_disk
 from tests.test_gates import check_message, snapshot
 
 BY = ["visit", "type"]
@@ -85,28 +87,194 @@ def of_dask(x, chunks):
     ],
 )
 def test_sums_are_those_of_pandas(adata, monkeypatch, form):
-    monkeypatch.setattr(_matrix_file, "_ROWS", 11)
     monkeypatch.setattr(_matrix_file, "_VALUES", 50)
     x, adata.X = adata.X.toarray(), form(adata.X)
     check(pp.sum_samples(adata, BY), adata, x)
 
 
-@pytest.mark.parametrize("form", ["csr", "csc", "dense"])
-@pytest.mark.parametrize("store", ["h5ad", "zarr", "backed"])
-def test_files_give_the_sums_of_their_cells(adata, tmp_path, monkeypatch, form, store):
-    monkeypatch.setattr(_matrix_file, "_ROWS", 11)
-    monkeypatch.setattr(_matrix_file, "_VALUES", 100)
-    kept = adata.copy()
-    adata.X = {"csr": adata.X, "csc": sp.csc_matrix(adata.X), "dense": adata.X.toarray()}[form]
-    adata.layers["counts"], path = adata.X, tmp_path / f"x.{'zarr' if store == 'zarr' else 'h5ad'}"
-    adata.write_zarr(path) if store == "zarr" else adata.write_h5ad(path)
-    if store == "backed":
-        backed = ad.read_h5ad(path, backed="r")
-        check(pp.sum_samples(backed, BY), kept)
-        backed.file.close()
-    else:
-        check(pp.sum_samples(str(path), BY, layer="counts"), kept)
-        check(pp.sum_samples(path, tuple(BY)), kept)
+@pytest.fixture(params=FORMS)
+def form(request):
+    return request.param
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(_matrix_file, "_VALUES", 60)
+
+
+def test_files_give_the_sums_of_their_cells(adata, tmp_path, small_blocks, form):
+    adata.layers["counts"] = adata.X
+    data, path = on_disk(adata, form, tmp_path)
+    check(pp.sum_samples(data, BY), adata)
+    check(pp.sum_samples(str(path), tuple(BY), layer="counts"), adata)
+
+
+def assert_same(one, other):
+    pd.testing.assert_frame_equal(one.obs, other.obs)
+    for x, y in ((one.X, other.X), *((one.layers[key], other.layers[key]) for key in (SQUARES, PRODUCTS))):
+        for part in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(x, part), getattr(y, part))
+            assert getattr(x, part).dtype == getattr(y, part).dtype
+
+
+@pytest.fixture
+def kept_at_once(monkeypatch):
+    monkeypatch.setattr(_kept, "PAUSE", 0.0)
+    monkeypatch.setattr(_kept, "SHARE", 0.0)
+
+
+class Planted(RuntimeError):
+    pass
+
+
+def stops_at(n, read=_matrix_file.Matrix._read):
+    """Reading that fails at the block ``n``, counted from 0."""
+    left = [n]
+
+    def reads(self, part):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Planted
+        return read(self, part)
+
+    return reads
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "lazy"] + ["memory"])
+def test_a_pass_that_was_broken_off_goes_on(adata, tmp_path, small_blocks, kept_at_once, monkeypatch, form):
+    data = adata if form == "memory" else on_disk(adata, form, tmp_path)[0]
+    options = {"by": BY, "checkpoint_dir": tmp_path / "kept"}
+    expected, read = pp.sum_samples(data, BY), _matrix_file.Matrix._read
+    monkeypatch.setattr(_matrix_file.Matrix, "_read", stops_at(2))
+    with pytest.raises(Planted):
+        pp.sum_samples(data, **options)
+    rest, whole = [], []
+    monkeypatch.setattr(_matrix_file.Matrix, "_read", lambda self, part: rest.append(part) or read(self, part))
+    assert_same(pp.sum_samples(data, **options), expected)
+    n_rest = len(rest)
+    assert_same(pp.sum_samples(data, **options), expected)  # which is finished
+    assert len(rest) == n_rest
+    monkeypatch.setattr(_matrix_file.Matrix, "_read", lambda self, part: whole.append(part) or read(self, part))
+    pp.sum_samples(data, BY)
+    assert whole[2:] == rest and len(rest) >= 2
+
+
+def test_a_process_that_was_killed_goes_on(adata, tmp_path, small_blocks, kept_at_once, monkeypatch):
+    data, kept = on_disk(adata, "h5ad csr", tmp_path)[0], tmp_path / "kept"
+    expected, read = pp.sum_samples(data, BY), _matrix_file.Matrix._read
+    options = {"by": BY, "checkpoint_dir": kept, "out": tmp_path / "sums.h5ad"}
+
+    def slow(self, part):
+        time.sleep(0.03)
+        return read(self, part)
+
+    monkeypatch.setattr(_matrix_file.Matrix, "_read", slow)
+    for row in (5, 25):
+        state = kept / "state.safetensors"
+        killed(
+            lambda: pp.sum_samples(data, **options),
+            lambda: state.exists() and _kept.read_state(state)["start"] > row,  # noqa: B023
+        )
+        assert not options["out"].exists()
+    assert_same(pp.sum_samples(data, **options), expected)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.h5ad", "kept", "sums.h5ad"]
+
+
+def other_values(path):
+    with h5py.File(path, "a") as file:
+        file["X/data"][0] += 1
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        pytest.param(other_values, {}, "holds the state of other sums: values was", id="file"),
+        pytest.param(None, {"by": "visit"}, "holds the state of other sums", id="by"),
+        pytest.param(None, {"layer": "counts"}, "layer was adata.X and is adata.layers['counts']", id="layer"),
+        pytest.param(None, {"values": "any"}, "kind of values was counts and is any", id="values"),
+    ],
+)
+def test_the_state_of_other_sums_is_refused(adata, tmp_path, change, options, words):
+    adata.layers["counts"] = adata.X
+    data, path = on_disk(adata, "h5ad csr", tmp_path)
+    pp.sum_samples(data, BY, checkpoint_dir=tmp_path / "kept")
+    if change is not None:
+        change(path)
+    with pytest.raises(ValueError) as raised:
+        pp.sum_samples(data, **({"by": BY, "checkpoint_dir": tmp_path / "kept"} | options))
+    check_message(raised, words)
+
+
+def test_arrays_of_dask_are_not_told_apart(adata, tmp_path):
+    adata.X = of_dask(adata.X, (20, -1))
+    with pytest.raises(ValueError) as raised:
+        pp.sum_samples(adata, BY, checkpoint_dir=tmp_path / "kept")
+    check_message(raised, "Pass the path of the file or store")
+
+
+def test_files_that_are_cut_short_are_named(adata, tmp_path, form):
+    data, path = on_disk(adata, form, tmp_path)
+    if form == "backed":
+        data.file.close()
+        data = path
+    cut_short(path)
+    with pytest.raises(ValueError) as raised:
+        pp.sum_samples(data, BY, out=tmp_path / "sums.h5ad")
+    check_message(raised, "cannot be read")
+    assert path.name in str(raised.value) or form == "lazy"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("form", ["zarr csr", "zarr csc"])
+def test_stores_that_lack_a_file_are_refused(adata, tmp_path, form):
+    data, path = on_disk(adata, form, tmp_path)
+    files_of(path)[0].unlink()  # in the place of which zarr reads zeros
+    with pytest.raises(ValueError) as raised:
+        pp.sum_samples(data, BY)
+    check_message(raised, "parts of its sparse matrix are absent")
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "lazy"])
+def test_a_file_that_changes_meanwhile_is_refused(adata, tmp_path, small_blocks, kept_at_once, monkeypatch, form):
+    data, path = on_disk(adata, form, tmp_path)
+    read, n = _matrix_file.Matrix._read, []
+
+    def read_and_touch(self, part):
+        n.append(part)
+        if len(n) == 3:
+            files_of(path)[-1].touch()
+        return read(self, part)
+
+    monkeypatch.setattr(_matrix_file.Matrix, "_read", read_and_touch)
+    for own in ({}, {"checkpoint_dir": tmp_path / "kept"}):
+        n.clear()
+        with pytest.raises(ValueError) as raised:
+            pp.sum_samples(data, BY, out=tmp_path / "sums.h5ad", **own)
+        check_message(raised, "changed while it was read")
+        assert path.name in str(raised.value)
+    start = _kept.read_state(tmp_path / "kept" / "state.safetensors")["start"]
+    assert start == n[1].stop  # and not what was read later
+    assert not (tmp_path / "sums.h5ad").exists()
+
+
+@pytest.mark.parametrize("name", ["sums.h5ad", "sums.zarr"])
+def test_a_disk_that_is_full_leaves_nothing(adata, tmp_path, name):
+    adata = ad.concat([adata] * 40, index_unique="-")
+    rng = np.random.default_rng(0)
+    adata = ad.AnnData(sp.csr_matrix(rng.poisson(1.0, (adata.n_obs, 400)).astype(np.float32)), obs=adata.obs)
+    adata.obs["visit"] = [f"v{i % 60}" for i in range(adata.n_obs)]
+    with full_disk(20_000), pytest.raises(OSError) as raised:
+        pp.sum_samples(adata, "visit", out=tmp_path / name)
+    check_message(raised, "cannot be written")
+    assert name in str(raised.value) and not list(tmp_path.iterdir())
+    with full_disk(20_000), pytest.raises(OSError) as raised:
+        pp.sum_samples(adata, "visit", checkpoint_dir=tmp_path / "kept")
+    check_message(raised, "call pp.sum_samples again")
+
+
+def test_tables_on_disk_are_read(adata, tmp_path):
+    lazy = on_disk(adata, "lazy", tmp_path)[0]
+    check(pp.sum_samples(lazy, BY), adata)
 
 
 def test_rows_carry_what_their_cells_share(adata, caplog):
@@ -195,21 +363,6 @@ def test_files_that_cannot_be_read_are_named(adata, tmp_path):
     with pytest.raises(ValueError) as raised:
         pp.sum_samples(tmp_path / "y.h5ad", BY)
     check_message(raised, "no AnnData")
-
-
-def test_a_file_that_changes_meanwhile_is_refused(adata, tmp_path, monkeypatch):
-    path, add = tmp_path / "x.h5ad", _sum_samples.CellSums.add
-
-    def add_and_touch(self, *args):
-        add(self, *args)
-        path.touch()
-
-    adata.write_h5ad(path)
-    monkeypatch.setattr(_sum_samples.CellSums, "add", add_and_touch)
-    with pytest.raises(ValueError) as raised:
-        pp.sum_samples(path, BY, out=tmp_path / "sums.h5ad")
-    check_message(raised, "changed while it was read")
-    assert [p.name for p in tmp_path.iterdir()] == ["x.h5ad"]
 
 
 def test_existing_files_and_sums_are_kept(adata, tmp_path):

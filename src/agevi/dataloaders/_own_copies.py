@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,12 @@ from agevi._compat.scvi import AnnDataManager
 from agevi._stored import Stored
 from agevi.dataloaders._measured import copy_sets
 from agevi.dataloaders._summed import copy_sums
+from agevi.io._matrix_file import Stamp
 
 logger = logging.getLogger(__name__)
 
 _REGISTERED: WeakIdKeyDictionary = WeakIdKeyDictionary()  # user's data: {class: manager}, for as long as the data live
+_ON_DISK: WeakIdKeyDictionary = WeakIdKeyDictionary()  # registered sums of cells on disk: their source
 _ROWS = 4096  # compared in one step
 _TYPED = 100  # names; longer lists are of drug targets and the like, most of which any data lack
 
@@ -34,6 +37,25 @@ def own_copy(adata: AnnData, columns: Iterable[str], setup: Mapping[str, Any]) -
     out = _of_values(_checks.matrix(adata, layer), obs, var, layer)
     copy_sets(adata, out)
     return _source.mark(copy_sums(adata, out), setup)
+
+
+class Source(NamedTuple):
+    """The cells on disk that were summed."""
+
+    cells: pd.Index
+    x: Stored
+    stamp: Stamp | None
+
+
+def sum_is_of(own: AnnData, adata: AnnData, layer: str | None) -> None:
+    """Keep that the registered data ``own`` are sums of the cells of ``adata``, which are on disk."""
+    x = _checks.matrix(adata, layer)
+    _ON_DISK[own] = Source(adata.obs_names, x, None if x.path is None else Stamp.of(Path(x.path)))
+
+
+def sums_a_file(own: AnnData) -> bool:
+    """Whether registered data are sums of cells on disk, so that rows of the user's data are others."""
+    return own in _ON_DISK
 
 
 def remember(cls: type, adata: AnnData, manager: AnnDataManager) -> None:
@@ -68,7 +90,8 @@ def recall(cls: type, adata: AnnData) -> AnnDataManager:
 def check_unchanged(adata: AnnData, manager: AnnDataManager, name: str) -> None:
     """Refuse data that got other cells or genes in place after they were set up."""
     own, setup = manager.adata, manager.registry["setup_args"]
-    compared = [("cells", adata.obs_names, own.obs_names)]
+    source = _ON_DISK.get(own)
+    compared = [("cells", adata.obs_names, own.obs_names if source is None else source.cells)]
     if setup.get("obsm_key") is None:
         compared.append(("genes", adata.var_names, own.var_names))
     elif _source.is_there(adata, setup):
@@ -92,6 +115,12 @@ def check_values_kept(adata: AnnData, own: AnnData, setup: Mapping[str, Any], na
     if not _source.is_there(adata, setup):
         return  # dropped, and not replaced
     adata, layer = _source.read(adata, setup, own.var_names), setup["layer"]
+    source = _ON_DISK.get(own)
+    if source is not None:
+        now = _checks.matrix(adata, layer)
+        if not _are_same(now, source.x) or (now.path and Stamp.of(Path(now.path)) != source.stamp):
+            raise ValueError(_others(setup, name))
+        return
     then = _checks.matrix(own, layer)
     if not adata.is_view and _are_same(_checks.matrix(adata, layer), then):
         return
@@ -101,10 +130,15 @@ def check_values_kept(adata: AnnData, own: AnnData, setup: Mapping[str, Any], na
         now = _checks.matrix(adata[rows], layer)[:, columns]
         differ = now != then[rows]
         if differ.nnz if sp.issparse(differ) else np.any(differ):
-            raise ValueError(
-                f"{_source.place(setup)} holds other values than when it was set up for {name}; call "
-                f"{name}.setup_anndata again and make the clock anew."
-            )
+            raise ValueError(_others(setup, name))
+
+
+def _others(setup: Mapping[str, Any], name: str) -> str:
+    """What to say of values that were replaced."""
+    return (
+        f"{_source.place(setup)} holds other values than when it was set up for {name}; call {name}.setup_anndata "
+        "again and make the clock anew."
+    )
 
 
 def _are_same(now: Any, then: Any) -> bool:
@@ -134,9 +168,18 @@ def of_features(adata: AnnData, features: Any, setup: Mapping[str, Any]) -> AnnD
             f"features with obsm_key={key!r}, which is an array without names; leave features out, or pass a table of "
             "the dimensions that are meant."
         )
-    where = "adata.var_names" if key is None else f"the columns of {_source.place(setup)}"
     adata = _source.read(adata, {**setup, "normalize": "none"})
     _checks.in_memory(adata, "a choice of features copies values of")
+    chosen = chosen_features(adata, features, setup)
+    out = _of_values(_checks.matrix(adata, layer)[:, chosen], adata.obs.copy(), adata.var.loc[chosen].copy(), layer)
+    copy_sets(adata, out, chosen)
+    return _source.copy_mark(adata, copy_sums(adata, out, chosen))
+
+
+def chosen_features(adata: AnnData, features: Any, setup: Mapping[str, Any]) -> np.ndarray:
+    """Mask of the columns of data that ``features`` names, (n_vars,); says which are absent."""
+    key = setup.get("obsm_key")
+    where = "adata.var_names" if key is None else f"the columns of {_source.place(setup)}"
     _checks.unique_names(adata)
     if isinstance(features, str) or not isinstance(features, Iterable):
         raise TypeError(
@@ -166,6 +209,4 @@ def of_features(adata: AnnData, features: Any, setup: Mapping[str, Any]) -> AnnD
         )
     else:
         logger.info("%d of %d features are in the data, and train the clock.", chosen.sum(), len(names))
-    out = _of_values(_checks.matrix(adata, layer)[:, chosen], adata.obs.copy(), adata.var.loc[chosen].copy(), layer)
-    copy_sets(adata, out, chosen)
-    return _source.copy_mark(adata, copy_sums(adata, out, chosen))
+    return np.asarray(chosen)

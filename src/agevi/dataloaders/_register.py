@@ -47,6 +47,22 @@ def check_setup(
     adata = read(adata, setup)
     if not from_disk:
         _checks.in_memory(adata)
+    subject, sample = check_tables(adata, setup, require_ages=require_ages)
+    _checks.not_a_view_on_disk(adata)
+    x = _checks.matrix(adata, setup["layer"])
+    _checks.by_rows(x, place(setup))
+    check_sums(adata, x, place(setup))
+    check_values(x, setup, counts=counts, model=model, source=adata)
+    if counts or inner(setup["normalize"]) != "none":
+        warn_of_cells(subject, x, setup["subject_key"])
+    if CATEGORY_KEYS[0] in setup:
+        check_sets(adata)
+        check_modalities(adata, setup["modality_key"], sample)
+    return subject, sample
+
+
+def check_tables(adata: AnnData, setup: dict[str, Any], *, require_ages: bool = True) -> tuple[pd.Series, pd.Series]:
+    """Subject and sample of every cell, after the gates of columns and names; values are not read."""
     _checks.choice(setup["age_unit"], tuple(YEAR), "age_unit")
     _checks.choice(setup["age_transform"], ("auto", *AGE_TRANSFORMS), "age_transform")
     if setup["age_transform"] == "horvath":
@@ -60,16 +76,6 @@ def check_setup(
     for argument, keys in covariate_columns(setup):
         for key in keys:
             check_covariate(adata, key, argument)
-    _checks.not_a_view_on_disk(adata)
-    x = _checks.matrix(adata, setup["layer"])
-    _checks.by_rows(x, place(setup))
-    check_sums(adata, x, place(setup))
-    check_values(x, setup, counts=counts, model=model, source=adata)
-    if counts or inner(setup["normalize"]) != "none":
-        warn_of_cells(subject, x, setup["subject_key"])
-    if CATEGORY_KEYS[0] in setup:
-        check_sets(adata)
-        check_modalities(adata, setup["modality_key"], sample)
     return subject, sample
 
 

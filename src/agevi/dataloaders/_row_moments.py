@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,25 @@ class CellSums:
         total = self._parts[0].tocsr()
         return [_narrow(total[i * self.n_units : (i + 1) * self.n_units]) for i in range(3)]
 
+    def state(self) -> dict[str, Any]:
+        """What was added so far, as plain arrays."""
+        return {"library_squares": self.library_squares, "parts": [as_arrays(part) for part in self._parts]}
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Take what :meth:`state` gave."""
+        self.library_squares = np.array(state["library_squares"])
+        self._parts = [of_arrays(part) for part in state["parts"]]
+
+
+def as_arrays(x: sp.csr_matrix) -> dict[str, Any]:
+    """A CSR matrix as plain arrays."""
+    return {"data": x.data, "indices": x.indices, "indptr": x.indptr, "shape": list(x.shape)}
+
+
+def of_arrays(arrays: Mapping[str, Any]) -> sp.csr_matrix:
+    """The CSR matrix that :func:`as_arrays` made into arrays."""
+    return sp.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=tuple(arrays["shape"]))
+
 
 def as_counts(x: Any) -> sp.csr_matrix:
     """Values of cells as a new float64 CSR matrix, in which nothing is stored twice."""
@@ -72,4 +92,5 @@ def products(block: sp.csr_matrix, codes: np.ndarray, library: np.ndarray, n_uni
 
 def _narrow(x: sp.csr_matrix) -> sp.csr_matrix:
     """Whole numbers as float32 where it holds them all, float64 elsewhere."""
-    return x.astype(np.float32) if not len(x.data) or x.data.max() <= _EXACT else x
+    exact = not len(x.data) or (np.abs(x.data).max() <= _EXACT and (x.data == np.rint(x.data)).all())
+    return x.astype(np.float32) if exact else x

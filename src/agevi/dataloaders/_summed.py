@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from agevi import _checks, _keys
 
 _MAKER = "agevi.pp.sum_samples"
 _BLOCK = 4096  # rows that are summed at a time
+_COUNTED = "log1p_cp10k"
 
 
 def is_summed(adata: AnnData) -> bool:
@@ -26,6 +27,11 @@ def is_summed(adata: AnnData) -> bool:
             "not sums any more."
         )
     return False
+
+
+def are_of_counts(adata: AnnData) -> bool:
+    """Whether rows that are sums are those of raw counts, and not of values as they are."""
+    return _COUNTED in map(str, adata.uns[_keys.SUMS].get("normalize", (_COUNTED,)))
 
 
 def cells_of_rows(adata: AnnData) -> np.ndarray:
@@ -53,6 +59,11 @@ def n_in_units(codes: np.ndarray, n_units: int, size: np.ndarray | None) -> np.n
     return np.bincount(codes[used], weights=weights, minlength=n_units).astype(np.int64)
 
 
+def normalizations(*, counts: bool) -> list[str]:
+    """What clocks may make of sums, as their mark says it."""
+    return [_COUNTED, "none"] if counts else ["none"]
+
+
 def refuse_sums(adata: AnnData, reader: str, advice: str = "Pass the cells that were summed.") -> None:
     """Refuse sums where single cells are needed; ``reader`` says who needs them, with its verb."""
     if is_summed(adata):
@@ -61,7 +72,7 @@ def refuse_sums(adata: AnnData, reader: str, advice: str = "Pass the cells that 
 
 def check_sums(adata: AnnData, x: Any, where: str) -> None:
     """Refuse rows that are marked as sums and are not sums of counts any more."""
-    if is_summed(adata):
+    if is_summed(adata) and are_of_counts(adata):
         advice = f"Put the sums back, or delete adata.uns[{_keys.SUMS!r}] where rows are bulk samples to you."
         _checks.counts(x, where, f"its rows are sums of raw counts by {_MAKER}", advice=advice, empty_ok=True)
 
@@ -74,6 +85,7 @@ class RowSums:
     squares: Any  # (n_rows, n_genes) sums of x^2
     along: Any  # (n_rows, n_genes) sums of l x, l the counts of a cell
     library_squares: np.ndarray  # (n_rows,) sums of l^2
+    counts: bool = True  # whether x are raw counts
 
     @classmethod
     def of(cls, adata: AnnData) -> RowSums | None:
@@ -85,21 +97,23 @@ class RowSums:
                 raise KeyError(f"adata.layers has no {name!r}, which sums need; make them again with {_MAKER}.")
         squares, along = (adata.layers[name] for name in (_keys.SUM_SQUARES, _keys.SUM_LIBRARY_PRODUCTS))
         library = _checks.column(adata, _keys.SUM_LIBRARY_SQUARES, f"adata.uns[{_keys.SUMS!r}]")
-        return cls(cells_of_rows(adata), squares, along, library.to_numpy(dtype=np.float64))
+        counts = are_of_counts(adata)
+        return cls(cells_of_rows(adata), squares, along, library.to_numpy(dtype=np.float64), counts)
 
     def take(self, rows: Any) -> RowSums:
         """That of some rows."""
-        return RowSums(self.n_cells[rows], self.squares[rows], self.along[rows], self.library_squares[rows])
+        squares, along = self.squares[rows], self.along[rows]
+        return RowSums(self.n_cells[rows], squares, along, self.library_squares[rows], self.counts)
 
     def genes(self, columns: Any) -> RowSums:
         """That of some genes, whose products with all counts stay as they are."""
-        return RowSums(self.n_cells, self.squares[:, columns], self.along[:, columns], self.library_squares)
+        return replace(self, squares=self.squares[:, columns], along=self.along[:, columns])
 
     def write(self, out: AnnData) -> AnnData:
         """``out``, an AnnData of agevi's own of the same rows, marked as sums; in place."""
         out.obs[_keys.N_CELLS], out.obs[_keys.SUM_LIBRARY_SQUARES] = self.n_cells, self.library_squares
         out.layers[_keys.SUM_SQUARES], out.layers[_keys.SUM_LIBRARY_PRODUCTS] = self.squares, self.along
-        out.uns[_keys.SUMS] = {}
+        out.uns[_keys.SUMS] = {"normalize": normalizations(counts=self.counts)}
         return out
 
     def moments(self, x: Any, codes: np.ndarray, n_units: int, *, counted: bool) -> tuple[np.ndarray, ...]:

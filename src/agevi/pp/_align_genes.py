@@ -63,7 +63,7 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
     wanted = pd.Index([str(g) for g in getattr(genes, "genes", genes)]).unique()
     own = _gene_names.namings(wanted, getattr(genes, "gene_names", None))
     given = None if mapping is None else _given(adata, mapping)
-    label, names = _best(adata, wanted, own, given)
+    label, names = _gene_names.names_of_columns(wanted, own, adata.var, given)
     found = np.isin(names, wanted)
     if not found.any():
         there = _gene_names.namings_of(adata.var)
@@ -77,7 +77,7 @@ def align_genes(adata: AnnData, genes: Any, *, mapping: Mapping[str, str] | pd.S
     logger.info("%d of the clock's %d genes are found %s.", len(present), len(wanted), label)
     columns = np.flatnonzero(found)
     target = present.get_indexer(pd.Index(names[columns]))
-    original = pd.Series(_text(adata.var_names.to_series())[columns]).groupby(target).agg(";".join)
+    original = pd.Series(_gene_names.as_text(adata.var_names)[columns]).groupby(target).agg(";".join)
     values = [_aligned(block, columns, target, len(present)) for block in blocks(adata, None)]
     joined: dict[str | None, Any] = {place: _stacked([part[place] for part in values]) for place in values[0]}
     x = joined.pop(None, None)
@@ -107,34 +107,14 @@ def _stacked(parts: list[Any]) -> Any:
 def _given(adata: AnnData, mapping: Mapping[str, str] | pd.Series | str) -> Naming:
     """Names of the columns by ``mapping``."""
     if not isinstance(mapping, str):
-        names, where = pd.Series(_text(adata.var_names.to_series())).map(mapping), "mapping"
+        names, where = pd.Series(_gene_names.as_text(adata.var_names)).map(mapping), "mapping"
     elif mapping in adata.var:
         names, where = adata.var[mapping], f"adata.var[{mapping!r}]"
     else:
         raise KeyError(
             f"mapping={mapping!r} is not a column of adata.var. Available: {_checks.listed(adata.var.columns)}."
         )
-    return Naming(_gene_names.SYMBOLS, pd.Index(_text(names), dtype=object), where)
-
-
-def _text(values: pd.Series) -> np.ndarray:
-    """Values as text, "" where missing."""
-    return values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
-
-
-def _best(adata: AnnData, wanted: pd.Index, own: list[Naming], given: Naming | None) -> tuple[str, np.ndarray]:
-    """Names that share most genes with the clock, as a message says it, and the clock's name of every column or ""."""
-    own_names = "adata.var_names" if given is None else given.where
-    label, names = f"by {own_names}", _text(adata.var_names.to_series()) if given is None else given.values.to_numpy()
-    most = int(wanted.isin(names).sum())
-    there = _gene_names.namings_of(adata.var)
-    for one, other in _gene_names.pairs(own, there) if given is None else [(one, given) for one in own[1:]]:
-        usable = np.flatnonzero(~one.values.duplicated(keep=False) & (one.values != ""))
-        place = one.values[usable].get_indexer(other.values)
-        called = np.where(place >= 0, wanted.to_numpy(dtype=object)[usable[place]], "") if len(usable) else names[:0]
-        if (n := len(set(called) - {""})) > most:
-            label, names, most = _gene_names.label(one, other), called, n
-    return label, names
+    return Naming(_gene_names.SYMBOLS, pd.Index(_gene_names.as_text(names), dtype=object), where)
 
 
 def _sum_columns(x: Any, columns: np.ndarray, target: np.ndarray, n: int) -> Any:

@@ -107,7 +107,7 @@ def pseudocells(
         drawn = sp.diags(1 / n_cells) @ drawn
     used = np.flatnonzero(codes >= 0)
     first = used[np.unique(codes[used], return_index=True)[1]]  # a cell of each unit
-    kept = [name for name in _constant(adata.obs, codes, used, first) if name not in [*units, "n_cells"]]
+    kept = [name for name in _units.constant_columns(adata.obs, codes, used, first) if name not in [*units, "n_cells"]]
     obs = pd.concat([units.iloc[first[unit]], adata.obs[kept].iloc[first[unit]]], axis=1)
     obs.insert(len(units.columns), "n_cells", n_cells.astype(np.int64))
     obs.index = pd.Index([f"pseudocell{i}" for i in range(len(obs))], dtype=object)
@@ -145,17 +145,6 @@ def _values(adata: AnnData, layer: str | None, statistic: str) -> Any:
         advice = "Pass them with layer=..., or set statistic='mean' for values that are normalised already."
         _checks.counts(x, where(layer), "pp.pseudocells sums raw counts", advice=advice)
     return x
-
-
-def _constant(obs: pd.DataFrame, codes: np.ndarray, used: np.ndarray, first: np.ndarray) -> list[Any]:
-    """Columns with one value, or none at all, in the cells of every unit; those of scvi-tools are left out."""
-    out = []
-    for name in obs:
-        if not str(name).startswith("_scvi"):
-            value = pd.factorize(obs[name])[0]  # -1 where missing
-            if (value[used] == value[first[codes[used]]]).all():
-                out.append(name)
-    return out
 
 
 def _product(drawn: sp.csr_matrix, x: Any) -> sp.csr_matrix:

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
-from anndata.utils import make_index_unique
 
-from agevi import _checks, _keys, _names
-from agevi._progress import progress
-from agevi.dataloaders._row_moments import CellSums, as_counts, products
-from agevi.pp._matrix_file import Matrix, opened
-from agevi.pp._pseudocells import _constant
+from agevi import _checks
+from agevi.dataloaders._cell_sums import columns_of, sums_of
+from agevi.io._out import written
 
-logger = logging.getLogger(__name__)
-
-_ADVICE = "Pass them with layer=...."
-_OWN = (_keys.N_CELLS, _keys.SUM_LIBRARY_SQUARES)
+VALUES = ("counts", "any")
 
 
 def sum_samples(
@@ -34,7 +19,9 @@ def sum_samples(
     by: str | Sequence[str],
     *,
     layer: str | None = None,
+    values: str = "counts",
     out: str | os.PathLike[str] | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> AnnData:
     """Summed counts of the cells of every sample, or of every type in every sample, in one pass over the data.
 
@@ -53,15 +40,22 @@ def sum_samples(
         Columns of ``adata.obs``: the sample first, then what is kept apart in it, such as the type of the cells. Cells
         without a value in a further column are left out.
     layer
-        Layer with raw counts; default X.
+        Layer that holds the values; default X.
+    values
+        ``"counts"`` refuses what is not raw counts. ``"any"`` sums values as they are, such as logarithms of normalised
+        counts: clocks that read means over cells (``normalize="none"``, and published clocks) take these sums.
     out
         File to write the sums to as well, ``.h5ad`` or ``.zarr``, which must not exist yet.
+    checkpoint_dir
+        Directory, new or of this same call, in which the sums so far are kept every ten seconds or more: after a kill
+        the same call goes on from there and gives the same numbers. It is refused for other data or arguments, and is
+        not deleted. Arrays of dask cannot be told from others; pass the path of their store.
 
     Returns
     -------
     A new AnnData with a row for each sample (x type), in the order of their names, and ``var`` as it was.
 
-    - ``X``: summed counts, CSR, float32, or float64 where float32 would round.
+    - ``X``: sums, CSR, float32, or float64 where float32 would round.
     - ``obs``: the columns ``by``, ``n_cells`` (int64), and every column with one value in the cells of each row, such
       as the age. Other columns are left out, which is logged.
     - ``layers["agevi_sum_squares"]``, ``layers["agevi_sum_library_products"]`` and
@@ -78,11 +72,13 @@ def sum_samples(
         The file does not exist.
     KeyError
         A column or the layer is absent.
+    OSError
+        ``out`` or ``checkpoint_dir`` cannot be written.
     TypeError
         ``by`` or the values have the wrong type.
     ValueError
-        A sample has no name, values are not counts, rows are sums already, or the file cannot be read or changes
-        meanwhile. Nothing is left of ``out``.
+        A sample has no name, values are not counts, rows are sums already, the file cannot be read or changes
+        meanwhile, or ``checkpoint_dir`` holds the sums of another call. Nothing is left of ``out``.
 
     Examples
     --------
@@ -95,136 +91,8 @@ def sum_samples(
     >>> clock = agevi.model.PLSClock(sums)
     >>> clock.train()
     """
-    columns = _columns(by)
-    with _written(out) as write:
-        made = _sums_of(adata, columns, layer)
+    columns, counts = columns_of(by), _checks.choice(values, VALUES, "values") == "counts"
+    with written(out) as write:
+        made = sums_of(adata, columns, layer, counts=counts, directory=checkpoint_dir)
         write(made)
     return made
-
-
-def _sums_of(adata: Any, by: list[str], layer: str | None) -> AnnData:
-    """The sums with all that belongs to them."""
-    with opened(adata, layer) as matrix:
-        _refuse_sums(adata, matrix.tables)
-        _checks.unique_names(matrix.tables)
-        codes, obs = _rows(matrix.tables.obs, matrix.tables, by)
-        sums = _summed(matrix, codes, len(obs))
-    x, squares, along = sums.totals()
-    obs.insert(len(by), _keys.N_CELLS, np.bincount(codes[codes >= 0], minlength=len(obs)))
-    obs[_keys.SUM_LIBRARY_SQUARES] = sums.library_squares
-    made = AnnData(x, obs=obs, var=matrix.tables.var.copy())
-    made.layers[_keys.SUM_SQUARES], made.layers[_keys.SUM_LIBRARY_PRODUCTS] = squares, along
-    record = {"by": by, "n_cells": int((codes >= 0).sum()), "layer": layer or "", "normalize": ["log1p_cp10k", "none"]}
-    made.uns[_keys.SUMS] = _keys.to_uns(record | {"version": version("agevi")})
-    return made
-
-
-def _columns(by: Any) -> list[str]:
-    """Names of columns, each once."""
-    columns = [by] if isinstance(by, str) else by
-    if not isinstance(columns, Sequence) or not columns or not all(isinstance(name, str) for name in columns):
-        raise TypeError(f"by={by!r} does not name columns; pass the sample and what is kept apart in it in a list.")
-    twice = [name for name in columns if list(columns).count(name) > 1 or name in _OWN]
-    if twice:
-        raise ValueError(f"by={list(columns)} names {twice[0]!r} twice, or it is a column that sums get; leave it out.")
-    return list(columns)
-
-
-def _refuse_sums(adata: Any, tables: AnnData) -> None:
-    """Refuse rows that are sums already."""
-    if isinstance(adata, AnnData) and _keys.SUMS in adata.uns or _keys.SUM_LIBRARY_SQUARES in tables.obs:
-        raise ValueError(
-            "the rows of adata are sums of agevi.pp.sum_samples, whose own cells are not in it; pass the cells. Clocks "
-            "add the rows of a sample themselves."
-        )
-
-
-def _rows(table: pd.DataFrame, tables: AnnData, by: list[str]) -> tuple[np.ndarray, pd.DataFrame]:
-    """Row of every cell, (n_cells,), -1 for cells that are left out, and the columns of the rows."""
-    names = pd.DataFrame({by[0]: _checks.labels(tables, by[0], "by")}, dtype=object)
-    for key in by[1:]:
-        values = _checks.column(tables, key, "by")
-        known = values.notna()
-        if not known.any():
-            raise ValueError(f"adata.obs[{key!r}] is missing in all cells; leave it out of by.")
-        if not known.all():
-            logger.info(
-                "%d of %d cells have no value in adata.obs[%r] and are left out.", (~known).sum(), len(table), key
-            )
-        names[key] = _names.names(values, f"adata.obs[{key!r}]").where(known, None)
-    codes = names.groupby(by, sort=True).ngroup().fillna(-1).to_numpy(dtype=np.int64)
-    used = np.flatnonzero(codes >= 0)
-    first = used[np.unique(codes[used], return_index=True)[1]]  # a cell of each row
-    others = [name for name in table if name not in by and not str(name).startswith("_scvi")]
-    kept = [name for name in _constant(table[others], codes, used, first) if name not in _OWN]
-    lost = [str(name) for name in others if name not in kept]
-    if lost:
-        logger.info("%d columns that differ within rows are left out: %s.", len(lost), _checks.listed(lost))
-    obs = table.iloc[first][[*by, *kept]].copy()
-    for name in obs.select_dtypes("category"):
-        obs[name] = obs[name].cat.remove_unused_categories()
-    index = pd.Index(["|".join(row) for row in names.iloc[first].astype(str).to_numpy()], dtype=object)
-    obs.index = make_index_unique(index)
-    return codes, obs
-
-
-def _summed(matrix: Matrix, codes: np.ndarray, n_rows: int) -> CellSums:
-    """Sums by ``codes``, (n_cells,), of raw counts."""
-    sums, why = CellSums(n_rows), "pp.sum_samples sums raw counts"
-
-    def checked(block: Any) -> Any:
-        _checks.counts(block, matrix.name, why, advice=_ADVICE, empty_ok=True)
-        return block
-
-    with progress(matrix.length * (1 + matrix.by_columns), "sum_samples", _unit(matrix)) as bar:
-        if not matrix.by_columns:
-            for part, block in matrix.blocks():
-                sums.add(checked(block), codes[part])
-                bar.step(part.stop - part.start)
-            return sums
-        library, used, parts = np.zeros(len(codes)), codes >= 0, []
-        for part, block in matrix.blocks():  # counts of cells, which the second pass needs
-            library += np.asarray(checked(block).sum(axis=1, dtype=np.float64)).ravel()
-            bar.step(part.stop - part.start)
-        for part, block in matrix.blocks():
-            parts.append(products(as_counts(block), codes, library, n_rows))
-            bar.step(part.stop - part.start)
-        sums.library_squares += np.bincount(codes[used], weights=library[used] ** 2, minlength=n_rows)
-        sums.keep(sp.hstack(parts, format="csr"))
-    return sums
-
-
-def _unit(matrix: Matrix) -> str:
-    """What the bar counts."""
-    return "genes" if matrix.by_columns else "cells"
-
-
-@contextlib.contextmanager
-def _written(out: str | os.PathLike[str] | None) -> Iterator[Any]:
-    """A function that writes an AnnData beside ``out``, which takes its place when all is done and well."""
-    if out is None:
-        yield lambda made: None
-        return
-    path = Path(out)
-    if path.suffix not in (".h5ad", ".zarr"):
-        raise ValueError(f"out={str(path)!r} is neither .h5ad nor .zarr; give it one of these endings.")
-    if path.exists():
-        raise FileExistsError(f"out={str(path)!r} exists; delete it, or pass another path.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"out={str(path)!r} is in a folder that does not exist; make it first.")
-    half = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-
-    def write(made: AnnData) -> None:
-        try:
-            made.write_h5ad(half) if path.suffix == ".h5ad" else made.write_zarr(half)
-        except OSError as error:
-            raise OSError(
-                f"out={str(path)!r} cannot be written ({error}); free some space, or pass another path."
-            ) from error
-
-    try:
-        yield write
-        os.replace(half, path)
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
-        half.unlink(missing_ok=True)

@@ -31,7 +31,8 @@ PREDICT_VALUES = 2**23
 
 ADVICE_OF_SAMPLES = (
     "A clock of sums predicts their samples: level='sample', and agevi.tl.predict_age without cell_type_key; other "
-    "clocks need the cells that were summed. For a published clock of bulk samples normalise the sums as its "
+    "clocks need the cells that were summed. For a published clock sum the values that it reads: "
+    "agevi.pp.sum_samples(..., layer=..., values='any'); or, for one of bulk samples, normalise the sums as its "
     "publication says, and delete adata.uns['agevi_sums']."
 )
 

@@ -17,7 +17,7 @@ from agevi._source import features, inner, mark, place, read
 from agevi._stored import Stored
 from agevi.dataloaders._fields import unknown_values
 from agevi.dataloaders._kind import ValueKind, kind_of, refuse_other_kinds
-from agevi.dataloaders._own_copies import check_unchanged, check_values_kept, forget, recall, remember
+from agevi.dataloaders._own_copies import check_unchanged, check_values_kept, forget, recall, remember, sums_a_file
 from agevi.dataloaders._query import GeneMatch, match_genes, query_shell
 from agevi.dataloaders._register import (
     absent_layer,
@@ -28,7 +28,7 @@ from agevi.dataloaders._register import (
     covariate_columns,
     make_manager,
 )
-from agevi.dataloaders._summed import check_sums, refuse_sums
+from agevi.dataloaders._summed import check_sums, is_summed, refuse_sums
 from agevi.io._bundle import Bundle
 from agevi.io._card import clock_card
 from agevi.model.base import _save
@@ -131,7 +131,8 @@ class ShellMixin(GeneNamesMixin):
         x = _checks.matrix(shell, setup["layer"])
         check_sums(adata, x, place(setup))
         check_values(x, setup, counts=self.expects == "counts", model=type(self).__name__, new=True, source=adata)
-        refuse_other_kinds(x, self.value_kind, setup, type(self).__name__, adata)
+        if not is_summed(adata):  # sums of values as they are tell nothing of the kind of each
+            refuse_other_kinds(x, self.value_kind, setup, type(self).__name__, adata)
         return mark(shell, setup), match
 
     def layer_of(self, adata: AnnData) -> str | None:
@@ -232,11 +233,13 @@ class ShellMixin(GeneNamesMixin):
             check_unchanged(self.adata, self.adata_manager, type(self).__name__)
             check_values_kept(self.adata, own, self.setup_args, type(self).__name__)
         setup, counts = self.setup_args, self.expects == "counts"
+        if sums_a_file(own):
+            refuse_draws(type(self), self.init_args, _checks.matrix(self.adata, setup["layer"]))
         refuse_training(type(self), self.init_args, own)
         x = _checks.matrix(own, setup["layer"])
         refuse_draws(type(self), self.init_args, x)
         check_values(x, setup, counts=counts, model=type(self).__name__)
-        self.kind_ = kind_of(self.adata, x, setup, counts=counts)
+        self.kind_ = None if is_summed(own) else kind_of(self.adata, x, setup, counts=counts)
         return own
 
     @classmethod

@@ -14,11 +14,12 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi._ages import YEAR
 from agevi._compat import Host
 from agevi.dataloaders._assign import assign_roles, role_counts
 from agevi.dataloaders._fields import AGE, SAMPLE, SUBJECT
+from agevi.dataloaders._own_copies import sums_a_file
 from agevi.dataloaders._splitter import roles_from_column
 from agevi.dataloaders._summed import cells_of_rows
 from agevi.dataloaders._sums import UnitSums, sample_groups
@@ -140,7 +141,11 @@ class RoleMixin(Host):
         train_roles = (train_roles,) if isinstance(train_roles, str) else tuple(train_roles)
         adata, subject = self.adata, self._unit_names(SUBJECT)
         if split_key in adata.obs or split_key != _keys.SPLIT:
-            roles = roles_from_column(adata, split_key, subject)
+            of_data = subject  # of each cell, where the registered data are sums of cells on disk
+            if sums_a_file(self.adata_manager.adata):
+                of_data = _units.units(adata, self.setup_args["subject_key"], self.setup_args["sample_key"])[0]
+            roles = roles_from_column(adata, split_key, of_data)
+            roles = roles[roles.index.isin(subject)]
         else:
             roles = self._own_split(subject)
         roles = roles.where(~roles.isin(train_roles), _keys.TRAIN)

@@ -14,12 +14,13 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from agevi import _checks, _keys
+from agevi import _checks, _keys, _units
 from agevi._compat.scvi import Trainer
 from agevi._progress import silent
 from agevi._threads import n_threads, threads
 from agevi.dataloaders._cells import values_of
 from agevi.dataloaders._fields import SAMPLE, SUBJECT
+from agevi.dataloaders._own_copies import sums_a_file
 from agevi.dataloaders._stats import gene_stats
 from agevi.dataloaders._summed import RowSums
 from agevi.dataloaders._sums import LentSums, UnitSums
@@ -27,7 +28,7 @@ from agevi.model.base._clock import Clock
 from agevi.model.base._for_ages import is_for_ages_alone
 from agevi.model.base._roles import all_or_nothing
 from agevi.model.linear._module import LinearModule
-from agevi.model.linear._scaled_rows import ScaledRows
+from agevi.model.linear._scaled_rows import ScaledRows, SomeColumns
 from agevi.model.linear._training_cells import TrainingCells, cell_offset
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,9 @@ class FittedLinearClock(LinearBase):
             history = self._fit(module, cells)
         if self.predicts_sums and not is_for_ages_alone():
             if cells.rows is None:
-                _fit_offset(module, cells)
+                _fit_offset(module, cells, cells.x, cells.index, cells.sample)
+            elif sums_a_file(self.adata_manager.adata):
+                _fit_offset(module, cells, *self._cells_on_disk(train))
             else:
                 logger.info("The clock is trained on sums, and tells ages of samples alone, not those of single cells.")
         self._start()
@@ -169,6 +172,21 @@ class FittedLinearClock(LinearBase):
         shared = None if self._kept is None else (self._kept, code)
         return TrainingCells(x, index, sample, subject, age[index[first]], self.normalize, shared, self._sums_of_rows())
 
+    def _cells_on_disk(self, train: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Cells on disk whose sums are registered: their values, and position and sample of those that train."""
+        own, setup = self.adata_manager.adata, self.setup_args
+        trains = train & np.isfinite(self._cell_ages())
+        names = self._unit_names(SAMPLE).to_numpy()[trains]
+        of_cell = _units.units(self.adata, setup["subject_key"], setup["sample_key"])[1].to_numpy()
+        sample = pd.Index(np.unique(names)).get_indexer(pd.Index(of_cell))
+        types = setup.get("cell_type_key")
+        known = np.ones(len(sample), dtype=bool) if types is None else self.adata.obs[types].notna().to_numpy()
+        index = np.flatnonzero((sample >= 0) & known)
+        x: Any = _checks.matrix(self.adata, setup["layer"])
+        if not own.var_names.equals(self.adata.var_names):
+            x = SomeColumns(x, self.adata.var_names.get_indexer(own.var_names))
+        return x, index, sample[index]
+
     def _rows(self) -> Any:
         """The registered values by rows."""
         x = values_of(self.adata_manager)
@@ -211,8 +229,9 @@ class FittedLinearClock(LinearBase):
         own = self.adata_manager.adata
         predicted = self.predict_age(own, indices=used.tolist(), level=self.level)
         frame = pd.DataFrame({"predicted": predicted, "age": self._cell_ages()[used], "role": role[used]})
-        means = frame.groupby([self._codes(SAMPLE)[used], "role"])[["predicted", "age"]].mean()
-        error = (means["predicted"] - means["age"]).abs().groupby(level="role").mean()
+        samples = frame.groupby([self._codes(SAMPLE)[used], "role"])[["predicted", "age"]]
+        of_sample = samples.first() if self.predicts_sums else samples.mean()
+        error = (of_sample["predicted"] - of_sample["age"]).abs().groupby(level="role").mean()
         return {f"age_mae_{name}": [float(value)] for name, value in error.items()}
 
 
@@ -235,15 +254,18 @@ def sample_scores(module: LinearModule, cells: TrainingCells) -> np.ndarray:
     return rows.project(module.coefficients.numpy()) + float(module.intercept)
 
 
-def _fit_offset(module: LinearModule, cells: TrainingCells) -> None:
-    """Bring single cells, whose logarithms lie lower than that of their sum, to the level of their samples."""
-    rows = scaled_rows(module, cells.x, cells.index, cells.sample)
+def _fit_offset(module: LinearModule, cells: TrainingCells, x: Any, index: np.ndarray, sample: np.ndarray) -> None:
+    """Bring single cells, whose logarithms lie lower than that of their sum, to the level of their samples.
+
+    ``x`` holds cells, of which those at ``index`` are of the training ``sample``.
+    """
+    rows = scaled_rows(module, x, index, sample)
     scores = rows.project(module.coefficients.numpy()) + float(module.intercept)
 
     def to_age(score: np.ndarray) -> np.ndarray:
         return module.age_scale.to_target(torch.from_numpy(score)).double().numpy()
 
-    module.cell_offset.fill_(cell_offset(to_age, scores, cells.sample, sample_scores(module, cells)))
+    module.cell_offset.fill_(cell_offset(to_age, scores, sample, sample_scores(module, cells)))
 
 
 def _check_names(call: str, train: Any, given: dict[str, Any]) -> None:

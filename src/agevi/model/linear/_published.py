@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
@@ -19,7 +20,7 @@ from agevi.dataloaders._kind import ValueKind
 from agevi.dataloaders._own_copies import is_registered
 from agevi.dataloaders._query import GeneMatch
 from agevi.dataloaders._register import check_horvath_unit
-from agevi.dataloaders._summed import refuse_sums
+from agevi.dataloaders._summed import are_of_counts, cells_of_rows, is_summed, refuse_sums
 from agevi.io._card import published_card
 from agevi.model.base import _save
 from agevi.model.base._predict import ADVICE_OF_SAMPLES
@@ -221,12 +222,14 @@ class LinearClock(DataMixin, LinearBase):
     # --- data ------------------------------------------------------------------------------------------------
 
     def query(self, adata: AnnData, *, min_gene_coverage: float, conditioned: bool) -> tuple[AnnData, GeneMatch]:
-        refuse_sums(adata, "a published clock reads means over", ADVICE_OF_SAMPLES)
+        if is_summed(adata) and are_of_counts(adata):
+            refuse_sums(adata, "a published clock reads means over", ADVICE_OF_SAMPLES)
         shell, match = super().query(adata, min_gene_coverage=min_gene_coverage, conditioned=conditioned)
         layer = self.setup_args["layer"]
         if self.values == "beta":
+            x = _checks.matrix(shell, layer)
             _checks.within(
-                _checks.matrix(shell, layer), place(self.setup_args), 0, 1,
+                sp.diags(1 / cells_of_rows(adata)) @ x if is_summed(adata) else x, place(self.setup_args), 0, 1,
                 "the clock reads beta values. Pass them (layer=... of from_coefficients names a layer; from M values "
                 "beta = 2**M / (2**M + 1)), or values='any' if the clock reads something else, such as z-scores.",
             )  # fmt: skip

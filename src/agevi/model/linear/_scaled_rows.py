@@ -13,6 +13,7 @@ from agevi.dataloaders._stats import log1p_cp10k
 from agevi.model.base._density import density_weights
 
 _BLOCK = 1024  # rows that are dense at a time
+_SPARSE = 8192  # rows that are read at a time where they stay sparse
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,17 @@ def sample_weights(
     if subject_weight == "density":
         weight = weight * density_weights(subject_age, np.ones(len(subject_age), dtype=bool))[subject]
     return weight / weight.mean()
+
+
+@dataclass(frozen=True)
+class SomeColumns:
+    """Some columns of a matrix on disk, of which blocks of rows are read."""
+
+    x: Any
+    columns: np.ndarray  # positions
+
+    def __getitem__(self, rows: Any) -> Any:
+        return self.x[rows][:, self.columns]
 
 
 class ScaledRows:
@@ -90,6 +102,7 @@ class ScaledRows:
     def project(self, coefficients: np.ndarray) -> np.ndarray:
         """Standardised rows times ``coefficients``, (n_rows,), without making them dense."""
         slope, out = coefficients / self.sd, np.empty(len(self.index))
-        for part in self.parts():
+        for start in range(0, len(out), _SPARSE):  # in the order of x, which may be on disk
+            part = np.arange(start, min(start + _SPARSE, len(out)))
             out[part] = self.normalized(part) @ slope
         return out - float(self.mean @ slope)

@@ -14,6 +14,7 @@ from agevi import _checks, _keys, _units
 from agevi._compat import version, written_to
 from agevi._docs import shared
 from agevi.dataloaders._query import begin
+from agevi.dataloaders._summed import is_summed
 from agevi.model.base import _fingerprint
 from agevi.model.base._clock import require_clock
 from agevi.model.base._kept_sums import summed_once
@@ -147,7 +148,7 @@ def predict_age(
     summed = model.predicts_sums and sample_key in adata.obs
     with summed_once():
         sample_ages, anchor = _of_samples(adata, model, sample_key, options) if summed else (None, None)
-        by_row = sample_ages is None or model.predicts_rows
+        by_row = sample_ages is None or (model.predicts_rows and not is_summed(adata))
         of_cells = by_row or cell_type is not None or model.has_latent  # else a pass over cells is not needed
         prediction: Any = model.predict_rows(adata, **options) if of_cells else None
         coverage = prediction.gene_coverage if prediction else model.gene_coverage(adata, min_gene_coverage)
