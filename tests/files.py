@@ -33,10 +33,11 @@ FORMS = ["h5ad csr", "h5ad csc", "h5ad dense", "zarr csr", "zarr csc", "zarr den
 def on_disk(adata: ad.AnnData, form: str, folder: Path, name: str = "cells") -> tuple[Any, Path]:
     """``adata`` in one of the ``FORMS`` as functions that read files take it, and where it is."""
     store, _, kind = {"backed": "h5ad csr", "lazy": "zarr csr"}.get(form, form).partition(" ")
-    adata, path = adata.copy(), folder / f"{name}.{store}"
-    adata.X = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": lambda x: x.toarray()}[kind](adata.X)
+    path = folder / f"{name}.{store}"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of anndata, on formats of zarr
+        warnings.simplefilter("ignore")  # of anndata, on formats of zarr and repeated names
+        adata = adata.copy()
+        adata.X = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": lambda x: x.toarray()}[kind](adata.X)
         adata.write_zarr(path) if store == "zarr" else adata.write_h5ad(path)
     if form == "backed":
         return ad.read_h5ad(path, backed="r"), path

@@ -50,9 +50,12 @@ def test_only_a_block_is_dense(counts, monkeypatch):
     rows, *_ = make(counts)
     monkeypatch.setattr(_scaled_rows, "_BLOCK", 4)
     monkeypatch.setattr(ScaledRows, "normalized", lambda self, part: seen.append(len(part)) or make(counts)[0].x[part])
+    monkeypatch.setattr(_scaled_rows, "_SPARSE", 3)
     rows.unit_means(3)
-    rows.project(np.ones(7))
     assert max(seen) == 4
+    seen.clear()
+    rows.project(np.ones(7))  # which stays sparse
+    assert max(seen) == 3
 
 
 @pytest.mark.parametrize(
