@@ -223,7 +223,7 @@ def no_visit(a):
         pytest.param(text_of_ages, {}, ValueError, "holds numbers in a.h5ad and names in b.h5ad", id="ages"),
         pytest.param(other_genes, {}, ValueError, "have none of the 7 genes", id="genes"),
         pytest.param(no_visit, {}, ValueError, "b.h5ad: adata.obs['visit'] is missing in 1 cells", id="no sample"),
-        pytest.param(None, {"sample_key": "vist"}, KeyError, "a.h5ad: sample_key='vist' is not a column", id="key"),
+        pytest.param(None, {"sample_key": "donor"}, KeyError, "a.h5ad: sample_key='donor' is not a column", id="key"),
         pytest.param(None, {"layer": "counts"}, KeyError, "adata.layers['counts'] is absent", id="layer"),
         pytest.param(None, {"out": "x.csv"}, ValueError, "neither .h5ad nor .zarr", id="ending"),
         pytest.param(None, {"out": "a.h5ad"}, FileExistsError, "exists; delete it", id="exists"),

@@ -11,7 +11,7 @@ from agevi import _checks, _units
 from agevi._compat import on_disk
 from agevi._source import inner, place
 from agevi.dataloaders._cell_sums import sums_of
-from agevi.dataloaders._own_copies import chosen_features
+from agevi.dataloaders._own_copies import chosen_features, of_features
 from agevi.dataloaders._register import check_tables
 from agevi.dataloaders._summed import is_summed
 
@@ -25,6 +25,13 @@ def is_on_disk(adata: Any, setup: dict[str, Any]) -> bool:
     layer = setup["layer"]
     source = adata._adata_ref if adata.is_view else adata
     return _checks.is_stored(source.X if layer is None else source.layers.get(layer))
+
+
+def to_register(cls: Any, adata: AnnData, features: Any, setup: dict[str, Any], *, require_ages: bool) -> AnnData:
+    """What a clock registers of ``adata``: its ``features``, or the sums of its cells where these are on disk."""
+    if cls.trains_on_sums() and is_on_disk(adata, setup):
+        return summed(adata, features, setup, model=cls.__name__, require_ages=require_ages)
+    return adata if features is None else of_features(adata, features, setup)
 
 
 def summed(adata: AnnData, features: Any, setup: dict[str, Any], *, model: str, require_ages: bool) -> AnnData:

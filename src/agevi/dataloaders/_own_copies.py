@@ -18,7 +18,7 @@ from agevi import _checks, _gene_names, _source, _symbols
 from agevi._compat.scvi import AnnDataManager
 from agevi._stored import Stored
 from agevi.dataloaders._measured import copy_sets
-from agevi.dataloaders._summed import copy_sums
+from agevi.dataloaders._summed import copy_sums, is_summed
 from agevi.io._matrix_file import Stamp
 
 logger = logging.getLogger(__name__)
@@ -47,19 +47,17 @@ class Source(NamedTuple):
     stamp: Stamp | None
 
 
-def sum_is_of(own: AnnData, adata: AnnData, layer: str | None) -> None:
-    """Keep that the registered data ``own`` are sums of the cells of ``adata``, which are on disk."""
-    x = _checks.matrix(adata, layer)
-    _ON_DISK[own] = Source(adata.obs_names, x, None if x.path is None else Stamp.of(Path(x.path)))
-
-
 def sums_a_file(own: AnnData) -> bool:
     """Whether registered data are sums of cells on disk, so that rows of the user's data are others."""
     return own in _ON_DISK
 
 
 def remember(cls: type, adata: AnnData, manager: AnnDataManager) -> None:
-    """Let :func:`recall` find what ``cls`` registered for ``adata``."""
+    """Let :func:`recall` find what ``cls`` registered for ``adata``: its values, or sums of its cells on disk."""
+    own = manager.adata
+    if own is not adata and is_summed(own) and not is_summed(adata):
+        x = _checks.matrix(adata, manager.registry["setup_args"]["layer"])
+        _ON_DISK[own] = Source(adata.obs_names, x, None if x.path is None else Stamp.of(Path(x.path)))
     _REGISTERED[adata] = {**_REGISTERED.get(adata, {}), cls: manager}
 
 

@@ -13,8 +13,8 @@ from anndata import AnnData
 from agevi import _checks, _keys, _source
 from agevi._compat import Absent
 from agevi._compat.scvi import BaseModelClass
-from agevi.dataloaders._from_disk import is_on_disk, summed
-from agevi.dataloaders._own_copies import of_features, own_copy, remember, sum_is_of
+from agevi.dataloaders._from_disk import to_register
+from agevi.dataloaders._own_copies import own_copy, remember
 from agevi.dataloaders._query import begin
 from agevi.dataloaders._register import check_setup, column_names, make_manager, registered_columns
 from agevi.model.base import _save
@@ -174,20 +174,13 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
         setup, source = method_args["setup_args"], kwargs.get("source_registry")
         features = setup.pop("features", None)  # the genes that are registered tell
         setup |= _source.resolved(setup)
-        on_disk = cls.trains_on_sums() and is_on_disk(adata, setup)
-        if on_disk:
-            options: dict[str, Any] = {"model": cls.__name__, "require_ages": source is None}
-            data = summed(adata, features, setup, **options)
-        else:
-            data = adata if features is None else of_features(adata, features, setup)
+        data = to_register(cls, adata, features, setup, require_ages=source is None)
         if source is not None and setup.get("obsm_key") is not None:
             data = _source.read(data, setup, column_names(source))
         asked = {"require_ages": source is None, "from_disk": bool(cls.unit_from_disk)}
         check_setup(data, setup, counts=cls.expects == "counts", model=cls.__name__, **asked)
         data, manager = _source.read(data, setup), make_manager(setup, method_args)
         manager.register_fields(own_copy(data, registered_columns(setup), setup), **kwargs)
-        if on_disk:
-            sum_is_of(manager.adata, adata, setup["layer"])
         remember(cls, adata, manager)
 
     @classmethod
