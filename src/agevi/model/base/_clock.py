@@ -109,9 +109,8 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
         Parameters
         ----------
         adata
-            Cells x genes. For ``PLSClock``, ``ElasticNetClock``, ``CellTypeClock`` of them, and networks that train on
-            single cells also from disk: opened with ``backed="r"``, or with ``anndata.io.sparse_dataset`` in X or the
-            layer; never written to. Clocks of sums read the sums of samples here, in one pass over the file.
+            Cells x genes; for clocks of sums, which read the file here, and networks that train on single cells also on
+            disk: opened with ``backed="r"``, or with ``anndata.io.sparse_dataset`` in X or the layer.
         age_key
             Column of ``adata.obs`` with the age of each cell's sample; NaN means unlabelled: such cells still
             shape the latent space.
