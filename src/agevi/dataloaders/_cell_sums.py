@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ def sums_of(
     counts: bool = True,
     why: str = "pp.sum_samples sums raw counts",
     advice: str = ADVICE,
-    directory: str | Path | None = None,
+    directory: str | os.PathLike[str] | None = None,
     genes: np.ndarray | None = None,
 ) -> AnnData:
     """What :func:`agevi.pp.sum_samples` returns; ``counts``: values must be raw counts, ``why`` in a message.
@@ -114,7 +113,9 @@ def _rows(table: pd.DataFrame, tables: AnnData, by: list[str]) -> tuple[np.ndarr
     return codes, obs
 
 
-def _kept(directory: str | Path, matrix: Matrix, codes: np.ndarray, obs: pd.DataFrame, *, counts: bool) -> KeptSums:
+def _kept(
+    directory: str | os.PathLike[str], matrix: Matrix, codes: np.ndarray, obs: pd.DataFrame, *, counts: bool
+) -> KeptSums:
     """The state of this pass, by all that its sums depend on."""
     values = matrix.identity()
     if values is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,10 +28,10 @@ class KeptState:
     call: ClassVar[str]
     """What is called again."""
 
-    def __init__(self, directory: str | Path, fingerprint: Mapping[str, Any]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], fingerprint: Mapping[str, Any]) -> None:
         check_path(directory)
         try:
-            path = claim(directory, self.manifest, dict(fingerprint), self.kind)
+            path = claim(Path(directory), self.manifest, dict(fingerprint), self.kind)
             self.path, self._pause = path / STATE, PAUSE
             self.state = read_state(self.path)
             write(path / ".writable", b"")  # now, not after hours

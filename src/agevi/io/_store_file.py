@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def write_rows(
         return
     import zarr  # which only zarr stores need
 
-    _write(zarr.open_group(path, mode="w", zarr_format=3), rows, obs, var, dtype, n_values)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*autosharding", UserWarning)  # of anndata, on tables
+        _write(zarr.open_group(path, mode="w", zarr_format=3), rows, obs, var, dtype, n_values)
 
 
 def _write(
