@@ -100,6 +100,16 @@ def test_values_that_are_no_counts(value, message, counts, tmp_path):
     backed.file.close()
 
 
+def test_a_store_that_lacks_a_piece(counts, tmp_path):
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    write_elem(group, "X", counts, dataset_kwargs={"chunks": (500,)})
+    pieces = [path for path in (tmp_path / "x.zarr" / "X" / "indices").rglob("*") if path.name.isdigit()]
+    pieces[0].unlink()
+    x = _checks.readable(sparse_dataset(group["X"]), "adata.X")
+    with pytest.raises(ValueError, match=r"x.zarr' cannot be read \(\d+ of \d+ pieces of indices are missing\)"):
+        x[:9]
+
+
 @pytest.fixture
 def file(counts, tmp_path):
     path = tmp_path / "x.h5ad"

@@ -167,9 +167,19 @@ class Stored:
         """Where each row begins among the values, (n_rows + 1,) int64."""
         if "indptr" not in self.facts:
             with self._guarded() as node:
-                self.facts["indptr"] = np.asarray(node["indptr"][...]).astype(np.int64)
-        indptr: np.ndarray = self.facts["indptr"]
-        return indptr
+                indptr = np.asarray(node["indptr"][...]).astype(np.int64)
+            self._check_pieces()
+            self.facts["indptr"] = indptr
+        found: np.ndarray = self.facts["indptr"]
+        return found
+
+    def _check_pieces(self) -> None:
+        """Refuse stores that lack files, in the place of which zarr gives zeros."""
+        for name in ("data", "indices") if self._in_zarr and self.shape[1] > 1 else ():
+            with self._guarded() as node:
+                wanted, there = node[name].nchunks, node[name].nchunks_initialized
+            if there < wanted and node[name].size:
+                raise ValueError(self._unreadable(f"{wanted - there:,} of {wanted:,} pieces of {name} are missing"))
 
     def _guarded_length(self) -> int:
         """Number of stored values."""
