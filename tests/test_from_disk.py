@@ -60,6 +60,7 @@ REFUSED = {
     "BulkNormalizer": lambda a, m: pp.normalize_bulk(a),
     "pp.beta_to_m": lambda a, m: pp.beta_to_m(a),
     "pp.m_to_beta": lambda a, m: pp.m_to_beta(a),
+    "tl.study": lambda a, m: tl.study(a, **SETUP, quick=True),
     "tl.tune": lambda a, m: tl.tune(a, PLSClock, **SETUP, n_trials=1),
     "tl.neuron_clock_study": lambda a, m: tl.neuron_clock_study(a, age_key="age", subject_key="donor"),
     "tl.compare_transfer": lambda a, m: tl.compare_transfer(
@@ -69,7 +70,7 @@ REFUSED = {
 }
 NO_VALUES = {
     "age_acceleration", "normative_scores", "calibrate", "recalibrate", "subject_posterior", "explain_age", "enrich",
-    "rank_targets", "trend_test", "TargetRanking", "normalize_bulk",
+    "rank_targets", "trend_test", "TargetRanking", "StudyResult", "normalize_bulk",
 }  # fmt: skip
 """Read tables of predictions, or nothing of an AnnData; normalize_bulk is a BulkNormalizer that is used once."""
 
