@@ -204,6 +204,7 @@ def test_a_study_of_a_file_is_that_of_the_function(place, studied):
     assert studied.stdout.startswith(found.verdict[:60])
     assert studied.stdout.endswith("Report: results/report.html\n")
     assert "step 1 of 11: audit" in studied.stderr
+    assert "Left out, acceleration: --condition was not given." in studied.stdout
     table = pd.read_csv(place / "results/tables/subjects.csv", keep_default_na=False)
     np.testing.assert_allclose(table["predicted"], found.subjects["predicted"])
     assert {"'=1+1", "<script>alert(1)</script>"} <= set(table["subject"])

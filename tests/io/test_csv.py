@@ -37,3 +37,9 @@ def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="full"):
         write_csv(tmp_path / "other.csv", pd.DataFrame({"a": [1]}))
     assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_file_is_as_readable_as_other_new_files(tmp_path):
+    (tmp_path / "other.txt").write_text("")
+    write_csv(tmp_path / "t.csv", pd.DataFrame({"a": [1]}))
+    assert (tmp_path / "t.csv").stat().st_mode == (tmp_path / "other.txt").stat().st_mode

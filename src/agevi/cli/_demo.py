@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from agevi.cli import _options as options
+from agevi.cli._errors import in_options
 
-N_SUBJECTS, N_CELLS, N_NEW = 300, 30, 12
+N_SUBJECTS, N_CELLS, N_NEW, N_SHOWN = 300, 30, 30, 10
 EPILOG = """\b
 What it shows, with files that it writes to demo_output:
   agevi study demo_output/cohort.h5ad --age age --subject donor --cell-type cell_type --out demo_output/results
@@ -54,7 +55,8 @@ def demo(out: Path, quick: bool, as_json: bool) -> None:
         said = {"verdict": found.verdict, "beats_median": found.beats_median}
         say_json({**said, "new": rows(table), "report": str(report)})
         return
-    click.echo(f"\n{found!r}\n\n{N_NEW} donors that took no part, from {out / 'ages.csv'}:\n{_shown(table)}\n")
+    click.echo(f"\n{in_options(repr(found))}\n")
+    click.echo(f"The first of {N_NEW} donors that took no part, from {out / 'ages.csv'}:\n{_shown(table)}\n")
     click.echo(EPILOG.removeprefix("\b\n").replace("demo_output", str(out)))
     click.echo(f"\nReport: {report}")
 
@@ -62,7 +64,7 @@ def demo(out: Path, quick: bool, as_json: bool) -> None:
 def _shown(table: Any) -> str:
     """Samples as text."""
     columns = [name for name in ("sample", "age", "predicted", "lower", "upper") if name in table]
-    return str(table[columns].round(1).to_string(index=False))
+    return str(table[columns].head(N_SHOWN).round(1).to_string(index=False))
 
 
 def _write_cells(cohort: Path, new: Path, *, quick: bool) -> None:

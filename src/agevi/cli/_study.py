@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from agevi.cli import _options as options
-from agevi.cli._errors import OPTIONS, DataError
+from agevi.cli._errors import OPTIONS, DataError, in_options
 
 REPORT = "report.html"
 EPILOG = """\b
@@ -70,7 +70,7 @@ def study(data: Path, obs: Path | None, out: Path, seed: int, force: bool, as_js
         said = {"verdict": found.verdict, "beats_median": found.beats_median}
         say_json({**said, **{name: str(path) for name, path in paths.items()}, **tables})
         return
-    click.echo(repr(found))
+    click.echo(in_options(repr(found)))
     click.echo(f"Report: {report}")
 
 
@@ -117,4 +117,4 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one."""
-        click.echo(record.getMessage(), err=True)
+        click.echo(in_options(record.getMessage()), err=True)

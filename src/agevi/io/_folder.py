@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,16 +80,21 @@ def _change(name: str, before: Any, now: Any) -> str:
 
 def write(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all, also after a crash."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    part = temporary(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(part, "xb") as file:  # who may read it is what the user's umask says
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(part, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+
+
+def temporary(path: Path) -> Path:
+    """A hidden name beside a file, for what takes its place once it is written."""
+    return path.with_name(f".{secrets.token_hex(8)}.tmp")
 
 
 def digest(values: np.ndarray) -> str:

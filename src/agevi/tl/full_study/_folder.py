@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from agevi import _checks, _names
 from agevi._compat import version
 from agevi._source import read
 from agevi.io._csv import write_csv
-from agevi.io._folder import as_text, check_path, claim, digest, matrix_digest, recorded
+from agevi.io._folder import as_text, check_path, claim, digest, matrix_digest, recorded, temporary
 from agevi.tl.full_study._plan import Arguments
 from agevi.tl.validate._arguments import with_matrix
 from agevi.tl.validate._recipe import recipe_of
@@ -90,13 +89,12 @@ def write_results(path: Path, adata: AnnData, given: Arguments, tables: Mapping[
         uns={k: v for k, v in adata.uns.items() if k == mine or str(k).startswith(f"{mine}_")},
         varm={k: v for k, v in adata.varm.items() if str(k).startswith(f"{mine}_")},
     )
-    handle, name = tempfile.mkstemp(dir=path, prefix=".", suffix=".tmp")
-    os.close(handle)
+    part = temporary(path / RESULT)
     try:
-        slots.write_h5ad(name)
-        os.replace(name, path / RESULT)
+        slots.write_h5ad(part)
+        os.replace(part, path / RESULT)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 

@@ -53,6 +53,8 @@ class StudyResult:
         What could make a clock look better than it is.
     path
         The folder ``out``, None without one.
+    unit
+        Unit of the ages.
     """
 
     verdict: str
@@ -70,6 +72,7 @@ class StudyResult:
     pathways: pd.DataFrame | None = None
     audit: pd.DataFrame | None = None
     path: Path | None = None
+    unit: str = "years"
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -104,5 +107,5 @@ class StudyResult:
             return ", with intervals whose coverage cannot be known from so few subjects"
         return (
             f", with intervals at {row['level']:.0%} that hold {row['coverage']:.0%} of held-out ages and are "
-            f"{row['width']:.0f} wide"
+            f"{row['width']:.0f} {self.unit} wide"
         )

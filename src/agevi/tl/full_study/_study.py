@@ -157,4 +157,7 @@ def _result(run: Run, verdict: Verdict, subjects: Any) -> StudyResult:
     """The tables that the steps made."""
     made = {name: value for name, value in run.log.variables.items() if name != "adata"}
     table = subjects.rename_axis("sample").reset_index()
-    return StudyResult(verdict.text, verdict.beats_median, steps=run.log.table(), subjects=table, path=run.out, **made)
+    unit = str(run.adata.uns[run.plan.given.key_added]["age_unit"])
+    return StudyResult(
+        verdict.text, verdict.beats_median, steps=run.log.table(), subjects=table, path=run.out, unit=unit, **made
+    )
