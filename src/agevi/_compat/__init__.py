@@ -51,7 +51,7 @@ def read_rows(adata: AnnData, rows: np.ndarray) -> AnnData:
 
 
 def _of_rows(adata: AnnData, rows: np.ndarray) -> AnnData:
-    """Some rows of data that are no view: anndata's own way reads row by row, and closes the file."""
+    """Some rows of data that are not a view: anndata's own way reads row by row, and closes the file."""
 
     def taken(x: Any) -> Any:
         if is_stored(x):
