@@ -11,7 +11,7 @@ from agevi import get, pl
 from agevi._report._blocks import Block, Callout, Figure, Heading, Points, Quote, Section, Side, Table, Text
 from agevi._report._cohort import Cohort
 from agevi._report._numbers import Column, counted, interval, listing, number, p, p_words, rounded, table, whole
-from agevi._report._verdict import with_unit
+from agevi._report._verdict import doubt, with_unit
 from agevi.tl.predict._evaluate_by import OVERALL
 
 FLAGS = {
@@ -67,7 +67,7 @@ def acceleration_section(cohort: Cohort) -> Section:
     rows = get.acceleration_df(cohort.adata, key_added=cohort.key)
     params = cohort.params(name)
     overall = rows[rows["type"] == OVERALL]
-    blocks: list[Block] = [_answer(row, params, len(overall)) for _, row in overall.iterrows()]
+    blocks: list[Block] = [*doubt(cohort), *(_answer(row, params, len(overall)) for _, row in overall.iterrows())]
     for_paper: list[Block] = [
         Heading("The sentence for the paper"),
         *(Quote(str(text)) for text in overall["sentence"]),
@@ -115,7 +115,7 @@ def _answer(row: pd.Series, params: dict[str, Any], n_groups: int) -> Callout:
         title = f"{group} looks {'older' if row['difference'] > 0 else 'younger'} than {reference} at equal age"
     else:
         title = f"No difference between {group} and {reference} is shown"
-        size += f" A true one of {number(row['detectable'], digits)} {unit} would be found four times in five."
+        size += f" A true difference of {number(row['detectable'], digits)} {unit} would be found four times in five."
     return Callout("warn" if flags else "plain", title, f"{size} {flags}".strip())
 
 

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 
 from markupsafe import Markup
 
+_SHORT = 10  # rows of a table
+
 
 @dataclass(frozen=True)
 class Text:
@@ -110,7 +112,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, which can be sorted, searched and copied where it has more than a few rows."""
+    """A table that can be sorted, and searched and copied where it is long."""
 
     kind: ClassVar[str] = "table"
     name: str
@@ -118,6 +120,11 @@ class Table:
     columns: Sequence[Head]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+
+    @property
+    def long(self) -> bool:
+        """Whether it has more rows than are taken in at a glance."""
+        return len(self.rows) > _SHORT
 
 
 @dataclass(frozen=True)

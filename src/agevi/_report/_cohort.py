@@ -20,7 +20,8 @@ from agevi.pl._base import MAX_GROUPS, group_colors, params_of, unit_of
 
 SPEAK = ("agevi.get", "agevi.pl", "agevi.tl.predict._judged", "agevi._subjects")
 """Loggers of what reading and drawing say, which stands on the page."""
-STUDY, AUDIT = "study", "audit"
+STUDY = ("step", "call", "status", "reason")
+DONE = "done"
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,20 @@ class Cohort:
             return None
         return group_colors(self.adata, str(groupby), [reference, *(level for level in levels if level != reference)])
 
+    def study(self) -> pd.DataFrame | None:
+        """The steps that ``tl.study`` took, None where a user made the calls."""
+        found = self.adata.uns.get(f"{self.key}_study")
+        return found if isinstance(found, pd.DataFrame) and set(STUDY) <= set(found) and len(found) else None
+
     def absent(self, what: str, noun: str) -> Absent:
-        """A line on what is not there, with the call that makes it."""
-        return Absent(what, call_of(noun, self.key))
+        """A line on what is not there, why a study left it out, and the call that makes it."""
+        call, steps = call_of(noun, self.key), self.study()
+        if steps is not None:
+            own = steps["call"].astype(str).str.contains(f"{call.split('(')[0]}(", regex=False)
+            left = steps[own & (steps["status"] != DONE)]
+            if len(left):
+                return Absent(f"{what} Why: {left['reason'].iloc[0]}.", str(left["call"].iloc[0]))
+        return Absent(what, call)
 
     def subjects(self) -> pd.DataFrame:
         """One row per sample; without rows where there is no such table."""

@@ -30,9 +30,9 @@ _MANY = 3000
 """Points from which they are drawn as a picture within the figure."""
 _COLORS = {
     "#000000": "var(--ink)", "#404040": "var(--ink-2)", "#ffffff": "var(--paper)", "#b0b0b0": "var(--rule)",
-    "#ececec": "var(--rule-2)",
+    "#ececec": "var(--rule-2)", "#8c564b": "var(--brown)",
 }  # fmt: skip
-"""Colours of what is not data, which the page has light and dark."""
+"""Colours that the page has light and dark: of what is not data, and one that is too dark on a dark page."""
 _FONT = re.compile(
     r"(?:(font: [^;']*?)'[^;]*|font-family:)[^;]*;? ?"
 )  # in one part of the style or in a part of its own
@@ -90,7 +90,6 @@ def _svg(ax: Axes) -> str:
     """The figure of some axes, legends below them so that it is narrow."""
     figure: Any = ax.figure
     whole: Drawing = figure.canvas.figure
-    whole.draw_without_rendering()
     whole.set_layout_engine("none")
     for one in whole.axes:
         for axis in (one.xaxis, one.yaxis):

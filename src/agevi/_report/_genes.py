@@ -9,6 +9,7 @@ from agevi import get, pl
 from agevi._report._blocks import Block, Callout, Section, Side, Text
 from agevi._report._cohort import Cohort
 from agevi._report._numbers import Column, counted, listing, number, p, percent, rounded, table, whole
+from agevi._report._verdict import doubt
 from agevi.pl._base import unit_of, wording
 
 MOST_GENES, MOST_SETS = 100, 60
@@ -48,7 +49,7 @@ def genes_section(cohort: Cohort) -> Section:
         + listing([f"{gene} ({word})" for gene, word in zip(names[:n], rows["direction"][:n], strict=True)], 6) + ".",
         caption="The line on a bar is its 95 % interval across subjects, the numbers are that of its rank.",
     )  # fmt: skip
-    blocks: list[Block] = [Side(figure, [
+    blocks: list[Block] = [*doubt(cohort), Side(figure, [
         Text(f"Of the first {n} genes, {firm} stay among the first {2 * n} when subjects are drawn anew."),
         Text("A high value says that the clock uses a gene, not that the gene causes ageing. Of genes that go together "
              "a clock may use one, so a gene without value can change with age, too."),
@@ -143,7 +144,7 @@ def sets_section(cohort: Cohort) -> Section:
     if n_groups < 2:
         shown = shown.drop(columns="group")
     return Section("sets", title, short, [
-        answer, figure, Text(text, small=True),
+        *doubt(cohort), answer, figure, Text(text, small=True),
         table(_readable(shown), _SETS, name="sets", caption="Gene sets by p value", note=note),
     ])  # fmt: skip
 

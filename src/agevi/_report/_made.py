@@ -11,13 +11,11 @@ import pandas as pd
 
 from agevi import _compat, _keys
 from agevi._report._blocks import Block, Code, Heading, Section, Table, Text
-from agevi._report._cohort import Cohort
+from agevi._report._cohort import DONE, Cohort
 from agevi._report._numbers import Column, number, table
 from agevi._report._page import printable
 
 PACKAGES = ("agevi", "scvi-tools", "torch", "anndata", "scanpy", "numpy", "scipy", "pandas", "matplotlib")
-STUDY = ("step", "call", "status", "reason")
-DONE = "done"
 _LONGEST = 8
 """Values of a setting that are listed."""
 _NUMBERS = ("scores", "residuals", "coefficients", "features", "origin", "shift_var", "degree")
@@ -27,17 +25,11 @@ _NUMBERS = ("scores", "residuals", "coefficients", "features", "origin", "shift_
 def made_section(cohort: Cohort) -> Section:
     """How to make the results again."""
     blocks: list[Block] = []
-    steps = stored_study(cohort)
+    steps = cohort.study()
     if steps is not None:
         blocks += _steps(steps)
     blocks += [_settings(cohort), Heading("Versions"), _versions(cohort)]
     return Section("made", "How this was made", "Methods", blocks)
-
-
-def stored_study(cohort: Cohort) -> pd.DataFrame | None:
-    """The steps that ``tl.study`` took, None where a user made the calls."""
-    found = cohort.adata.uns.get(f"{cohort.key}_study")
-    return found if isinstance(found, pd.DataFrame) and set(STUDY) <= set(found) and len(found) else None
 
 
 def _steps(steps: pd.DataFrame) -> list[Block]:
@@ -45,7 +37,7 @@ def _steps(steps: pd.DataFrame) -> list[Block]:
     done = steps["status"].astype(str) == DONE
     blocks: list[Block] = [
         Text("Every step is a public call, so that you can go on by hand."),
-        Code("\n".join(["import agevi", "", *steps.loc[done, "call"].astype(str)]), "Calls"),
+        Code("\n".join([*_imports(steps.loc[done, "call"]), "", *steps.loc[done, "call"].astype(str)]), "Calls"),
     ]
     if not done.all():
         columns = {"step": Column("Step"), "reason": Column("Why"), "call": Column("Call")}
@@ -55,6 +47,11 @@ def _steps(steps: pd.DataFrame) -> list[Block]:
         if seconds.notna().any():
             blocks.append(Text(f"It took {number(seconds.sum(), 0)} seconds.", small=True))
     return blocks
+
+
+def _imports(calls: pd.Series) -> list[str]:
+    """What the calls need."""
+    return ["import agevi", *(["import numpy as np"] if calls.astype(str).str.contains(r"\bnp\.").any() else [])]
 
 
 def _settings(cohort: Cohort) -> Table:

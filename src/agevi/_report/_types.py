@@ -6,7 +6,7 @@ from agevi import _names, get, pl
 from agevi._report._blocks import Absent, Block, Section, Side, Text
 from agevi._report._cohort import Cohort
 from agevi._report._numbers import Column, listing, number, rounded, table, whole
-from agevi._report._verdict import with_unit
+from agevi._report._verdict import doubt, with_unit
 from agevi.tl.predict._evaluate_by import OVERALL
 from agevi.tl.predict._judged import types_key
 
@@ -59,6 +59,8 @@ def types_section(cohort: Cohort) -> Section:
     if not blocks:
         call = "agevi.tl.cross_validate(adata, agevi.model.CellTypeClock, ..., setup_kwargs={'cell_type_key': ...})"
         blocks = [Absent("Types of cells were not told apart.", call)]
+    else:
+        blocks = [*doubt(cohort), *blocks]
     return Section("types", title, title, blocks)
 
 

@@ -58,6 +58,18 @@ def verdict_section(cohort: Cohort) -> Section:
     return Section("verdict", TITLE, "Verdict", blocks)
 
 
+def doubt(cohort: Cohort) -> list[Block]:
+    """What is said before results of a clock that is not shown to beat the median age; nothing of one that is."""
+    samples = cohort.subjects()
+    role = cohort.judged_role(samples)
+    if role is not None:
+        own = held(samples, role)
+        if not verdict(own, references(cohort.adata, own, cohort.keys), cohort.unit):
+            return []
+    text = "This clock is not shown to predict better than the median age, so what follows may say nothing of age."
+    return [Callout("warn", "Read with care", text)]
+
+
 def _judged(cohort: Cohort, own: pd.DataFrame, role: str) -> list[Block]:
     """Verdict on the samples of a role."""
     unit, digits = cohort.unit, digits_of(own["age"])
