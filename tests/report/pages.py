@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 
 import html5lib
 import pandas as pd
+
+SECTIONS = ["verdict", "data", "ages", "subjects", "acceleration", "types", "genes", "sets", "made"]
+ADDRESS = re.compile(r"https?:|//[a-z]|@import|fetch\(|XMLHttpRequest|url\((?!#)", re.IGNORECASE)
+"""What would lead out of a page."""
 
 
 def parsed(text: str) -> ET.Element:

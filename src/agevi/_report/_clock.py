@@ -11,6 +11,8 @@ import pandas as pd
 from agevi._report._blocks import Block, Callout, Cell, Code, Fact, Facts, Head, Section, Table, Text
 from agevi._report._made import _flat, version_table
 from agevi._report._numbers import Column, counted, interval, number, percent, table, whole
+from agevi._report._verdict import CHANCE, GOOD, TITLE, WORSE, few
+from agevi.tl.predict._judged import FEW_SUBJECTS
 
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
 
@@ -18,7 +20,7 @@ _BOLD = re.compile(r"\*\*(.+?)\*\*")
 def clock_sections(meta: Mapping[str, Any], card: str) -> list[Section]:
     """Whether it beats the median, its card, and what it was made with."""
     return [
-        Section("verdict", "Does the clock beat the median age?", "Verdict", _verdict(meta)),
+        Section("verdict", TITLE, "Verdict", _verdict(meta)),
         Section("card", "What the clock is", "Card", list(_blocks(card))),
         Section("made", "How this was made", "Methods", _made(meta)),
     ]
@@ -28,13 +30,10 @@ def _verdict(meta: Mapping[str, Any]) -> list[Block]:
     """What the clock tells of its error on held-out subjects."""
     found = meta.get("evaluation")
     if not found:
-        text = "It was not told how well held-out subjects are predicted."
-        call = "clock.set_evaluation(adata), after agevi.tl.cross_validate and agevi.tl.aggregate_subjects"
-        return (
-            [Callout("plain", "Not known"), Code(call, "Call")]
-            if not text
-            else [Callout("plain", "Not known", text), Code(call, "Call")]
-        )
+        text = "The clock does not tell how well held-out subjects are predicted."
+        call = "clock.set_evaluation(adata)  # after tl.cross_validate and tl.aggregate_subjects; then save the clock"
+        trained = "n_subjects" in meta.get("age", {})
+        return [Callout("plain", "Not known", text), *([Code(call, "Call")] if trained else [])]
     unit, mae, median = found["age_unit"], found["mae"], found["mae_median"]
     low, high = found["mae_low"], found["mae_high"]
     n = found["n_subjects"]
@@ -45,12 +44,13 @@ def _verdict(meta: Mapping[str, Any]) -> list[Block]:
         f"{who}, ages are off by {number(mae)} {unit} on average (95 % interval {interval(low, high)}). Predicting the "
         f"median age for everyone is off by {number(median)} {unit}."
     )
-    level: Any = "good"
-    title = "Yes: it predicts age better than the median age does."
-    if mae >= median:
-        level, title = "bad", "No: it does not predict age better than the median age does."
+    level, title = GOOD
+    if n < FEW_SUBJECTS:
+        level, title = few(n)
+    elif mae >= median:
+        level, title = WORSE
     elif high is None or high >= median:
-        level, title = "warn", "Not shown: the difference from the median age can be chance."
+        level, title = CHANCE
     facts = [
         Fact("Error of the clock", f"{number(mae)} {unit}", f"95 % interval {interval(low, high)}"),
         Fact("Error of the median age", f"{number(median)} {unit}"),

@@ -96,7 +96,7 @@ def _recorded(cohort: Cohort) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _flat(params: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Names and values, those of dictionaries with a point between, without what was left at nothing."""
-    for name, value in params.items():
+    for name, value in sorted(params.items()):  # files have an order of their own
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}.")
         elif isinstance(value, pd.DataFrame):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,13 +28,17 @@ from agevi.tl.predict._judged import FEW_SUBJECTS, references, verdict
 from agevi.tl.validate._null import LEVEL
 
 TITLE = "Does the clock beat the median age?"
+Headline = tuple[Literal["good", "warn", "bad"], str]
+GOOD: Headline = ("good", "Yes: it predicts age better than the median age does.")
+WORSE: Headline = ("bad", "No: it does not predict age better than the median age does.")
+CHANCE: Headline = ("warn", "Not shown: the difference from the median age can be chance.")
 HOW = {
     _keys.OUT_OF_FOLD: "each predicted out of fold, by a clock that never saw it",
     _keys.TEST: "held out for testing, which the clock never saw",
     _keys.NEW: "which the clock never saw",
 }
 """How the subjects of a role were kept from the clock."""
-_NOT_KNOWN = "Not known: no held-out subject has both an age and a prediction."
+_NOT_KNOWN = "No held-out subject has both an age and a prediction."
 
 
 def verdict_section(cohort: Cohort) -> Section:
@@ -102,15 +106,18 @@ def _judged(cohort: Cohort, own: pd.DataFrame, role: str) -> list[Block]:
     return blocks
 
 
-def _title(caution: str, n: int, row: Any) -> tuple[Any, str]:
+def few(n: int) -> Headline:
+    """Headline of a clock that too few subjects judge."""
+    return "warn", f"Too few to tell: {counted(n, 'held-out subject')} with an age, and {FEW_SUBJECTS} are needed."
+
+
+def _title(caution: str, n: int, row: Any) -> Headline:
     """Colour and headline."""
     if n < FEW_SUBJECTS:
-        return "warn", f"Too few to tell: {counted(n, 'held-out subject')} with an age, and {FEW_SUBJECTS} are needed."
+        return few(n)
     if not caution:
-        return "good", "Yes: it predicts age better than the median age does."
-    if row["mae"] >= row["mae_median"]:
-        return "bad", "No: it does not predict age better than the median age does."
-    return "warn", "Not shown: the difference from the median age can be chance."
+        return GOOD
+    return WORSE if row["mae"] >= row["mae_median"] else CHANCE
 
 
 def _words(row: Any, own: pd.DataFrame, role: str, unit: str, digits: int) -> str:
