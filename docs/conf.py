@@ -1,6 +1,8 @@
 """Configuration of the site; nothing here needs the network."""
 
 import shutil
+import sys
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
@@ -22,6 +24,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx_design",
 ]
 exclude_patterns = ["_build", "_single_cells.md", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
@@ -73,6 +76,7 @@ def _written_in_agevi(class_name: str, members: list[str]) -> list[str]:
         for member, value in base.items()
         if (getattr(value, "__module__", None) or "agevi").startswith("agevi")  # else wrapped verbs of scvi-tools
     }
+    own -= {field.name for field in fields(documented)} if is_dataclass(documented) else set()  # told as attributes
     return [member for member in members if hasattr(documented, member) and member in own]
 
 
@@ -85,6 +89,19 @@ def _write_slots(app) -> None:
     head = ["| where | name | written by | content |", "| --- | --- | --- | --- |"]
     (HERE / "developer").mkdir(exist_ok=True)
     (HERE / "developer" / "slots.md").write_text("\n".join(["# Slots of AnnData", "", intro, "", *head, *rows, ""]))
+
+
+def _make_gallery(app) -> None:
+    """Draw the gallery, and write its page, where what it is made from is newer."""
+    sys.path.insert(0, str(HERE))
+    import make_gallery
+
+    source = [Path(make_gallery.__file__), *(HERE.parent / "src" / "agevi").rglob("*.py")]
+    pictures = [make_gallery.PICTURES / f"{entry.name}.png" for entry in make_gallery.ENTRIES]
+    newest = max(file.stat().st_mtime for file in source)
+    if not all(file.exists() and file.stat().st_mtime > newest for file in pictures):
+        make_gallery.draw(make_gallery.PICTURES)
+    (HERE / "gallery.md").write_text(make_gallery.page(), encoding="utf-8")
 
 
 def _check_api_page(app) -> None:
@@ -100,6 +117,7 @@ def _check_api_page(app) -> None:
 def setup(app) -> None:
     """Connect to Sphinx."""
     app.connect("builder-inited", _write_slots)
+    app.connect("builder-inited", _make_gallery)
     app.connect("builder-inited", _check_api_page)
 
 
