@@ -1,4 +1,4 @@
-"""The figure of the README: a PoissonVAE of the bundled donors, 45 of them held out for testing.
+"""The figure of the README: the bundled donors, each predicted while it was held out, and the genes of the clock.
 
 usage: python benchmarks/make_readme_figure.py
 """
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
-import scanpy as sc
 
 import agevi
 
@@ -19,24 +18,19 @@ OUT = Path(__file__).resolve().parents[1] / "docs/_static/readme.png"
 def main() -> None:
     matplotlib.use("Agg")
     adata = agevi.datasets.tcells()
-    agevi.pp.split_subjects(adata, subject_key="donor", age_key="age", stratify_by="dataset")
-    agevi.model.PoissonVAE.setup_anndata(adata, subject_key="donor", age_key="age")
-    model = agevi.model.PoissonVAE(adata)
-    model.train()
-    agevi.tl.predict_age(adata, model)
-    agevi.tl.aggregate_subjects(adata)
-    sc.pp.neighbors(adata, use_rep="X_agevi", transformer="sklearn")
-    sc.tl.umap(adata)
+    found = agevi.tl.study(adata, age_key="age", subject_key="donor", quick=True)
+    print(found)
 
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10.8, 4.2), layout="constrained", gridspec_kw={"width_ratios": [1, 1.1]}
+        1, 2, figsize=(12, 4.4), gridspec_kw={"width_ratios": [1, 0.9], "wspace": 0.75}
     )
     agevi.pl.predicted_vs_actual(adata, ax=left)
-    left.set_title("Donors, each from the sum of its cells", fontsize="medium")
-    sc.pl.umap(adata, color="agevi_predicted", ax=right, show=False, frameon=False, size=9)
-    right.set_title("Latent space of the cells, predicted age (years)", fontsize="medium")
-    OUT.parent.mkdir(exist_ok=True)
-    figure.savefig(OUT, dpi=110)
+    donors = found.subjects
+    left.vlines(donors["age"], donors["lower"], donors["upper"], colors="#2a9d72", alpha=0.13, linewidth=1, zorder=0)
+    left.set_title("300 held-out donors with 90 % intervals", fontsize="medium")
+    agevi.pl.attribution(adata, n_top=12, ax=right)
+    right.set_title("What each gene adds to predicted ages", fontsize="medium")
+    figure.savefig(OUT, dpi=110, bbox_inches="tight")
     print(f"{OUT.name}: {OUT.stat().st_size / 1024:.0f} KB")
 
 

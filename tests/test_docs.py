@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -75,3 +77,51 @@ def test_the_version_of_the_package_is_that_of_the_citation_and_of_the_newest_ch
     assert agevi.__version__ == version
     assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), flags=re.MULTILINE)[1] == version
     assert re.search(r"^## \[(\d.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1] == version
+
+
+def gallery():
+    """The module that draws the page of all figures."""
+    spec = importlib.util.spec_from_file_location("make_gallery", ROOT / "docs" / "make_gallery.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_gallery"] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_gallery_has_every_figure_once_and_its_code_draws_it():
+    found = gallery()
+    assert sorted(entry.name for entry in found.ENTRIES) == sorted(agevi.pl.__all__)
+    for entry in found.ENTRIES:
+        assert f"agevi.pl.{entry.name}(" in entry.lines.splitlines()[-1], entry.name
+        assert f"_static/gallery/{entry.name}.png\n:alt: {entry.seen}" in found.page()
+
+
+def test_every_page_of_the_guide_is_in_a_list_of_contents():
+    index = (ROOT / "docs" / "index.md").read_text()
+    pages = [page.stem for page in (ROOT / "docs" / "user_guide").glob("*.md")]
+    assert len(pages) > 20 and [page for page in pages if f"\nuser_guide/{page}\n" not in index] == []
+
+
+NAMED = re.compile(r"`(?:agevi\.)?((?:tl|pp|pl|get|io|model|clocks|datasets)\.\w+)")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/user_guide/tasks.md", "docs/index.md"])
+def test_functions_that_a_page_names_exist(page):
+    names = set(NAMED.findall((ROOT / page).read_text())) - {"model.train", "model.save"}
+    missing = [name for name in names if not hasattr(getattr(agevi, name.split(".")[0]), name.split(".")[1])]
+    assert [name for name in missing if not hasattr(agevi.model.PLSClock, name.split(".")[1])] == []
+
+
+@pytest.mark.slow  # a study and a comparison of groups
+def test_the_code_of_the_readme_runs_from_the_first_line_to_the_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    of_all, compare = agevi.datasets.tcells, agevi.tl.compare_models
+    monkeypatch.setattr(agevi.datasets, "tcells", lambda: of_all(60, 10))
+    monkeypatch.setattr(agevi.tl, "compare_models", lambda adata, **key: compare(adata, ["PLSClock"], **key))
+    code = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(code) >= 4
+    known = {}
+    for block in code:
+        exec(block, known)
+    assert "older" in known["agevi"].get.acceleration_df(known["adata"])["sentence"][0]
+    assert (tmp_path / "report.html").exists() and type(agevi.io.load_clock("clock")).__name__ == "PLSClock"
