@@ -74,12 +74,12 @@ class FoldData:
         """Let a clock on ``rows`` read them, from the second fit of this process on: one alone sums fewer cells."""
         # Of counts alone, whose sums are exact: others would be rounded in another order.
         csr = getattr(self.x, "format", "csr") == "csr"
-        if self.rows is not None or not csr or not np.array_equal(model.genes, self.genes):
+        if self.rows is not None or self.on_disk or not csr or not np.array_equal(model.genes, self.genes):
             return
         if model.normalize == "log1p_cp10k":
             self.fits.append(type(model))
             if len(self.fits) > 1:
-                model.lend_sums(self.sums, self.sample if self.on_disk else self.sample[rows])
+                model.lend_sums(self.sums, self.sample[rows])
 
     @cached_property
     def fits(self) -> list[Any]:
