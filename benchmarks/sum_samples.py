@@ -1,13 +1,14 @@
-"""Seconds and memory of agevi.pp.sum_samples over a file, by the number of cells; a clock on the sums.
+"""Seconds and memory of sums, of a clock on them and of a sorted store, from a file, by the number of cells.
 
 Run: python benchmarks/sum_samples.py [N_CELLS ...]
-Counts are drawn once for 10,000 cells and repeated, in random order of samples, so that the file is made quickly.
+Counts are drawn once for 10,000 cells and repeated, in random order of samples, so that the file is made quickly. Memory
+is the largest resident set of a process that does one thing, imports included, seen from outside every 20 ms.
 """
 
 from __future__ import annotations
 
 import os
-import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +20,26 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-N_GENES, N_SUBJECTS, N_TYPES, BLOCK, DENSITY = 2000, 200, 6, 10_000, 0.1
+N_GENES, N_SUBJECTS, N_TYPES, BLOCK, DENSITY = 3000, 500, 6, 10_000, 0.07
+TASKS = {
+    "import alone": "pass",
+    "sums by sample": "agevi.pp.sum_samples(path, by='donor')",
+    "sums by sample and type": "agevi.pp.sum_samples(path, by=['donor', 'type'])",
+    "PLSClock from the file": """
+adata = ad.read_h5ad(path, backed='r')
+agevi.model.PLSClock.setup_anndata(adata, age_key='age', subject_key='donor')
+clock = agevi.model.PLSClock(adata)
+clock.train()
+""",
+    "PLSClock from the sums": """
+sums = agevi.pp.sum_samples(path, by='donor')
+agevi.model.PLSClock.setup_anndata(sums, age_key='age', subject_key='donor')
+clock = agevi.model.PLSClock(sums)
+clock.train()
+""",
+    "sorted store, h5ad": "agevi.io.write_store([path], path.replace('cells', 'store'), 'donor')",
+    "sorted store, zarr": "agevi.io.write_store([path], path.replace('cells.h5ad', 'store.zarr'), 'donor')",
+}
 
 
 def write(path: Path, n_cells: int) -> None:
@@ -45,38 +65,36 @@ def write(path: Path, n_cells: int) -> None:
                 stored[i * x.nnz : (i + 1) * x.nnz] = values
 
 
-def measured(path: Path) -> tuple[float, float, tuple[int, int]]:
-    """Seconds, highest memory above that of the imports in MB, and the shape of the sums, in a process of its own."""
-    reader, writer = os.pipe()
-    if (child := os.fork()) == 0:
-        import agevi
-
-        agevi.settings.verbosity = 0
-        sums = agevi.pp.sum_samples
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        started = time.process_time()
-        out = sums(path, by=["donor", "type"])
-        spent = time.process_time() - started
-        more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        os.write(writer, f"{spent} {more} {out.n_obs} {out.n_vars}".encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    seconds, memory, n_obs, n_vars = os.read(reader, 200).decode().split()
-    return float(seconds), float(memory), (int(n_obs), int(n_vars))
+def measured(task: str, path: Path) -> tuple[float, float, float]:
+    """Seconds of the processor and of the clock, and the largest resident set in MB, of a process of its own."""
+    code = f"import sys\npath = sys.argv[1]\nimport agevi, anndata as ad\nagevi.settings.verbosity = 0\n{TASKS[task]}"
+    began = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    statm, page, most = Path(f"/proc/{process.pid}/statm"), os.sysconf("SC_PAGE_SIZE"), 0
+    while True:
+        done, status, used = os.wait4(process.pid, os.WNOHANG)
+        if done:
+            break
+        most = max(most, int(statm.read_text().split()[1]))
+        time.sleep(0.02)
+    if status:
+        raise RuntimeError(f"{task} failed")
+    return used.ru_utime + used.ru_stime, time.perf_counter() - began, most * page / 1e6
 
 
 def main() -> None:
-    """Print a line for every number of cells."""
-    for n_cells in [int(n) for n in sys.argv[1:]] or [100_000, 300_000]:
+    """Print a line for every number of cells and every task."""
+    for n_cells in [int(n) for n in sys.argv[1:]] or [100_000, 300_000, 1_000_000]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "cells.h5ad"
             write(path, n_cells)
-            seconds, memory, shape = measured(path)
             size = path.stat().st_size / 1e6
-        print(
-            f"{n_cells:,} x {N_GENES:,}, {size:,.0f} MB: {seconds:.1f} CPU s, {memory:,.0f} MB, sums {shape}",
-            flush=True,
-        )
+            print(f"{n_cells:,} x {N_GENES:,}, {size:,.0f} MB", flush=True)
+            for task in TASKS:
+                spent, wall, memory = measured(task, path)
+                print(f"  {task}: {spent:.1f} CPU s, {wall:.1f} s, {memory:,.0f} MB", flush=True)
+                for made in Path(folder).glob("store.*"):
+                    made.unlink() if made.is_file() else subprocess.run(["rm", "-r", str(made)], check=True)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import agevi
 from agevi import io, model, pp, tl
-from agevi.dataloaders._summed import RowSums
+from agevi.dataloaders._summed import RowSums, row_totals
 from agevi.dataloaders._sums import UnitSums
 from tests.test_gates import check_message
 
@@ -79,6 +80,22 @@ def test_moments_of_rows_are_those_of_the_cells(cells, sums):
         np.testing.assert_array_equal(of_rows.n_cells, whole.n_cells)
         np.testing.assert_array_equal(of_rows.values(), whole.values())
         np.testing.assert_array_equal(of_rows._noise, whole._noise)
+
+
+def test_totals_beyond_float32(cells):
+    deep = cells.copy()
+    deep.X = (deep.X * 40000).astype(np.float64)
+    deep.X.data += 1  # odd numbers, so that their sums would be rounded
+    sums = pp.sum_samples(deep, "donor")
+    assert sums.X.sum() > 2**25
+    names = pd.Index(sorted(deep.obs["donor"].astype(str).unique()))
+    whole, of_rows = (
+        UnitSums(a.X, names.get_indexer(pd.Index(a.obs["donor"].astype(str))), len(names), "log1p_cp10k", rows=rows)
+        for a, rows in ((deep, None), (sums, RowSums.of(sums)))
+    )
+    np.testing.assert_allclose(of_rows._noise, whole._noise, rtol=1e-9)
+    narrow = sp.csr_matrix(np.full((2, 3000), 2**23 - 1, dtype=np.float32))
+    np.testing.assert_array_equal(row_totals(narrow), [3000 * (2**23 - 1)] * 2)
 
 
 @pytest.mark.parametrize(

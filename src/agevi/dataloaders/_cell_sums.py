@@ -17,7 +17,7 @@ from agevi import _checks, _keys, _names, _units
 from agevi._compat import version
 from agevi._progress import Bar, progress
 from agevi.dataloaders._row_moments import CellSums, as_arrays, as_counts, of_arrays, products
-from agevi.dataloaders._summed import normalizations
+from agevi.dataloaders._summed import normalizations, row_totals
 from agevi.io._folder import digest
 from agevi.io._kept import KeptState
 from agevi.io._matrix_file import Matrix, opened
@@ -174,7 +174,7 @@ class _Pass:
     def _by_columns(self, length: int, bar: Bar) -> None:
         """The counts of cells in one pass, and the sums of genes in another."""
         for part, block in self.matrix.blocks(self.start):
-            self.library += np.asarray(self._checked(block).sum(axis=1, dtype=np.float64)).ravel()
+            self.library += row_totals(self._checked(block))
             self._stepped(part.stop, bar)
         for part, block in self.matrix.blocks(self.start - length):
             self.columns.append(products(as_counts(block), self.codes, self.library, self.total.n_units))

@@ -127,14 +127,14 @@ class RowSums:
         if not counted:
             n_cells = of_rows(self.n_cells.astype(np.float64))
             return n_cells, n_cells, squares, exact_sums(x, codes, n_units)
-        whole = np.asarray(self.along.sum(axis=1, dtype=np.float64)).ravel()
+        whole = row_totals(self.along)
         if not np.allclose(whole[used], self.library_squares[used], rtol=1e-9):
             raise ValueError(
                 "adata has other genes than when its cells were summed, so that the counts of the cells are not known, "
                 f"which the reliability of genes needs. Choose genes first: {_MAKER}(adata[:, genes], ...); or take a "
                 "clock without it, such as PLSClock(weights='zscore')."
             )
-        library = of_rows(np.asarray(x.sum(axis=1, dtype=np.float64)).ravel())
+        library = of_rows(row_totals(x))
         along = exact_sums(self.along, codes, n_units)
         return library, of_rows(self.library_squares), squares, along
 
@@ -145,6 +145,11 @@ def copy_sums(adata: AnnData, out: AnnData, columns: Any = None) -> AnnData:
     if rows is not None:
         (rows if columns is None else rows.genes(columns)).write(out)
     return out
+
+
+def row_totals(x: Any) -> np.ndarray:
+    """Sum of every row, (n_rows,) float64; scipy's own sum of float32 rounds on the way."""
+    return np.asarray(x @ np.ones(x.shape[1])).ravel()
 
 
 def exact_sums(x: Any, codes: np.ndarray, n_units: int) -> np.ndarray:
