@@ -81,6 +81,17 @@ def test_another_process_opens_the_file_itself(on_disk, counts):
     np.testing.assert_array_equal(_checks.dense(x[5:20]), counts.toarray()[5:20])
 
 
+def test_what_is_known_of_a_store_in_memory_is_known_of_no_other(counts):
+    for x in (counts, sp.csr_matrix(np.ones((N, GENES), dtype=np.float32))):
+        group = zarr.open_group(zarr.storage.MemoryStore(), mode="w")
+        write_elem(group, "X", x)
+        found = _checks.readable(sparse_dataset(group["X"]), "adata.X")
+        np.testing.assert_array_equal(found[:9].toarray(), x[:9].toarray())
+        assert found.facts
+        with pytest.raises(TypeError, match=r"adata.X is on no disk and cannot be read by another process"):
+            pickle.dumps(found)
+
+
 def test_values_are_checked_once(on_disk, monkeypatch):
     x = _checks.readable(on_disk, "adata.X")
     _checks.counts(x, "adata.X", "they are needed", advice="")
@@ -128,7 +139,7 @@ def test_a_file_that_was_closed_is_opened_again(file, counts):
 def test_a_file_that_vanishes(file):
     path, x = file
     os.rename(path, path.with_suffix(".old"))
-    with pytest.raises(ValueError, match=r"x.h5ad' was moved or deleted while it was read; put it back"):
+    with pytest.raises(ValueError, match=r"x.h5ad' was moved or deleted after it was opened; put it back"):
         x[:9]
 
 
@@ -136,7 +147,9 @@ def test_a_file_that_changes(file):
     path, x = file
     with open(path, "ab") as out:
         out.write(b"more")
-    with pytest.raises(ValueError, match=r"x.h5ad' changed while it was read; wait until it is written"):
+    with pytest.raises(
+        ValueError, match=r"x.h5ad' changed while it was read; wait until it is written, and call again"
+    ):
         x[:9]
 
 

@@ -203,6 +203,8 @@ class Stored:
 
     def _known(self) -> dict[str, Any]:
         """What is known of the matrix, by all who read it."""
+        if self.path is None:  # which nobody else knows by name
+            return {}
         key = (self.path, self.name, self._began)
         facts = _FACTS.pop(key, {})
         _FACTS[key] = facts  # the last
@@ -213,7 +215,7 @@ class Stored:
     def _state(self) -> tuple[Any, ...]:
         """Size of the file and time of its last change; of a store, of what describes the matrix."""
         if self.path is None:
-            return (id(self._node),)
+            return ()
         try:
             told = Path(self.path)
             if told.is_dir():
@@ -272,9 +274,12 @@ def unreadable(path: Any, why: str) -> str:
 
 def changed(path: Any) -> str:
     """What to say of a file that is another than when it was opened."""
-    return f"{str(path)!r} changed while it was read; wait until it is written, and call again."
+    return (
+        f"{str(path)!r} changed while it was read; wait until it is written, and call again (if it was open before, "
+        "open it and call setup_anndata anew)."
+    )
 
 
 def vanished(path: Any) -> str:
     """What to say of a file that is not there any more."""
-    return f"{str(path)!r} was moved or deleted while it was read; put it back, or open it where it is, and call again."
+    return f"{str(path)!r} was moved or deleted after it was opened; put it back, or open it where it is now."

@@ -118,7 +118,7 @@ def counts(x: Any, where: str, why: str, *, advice: str, empty_ok: bool = False)
                     )
                 raise ValueError(f"{where} has non-integer values ({shown}); {why}. {advice}")
         total += float(block.sum(dtype=np.float64))
-    known["total"] = total
+    known["total"], known["finite"] = total, True
     if total == 0 and not empty_ok:
         raise ValueError(f"{where} holds only zeros; {why}. {advice}")
 

@@ -9,6 +9,7 @@ from agevi._compat.scvi import REGISTRY_KEYS
 from agevi.dataloaders import _buffered
 from agevi.dataloaders._buffered import BufferedLoader, RunSampler
 from agevi.dataloaders._cells import CellDataset, SomeDecoded, batches
+from agevi.dataloaders._device import DeviceRows, n_bytes
 from agevi.dataloaders._fields import DECODED
 from agevi.model import PoissonVAE
 from agevi.nn.rows import as_dense
@@ -88,6 +89,16 @@ def test_in_order_batches_are_those_in_memory(cells, monkeypatch):
         for key in (X, DECODED):
             np.testing.assert_array_equal(as_dense(one[key]), as_dense(other[key]))
         np.testing.assert_array_equal(rows_of(one), rows_of(other))
+
+
+def test_cells_on_disk_are_kept_on_a_device(cells):
+    memory, disk = cells
+    on_device = DeviceRows(disk, torch.device("cpu"))
+    assert n_bytes(disk) == n_bytes(memory)
+    rows = memory.indices[[5, 0, 77]]
+    batch, expected = on_device.part(rows)[np.arange(3)], memory[np.array([5, 0, 77])]
+    np.testing.assert_array_equal(as_dense(batch[X]), as_dense(expected[X]))
+    np.testing.assert_array_equal(rows_of(batch), rows)
 
 
 def test_processes_share_the_cells_of_every_batch(monkeypatch):

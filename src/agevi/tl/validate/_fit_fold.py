@@ -230,7 +230,7 @@ def _single(data: FoldData, job: FoldJob) -> tuple[FoldResult, np.ndarray | None
         return FoldResult(np.full(len(job.test), np.nan, np.float32), None, validation_mae, best_epoch), held
     test, own = data.cells(job.test), job.test if data.on_disk else None
     if model.of_types:
-        parts = model.predict_parts(test)
+        parts = model.predict_parts(test, indices=own)
         predicted = parts.age_of_cell
         of_types = dict(zip(_OF_TYPES, parts.arrays(), strict=True))
         r = max(model.contrast_r_.values(), default=np.nan)
