@@ -21,58 +21,41 @@ class StudyResult:
 
     The tables are those of the functions of :mod:`agevi.get`; a step that was left out has None in the place of its
     table, and its reason is in ``steps``.
-
-    Attributes
-    ----------
-    verdict
-        Whether held-out subjects are predicted better than by the median age, in words.
-    beats_median
-        The same as True or False; None where there are too few subjects to know.
-    steps
-        One row per step: ``step``, ``call`` (the calls as text, one a line), ``status`` ("done" or "left out"),
-        ``reason`` and ``seconds``.
-    clock
-        The clock that was trained on everybody, or on the reference alone, with its calibration.
-    subjects
-        Age, predicted age and interval of every sample while it was held out.
-    accuracy
-        Errors over all, per type of cells and per group, beside those of the median age.
-    calibration
-        Coverage and width of the intervals.
-    leaderboard
-        The clock beside other ones, the median age and shuffled ages.
-    types
-        What each type of cells adds to predicted ages.
-    acceleration, acceleration_samples
-        Differences between groups at equal age, and the deviation of every sample.
-    genes
-        What each gene adds to predicted ages.
-    pathways
-        Gene sets among the most important genes.
-    audit
-        What could make a clock look better than it is.
-    path
-        The folder ``out``, None without one.
-    unit
-        Unit of the ages.
     """
 
     verdict: str
+    """Whether held-out subjects are predicted better than by the median age, in words."""
     beats_median: bool | None
+    """The same as True or False; None where there are too few subjects to know."""
     steps: pd.DataFrame
+    """One row per step: ``step``, ``call`` (the calls as text, one a line), ``status`` ("done" or "left out"),
+    ``reason`` and ``seconds``."""
     clock: Any
+    """The clock that was trained on everybody, or on the reference alone, with its calibration."""
     subjects: pd.DataFrame
+    """Age, predicted age and interval of every sample while it was held out."""
     accuracy: pd.DataFrame
+    """Errors over all, per type of cells and per group, beside those of the median age."""
     calibration: pd.DataFrame | None = None
+    """Coverage and width of the intervals."""
     leaderboard: pd.DataFrame | None = None
+    """The clock beside other ones, the median age and shuffled ages."""
     types: pd.DataFrame | None = None
+    """What each type of cells adds to predicted ages."""
     acceleration: pd.DataFrame | None = None
+    """Differences between groups at equal age."""
     acceleration_samples: pd.DataFrame | None = None
+    """Deviation of every sample from the line of the reference."""
     genes: pd.DataFrame | None = None
+    """What each gene adds to predicted ages."""
     pathways: pd.DataFrame | None = None
+    """Gene sets among the most important genes."""
     audit: pd.DataFrame | None = None
+    """What could make a clock look better than it is."""
     path: Path | None = None
+    """The folder ``out``, None without one."""
     unit: str = "years"
+    """Unit of the ages."""
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -52,7 +52,7 @@ class Run:
             column = Column(column.name, str(self.plan.given.condition_key), found.reference_values)
         self.log.do("who trains", column)
         self._predictions()
-        verdict = judged(self.adata, self.plan)
+        verdict = judged(self.adata, self.plan.given.key_added)
         self._intervals()
         self._comparison()
         self._types()
@@ -67,7 +67,7 @@ class Run:
         self._predictions()
         self._intervals()
         self._final_clock()
-        return judged(self.adata, self.plan)
+        return judged(self.adata, self.plan.given.key_added)
 
     def _checkpoint(self, name: str) -> dict[str, str]:
         return {} if self.out is None else {"checkpoint_dir": str(self.out / ".checkpoint" / name)}

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from agevi import _keys, _names, _subjects
+from agevi import _keys, _subjects
 from agevi.metrics._rows import error_ratio
-from agevi.tl.full_study._plan import Plan
 from agevi.tl.predict._judged import FEW_SUBJECTS, references
 
 FEW_FOR_A_CLOCK = 20
@@ -25,24 +24,16 @@ class Verdict:
     beats_median: bool | None
 
 
-def judged(adata: AnnData, plan: Plan) -> Verdict:
-    """The verdict on held-out samples: of the reference, where it alone trains, else of all."""
-    keys = _keys.Keys(plan.given.key_added)
+def judged(adata: AnnData, key_added: str) -> Verdict:
+    """The verdict on held-out samples, as :func:`agevi.get.metrics_df` and the card of the clock judge them."""
+    keys = _keys.Keys(key_added)
     table: pd.DataFrame = adata.uns[keys.subjects]
-    use = _subjects.held_out(table)
-    whose = ""
-    if plan.comparison.trains_reference:
-        sample = _names.names(adata.obs[plan.given.sample_key or plan.given.subject_key])
-        group = _names.names(adata.obs[str(plan.given.condition_key)]).groupby(sample.to_numpy()).first()
-        use = use & (group.reindex(table.index) == plan.comparison.reference).to_numpy()
-        whose = f" of {plan.comparison.reference!r}"
-    used = table[use]
-    reference = references(adata, table, keys)[use]
+    held_out = _subjects.held_out(table)
     unit = str(adata.uns[keys.uns]["age_unit"])
-    return verdict(used, reference, unit, whose)
+    return verdict(table[held_out], references(adata, table, keys)[held_out], unit)
 
 
-def verdict(table: pd.DataFrame, reference: np.ndarray, unit: str, whose: str = "") -> Verdict:
+def verdict(table: pd.DataFrame, reference: np.ndarray, unit: str) -> Verdict:
     """The verdict on samples with the columns ``subject``, ``age``, ``predicted``, beside the ages of the median."""
     age = table["age"].to_numpy(dtype=np.float64)
     reference = np.where(np.isnan(reference), np.median(age), reference)
@@ -51,11 +42,11 @@ def verdict(table: pd.DataFrame, reference: np.ndarray, unit: str, whose: str = 
     figures = f"MAE {error.mean():.1f} against {baseline.mean():.1f} {unit}"
     if n < FEW_SUBJECTS:
         return Verdict(
-            f"Whether the clock beats the median age cannot be known from {n} held-out subjects{whose} ({figures}).",
+            f"Whether the clock beats the median age cannot be known from {n} held-out subjects ({figures}).",
             None,
         )
     ratio, low, high = error_ratio(error, baseline, table["subject"].to_numpy())
-    figures = f"{figures}, ratio {ratio:.2f} [{low:.2f}, {high:.2f}] over {n} held-out subjects{whose}"
+    figures = f"{figures}, ratio {ratio:.2f} [{low:.2f}, {high:.2f}] over {n} held-out subjects"
     if ratio >= 1:
         return Verdict(f"The clock does not beat the median age: {figures}.", False)
     if high >= 1:
