@@ -148,3 +148,13 @@ def test_without_a_script_the_page_is_whole(opened):
     page = opened("study", java_script_enabled=False).page
     assert page.locator("#subjects tbody tr").count() == 32
     assert not page.locator("button:visible").count() and not page.locator("input:visible").count()
+
+
+def test_printed_tables_have_heads_without_buttons(opened):
+    page = opened("study").page
+    page.evaluate(
+        "addEventListener('beforeprint', () => { window.printed = document.querySelectorAll('th button').length; })"
+    )
+    page.pdf(print_background=True)
+    assert page.evaluate("window.printed") == 0
+    assert page.locator("#subjects th button").count() > 5

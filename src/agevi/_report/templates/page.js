@@ -64,6 +64,9 @@
       button.type = "button";
       button.textContent = head.textContent;
       head.replaceChildren(button);
+      // A head with a button in it is printed on the first page alone.
+      addEventListener("beforeprint", () => { head.textContent = button.textContent; });
+      addEventListener("afterprint", () => { head.replaceChildren(button); });
       button.addEventListener("click", () => {
         const now = head.getAttribute("aria-sort");
         const next = now === "ascending" ? "descending" : now === "descending" ? null : "ascending";
