@@ -115,7 +115,9 @@ class Run:
         calls = [Call("agevi.tl.compare_models", (ADATA, models), kwargs)]
         calls.append(Call("agevi.get.leaderboard_df", (ADATA,), self.keys, "leaderboard"))
         if self.plan.given.quick:
-            self.log.leave_out("comparison", "quick=True; the error of the median age is in the accuracy", *calls)
+            self.log.leave_out(
+                "comparison", "not in a quick study; the error of the median age is in the accuracy", *calls
+            )
         else:
             self.log.do("comparison", *calls)
 
