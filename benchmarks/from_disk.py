@@ -59,7 +59,8 @@ def write(path: Path, n_cells: int, order: str, compression: str | None) -> floa
             drawn.append(x)
             _append(group, ends, x)
         del group["indptr"]
-        group["indptr"] = np.concatenate(ends)
+        pointers = np.concatenate(ends)  # of 32 bits where they suffice: scipy is slow where they differ from indices
+        group["indptr"] = pointers.astype(np.int32 if pointers[-1] < 2**31 else np.int64)
     return int(ends[-1][-1]) / n_cells / N_GENES
 
 
