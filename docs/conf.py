@@ -52,6 +52,9 @@ napoleon_custom_sections = ["Returns"]
 html_theme = "sphinx_book_theme"
 html_title = "agevi"
 html_theme_options = {"navbar_persistent": [], "use_download_button": False, "use_fullscreen_button": False}
+html_context = {"default_mode": "auto"}
+html_static_path = ["_static"]
+html_css_files = ["agevi.css"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
