@@ -24,6 +24,7 @@ OPTIONS = {
     "covariates": "--covariate",
     "layer": "--layer",
     "out": "--out",
+    "age_unit": "--age-unit",
     "quick": "--quick",
     "rng": "--seed",
     "by": "--by",

@@ -32,7 +32,14 @@ obs = click.option(
     help="CSV table with more columns. Its first column holds names of cells, or is called like a column of the data "
     "(the donor, say), by whose values it is joined.",
 )
-age = click.option("--age", "age_key", required=True, metavar="COLUMN", help="Column with the age, in years.")
+age = click.option("--age", "age_key", required=True, metavar="COLUMN", help="Column with the age.")
+age_unit = click.option(
+    "--age-unit",
+    type=click.Choice(("years", "months", "weeks", "days")),
+    default="years",
+    show_default=True,
+    help="Unit of the ages.",
+)
 subject = click.option(
     "--subject", "subject_key", required=True, metavar="COLUMN",
     help="Column with the donor or animal: all its cells are held out together.",

@@ -33,7 +33,7 @@ A study that was stopped goes on with the same command."""
 
 @click.command(epilog=EPILOG)
 @options.together(
-    options.data, options.age, options.subject, options.sample, options.cell_type,
+    options.data, options.age, options.age_unit, options.subject, options.sample, options.cell_type,
     click.option(
         "--condition", "condition_key", metavar="COLUMN",
         help="Column with the groups, such as the diagnosis: do cases look older than controls of the same age?",

@@ -22,7 +22,7 @@ Examples
 
 @click.command(epilog=EPILOG)
 @options.together(
-    options.data, options.age, options.subject, options.sample, options.cell_type,
+    options.data, options.age, options.age_unit, options.subject, options.sample, options.cell_type,
     click.option(
         "--model", type=click.Choice(MODELS), default="auto", show_default=True,
         help="auto: a clock per type with --cell-type, else PLSClock. The others are for those who know why.",
@@ -61,7 +61,9 @@ def train(
     }
     plan = make_plan(adata, Arguments(**given, **none), seed)
     if model not in ("auto", plan.clock):
-        plan = replace(plan, clock=model, setup_kwargs={}, model_kwargs={}, no_types="--model is for all cells")
+        plan = replace(
+            plan, clock=model, setup_kwargs=plan.given.unit, model_kwargs={}, no_types="--model is for all cells"
+        )
     run = Run(adata, plan, None)
     with steps_shown():
         verdict = run.trained()

@@ -179,6 +179,20 @@ def test_eight_donors_have_no_intervals_and_no_verdict():
     assert found.clock.calibration is None
 
 
+@pytest.mark.slow
+def test_ages_in_months():
+    adata = made(n_subjects=40, acceleration=0.0)
+    adata.obs["age"] *= 12
+    found = agevi.tl.study(adata, **ALL, age_unit="months")
+    assert found.steps.loc[found.steps["status"] == "left out", "step"].isin(["genes", "pathways"]).all()
+    assert "months" in found.verdict and found.clock.setup_args["age_unit"] == "months"
+    assert found.subjects["predicted"].between(240, 1080).all()
+    assert "months" in found.acceleration["sentence"].iloc[0]
+    assert adata.uns["agevi_leaderboard_params"]["age_unit"] == "months"
+    with pytest.raises(ValueError, match="age_unit='decades'"):
+        agevi.tl.study(made(n_subjects=8), **KEYS, age_unit="decades")
+
+
 def test_ages_that_were_shuffled_are_not_predicted():
     adata = made(n_cells=10)
     donors = adata.obs["donor"].unique()

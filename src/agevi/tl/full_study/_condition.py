@@ -113,7 +113,7 @@ def _rehearse(adata: AnnData, given: Any, reference: str, paired: bool) -> str:
     keys = _keys.Keys()
     shell.obs[keys.predicted] = shell.obs[keys.predicted_sample] = np.nan_to_num(age) + noise
     shell.obs[keys.role] = _keys.OUT_OF_FOLD
-    shell.uns[keys.uns] = given.units | {"sample_key": given.sample_key or given.subject_key}
+    shell.uns[keys.uns] = given.units | given.unit | {"sample_key": given.sample_key or given.subject_key}
     options = {"groupby": given.condition_key, "reference": reference, "paired": paired, "n_permutations": 0}
     with _muted():
         aggregate_subjects(shell)

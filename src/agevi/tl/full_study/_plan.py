@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _units
+from agevi._ages import YEAR
 from agevi._gene_names import CUSTOMARY, SYMBOLS
 from agevi.tl.full_study._condition import Comparison, compared
 from agevi.tl.validate._arguments import with_matrix
@@ -44,6 +45,7 @@ class Arguments:
     obsm_key: str | None
     quick: bool
     key_added: str
+    age_unit: str = "years"
 
     @property
     def units(self) -> dict[str, str]:
@@ -56,6 +58,11 @@ class Arguments:
         """The layer or the table of ``obsm`` that is read, as an argument; empty for X."""
         given = {"layer": self.layer, "obsm_key": self.obsm_key}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def unit(self) -> dict[str, str]:
+        """The unit of the ages as an argument of ``setup_anndata``, where it is not the default."""
+        return {} if self.age_unit == "years" else {"age_unit": self.age_unit}
 
     @property
     def keys(self) -> dict[str, str]:
@@ -102,14 +109,15 @@ class Plan:
 def make_plan(adata: AnnData, given: Arguments, seed: int) -> Plan:
     """Check everything that the calls of a study check, in their words, and decide what is made."""
     _checks.in_memory(_checks.anndata(adata), "tl.study reads")
-    setup = with_matrix(None, given.layer, given.obsm_key)
+    _checks.choice(given.age_unit, tuple(YEAR), "age_unit")
+    setup = with_matrix(given.unit, given.layer, given.obsm_key)
     columns = {"age_key": given.age_key, "subject_key": given.subject_key, "sample_key": given.sample_key}
     subject, sample = check_data(adata, recipe_of("PLSClock", columns, setup))
     if given.cell_type_key is not None:
         _checks.column(adata, given.cell_type_key, "cell_type_key")
     read = [*columns.values(), given.cell_type_key, given.condition_key, *given.covariates]
     check_outputs(read, _outputs(given), given.key_added)
-    age = _units.ages(adata, given.age_key)
+    age = _units.ages(adata, given.age_key, unit=given.age_unit)
     by_sample, owner = _units.ages_of_samples(age, subject, sample, given.age_key)
     known = by_sample.dropna()
     n_subjects = owner.loc[known.index].nunique()
@@ -127,7 +135,7 @@ def make_plan(adata: AnnData, given: Arguments, seed: int) -> Plan:
         seed=seed,
         n_subjects=n_subjects,
         clock="PLSClock" if no_types else "CellTypeClock",
-        setup_kwargs={} if no_types else {"cell_type_key": given.cell_type_key},
+        setup_kwargs=given.unit | ({} if no_types else {"cell_type_key": given.cell_type_key}),
         model_kwargs={} if no_types else _of_types(min_cells, quick=given.quick),
         no_types=no_types,
         n_folds=min(3 if given.quick and trainers >= 2 * N_FOLDS else N_FOLDS, trainers),

@@ -111,7 +111,8 @@ class Run:
         models: Any = ["PLSClock"]
         if self.plan.typed:
             models = {"PLSClock": "PLSClock", self.plan.clock: (self.plan.clock, self.recipe)}
-        kwargs = self.fold_arguments | NULLS | self._checkpoint("comparison") | self.keys
+        unit = {"setup_kwargs": self.plan.given.unit} if self.plan.given.unit else {}
+        kwargs = self.fold_arguments | unit | NULLS | self._checkpoint("comparison") | self.keys
         calls = [Call("agevi.tl.compare_models", (ADATA, models), kwargs)]
         calls.append(Call("agevi.get.leaderboard_df", (ADATA,), self.keys, "leaderboard"))
         if self.plan.given.quick:

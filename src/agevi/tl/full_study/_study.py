@@ -31,6 +31,7 @@ def study(  # noqa: PLR0913
     condition_key: str | None = None,
     reference: Any = None,
     covariates: str | Sequence[str] = (),
+    age_unit: str = "years",
     layer: str | None = None,
     obsm_key: str | None = None,
     out: str | Path | None = None,
@@ -63,6 +64,8 @@ def study(  # noqa: PLR0913
         alone trains the clocks.
     covariates
         Columns that the comparison is adjusted for, as in :func:`agevi.tl.age_acceleration`.
+    age_unit
+        Unit of the ages: ``"years"``, ``"months"``, ``"weeks"`` or ``"days"``.
     layer
         Layer with the counts, in place of ``adata.X``.
     obsm_key
@@ -115,7 +118,7 @@ def study(  # noqa: PLR0913
     named = (covariates,) if isinstance(covariates, str) else tuple(covariates or ())
     given = Arguments(
         age_key, subject_key, sample_key, cell_type_key, condition_key, reference, named, layer, obsm_key, bool(quick),
-        key_added,
+        key_added, age_unit,
     )  # fmt: skip
     stored = {} if out is None else check_out(out)
     seed = as_seed(default_seed(stored, rng))
@@ -139,6 +142,7 @@ def _record(run: Run, verdict: Verdict) -> dict[str, Any]:
     return {
         **given.units,
         **given.matrix,
+        "age_unit": given.age_unit,
         "cell_type_key": given.cell_type_key,
         "condition_key": given.condition_key,
         "reference": plan.comparison.reference,
