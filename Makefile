@@ -26,7 +26,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-latest coverage lint mypy format docs tutorials clean distclean
+.PHONY: help demo test test-fast test-latest coverage lint mypy format docs docs-code tutorials clean distclean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ docs: $(VENV)/.installed-doc  ## Build the site into docs/_build/html
 	$(bin)/python -m sphinx --quiet --no-color --fail-on-warning -b html docs docs/_build/html
 	@echo "The site is in docs/_build/html/index.html."
 
+docs-code: $(VENV)/.installed-core  ## Run the Python code of the pages of the guide
+	$(bin)/python docs/run_code.py
+
 tutorials: $(VENV)/.installed-tutorial  ## Execute the notebooks in place, with their outputs
 	$(if $(NOTEBOOKS),,$(error No notebook in tutorials/))
 	for notebook in $(NOTEBOOKS); do \
@@ -78,7 +81,7 @@ tutorials: $(VENV)/.installed-tutorial  ## Execute the notebooks in place, with 
 	done
 
 clean:  ## Remove what was built, but not the environments
-	rm -rf .coverage coverage.xml build dist docs/_build docs/developer/slots.md docs/generated docs/tutorials .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .coverage coverage.xml build dist docs/_build docs/developer/slots.md docs/generated docs/gallery.md docs/_static/gallery docs/tutorials .mypy_cache .pytest_cache .ruff_cache
 	find src tests docs tutorials -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean  ## Remove the environments too
