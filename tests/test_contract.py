@@ -113,7 +113,7 @@ def test_backed_data(cls, fitted, cohort, tmp_path):
     )
     agevi.tl.predict_age(backed, fitted)
     assert backed.isbacked
-    if cls.unit_from_disk:  # trained in tests/model/base/test_from_disk.py
+    if cls.unit_from_disk or cls.trains_on_sums():  # trained in tests/model/base/test_from_disk.py
         cls.setup_anndata(backed, **setup_of(cls))
     else:
         with pytest.raises(ValueError, match=r"is backed by .*adata.to_memory\(\)"):

@@ -17,9 +17,9 @@ def summed(monkeypatch):
     """Cells of every pass that sums some."""
     passes, sum_rows = [], _predict.sum_rows
 
-    def counted(x, codes, n_units):
+    def counted(x, codes, n_units, *dtype):
         passes.append(int((codes >= 0).sum()))
-        return sum_rows(x, codes, n_units)
+        return sum_rows(x, codes, n_units, *dtype)
 
     monkeypatch.setattr(_predict, "sum_rows", counted)
     return passes
