@@ -95,7 +95,7 @@ def write_store(
     >>> paths = [f"{folder}/one.h5ad", f"{folder}/other.h5ad"]
     >>> store = agevi.io.write_store(paths, f"{folder}/both.h5ad", sample_key="donor")
     >>> anndata.read_h5ad(store).obs["donor"].tolist()[:21:10]
-    ['d0', 'd0', 'd1']
+    ['d00', 'd00', 'd01']
     """
     sources = _listed(paths)
     path, folder = Path(out), None if checkpoint_dir is None else Path(checkpoint_dir)
