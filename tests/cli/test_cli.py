@@ -4,6 +4,7 @@ import gzip
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -326,6 +327,15 @@ def test_the_ready_made_clocks():
     assert "horvath_2013" in CliRunner().invoke(_main.cli, ["clocks"]).stdout
     names = {row["name"] for row in json.loads(CliRunner().invoke(_main.cli, ["clocks", "--json"]).stdout)}
     assert names == set(agevi.clocks.list().index)
+    helps = [CliRunner().invoke(_main.cli, [name, "--help"]).stdout for name in _main.cli.commands]
+    named = {clock for text in helps for clock in re.findall(r"--clock (\w+)(?: |$)", text, flags=re.MULTILINE)}
+    assert "tcells_cd4" in named and named - names <= {"CLOCK", "clock"}
+
+
+def test_an_unknown_clock_names_the_command_that_lists_them(place):
+    result = CliRunner().invoke(_main.cli, ["predict", str(place / "cohort.h5ad"), "--clock", "nosuch"])
+    assert result.exit_code == 1
+    assert "`agevi clocks`" in result.stderr and "agevi.clocks" not in result.stderr
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from agevi.cli import _options as options
 COLUMNS = ["cells", "species", "class", "features", "donors", "unit", "mae", "mae_other_cohorts"]
 
 
-@click.command(epilog="\b\nExample\n  agevi predict new.h5ad --clock cd4_t_agevi --sample donor --out ages.csv")
+@click.command(epilog="\b\nExample\n  agevi predict new.h5ad --clock tcells_cd4 --sample donor --out ages.csv")
 @options.together(options.as_json, options.debug)
 def clocks(as_json: bool) -> None:
     """List the clocks that come with agevi.

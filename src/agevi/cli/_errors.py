@@ -41,7 +41,7 @@ class DataError(Exception):
 
 def in_options(text: str) -> str:
     """A message of a function with the options of the command line in place of the function's arguments."""
-    text = _GIVEN.sub(lambda found: OPTIONS[found[1]], text)
+    text = _GIVEN.sub(lambda found: OPTIONS[found[1]], text).replace("agevi.clocks.list()", "`agevi clocks`")
     return _NAMED.sub(lambda found: OPTIONS[found[1]], text)
 
 

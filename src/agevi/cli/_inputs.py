@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import click
 import pandas as pd
 
 from agevi import _checks, _names
@@ -43,6 +45,8 @@ def kind_of(path: Path) -> str:
 def read_cells(path: Path, obs: Path | None = None, *, backed: bool = False) -> Any:
     """The cells of a file; those of an h5ad file stay on disk where ``backed`` is asked for."""
     kind = kind_of(path)
+    if sys.stderr.isatty():  # to somebody who waits
+        click.echo(f"reading {path}", err=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

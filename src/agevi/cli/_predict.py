@@ -12,7 +12,7 @@ from agevi.cli import _options as options
 EPILOG = """\b
 Examples
   agevi predict new.h5ad --clock results/clock --out ages.csv
-  agevi predict blood.h5ad --clock cd4_t_agevi --sample donor
+  agevi predict blood.h5ad --clock tcells_cd4 --sample donor
 \b
 Columns of the table: sample, subject, age (where the data have it), predicted, n_cells, role, and lower and
 upper, between which the age of a new donor lies with 90 % where the clock is calibrated. The role "train"
