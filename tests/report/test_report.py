@@ -65,7 +65,7 @@ def test_what_is_not_a_report_is_never_replaced(plain_predictions, tmp_path):
         pytest.param({"path": "page.pdf"}, ValueError, "does not end with .html", id="no page"),
         pytest.param({"path": 3}, TypeError, "path=3 is a int; pass the path", id="no path"),
         pytest.param({"path": "absent/page.html"}, FileNotFoundError, "is not a directory", id="no folder"),
-        pytest.param({"key": "agevii"}, KeyError, "nothing stands under it", id="another key"),
+        pytest.param({"key_added": "agevii"}, KeyError, "nothing stands under it", id="another key"),
         pytest.param({"title": 3}, TypeError, "title=3 is a int; pass text", id="title"),
         pytest.param(
             {"audit": [1]}, TypeError, "audit is a list; pass the table that agevi.pp.audit_leakage", id="audit"

@@ -36,7 +36,7 @@ def report(
     source: Any,
     path: str | os.PathLike[str],
     *,
-    key: str = _keys.DEFAULT_KEY,
+    key_added: str = _keys.DEFAULT_KEY,
     title: str | None = None,
     audit: pd.DataFrame | None = None,
     gene_symbols: str | None = None,
@@ -58,13 +58,13 @@ def report(
         :func:`agevi.tl.aggregate_subjects`; or a trained clock, or the path of a saved one, whose card is shown.
     path
         File to write, which ends with ``.html``.
-    key
+    key_added
         Prefix of the slots that are read.
     title
         Heading of the page.
     audit
         What :func:`agevi.pp.audit_leakage` returned, whose findings are shown. Default: those of
-        ``adata.uns[f"{key}_study_audit"]``, if it is there.
+        ``adata.uns[f"{key_added}_study_audit"]``, if it is there.
     gene_symbols
         Column of ``adata.var`` with the names of genes to show, as in scanpy.
     overwrite
@@ -105,7 +105,7 @@ def report(
     if title is not None and not isinstance(title, str):
         raise TypeError(f"title={title!r} is a {type(title).__name__}; pass text, or None.")
     if isinstance(source, AnnData):
-        text = _of_cohort(source, key, title, audit, gene_symbols)
+        text = _of_cohort(source, key_added, title, audit, gene_symbols)
     else:
         text = _of_clock(source, title)
     write(target, text)
@@ -118,7 +118,7 @@ def _of_cohort(
 ) -> str:
     """The page of a cohort."""
     _checks.anndata(adata)
-    _keys.check(key, "key")
+    _keys.check(key, "key_added")
     if audit is not None and not (isinstance(audit, pd.DataFrame) and set(AUDIT) <= set(audit)):
         raise TypeError(f"audit is a {type(audit).__name__}; pass the table that agevi.pp.audit_leakage returned.")
     if gene_symbols is not None:
@@ -127,7 +127,7 @@ def _of_cohort(
     if not any(cohort.has(noun) for noun in _keys.SLOTS):
         there = sorted(str(name).removesuffix("_subjects") for name in adata.uns if str(name).endswith("_subjects"))
         raise KeyError(
-            f"key={key!r}: nothing stands under it in adata{_checks.closest(key, there)}; run "
+            f"key_added={key!r}: nothing stands under it in adata{_checks.closest(key, there)}; run "
             "agevi.tl.cross_validate(adata, ...) and agevi.tl.aggregate_subjects(adata) first. Keys with a table of "
             f"subjects: {_checks.listed(there) or 'none'}."
         )  # fmt: skip
