@@ -172,7 +172,9 @@ GROUPS = Part(
             agevi.model.MLPClock.setup_anndata(cohort, **key)
             clock = agevi.model.MLPClock(cohort)
             clock.train(enable_progress_bar=False)
-            agevi.tl.compare_transfer(cohort, clock, condition_key="condition", control="control", n_repeats=1)
+            agevi.tl.compare_transfer(
+                cohort, clock, condition_key="condition", control="control", n_repeats=1, refit_clock=True
+            )
             agevi.pl.transfer(cohort)
             """,
             "AUROC with its interval of the clock's classifier, of the same network from scratch and of a linear model",
