@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm.std import tqdm
@@ -126,3 +128,13 @@ class Settings:
 
 
 settings = Settings()
+
+
+@contextlib.contextmanager
+def quieter(level: int, *names: str) -> Iterator[None]:
+    """Nothing below ``level`` of the loggers with these names inside the block."""
+    with contextlib.ExitStack() as stack:
+        for logger in map(logging.getLogger, names):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(max(logger.getEffectiveLevel(), level))
+        yield

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from agevi._compat.scvi import Callback
 from agevi._progress import Bar, progress
-from agevi._settings import LEVELS, settings
+from agevi._settings import LEVELS, quieter, settings
 from agevi._threads import Shared
 
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "scvi")
@@ -38,9 +38,7 @@ def _lets_through() -> bool:
 
 def _hide(stack: contextlib.ExitStack) -> None:
     """Levels of loggers and filters of warnings, put back when the stack is closed."""
-    for logger in map(logging.getLogger, _LOGGERS):
-        stack.callback(logger.setLevel, logger.level)
-        logger.setLevel(max(logger.getEffectiveLevel(), logging.ERROR))
+    stack.enter_context(quieter(logging.ERROR, *_LOGGERS))
     stack.enter_context(warnings.catch_warnings())
     warnings.filterwarnings("ignore", module=r"lightning\.")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")

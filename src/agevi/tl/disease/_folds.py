@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from agevi import _keys
+from agevi._settings import quieter
 from agevi.model.base._seed import as_seed
 from agevi.model.transfer import CaseControlClassifier
 from agevi.tl.disease._linear_models import NETWORKS, Samples, linear_probabilities
@@ -117,14 +118,9 @@ def _network(fits: Fits, clock: Any, row: str, fold: Fold) -> np.ndarray:
     classifier = CaseControlClassifier.from_clock(
         clock, data, condition_key=fits.condition_key, control=fits.control, rng=fold.seed, **NETWORKS[row]
     )
-    quiet = logging.getLogger("agevi.model.transfer")
-    level = quiet.level
-    quiet.setLevel(max(quiet.getEffectiveLevel(), logging.WARNING))  # known subjects are told of once, by a warning
-    try:
+    with quieter(logging.WARNING, "agevi.model.transfer"):  # known subjects are told of once, by a warning
         choose = bool(fits.train_kwargs["early_stopping"]) and _keys.VALIDATION in set(fold.roles)
         classifier.train_on_all(fits.train_kwargs, choose=choose)
-    finally:
-        quiet.setLevel(level)
     cells = np.flatnonzero((role == _keys.TEST).to_numpy() & (samples.cell_sample >= 0))
     out = np.full(len(samples.case), np.nan)
     out[samples.cell_sample[cells]] = classifier.predict_proba(indices=cells.tolist())

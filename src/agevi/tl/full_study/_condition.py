@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from agevi import _checks, _keys, _names, _units
+from agevi._settings import quieter
 from agevi.tl.acceleration import age_acceleration
 from agevi.tl.predict._aggregate_subjects import aggregate_subjects
 
@@ -115,7 +114,8 @@ def _rehearse(adata: AnnData, given: Any, reference: str, paired: bool) -> str:
     shell.obs[keys.role] = _keys.OUT_OF_FOLD
     shell.uns[keys.uns] = given.units | given.unit | {"sample_key": given.sample_key or given.subject_key}
     options = {"groupby": given.condition_key, "reference": reference, "paired": paired, "n_permutations": 0}
-    with _muted():
+    # Nothing is said of predictions that stand for those to come.
+    with quieter(logging.CRITICAL, "agevi.tl.acceleration", "agevi.tl.predict"):
         aggregate_subjects(shell)
         try:
             age_acceleration(shell, **options)
@@ -126,17 +126,3 @@ def _rehearse(adata: AnnData, given: Any, reference: str, paired: bool) -> str:
         except (KeyError, TypeError, ValueError) as error:
             raise type(error)(str(error.args[0]).replace("groupby=", "condition_key=")) from None
     return ""
-
-
-@contextmanager
-def _muted() -> Iterator[None]:
-    """Nothing is said of predictions that stand for those to come."""
-    loggers = [logging.getLogger(f"agevi.tl.{name}") for name in ("acceleration", "predict")]
-    before = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
