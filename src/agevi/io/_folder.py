@@ -80,7 +80,7 @@ def _change(name: str, before: Any, now: Any) -> str:
 
 def write(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all, also after a crash."""
-    part = temporary(path)
+    part = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(part, "xb") as file:  # who may read it is what the user's umask says
             file.write(content)
@@ -90,11 +90,6 @@ def write(path: Path, content: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-def temporary(path: Path) -> Path:
-    """A hidden name beside a file, for what takes its place once it is written."""
-    return path.with_name(f".{secrets.token_hex(8)}.tmp")
 
 
 def digest(values: np.ndarray) -> str:

@@ -53,15 +53,17 @@ def written(out: str | os.PathLike[str] | None) -> Iterator[Any]:
         return
     path = check_out(out)
 
-    def write(made: AnnData) -> None:
-        with beside(path) as half:
-            if path.suffix == ".zarr":
-                made.write_zarr(half)
-                return
-            with new_file(half) as (file, _):
-                write_elem(file, "/", made)
+    yield lambda made: put(path, made)
 
-    yield write
+
+def put(path: Path, made: AnnData) -> None:
+    """Write an AnnData in the place of what is at ``path``, whole or not at all."""
+    with beside(path) as half:
+        if path.suffix == ".zarr":
+            made.write_zarr(half)
+            return
+        with new_file(half) as (file, _):
+            write_elem(file, "/", made)
 
 
 def _remove(path: Path) -> None:

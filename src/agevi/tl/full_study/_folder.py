@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,7 +16,8 @@ from agevi import _checks, _names
 from agevi._compat import version
 from agevi._source import read
 from agevi.io._csv import write_csv
-from agevi.io._folder import as_text, check_path, claim, digest, matrix_digest, recorded, temporary
+from agevi.io._folder import as_text, check_path, claim, digest, matrix_digest, recorded
+from agevi.io._out import put
 from agevi.tl.full_study._plan import Arguments
 from agevi.tl.validate._arguments import with_matrix
 from agevi.tl.validate._recipe import recipe_of
@@ -89,13 +89,7 @@ def write_results(path: Path, adata: AnnData, given: Arguments, tables: Mapping[
         uns={k: v for k, v in adata.uns.items() if k == mine or str(k).startswith(f"{mine}_")},
         varm={k: v for k, v in adata.varm.items() if str(k).startswith(f"{mine}_")},
     )
-    part = temporary(path / RESULT)
-    try:
-        slots.write_h5ad(part)
-        os.replace(part, path / RESULT)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    put(path / RESULT, slots)
 
 
 def remove_study(out: Path) -> None:
