@@ -58,7 +58,7 @@ def _scatter(cohort: Cohort, samples: pd.DataFrame, role: str | None) -> Any:
         f"{f' ({role_name(role)})' if role else ''}. Actual ages are {ages} {unit}, predicted ones {predicted} {unit}"
     )
     if role:
-        row = get.metrics_df(cohort.adata, key_added=cohort.key, roles=role).loc[role]
+        row = cohort.accuracy(role)
         alt += (
             f"; the fitted line has slope {number(row['slope'], 2)}, and the correlation is {number(row['pearson'], 2)}"
         )
@@ -76,7 +76,7 @@ def _reading(cohort: Cohort, role: str | None) -> list[Block]:
     """How to read the figure."""
     slope = np.nan
     if role:
-        slope = float(get.metrics_df(cohort.adata, key_added=cohort.key, roles=role)["slope"].iloc[0])
+        slope = float(cohort.accuracy(role)["slope"])
     if not np.isfinite(slope):
         return []
     shows = Text(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from anndata import AnnData
 from agevi import _keys, _names, _subjects, get
 from agevi._report._blocks import Absent
 from agevi._report._figures import Figures
+from agevi._settings import quieter
 from agevi.get._read import call_of
 from agevi.pl._base import MAX_GROUPS, group_colors, params_of, unit_of
 
@@ -33,6 +34,7 @@ class Cohort:
     gene_symbols: str | None = None
     audit: pd.DataFrame | None = None
     figures: Figures = field(default_factory=Figures)
+    kept: dict[str, Any] = field(default_factory=dict)  # what several sections read, taken once
 
     @property
     def key(self) -> str:
@@ -90,6 +92,19 @@ class Cohort:
         _subjects.subject_table(self.adata, self.keys)  # refuses a table of cells that are gone
         return get.subjects_df(self.adata, key_added=self.key)
 
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, made when a section first asks for it."""
+        if name not in self.kept:
+            self.kept[name] = make()
+        return self.kept[name]
+
+    def accuracy(self, role: str) -> pd.Series:
+        """Errors of the held-out samples of a role."""
+        found: pd.Series = self.once(
+            f"accuracy of {role}", lambda: get.metrics_df(self.adata, key_added=self.key, roles=role).loc[role]
+        )
+        return found
+
     def judged_role(self, table: pd.DataFrame) -> str | None:
         """The role of held-out samples whose accuracy counts: out of fold, else test, else new; None without any."""
         own = set(table["role"][_subjects.held_out(table)])
@@ -100,15 +115,8 @@ class Cohort:
 @contextmanager
 def unsaid() -> Iterator[None]:
     """Keep out of the log what the page says."""
-    loggers = [logging.getLogger(name) for name in SPEAK]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
+    with quieter(logging.ERROR, *SPEAK):
         yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def held(table: pd.DataFrame, role: str) -> pd.DataFrame:

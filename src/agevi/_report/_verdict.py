@@ -62,22 +62,30 @@ def verdict_section(cohort: Cohort) -> Section:
     return Section("verdict", TITLE, "Verdict", blocks)
 
 
+DOUBT = "This clock is not shown to predict better than the median age, so what follows may say nothing of age."
+
+
 def doubt(cohort: Cohort) -> list[Block]:
     """What is said before results of a clock that is not shown to beat the median age; nothing of one that is."""
+    if cohort.once("doubt", lambda: not _shown(cohort)):
+        return [Callout("warn", "Read with care", DOUBT)]
+    return []
+
+
+def _shown(cohort: Cohort) -> bool:
+    """Whether the clock is shown to beat the median age."""
     samples = cohort.subjects()
     role = cohort.judged_role(samples)
-    if role is not None:
-        own = held(samples, role)
-        if not verdict(own, references(cohort.adata, own, cohort.keys), cohort.unit):
-            return []
-    text = "This clock is not shown to predict better than the median age, so what follows may say nothing of age."
-    return [Callout("warn", "Read with care", text)]
+    if role is None:
+        return False
+    own = held(samples, role)
+    return not verdict(own, references(cohort.adata, own, cohort.keys), cohort.unit)
 
 
 def _judged(cohort: Cohort, own: pd.DataFrame, role: str) -> list[Block]:
     """Verdict on the samples of a role."""
     unit, digits = cohort.unit, digits_of(own["age"])
-    row = get.metrics_df(cohort.adata, key_added=cohort.key, roles=role).loc[role]
+    row = cohort.accuracy(role)
     reference = references(cohort.adata, own, cohort.keys)
     caution = verdict(own, reference, unit)
     n = own["subject"].nunique()
