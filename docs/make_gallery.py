@@ -26,11 +26,6 @@ class Entry:
     code: str
     seen: str  # what the picture shows, for those who do not see it
 
-    @property
-    def lines(self) -> str:
-        """The code without its indentation."""
-        return textwrap.dedent(self.code).strip()
-
 
 @dataclass(frozen=True)
 class Part:
@@ -303,8 +298,13 @@ def page() -> str:
     return "\n".join([*out, ""])
 
 
+def plain(code: str) -> str:
+    """Code without its indentation."""
+    return textwrap.dedent(code).strip()
+
+
 def _code(code: str) -> list[str]:
-    return ["```python", *textwrap.dedent(code).strip().splitlines(), "```"]
+    return ["```python", *plain(code).splitlines(), "```"]
 
 
 def draw(folder: Path, names: tuple[str, ...] = ()) -> None:
@@ -320,10 +320,10 @@ def draw(folder: Path, names: tuple[str, ...] = ()) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     known: dict[str, Any] = {}
     for part in PARTS:
-        exec(textwrap.dedent(part.code), known)
+        exec(plain(part.code), known)
         for entry in part.entries:
             plt.close("all")
-            exec(entry.lines, known)
+            exec(plain(entry.code), known)
             if not names or entry.name in names:
                 plt.gcf().savefig(folder / f"{entry.name}.png", dpi=110, bbox_inches="tight")
     plt.close("all")

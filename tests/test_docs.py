@@ -92,7 +92,7 @@ def test_the_gallery_has_every_figure_once_and_its_code_draws_it():
     found = gallery()
     assert sorted(entry.name for entry in found.ENTRIES) == sorted(agevi.pl.__all__)
     for entry in found.ENTRIES:
-        assert f"agevi.pl.{entry.name}(" in entry.lines.splitlines()[-1], entry.name
+        assert f"agevi.pl.{entry.name}(" in found.plain(entry.code).splitlines()[-1], entry.name
         assert f"_static/gallery/{entry.name}.png\n:alt: {entry.seen}" in found.page()
 
 
