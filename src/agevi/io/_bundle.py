@@ -262,7 +262,7 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
         raise BundleError(f"{path} was edited or damaged: its schema is {show(schema)}, not a positive number. {AGAIN}")
     if schema > SCHEMA:
         raise BundleVersionError(
-            f"{path} has schema {schema}, and this agevi reads up to {SCHEMA}; upgrade agevi (pip install -U agevi)."
+            f"{path} has schema {schema}, and this agevi reads up to {SCHEMA}; install a newer agevi."
         )
     rest = {key: value for key, value in document.items() if key != "digest"}
     if document.get("digest") != sha256(canonical(rest)):

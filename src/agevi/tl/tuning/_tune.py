@@ -65,7 +65,7 @@ def tune(  # noqa: PLR0913
     settings on training and validation subjects, and score them once. The best value is the lowest of many, so
     it is too good; with few validation subjects settings are chosen by chance, which ``n_folds`` makes less likely. The
     first trial takes the defaults of the class; a trial that fails is kept as failed and the study goes on. Needs
-    ``pip install "agevi[tune]"``.
+    Optuna: ``pip install optuna``.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def _need_optuna() -> None:
     except ValueError:  # a stand-in without a specification
         found = None
     if found is None:
-        raise ImportError('tl.tune needs optuna, which is not installed; run: pip install "agevi[tune]"')
+        raise ImportError("tl.tune needs optuna, which is not installed; run: pip install optuna")
 
 
 def _cells(adata: AnnData, subject: pd.Series, split_key: str) -> tuple[np.ndarray, np.ndarray]:
