@@ -68,6 +68,7 @@ format: $(VENV)/.installed-lint  ## Format the code and mend what ruff can mend
 
 docs: $(VENV)/.installed-doc  ## Build the site into docs/_build/html
 	$(bin)/python -m sphinx --quiet --no-color --fail-on-warning -b html docs docs/_build/html
+	$(bin)/python docs/check_links.py
 	@echo "The site is in docs/_build/html/index.html."
 
 docs-code: $(VENV)/.installed-core  ## Run the Python code of the pages of the guide

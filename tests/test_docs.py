@@ -79,17 +79,42 @@ def test_the_version_of_the_package_is_that_of_the_citation_and_of_the_newest_ch
     assert re.search(r"^## \[(\d.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1] == version
 
 
-def gallery():
-    """The module that draws the page of all figures."""
-    spec = importlib.util.spec_from_file_location("make_gallery", ROOT / "docs" / "make_gallery.py")
+def tool(name):
+    """A module of the folder of the site."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["make_gallery"] = module  # where dataclasses look for it
+    sys.modules[name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
 
 
+def test_links_that_lead_nowhere_are_found(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "index.html").write_text('<a href="sub/page.html#here">1</a> <a href="https://elsewhere.org/x">2</a>')
+    (tmp_path / "sub" / "page.html").write_text(
+        '<h1 id="here">x</h1><a href="#here">3</a><a href="../index.html">4</a>'
+    )
+    find = tool("check_links").dead_links
+    assert find(tmp_path) == []
+    (tmp_path / "sub" / "page.html").write_text('<h1 id="there">x</h1><img src="none.png">')
+    assert find(tmp_path) == ["index.html: sub/page.html#here", "sub/page.html: none.png"]
+
+
+def test_no_page_of_the_site_has_more_than_1500_words():
+    pages = [
+        page for page in (ROOT / "docs").rglob("*.md") if not {"generated", "_build", "tutorials"} & set(page.parts)
+    ]
+    words = {page.name: len(page.read_text().split()) for page in pages if page.name not in ("gallery.md", "slots.md")}
+    assert len(words) > 50 and {name: n for name, n in words.items() if n > 1500} == {}
+
+
+def test_every_model_has_a_page():
+    titles = {page.read_text().splitlines()[0] for page in (ROOT / "docs" / "models").glob("*.md")}
+    assert {f"# {cls.__name__}" for cls in agevi.model.MODELS} <= titles
+
+
 def test_the_gallery_has_every_figure_once_and_its_code_draws_it():
-    found = gallery()
+    found = tool("make_gallery")
     assert sorted(entry.name for entry in found.ENTRIES) == sorted(agevi.pl.__all__)
     for entry in found.ENTRIES:
         assert f"agevi.pl.{entry.name}(" in found.plain(entry.code).splitlines()[-1], entry.name
