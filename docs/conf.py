@@ -1,5 +1,6 @@
-"""Configuration of the site; nothing here needs the network."""
+"""Configuration of the site. Only on Read the Docs does it use a network, for links into the docs of other packages."""
 
+import os
 import shutil
 import sys
 from dataclasses import fields, is_dataclass
@@ -7,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
 
-from sphinx.util import logging
+from sphinx.util import inspect, logging
 
 HERE = Path(__file__).parent
 
@@ -21,10 +22,13 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinxcontrib.bibtex",
+    "sphinxext.opengraph",
 ]
 exclude_patterns = ["_build", "_single_cells.md", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
@@ -43,13 +47,54 @@ autosummary_generate = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}
+inspect.TypeAliasForwardRef.__repr__ = lambda alias: alias.name  # as it is shown where None is allowed, too
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
 napoleon_use_rtype = False
 # As text: taken for fields, lines of a list that goes on would be joined by dashes.
 napoleon_custom_sections = ["Returns"]
 
+# Links: every name has to be found, but for those of other packages where their docs are not at hand.
+nitpicky = True
+_PACKAGES = {
+    "anndata": "https://anndata.readthedocs.io/en/stable/",
+    "joblib": "https://joblib.readthedocs.io/en/stable/",
+    "matplotlib": "https://matplotlib.org/stable/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "pandas": "https://pandas.pydata.org/docs/",
+    "python": "https://docs.python.org/3/",
+    "scanpy": "https://scanpy.readthedocs.io/en/stable/",
+    "scvi": "https://docs.scvi-tools.org/en/stable/",
+    "torch": "https://docs.pytorch.org/docs/stable/",
+}
+intersphinx_mapping = {name: (url, None) for name, url in _PACKAGES.items()} if "READTHEDOCS" in os.environ else {}
+_ELSEWHERE = "|".join(
+    [*(set(_PACKAGES) - {"python"}), "collections", "lightning", "np", "optuna", "os", "pathlib", "pd"]
+)
+nitpick_ignore_regex = [
+    ("py:.*", rf"({_ELSEWHERE})\..*"),
+    ("py:class", r"agevi(\.\w+)*\._.*|AnnData|Path"),  # private classes in annotations, and names without a module
+]
+# Where other packages define what they name otherwise in public.
+_PUBLIC = {
+    "anndata._core.anndata.AnnData": "anndata.AnnData",
+    "matplotlib.axes._axes.Axes": "matplotlib.axes.Axes",
+    "numpy.random._generator.Generator": "numpy.random.Generator",
+    "pandas.core.frame.DataFrame": "pandas.DataFrame",
+    "pandas.core.series.Series": "pandas.Series",
+    "AnnData": "anndata.AnnData",
+    "Path": "pathlib.Path",
+    "np.random.Generator": "numpy.random.Generator",
+}
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
+ogp_site_url = os.environ.get("READTHEDOCS_CANONICAL_URL", "https://agevi.readthedocs.io/")
+ogp_image = "_static/readme.png"
+ogp_enable_meta_description = True
+
 html_theme = "sphinx_book_theme"
+html_baseurl = ogp_site_url
 html_title = "agevi"
 html_theme_options = {"navbar_persistent": [], "use_download_button": False, "use_fullscreen_button": False}
 html_context = {"default_mode": "auto"}
@@ -117,8 +162,14 @@ def _check_api_page(app) -> None:
                 logging.getLogger(__name__).warning("api.md does not list the public name agevi.%s.%s", module, name)
 
 
+def _public_name(app, env, node, contnode) -> None:
+    """Look a class of another package up by its public name."""
+    node["reftarget"] = _PUBLIC.get(node["reftarget"], node["reftarget"])
+
+
 def setup(app) -> None:
     """Connect to Sphinx."""
+    app.connect("missing-reference", _public_name, priority=1)
     app.connect("builder-inited", _write_slots)
     app.connect("builder-inited", _make_gallery)
     app.connect("builder-inited", _check_api_page)

@@ -22,7 +22,7 @@ learning rate. :func:`agevi.tl.neuron_clock_study` makes the paper's tables from
 The factorisation is fitted to all training cells as dense rows, which takes tens of gigabytes at the paper's size; a
 smaller ``n_fit`` makes it fit.
 
-:data:`PRECIOUS1GPT` also needs the columns: ``setup_anndata(..., modality_key=..., tissue_key=...)``. That paper names
+``PRECIOUS1GPT`` also needs the columns: ``setup_anndata(..., modality_key=..., tissue_key=...)``. That paper names
 neither the attention's width, heads and layers, which are those of Huang et al. (2020) here, nor the number of epochs,
 so validation subjects choose it. It knows no unknown tissue, and none is trained.
 """
@@ -179,8 +179,8 @@ ROWS: dict[str, Preset] = {
         for unit in ("input_sd", "max")
     },
 }
-"""Every row of the paper's tables by name, in their order. It contradicts itself on the unit of the noise: "relative to
-the maximum count", with z-scored inputs. So the denoising rows come in both units."""
+"""Every row of the paper's tables by name, in their order. The paper contradicts itself on the unit of the noise,
+"relative to the maximum count" of z-scored inputs, so the denoising rows come in both units."""
 
 NEURON_CLOCK = ROWS["poisson, 1000 epochs"]
 """The Poisson VAE, the best of the paper."""

@@ -38,7 +38,7 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
     trainable: ClassVar[bool] = True
     """Whether the class can be built from an AnnData and trained on ages."""
     predicts: ClassVar[str] = "age"
-    """What the network gives: ages, or the log-odds of a classifier."""
+    """What the network gives, which is ages, or the log-odds of a classifier."""
     selects_epochs: ClassVar[bool] = True
     """Whether training chooses an epoch on validation subjects, so that the final clock is a refit on all of them."""
     predicts_sums: bool = False
@@ -46,7 +46,7 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
     has_latent: ClassVar[bool] = True
     """Whether a pass over cells gives a latent representation beside ages."""
     of_types: ClassVar[bool] = False
-    """Whether it has a clock per type of cells, whose ages :meth:`predict_parts` gives beside those of samples."""
+    """Whether it has a clock per type of cells, whose ages ``predict_parts`` gives beside those of samples."""
     compared_within: str | None = None  # column whose values have different features
     contrast_clocks: Mapping[str, Any] = {}
     """Clocks of an anchor, which tells the level of a cohort and does not enter ages; few classes have them."""
@@ -61,7 +61,7 @@ class Clock(RoleMixin, LeftOutMixin, NumbersMixin, CohortsMixin, BaseModelClass)
 
     @property
     def unit(self) -> str:
-        """Unit of what it predicts: that of the ages, or log-odds."""
+        """Unit of the predictions, which is that of the ages, or log-odds."""
         return str(self.setup_args["age_unit"])
 
     @property

@@ -21,7 +21,7 @@ class GeneNamesMixin(Host):
 
     @property
     def gene_names(self) -> pd.DataFrame:
-        """Ensembl ids and symbols of the clock's genes, a copy: index gene, text, "" where a gene has none.
+        """Ensembl ids and symbols of the clock's genes, as a copy with index gene and "" where a gene has none.
 
         Columns are ``gene_ids`` and ``gene_symbols``, those that ``adata.var`` held when the clock was set up and that
         differ from ``genes``, or that were set by :meth:`set_gene_names`.

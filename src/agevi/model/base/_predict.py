@@ -53,7 +53,7 @@ class PredictMixin(ShellMixin):
 
     @property
     def level(self) -> str:
-        """What it predicts ages of, as :meth:`predict_age` takes it: ``"sample"``, or ``"cell"``."""
+        """``"sample"`` or ``"cell"``, what it predicts ages of, as ``predict_age`` takes it."""
         return "sample" if self.predicts_sums else "cell"
 
     def predict_rows(

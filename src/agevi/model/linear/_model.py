@@ -132,7 +132,7 @@ class ElasticNetClock(FittedLinearClock):
 
     @property
     def cv_results_(self) -> pd.DataFrame:
-        """The search: ``l1_ratio``, ``alpha`` and ``mse``, the squared error of held-out standardised ages."""
+        """Table of the search, ``l1_ratio``, ``alpha`` and ``mse``, the squared error of held-out standardised ages."""
         return self._searched(_SEARCH)
 
     @property

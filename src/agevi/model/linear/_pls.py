@@ -110,10 +110,11 @@ class PLSClock(FittedLinearClock):
 
     @property
     def cv_results_(self) -> pd.DataFrame:
-        r"""The search: ``value`` (components or penalty), ``mse`` of held-out subjects, and ``weight`` in the clock.
+        r"""Table of the search with ``value``, ``mse`` of held-out subjects, and ``weight`` in the clock.
 
-        The error is that of standardised ages, mean over the draws of the folds. With :math:`n` subjects, weights are
-        proportional to :math:`\text{mse}^{-n/4}` and sum to 1: the likelihood of the held-out ages,
+        The value is a number of components or a penalty. The error is that of standardised ages, mean over the draws of
+        the folds. With :math:`n` subjects, weights are proportional to
+        :math:`\text{mse}^{-n/4}` and sum to 1: the likelihood of the held-out ages,
         :math:`\text{mse}^{-n/2}` (Geisser & Eddy 1979), flattened by a square root, because the errors of neighbouring
         models are nearly the same.
         """
