@@ -26,7 +26,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-latest coverage lint mypy format docs docs-code tutorials clean distclean
+.PHONY: help demo test test-fast test-latest test-lowest coverage package lint mypy format docs docs-code tutorials clean distclean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,11 +45,17 @@ test-latest:  ## Run all tests on Python 3.12 or newer, in .venv-latest
 	@python="$(LATEST_PYTHON)"; test -n "$$python" || exit 1; \
 	$(MAKE) --no-print-directory test VENV=$(VENV_LATEST) PYTHON="$$python"
 
+test-lowest:  ## Run the tests that are not on real data with the lowest versions that pyproject.toml allows
+	.ci/lowest "$(PYTHON)" $(PYTEST_ARGS)
+
 coverage: $(VENV)/.installed-test  ## Run the tests that are not on real data, and show the lines of src that none runs
 	MPLBACKEND=Agg $(bin)/python -m pytest -m "not realdata" --cov --cov-report=term --cov-report=xml $(PYTEST_ARGS)
 
+package:  ## Build wheel and source distribution into dist, check them, and use the wheel in an empty environment
+	@python="$(PYTHON)"; test -n "$$python" || exit 1; .ci/package "$$python"
+
 lint: $(VENV)/.installed-lint  ## Check style, types and spelling
-	@for pin in ruff codespell; do \
+	@for pin in ruff codespell zizmor; do \
 	  version=$$($(bin)/$$pin --version | grep -Eo '[0-9]+(\.[0-9]+)+') && \
 	  grep -q "rev: v$$version  *# $$pin\$$" .pre-commit-config.yaml || \
 	  { echo ".pre-commit-config.yaml does not name $$pin $$version, which pyproject.toml installs."; exit 1; }; \
@@ -58,6 +64,7 @@ lint: $(VENV)/.installed-lint  ## Check style, types and spelling
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/codespell
+	$(bin)/zizmor --offline --no-progress --quiet .github
 
 mypy: $(VENV)/.installed-lint
 	$(bin)/mypy
