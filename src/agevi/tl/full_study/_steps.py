@@ -188,7 +188,7 @@ class Run:
         if n_genes < MIN_GENES:
             self.log.leave_out("pathways", f"{n_genes} genes are too few for pathways", *pathways)
         elif not reactome_at_hand():
-            why = "Reactome is not on this machine, and nothing is downloaded unasked; this call downloads it once"
+            why = f"Reactome is not on this machine, and nothing is downloaded unasked; {sets} downloads it once"
             self.log.leave_out("pathways", why, *pathways)
         else:
             self.log.attempt("pathways", *pathways)
