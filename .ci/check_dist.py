@@ -5,6 +5,7 @@ usage: python .ci/check_dist.py [FOLDER]    (by default dist)
 
 from __future__ import annotations
 
+import re
 import sys
 import tarfile
 import zipfile
@@ -49,6 +50,12 @@ def check_wheel(path: Path) -> None:
         names = set(wheel.namelist())
         entry = next((name for name in names if name.endswith(".dist-info/entry_points.txt")), None)
         command = wheel.read(entry).decode() if entry else ""
+        about = wheel.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
+    relative = re.findall(r"\]\((?!https?:|#)[^)]*\)", about)
+    if relative:
+        raise SystemExit(
+            f"{path.name} describes itself with links that lead nowhere on a package index: {relative[:5]}."
+        )
     package = {name for name in names if name.startswith("agevi/")}
     rest = {name for name in names - package if ".dist-info/" not in name}
     if package != shipped() or rest:

@@ -88,6 +88,8 @@ def test_the_site_names_every_extra():
 def test_the_recipe_requires_what_the_package_requires():
     recipe = yaml.safe_load((ROOT / "packaging" / "conda" / "recipe.yaml").read_text())
     python, *run = recipe["requirements"]["run"]
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert recipe["requirements"]["host"][2:] == [requirement.replace(">", " >") for requirement in build]
     expected = []
     for name, requirement in CORE.items():
         expected.append(f"{OF_CONDA.get(name, name)} {requirement[len(name) :]}")
