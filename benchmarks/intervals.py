@@ -5,7 +5,9 @@ the same with 3 to 200 cells a donor, 902 methylation controls (``age_transform=
 that never saw the cohort. They are kept as tables in ``--cache``. Intervals are cross-calibrated over subjects (10 parts, 10
 seeds); recalibration draws the labelled controls of a cohort at random and judges the others.
 
-usage: python benchmarks/intervals.py [--cache FOLDER] [--part sets cells cohorts] [--seeds 10] [--draws 100]
+``bundled`` does the same with the 300 donors that come with agevi, and needs no other data.
+
+usage: python benchmarks/intervals.py [--cache FOLDER] [--part sets cells cohorts bundled] [--seeds 10] [--draws 100]
 
 Prints tables in Markdown. "ages" are the intervals from the 5 % and 95 % quantiles of the other subjects' ages.
 """
@@ -85,6 +87,7 @@ SETS: dict[str, tuple[Callable[[], ad.AnnData], dict[str, Any]]] = {
     "methylation": (methylation, {**METHYLATION, "setup_kwargs": HORVATH}),
     "methylation_cohorts": (methylation, {**METHYLATION, "setup_kwargs": HORVATH, "fold_key": "dataset"}),
     "brain": (brain, {**CELLS, "setup_kwargs": {"normalize": "none"}}),
+    "bundled": (agevi.datasets.tcells, CELLS),
 }
 """What is predicted out of fold, and with which arguments."""
 
@@ -141,10 +144,10 @@ def judged(table: pd.DataFrame, lower: Any, upper: Any) -> dict[str, Any]:
     }
 
 
-def sets(cache: pathlib.Path, n_seeds: int) -> None:
+def sets(cache: pathlib.Path, n_seeds: int, names: tuple[str, ...] = ("cd4", "methylation", "brain")) -> None:
     """Cross-calibrated intervals of whole sets, beside quantiles of the ages."""
     rows = {}
-    for name in ("cd4", "methylation", "brain"):
+    for name in names:
         table = predictions(name, cache)
         for kind in ("conformal", "ages"):
             found = [judged(table, *cross_calibrated(table, s, (), kind == "ages")) for s in range(n_seeds)]
@@ -242,6 +245,8 @@ def main() -> None:
         cells(args.cache, args.seeds)
     if "cohorts" in args.part:
         cohorts(args.cache, args.draws)
+    if "bundled" in args.part:
+        sets(args.cache, args.seeds, ("bundled",))
 
 
 if __name__ == "__main__":

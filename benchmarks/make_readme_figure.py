@@ -1,10 +1,11 @@
 """The figure of the README: the bundled donors, each predicted while it was held out, and the genes of the clock.
 
-usage: python benchmarks/make_readme_figure.py
+usage: python benchmarks/make_readme_figure.py [--out FILE]
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +17,9 @@ OUT = Path(__file__).resolve().parents[1] / "docs/_static/readme.png"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=OUT)
+    out = parser.parse_args().out
     matplotlib.use("Agg")
     adata = agevi.datasets.tcells()
     found = agevi.tl.study(adata, age_key="age", subject_key="donor", quick=True)
@@ -30,8 +34,8 @@ def main() -> None:
     left.set_title("300 held-out donors with 90 % intervals", fontsize="medium")
     agevi.pl.attribution(adata, n_top=12, ax=right)
     right.set_title("What each gene adds to predicted ages", fontsize="medium")
-    figure.savefig(OUT, dpi=110, bbox_inches="tight")
-    print(f"{OUT.name}: {OUT.stat().st_size / 1024:.0f} KB")
+    figure.savefig(out, dpi=110, bbox_inches="tight")
+    print(f"{out.name}: {out.stat().st_size / 1024:.0f} KB")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Simulated cohorts of 24 subjects. First the ridge alone, on folds of subjects (c
 folds of cells (leaking). Then all of `tl.compare_models` on clean cohorts: the ridge and PLSClock with 6 shuffles, and a small MLPClock
 with 3 shuffles; the share of cohorts with a warning beside that of the rule "gain above two standard errors".
 
-usage: python benchmarks/shuffled_ages.py [--cohorts N] [--networks N] [--ridge N]
+usage: python benchmarks/shuffled_ages.py [--cohorts N] [--networks N] [--ridge N] [--shuffles 3 20]
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--cohorts", type=int, default=100, help="clean cohorts for linear models")
     parser.add_argument("--networks", type=int, default=100, help="clean cohorts for networks")
     parser.add_argument("--ridge", type=int, default=300, help="cohorts, clean and leaking, for the ridge alone")
+    parser.add_argument("--shuffles", type=int, nargs="+", default=[3, 20], help="of each cohort, for the ridge alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -96,7 +97,7 @@ def main() -> None:
     logging.getLogger(_null.__name__).setLevel(logging.WARNING)
     logging.getLogger(_null.__name__).propagate = False
     start = time.perf_counter()
-    for n_shuffles in (3, 20) if arguments.ridge else ():
+    for n_shuffles in arguments.shuffles if arguments.ridge else ():
         ridge(arguments.ridge, n_shuffles)
     if arguments.cohorts:
         clean({"PLSClock": agevi.model.PLSClock}, arguments.cohorts, counted)
