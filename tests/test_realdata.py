@@ -68,7 +68,7 @@ def test_intervals_of_tcells_hold(data_dir):
     agevi.tl.calibrate(adata)
     table = agevi.get.calibration_df(adata).set_index("groupby")
     whole, thirds = table.loc["overall"], table.loc["predicted"]
-    assert 0.88 <= whole["coverage"] <= 0.92  # benchmarks/RESULTS.md, "Intervals": 0.899, 26.0 and 37.0
+    assert 0.88 <= whole["coverage"] <= 0.92  # docs/results/intervals.md: 0.899, 26.0 and 37.0
     assert thirds["coverage"].min() >= 0.86
     assert whole["width"] <= 27.5
     assert whole["interval_score"] <= 37.8 < 0.8 * whole["interval_score_trivial"]

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _OF_A_THREAD = 1 << 28
 """Multiplications of a step (rows times weights) from which another thread is worth the time that all wait for each
-other: 2.7e8 are 512 cells and 9,000 genes of a PoissonVAE. See benchmarks/threads.py and benchmarks/RESULTS.md."""
+other: 2.7e8 are 512 cells and 9,000 genes of a PoissonVAE. See benchmarks/threads.py and docs/results/threads.md."""
 _LOOK = 0.1  # seconds over which it is seen how busy the cores are
 _HOLDS = 5.0  # seconds for which what was seen holds, so that short calls in a loop do not look each time
 _thread = threading.local()
