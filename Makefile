@@ -7,6 +7,8 @@ LATEST_PYTHON ?= $(shell .ci/find-python 3.12)
 # Where the real data sets are; the tests marked `realdata` run where this folder exists.
 AGEVI_DATA    ?= ../shared/data
 PYTEST_ARGS   ?=
+# Which figures `make benchmarks` runs again: ids of its list, or quick.
+RUN           ?=
 NOTEBOOKS     ?= $(sort $(wildcard tutorials/*.ipynb))
 
 # Threads that wait asleep: on a busy machine, waiting in a loop makes training several times slower.
@@ -26,13 +28,16 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-latest test-lowest coverage package lint mypy format docs docs-code tutorials clean distclean
+.PHONY: help demo benchmarks test test-fast test-latest test-lowest coverage package lint mypy format docs docs-code tutorials clean distclean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-core  ## Study the bundled data: train a clock, print the donors, write a report
 	MPLBACKEND=Agg $(bin)/python -u -m agevi demo
+
+benchmarks: $(VENV)/.installed-core  ## List the figures of the docs; RUN="id ..." or RUN=quick runs them again and compares
+	$(bin)/python benchmarks/catalogue.py $(RUN)
 
 test: $(VENV)/.installed-test  ## Run all tests (those on real data where AGEVI_DATA or ../shared/data exists)
 	@$(if $(marks),echo "No folder $(AGEVI_DATA): the tests marked realdata are left out.")
