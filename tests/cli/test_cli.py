@@ -107,7 +107,11 @@ BAD = [
     pytest.param([*STUDY, "--layer", "cnts"], 1, "cnts", id="layer"),
     pytest.param([*STUDY, "--obsm", "X_pca"], 1, "X_pca", id="obsm"),
     pytest.param(["study", "logged.h5ad", *STUDY[2:]], 1, "non-integer values", id="normalised"),
-    pytest.param(["study", "text.h5ad", *STUDY[2:]], 1, "agevi.pp.parse_age", id="ages as text"),
+    pytest.param(["study", "text.h5ad", *STUDY[2:]], 1, "into numbers with --parse-ages midpoint.", id="ages as text"),
+    pytest.param(
+        ["study", "text.h5ad", "--age", "donor", *STUDY[4:], "--parse-ages", "drop"], 1,
+        "write them as '41', '41 years', '18 weeks', '60-69', '>89' or '<1', or leave them empty.", id="no ages in text",
+    ),
     pytest.param(["study", "empty.h5ad", *STUDY[2:]], 1, "empty", id="no cells"),
     pytest.param(["study", "cut.h5ad", *STUDY[2:]], 1, "cut short", id="half a file"),
     pytest.param(["study", "words.h5ad", *STUDY[2:]], 1, "'words.h5ad' is not HDF5", id="no HDF5"),
@@ -294,6 +298,14 @@ def test_a_clock_is_trained_and_tells_its_error(place, tmp_path):
     assert set(clock.split_.values()) == {"train"}
 
 
+def test_ages_are_read_from_text_where_that_is_asked_for(place, tmp_path):
+    args = ["train", "text.h5ad", *COLUMNS, "--out", str(tmp_path / "new")]
+    result = run(place, *args, "--parse-ages", "midpoint")
+    assert result.exit_code == 0, result.stderr
+    cells = ad.read_h5ad(place / "cohort.h5ad").obs.drop_duplicates("donor")
+    assert agevi.io.load_clock(tmp_path / "new").age_summary_["max"] == cells["age"].max().round()
+
+
 def test_reports_on_a_study_and_on_a_clock(place, studied, tmp_path):
     for what, page in (("results", "AnnData"), ("results/clock", "PLSClock"), ("horvath_2013", "LinearClock")):
         result = run(place, "report", what, "--out", str(tmp_path / "r.html"), "--force")
@@ -306,6 +318,7 @@ def test_reports_on_a_study_and_on_a_clock(place, studied, tmp_path):
     [
         pytest.param(["cohort.h5ad"], "h5ad: 480 cells x 60 genes", id="cells"),
         pytest.param(["cohort.h5ad", *COLUMNS], "agevi study would take it (clock: PLSClock", id="taken"),
+        pytest.param(["text.h5ad", *COLUMNS, "--parse-ages", "lower"], "agevi study would take it", id="ages in text"),
         pytest.param(
             ["cohort.h5ad", "--age", "donor", "--subject", "donor"], "agevi study would refuse it: adata.obs['donor']",
             id="refused",

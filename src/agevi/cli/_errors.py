@@ -30,6 +30,12 @@ OPTIONS = {
     "by": "--by",
 }
 """Option of the command line for an argument of a function."""
+SAID = {
+    r"agevi\.clocks\.list\(\)": "`agevi clocks`",
+    r"agevi\.pp\.parse_age\(adata, '[^']*'\)": "--parse-ages midpoint",
+    r", set them to NaN, or pass errors='coerce', which does so and lists them": ", or leave them empty",
+}
+"""What else reads differently on the command line."""
 _PLAIN = "|".join(name for name in OPTIONS if name.endswith("_key"))
 _GIVEN = re.compile(rf"(?<![\w.'\"])({'|'.join(OPTIONS)})(?==)")
 _NAMED = re.compile(rf"(?<![\w.'\"])({_PLAIN})(?![\w'\"])")
@@ -41,7 +47,9 @@ class DataError(Exception):
 
 def in_options(text: str) -> str:
     """A message of a function with the options of the command line in place of the function's arguments."""
-    text = _GIVEN.sub(lambda found: OPTIONS[found[1]], text).replace("agevi.clocks.list()", "`agevi clocks`")
+    text = _GIVEN.sub(lambda found: OPTIONS[found[1]], text)
+    for pattern, said in SAID.items():
+        text = re.sub(pattern, said, text)
     return _NAMED.sub(lambda found: OPTIONS[found[1]], text)
 
 

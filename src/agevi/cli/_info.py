@@ -24,6 +24,7 @@ Examples
 @options.together(
     click.argument("what"),
     click.option("--age", "age_key", metavar="COLUMN", help="With --subject: would `agevi study` take these columns?"),
+    options.parse_ages,
     click.option("--subject", "subject_key", metavar="COLUMN", help="Column with the donor or animal."),
     options.sample, options.cell_type,
     click.option("--condition", "condition_key", metavar="COLUMN", help="Column with the groups to compare."),
@@ -96,9 +97,12 @@ def of_cells(path: Path, obs: Path | None, clock: str | None, given: dict[str, A
 
 def _study(adata: Any, given: dict[str, Any]) -> dict[str, Any]:
     """What a study would make of the data, or why it would refuse them."""
+    from agevi.cli._inputs import read_ages
     from agevi.tl.full_study._plan import Arguments, make_plan
 
+    parse, given = given["parse_ages"], {name: value for name, value in given.items() if name != "parse_ages"}
     try:
+        read_ages(adata, given["age_key"], parse)
         plan = make_plan(adata, Arguments(**given, quick=False, key_added="agevi"), 0)
     except (KeyError, TypeError, ValueError) as error:
         return {"refused": one_line(error)}

@@ -62,6 +62,14 @@ def read_cells(path: Path, obs: Path | None = None, *, backed: bool = False) -> 
     return adata
 
 
+def read_ages(adata: Any, age_key: str, strategy: str | None, age_unit: str = "years") -> None:
+    """Turn ages that are text into numbers, where ``--parse-ages`` asks for it."""
+    if strategy is not None:
+        import agevi
+
+        agevi.pp.parse_age(adata, age_key, strategy=strategy, age_unit=age_unit)
+
+
 def _read(path: Path, kind: str, *, backed: bool) -> Any:
     import anndata
 

@@ -40,6 +40,11 @@ age_unit = click.option(
     show_default=True,
     help="Unit of the ages.",
 )
+parse_ages = click.option(
+    "--parse-ages",
+    type=click.Choice(("midpoint", "lower", "drop")),
+    help='Read ages from text such as "41 years", "60-69" or ">89"; says what a bin becomes.',
+)
 subject = click.option(
     "--subject", "subject_key", required=True, metavar="COLUMN",
     help="Column with the donor or animal: all its cells are held out together.",

@@ -33,7 +33,7 @@ A study that was stopped goes on with the same command."""
 
 @click.command(epilog=EPILOG)
 @options.together(
-    options.data, options.age, options.age_unit, options.subject, options.sample, options.cell_type,
+    options.data, options.age, options.age_unit, options.parse_ages, options.subject, options.sample, options.cell_type,
     click.option(
         "--condition", "condition_key", metavar="COLUMN",
         help="Column with the groups, such as the diagnosis: do cases look older than controls of the same age?",
@@ -77,12 +77,13 @@ def study(data: Path, obs: Path | None, out: Path, seed: int, force: bool, as_js
 def made(data: Path, obs: Path | None, out: Path, seed: int, force: bool, given: dict[str, Any]) -> tuple[Any, Any]:
     """The study of a file, and its cells with what the study wrote to them."""
     import agevi
-    from agevi.cli._inputs import read_cells
+    from agevi.cli._inputs import read_ages, read_cells
     from agevi.tl.full_study._folder import OTHER, check_out, remove_study
     from agevi.tl.full_study._plan import Arguments, make_plan
 
     check_out(out)
     adata = read_cells(data, obs)
+    read_ages(adata, given["age_key"], given.pop("parse_ages", None), given.get("age_unit", "years"))
     if force and out.exists():
         make_plan(adata, Arguments(**{**given, "key_added": "agevi"}), seed)  # refused before anything is removed
         remove_study(out)

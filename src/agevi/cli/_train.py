@@ -22,7 +22,7 @@ Examples
 
 @click.command(epilog=EPILOG)
 @options.together(
-    options.data, options.age, options.age_unit, options.subject, options.sample, options.cell_type,
+    options.data, options.age, options.age_unit, options.parse_ages, options.subject, options.sample, options.cell_type,
     click.option(
         "--model", type=click.Choice(MODELS), default="auto", show_default=True,
         help="auto: a clock per type with --cell-type, else PLSClock. The others are for those who know why.",
@@ -44,7 +44,7 @@ def train(
     check_new(out, [data, *([obs] if obs else [])], force=force, folder=True)
     from dataclasses import replace
 
-    from agevi.cli._inputs import read_cells
+    from agevi.cli._inputs import read_ages, read_cells
     from agevi.cli._study import steps_shown
     from agevi.tl.full_study._plan import Arguments, make_plan
     from agevi.tl.full_study._steps import Run
@@ -52,6 +52,7 @@ def train(
     if model == "CellTypeClock" and given["cell_type_key"] is None:
         raise click.UsageError("--model CellTypeClock needs --cell-type=COLUMN.")
     adata = read_cells(data, obs)
+    read_ages(adata, given["age_key"], given.pop("parse_ages"), given["age_unit"])
     none: dict[str, Any] = {
         "condition_key": None,
         "reference": None,
