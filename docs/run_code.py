@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SKETCHES = {"large.md", "pathways.md", "speed.md"}
+SKETCHES = {"from_disk.md", "large.md", "pathways.md", "speed.md"}
 """Pages whose code reads files of the reader's, downloads something, or goes on from another page."""
 
 
 def code_of(page: Path) -> str:
-    """The blocks of a page as one program; blocks of other languages, and without one, are left out."""
+    """The blocks of a page as one program; blocks of other languages and ``{code-block}`` are left out."""
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     return "\n".join(blocks)
 

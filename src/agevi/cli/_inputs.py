@@ -62,7 +62,7 @@ def read_cells(path: Path, obs: Path | None = None, *, backed: bool = False) -> 
     return adata
 
 
-def read_ages(adata: Any, age_key: str, strategy: str | None, age_unit: str = "years") -> None:
+def read_ages(adata: Any, age_key: str, strategy: Any, age_unit: Any = "years") -> None:
     """Turn ages that are text into numbers, where ``--parse-ages`` asks for it."""
     if strategy is not None:
         import agevi
