@@ -104,6 +104,25 @@ def test_the_recipe_requires_what_the_package_requires():
     assert set(recipe["about"]["license_file"]) == licences
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "CITATION.cff",
+        "README.md",
+        "docs/conf.py",
+        "packaging/conda/recipe.yaml",
+        "packaging/scverse/meta.yaml",
+        "pyproject.toml",
+    ],
+)
+def test_every_file_gives_the_addresses_of_the_package(file):
+    text, urls = (ROOT / file).read_text(), PROJECT["urls"]
+    owner = urlsplit(urls["Source"]).path.split("/")[1]
+    owners = re.findall(r"//(?:github|raw\.githubusercontent)\.com/([\w-]+)/agevi\b", text)
+    sites = re.findall(r"//(agevi[\w-]*\.readthedocs\.io|[\w.-]+\.github\.io/agevi)", text)
+    assert owners + sites and set(owners) <= {owner} and set(sites) <= {urlsplit(urls["Documentation"]).netloc}
+
+
 def listed():
     return yaml.safe_load((ROOT / "packaging" / "scverse" / "meta.yaml").read_text())
 
