@@ -150,7 +150,7 @@ def test_old_does_not_stand_in_for_a_newer_schema(tmp_path):
     save(tmp_path / "clock.old", 1)
     path = save(tmp_path / "clock.new", 2).rename(tmp_path / "clock") / "clock.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(_files.BundleVersionError, match="upgrade agevi"):
+    with pytest.raises(_files.BundleVersionError, match="install a newer agevi"):
         _bundle.read_bundle(tmp_path / "clock")
 
 
