@@ -223,9 +223,11 @@ def test_positions(given, expected):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        pytest.param([], "indices is float64 of shape (0,) with 3 cells; pass one position or more", id="none"),
+        pytest.param([], "indices is float64 of shape (0,) with 3 cells; pass valid positions", id="none"),
         pytest.param([False] * 3, "indices is int64 of shape (0,) with 3 cells", id="empty mask"),
-        pytest.param([True, False], "indices is bool of shape (2,) with 3 cells; pass one position", id="short mask"),
+        pytest.param(
+            [True, False], "indices is bool of shape (2,) with 3 cells; pass valid positions", id="short mask"
+        ),
         pytest.param(["a"], "indices is <U1 of shape (1,)", id="names"),
         pytest.param([0.5], "indices is float64 of shape (1,)", id="numbers"),
         pytest.param(slice(2), "indices is object of shape ()", id="slice"),

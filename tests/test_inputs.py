@@ -362,7 +362,7 @@ def test_positions_in_other_verbs(small):
     ):
         with pytest.raises(IndexError) as raised:
             verb(indices=[0, 72])
-        check_message(raised, "indices is from 0 to 72 with 72 cells; pass one position or more")
+        check_message(raised, "indices is from 0 to 72 with 72 cells; pass valid positions")
 
 
 # --- where counts are ------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def positions(indices: Any, n: int) -> Any:
     if not whole or given.min() < -n or given.max() >= n:
         what = f"from {given.min()} to {given.max()}" if whole else f"{given.dtype} of shape {given.shape}"
         raise IndexError(
-            f"indices is {what} with {n:,} cells; pass one position or more of them, or a mask with a value for each."
+            f"indices is {what} with {n:,} cells; pass valid positions, or a boolean mask of length n_obs."
         )
     return np.where(given < 0, given + n, given).astype(np.int64)
 

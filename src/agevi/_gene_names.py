@@ -164,7 +164,7 @@ def why_not(wanted: Sequence[Naming], there: Sequence[Naming], *, least: float) 
 
 
 def message(found: Located, genes: pd.Index, var: pd.DataFrame, *, whose: str = "The clock") -> str:
-    """One line that tells by which names genes were found."""
+    """One line that says by which names genes were found."""
     kinds = [KINDS[_own(_thinned(index), "").kind] for index in (genes, var.index)]
     left = ""
     if found.left_out:

@@ -20,7 +20,7 @@ _LOGGING = (logging.ERROR, logging.WARNING, logging.INFO, (logging.INFO + loggin
 
 
 class _Console(logging.Handler):
-    """Prints to the stream of errors, unless the user's own logging prints already."""
+    """Prints to standard error, unless the user's own logging prints already."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line, above a progress bar where one is drawn."""

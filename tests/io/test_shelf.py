@@ -220,7 +220,7 @@ def test_names_that_are_no_folder_are_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        pytest.param({"b": {}}, "about tells of 'b', which is not in clocks; those are 'a'", id="another clock"),
+        pytest.param({"b": {}}, "about describes 'b', which is not in clocks; those are 'a'", id="another clock"),
         pytest.param({"a": {"color": "red"}}, "the entry 'color'; known are cells, tissue", id="unknown"),
         pytest.param({"a": {"mae": "5"}}, "'mae' of 'a' is '5'; it takes a number", id="text for a number"),
         pytest.param({"a": {"mae": float("nan")}}, "'mae' of 'a' is nan", id="nan"),

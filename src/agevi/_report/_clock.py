@@ -27,7 +27,7 @@ def clock_sections(meta: Mapping[str, Any], card: str) -> list[Section]:
 
 
 def _verdict(meta: Mapping[str, Any]) -> list[Block]:
-    """What the clock tells of its error on held-out subjects."""
+    """What the clock reports on its error on held-out subjects."""
     found = meta.get("evaluation")
     if not found:
         text = "The clock does not tell how well held-out subjects are predicted."

@@ -132,8 +132,8 @@ def sets_section(cohort: Cohort) -> Section:
         caption="The smallest p value is on top; a thick rim marks an adjusted p below 0.05.",
     )  # fmt: skip
     text = (
-        "Tests take genes for independent, which they are not. Sets contain one another, so that neighbouring rows are "
-        "often one finding. A set tells what the clock reads, not what ageing does."
+        "Tests treat genes as independent, which they are not. Sets contain one another, so that neighbouring rows are "
+        "often one finding. A set shows what the clock reads, not what ageing does."
     )
     origin = params.get("sets")
     if params.get("method") and origin:

@@ -1,4 +1,4 @@
-"""What each type of cells tells of age."""
+"""What each type of cells says about age."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PARTS = {
 
 
 def types_section(cohort: Cohort) -> Section:
-    """What each type of cells tells of age."""
+    """What each type of cells says about age."""
     title = "Cell types"
     blocks: list[Block] = []
     by_type = types_key(cohort.adata, cohort.keys)

@@ -1,4 +1,4 @@
-"""Sums of the cells of samples, or of their types, in one pass over a matrix, which goes on where it was killed."""
+"""Sums of the cells of samples, or of their types, in one pass over a matrix, which resumes where it was killed."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def device_of(trainer: Any) -> torch.device:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of a GPU; 0 of a CPU, where cells are at hand as they are."""
+    """Free memory of a GPU; 0 of a CPU, where cells are in memory already."""
     if device.type != "cuda":
         return 0
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, of earlier trainings

@@ -41,7 +41,7 @@ class _Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class ValueKind:
-    """Values that a clock reads; what :meth:`differs` refuses is told by all values and not by single ones."""
+    """Values that a clock reads; what :meth:`differs` refuses depends on all values and not on single ones."""
 
     low: float
     high: float

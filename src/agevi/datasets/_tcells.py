@@ -43,7 +43,7 @@ def tcells(
     source chose the genes as associated with age in other cohorts: ages do not leak, but the genes are a biased
     background for enrichment. Every donor has the same number of cells of each type: composition carries no age. Which
     CD8 T profile of AIDA belongs to which donor was inferred, as the source names them differently. Sources, licenses
-    and how the tables were made are told in ``agevi/datasets/data/README.md``.
+    and how the tables were made are described in ``agevi/datasets/data/README.md``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The folder of a long call that goes on where it was killed: what it is of, and files that are there whole."""
+"""The folder of a long call that resumes where it was killed: what it is of, and files that are there whole."""
 
 from __future__ import annotations
 

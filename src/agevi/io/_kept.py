@@ -1,4 +1,4 @@
-"""The state of a long call in a folder, from which the same call goes on where it was killed."""
+"""The state of a long call in a folder, from which the same call resumes where it was killed."""
 
 from __future__ import annotations
 

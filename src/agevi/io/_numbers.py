@@ -51,7 +51,7 @@ def check_calibration(values: Any) -> dict[str, Any]:
 
 
 def check_training_cohorts(values: Any) -> dict[str, Any]:
-    """What a clock tells of its training cohorts, as new plain values."""
+    """What a clock records of its training cohorts, as new plain values."""
     if isinstance(values, dict) and values.keys() != _COHORTS.keys():
         raise ValueError("training_cohorts does not hold what a reference of cohorts does")
     out = _entries(values, "training_cohorts", _COHORTS)

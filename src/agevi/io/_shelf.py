@@ -76,7 +76,7 @@ def write_shelf(
         given = about if isinstance(clocks, Mapping) else clocks
         raise TypeError(f"clocks and about are dicts by the name of a clock; a {type(given).__name__} was given.")
     if unknown := [name for name in about if name not in clocks]:
-        raise ValueError(f"about tells of {unknown[0]!r}, which is not in clocks; those are {_files.listed(clocks)}.")
+        raise ValueError(f"about describes {unknown[0]!r}, which is not in clocks; those are {_files.listed(clocks)}.")
     directory = Path(os.path.realpath(os.path.expanduser(os.fspath(path))))
     _check_free(directory, overwrite=overwrite)
     directory.parent.mkdir(parents=True, exist_ok=True)

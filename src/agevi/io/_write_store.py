@@ -56,7 +56,7 @@ def write_store(
         by :func:`agevi.pp.align_genes`; genes that a file lacks are left out, which is logged.
     checkpoint_dir
         Directory for the parts. Default: ``out`` with ``.parts`` behind it. After a kill or where the disk is full the
-        same call goes on with it, and gives the same arrays; it is deleted at the end.
+        same call resumes with it, and gives the same arrays; it is deleted at the end.
 
     Returns
     -------

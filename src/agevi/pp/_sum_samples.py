@@ -48,7 +48,7 @@ def sum_samples(
         File to write the sums to as well, ``.h5ad`` or ``.zarr``, which must not exist yet.
     checkpoint_dir
         Directory, new or of this same call, in which the sums so far are kept every ten seconds or more: after a kill
-        the same call goes on from there and gives the same numbers. It is refused for other data or arguments, and is
+        the same call resumes from there and gives the same numbers. It is refused for other data or arguments, and is
         not deleted. Arrays of dask cannot be told from others; pass the path of their store.
 
     Returns

@@ -155,7 +155,7 @@ def no_subject(s):
 CASES = {
     "betas": (lambda s: setattr(s["brain"], "X", s["brain"].X * 2), {}, ValueError, "check how the data were read"),
     "M values": (lambda s: setattr(s["brain"], "X", s["brain"].X * 6 - 3), {}, ValueError, "data set 'brain': adata.X has values outside [0, 1]"),
-    "NaN": (nan, {}, ValueError, "the mask tells only features that a whole data set lacks"),
+    "NaN": (nan, {}, ValueError, "the mask shows only features that a whole data set lacks"),
     "one sample": (lambda s: s.update(muscle=s["muscle"][[0]]), {}, ValueError, "modality 'expression' has 1 sample, and at least 2"),
     "no modality": (lambda s: s["brain"].obs.pop("modality"), {}, KeyError, "data set 'brain': modality_key='modality' is not a column"),
     "two modalities": (several, {}, ValueError, "holds 2 modalities ('methylation', 'expression')"),

@@ -200,7 +200,7 @@ class PredictMixin(ShellMixin):
         return torch.cat(ages).numpy(), torch.cat(latents).numpy() if latents else None
 
     def present_genes(self, shell: AnnData, match: GeneMatch) -> torch.Tensor | None:
-        """What the network is told of genes that the data lack: a mask of those that they have, (n_genes,)."""
+        """What the network knows of genes that the data lack: a mask of those that they have, (n_genes,)."""
         return None if match.present.all() else torch.from_numpy(match.present).to(self.device)
 
     def check_ages(self, verb: str) -> None:

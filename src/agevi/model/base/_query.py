@@ -180,7 +180,7 @@ class ShellMixin(GeneNamesMixin):
         return adata.obs[kept].copy()
 
     def _conditions(self, adata: AnnData, required: bool, *, conditioned: bool = False) -> pd.DataFrame:
-        """Batch and covariate columns of ``adata``, or a stand-in where they are not read."""
+        """Batch and covariate columns of ``adata``, or a substitute where they are not read."""
         obs = self._columns_for_verbs(adata) if conditioned else pd.DataFrame(index=adata.obs_names.astype(str))
         categories = _save.categories(self.registry_)
         for argument, keys in covariate_columns(self.setup_args):
@@ -244,7 +244,7 @@ class ShellMixin(GeneNamesMixin):
 
     @classmethod
     def _from_template(cls, template: AnnData, setup: dict[str, Any], init: dict[str, Any]) -> Any:
-        """An untrained model on a stand-in for its training data."""
+        """An untrained model on a substitute for its training data."""
         args = cls._get_setup_method_args(cls=cls, adata=template, **setup)
         known = {key: v.cat.categories for key, v in template.obs.items() if isinstance(v.dtype, pd.CategoricalDtype)}
         manager = make_manager(setup, args, known)
@@ -261,7 +261,7 @@ class ShellMixin(GeneNamesMixin):
 
     @classmethod
     def _template(cls, meta: dict[str, Any]) -> AnnData:
-        """A stand-in for the training data of a saved clock."""
+        """A substitute for the training data of a saved clock."""
         return _save.template(meta)
 
     def _card(self, meta: dict[str, Any]) -> str:

@@ -120,7 +120,7 @@ class SubjectTrainingMixin(RoleMixin):
         error over samples, each the mean over its cells. The training figure is taken while weights move and
         dropout is on; the ELBO of validation is that of about 1,024 cells, evenly spread, its ages are of all.
         With ``early_stopping`` the weights of the best epoch on validation subjects are kept (``best_epoch_``,
-        counted from 1 through all of ``history``; where none is chosen it is the last). A second call goes on
+        counted from 1 through all of ``history``; where none is chosen it is the last). A second call continues
         from the current weights if every subject keeps its role; if any role differs, training starts anew from
         the initial weights, so that no subject that once trained the clock can later count as held out.
 

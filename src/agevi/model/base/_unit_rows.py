@@ -37,7 +37,7 @@ class UnitRows:
         self.reading: Reading = module.reading(summed=codes is not None, present=present)
         self._fields: dict[str, np.ndarray] = {}
         if self.stored is not None and (self.reading.covariates is not None or self.reading.by_field):
-            _checks.in_memory(adata, f"attributions by a {type(clock).__name__} that is told of covariates read")
+            _checks.in_memory(adata, f"attributions by a {type(clock).__name__} that uses covariates read")
         if self.reading.covariates is not None:
             self._fields = self.fields()
 

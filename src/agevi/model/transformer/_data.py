@@ -172,7 +172,7 @@ class SampleClock(RegressorClock):
 
     @classmethod
     def _template(cls, meta: dict[str, Any]) -> AnnData:
-        """A stand-in for the training data of a saved clock, with as many feature sets."""
+        """A substitute for the training data of a saved clock, with as many feature sets."""
         out, names = super()._template(meta), meta["feature_sets"]
         masks = np.ones((len(names), out.n_vars), dtype=bool)
         write_sets(out, FeatureSets(list(names), masks, np.zeros(out.n_obs, dtype=np.int64)))

@@ -62,7 +62,7 @@ def audit_leakage(  # noqa: PLR0913
     Looks for cells that occur under two subjects (exact copies, and copies that lost counts or gained noise), for
     columns that tell the age without any gene, for subjects in two roles of ``obs["agevi_split"]``, and for a cohort
     that is too small or uneven to judge a clock. No finding means that nothing of this kind was seen; leakage through
-    choices that were made by looking at test subjects leaves no trace in the data. Nothing is written unless
+    tuning on test subjects leaves no trace in the data. Nothing is written unless
     ``key_added`` is given. Time grows with the square of the number of cells: minutes for 200,000 on one core.
 
     Parameters

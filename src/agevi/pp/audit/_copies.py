@@ -25,7 +25,7 @@ _GUMBEL_MEDIAN = -np.log(np.log(2))
 
 @dataclass(frozen=True)
 class Rows:
-    """What one look at all values tells of cells and genes."""
+    """What one pass over all values shows of cells and genes."""
 
     x: Any  # (n_cells, n_genes), whose rows can be sliced
     code: np.ndarray  # (n_cells,) uint64, equal for equal rows

@@ -34,7 +34,7 @@ def aggregate_probes(
     """Methylation beta (0 to 1) of genes: the mean over the probes of each gene's region.
 
     Probes differ between arrays and genes do not, so features of genes let 450k and EPIC samples be used together, and
-    let methylation be laid beside expression. The mean of few probes is noisier than that of many: ``n_probes`` tells
+    let methylation be laid beside expression. The mean of few probes is noisier than that of many: ``n_probes`` says
     which. Probes without a gene are left out. A NaN is a probe that failed in one sample, and the mean is then that of
     the probes that were measured; a gene without any stays NaN.
 

@@ -186,7 +186,7 @@ def _matrix(adata: AnnData, layer: str | None, *, is_beta: bool) -> Any:
     if missing is not None:
         raise ValueError(
             f"{place} has missing or infinite values (first: {missing[~np.isfinite(missing)].flat[0]}), and the mask "
-            "tells only features that a whole data set lacks; fill them, or drop those features from the data set."
+            "shows only features that a whole data set lacks; fill them, or drop those features from the data set."
         )
     if is_beta:
         _values.betas(x, place, advice="convert them with agevi.pp.m_to_beta, or pass betas=()")

@@ -118,7 +118,7 @@ def _network(fits: Fits, clock: Any, row: str, fold: Fold) -> np.ndarray:
     classifier = CaseControlClassifier.from_clock(
         clock, data, condition_key=fits.condition_key, control=fits.control, rng=fold.seed, **NETWORKS[row]
     )
-    with quieter(logging.WARNING, "agevi.model.transfer"):  # known subjects are told of once, by a warning
+    with quieter(logging.WARNING, "agevi.model.transfer"):  # known subjects are reported once, by a warning
         choose = bool(fits.train_kwargs["early_stopping"]) and _keys.VALIDATION in set(fold.roles)
         classifier.train_on_all(fits.train_kwargs, choose=choose)
     cells = np.flatnonzero((role == _keys.TEST).to_numpy() & (samples.cell_sample >= 0))

@@ -1,4 +1,4 @@
-"""The folder of a study: what it is of, what it goes on from, and its results, each whole or not there."""
+"""The folder of a study: what it is of, what it resumes from, and its results, each whole or not there."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Run:
         return verdict
 
     def trained(self) -> Verdict:
-        """Make the steps to a clock that tells how well it predicts."""
+        """Make the steps to a clock that reports how well it predicts."""
         self.log.do("who trains", Column(self.plan.role_key))
         self._predictions()
         self._intervals()

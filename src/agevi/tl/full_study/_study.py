@@ -43,9 +43,9 @@ def study(  # noqa: PLR0913
 
     The recommended clock, :class:`agevi.model.CellTypeClock` where types of cells are named and
     :class:`agevi.model.PLSClock` elsewhere, predicts every subject while it is held out. The predictions get intervals,
-    are compared between groups at equal age, and stand beside the median age and clocks of shuffled ages. A clock of
-    everybody, or of the reference alone, is then trained, calibrated and taken back to its genes. Every step is a
-    public call that ``steps`` names, so that you can go on by hand from any of them. What the data cannot carry is left
+    are compared between groups at equal age, and stand beside the median age and clocks of shuffled ages. A final clock
+    is then trained on everybody, or on the reference alone, calibrated and taken back to its genes. Every step is a
+    public call that ``steps`` names, so you can continue by hand from any of them. What the data cannot carry is left
     out, with the reason: genes and pathways where the clock is not shown to beat the median age, for example.
 
     Parameters
@@ -72,7 +72,7 @@ def study(  # noqa: PLR0913
         Table of ``adata.obsm`` that is read in place of genes, such as ``"X_scVI"``.
     out
         Folder for the results: ``clock/``, ``tables/*.csv``, and ``study.h5ad`` with all that was written to ``adata``
-        but not its values. Each file is there whole or not at all, and the same call goes on after it was killed; a
+        but not its values. Each file is there whole or not at all, and the same call resumes after it was killed; a
         call with other data or arguments is refused.
     quick
         A first look at a fraction of the time: fewer folds, no comparison with other clocks, types weigh the same.

@@ -46,7 +46,7 @@ def recalibrate(  # noqa: PLR0913, PLR0915
 
     A clock is often off by a constant in another laboratory's cohort, and intervals that were calibrated elsewhere
     cover far less than their level there. The ages of a few subjects repair both. From 10 labelled subjects on a line
-    of age on prediction is fitted, on the scale on which the clock was trained, its slope drawn to 1 by how much those
+    of age on prediction is fitted, on the scale on which the clock was trained, its slope shrunk to 1 by how much those
     of cohorts differ, with the t interval of a new observation. From 5 to 9 on predictions are shifted by the mean
     residual, shrunk by how much cohorts differ; their intervals are those of the calibration, widened. Fewer than 5 are
     refused. Label controls, not cases: whatever makes cases look older would be removed. The labelled subjects get the

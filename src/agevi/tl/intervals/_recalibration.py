@@ -67,7 +67,7 @@ def fit_shift(x: np.ndarray, y: np.ndarray, old: OldErrors, level: float) -> Mov
 
 
 def fit_line(x: np.ndarray, y: np.ndarray, level: float) -> Move:
-    """A line of age on prediction, (k,) on the clock's scale, its slope drawn to 1, with the t interval of a new one.
+    """A line of age on prediction, (k,) on the clock's scale, its slope shrunk to 1, with the t interval of a new one.
 
     The slope is the mean of its posterior under the normal prior of ``SLOPE_SD`` around 1: ten points hardly tell one,
     and a wrong one moves the oldest and the youngest by many years.

@@ -99,7 +99,7 @@ def neuron_clock_study(  # noqa: PLR0913
     defaults
         Also each class with the defaults of agevi, which learn ages from sums of cells.
     checkpoint_dir
-        Directory that keeps every finished row; the same call goes on from there.
+        Directory that keeps every finished row; the same call resumes from there.
     %(key_added)s
     rng
         Seed or generator of split and weights.

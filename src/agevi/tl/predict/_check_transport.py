@@ -41,7 +41,7 @@ def check_transport(
     transfers between three cohorts of T cells every sample lay outside, and in no more than 32 % of donors of the same
     cohorts and 21 % of 11 data sets of blood methylation left out did (``benchmarks/transport.py``). Shifted does not
     mean wrong: of those cohorts half were off by less than 8 years. Nothing but ages, their mean, or a second cell type
-    of the same donors tells which (:func:`agevi.tl.recalibrate`).
+    of the same donors shows which (:func:`agevi.tl.recalibrate`).
 
     Parameters
     ----------

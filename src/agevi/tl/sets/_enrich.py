@@ -48,9 +48,9 @@ def enrich(  # noqa: PLR0913
     it holds more of them than chance would give: Fisher's exact test, one-sided. The numbers follow Enrichr (Kuleshov
     et al. 2016). ``"gsea"`` (Subramanian et al. 2005) and ``"ulm"`` (Badia-i-Mompel et al. 2022) rank all genes by
     their mean signed attribution, so a high score says that the genes of a set raise the predicted age and a low one
-    that they lower it. All p values take genes for independent, which they are not. In the user guide's benchmark 1 of
+    that they lower it. All p values treat genes as independent, which they are not. In the user guide's benchmark 1 of
     20 linear clocks trained on shuffled ages had a false set with ``"ora"``, but 11 and 16 with ``"gsea"`` and
-    ``"ulm"``, so use these two for directions. A set tells what the clock reads, not what ageing does.
+    ``"ulm"``, so use these two for directions. A set shows what the clock reads, not what ageing does.
 
     Parameters
     ----------

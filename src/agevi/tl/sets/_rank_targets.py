@@ -71,7 +71,7 @@ def rank_targets(
     The genes of each clock or classifier are reduced to those that drugs act on and ranked by the size of their
     attribution, the largest first. Precious1GPT (Urban et al. 2023) looked for genes that several diseases share among
     their first 20. How many two lists have in common is compared with random lists by the hypergeometric test. The p
-    values take lists for independent: classifiers that were made from one clock, or that share controls or a tissue,
+    values treat lists as independent: classifiers that were made from one clock, or that share controls or a tissue,
     have genes in common for that reason alone. A high rank says what a model reads, not that a drug would help.
 
     Parameters

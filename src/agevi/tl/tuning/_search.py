@@ -144,7 +144,7 @@ class Search:
         return Entry(entry.name, kept) if varies else None
 
     def _arguments_of(self, entry: Entry) -> list[str]:
-        """Arguments that an entry sets, after a look whether they exist."""
+        """Arguments that an entry sets, which are checked to exist."""
         for name in entry.arguments:
             self._call_of(name)
         return entry.arguments

@@ -40,7 +40,7 @@ _MONITOR = "age_mae_validation"
 class SeededSampler(TPESampler):
     """Optuna's TPE, seeded anew for every trial from the seed of the study and the number of the trial."""
 
-    # A study that goes on elsewhere, or after an interruption, does not repeat the draws of its start.
+    # A study that resumes elsewhere, or after an interruption, does not repeat the draws of its start.
     def __init__(self, seed: int) -> None:
         super().__init__(seed=seed)
         self.seed = seed

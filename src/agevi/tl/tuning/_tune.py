@@ -95,7 +95,7 @@ def tune(  # noqa: PLR0913
         Seconds after which no further trial begins.
     storage
         Where the study is kept: a URL (``"sqlite:///tuning.db"``), the path of a journal file, which may be shared over
-        a network, or a storage of Optuna. None keeps it in memory. The same call goes on with a study that was
+        a network, or a storage of Optuna. None keeps it in memory. The same call resumes a study that was
         interrupted or killed, and several processes or machines that make it share the trials.
     study_name
         Name of the study in the storage. Default: the name of the class.
@@ -106,7 +106,7 @@ def tune(  # noqa: PLR0913
     sampler, pruner
         Of Optuna. Default: TPE, and the median rule after a fifth of the training (or after each of several folds).
     rng
-        Seed or generator of the weights, the folds and the draws from the space. With None a stored study goes on with
+        Seed or generator of the weights, the folds and the draws from the space. With None a stored study keeps
         the seed that it began with.
 
     Returns
@@ -185,7 +185,7 @@ def _need_optuna() -> None:
     """The standard error where optuna is not installed."""
     try:
         found = importlib.util.find_spec("optuna")
-    except ValueError:  # a stand-in without a specification
+    except ValueError:  # a substitute without a specification
         found = None
     if found is None:
         raise ImportError("tl.tune needs optuna, which is not installed; run: pip install optuna")

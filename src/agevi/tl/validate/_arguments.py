@@ -32,7 +32,7 @@ ENTRIES = ARGUMENTS | {
     """,
     "checkpoint_dir": """
         checkpoint_dir
-            Directory that keeps every finished fit, so that the same call goes on after it was killed.
+            Directory that keeps every finished fit, so that the same call resumes after it was killed.
     """,
 }
 """What arguments mean that several of the tools take."""

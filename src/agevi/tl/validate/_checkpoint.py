@@ -1,4 +1,4 @@
-"""Finished folds on disk, so that a run that was killed goes on where it stopped. No pickle is written or read."""
+"""Finished folds on disk, so that a run that was killed resumes where it stopped. No pickle is written or read."""
 
 from __future__ import annotations
 
