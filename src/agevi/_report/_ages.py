@@ -205,7 +205,7 @@ def subjects_section(cohort: Cohort) -> Section:
         "fold": Column("Fold"),
     }
     note = (
-        "Acceleration is relative to reference subjects of the same age, and says nothing of accuracy."
+        "Acceleration is relative to reference subjects of the same age, and says nothing about accuracy."
         if "acceleration" in rows
         else ""
     )

@@ -53,7 +53,7 @@ def verdict_section(cohort: Cohort) -> Section:
         ]
     elif role is None:
         shaped = samples["role"].isin(_keys.SHAPED_ROLES).any()
-        why = " The samples here shaped the clock, and their errors say nothing of new ones." if shaped else ""
+        why = " The samples here shaped the clock, and their errors say nothing about new ones." if shaped else ""
         blocks = [Callout("plain", "Not known", _NOT_KNOWN + why)]
     else:
         blocks = _judged(cohort, held(samples, role), role)
@@ -62,7 +62,7 @@ def verdict_section(cohort: Cohort) -> Section:
     return Section("verdict", TITLE, "Verdict", blocks)
 
 
-DOUBT = "This clock is not shown to predict better than the median age, so what follows may say nothing of age."
+DOUBT = "This clock is not shown to predict better than the median age, so what follows may say nothing about age."
 
 
 def doubt(cohort: Cohort) -> list[Block]:

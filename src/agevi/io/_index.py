@@ -1,4 +1,4 @@
-"""The index of a shelf: which clocks lie in it, what is said of them, and the checksum of every file."""
+"""The index of a shelf: which clocks lie in it, what is said about them, and the checksum of every file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A clock of a shelf: its files with size and SHA-256, and what is said of it."""
+    """A clock of a shelf: its files with size and SHA-256, and what is said about it."""
 
     name: str
     files: dict[str, dict[str, Any]]
@@ -105,11 +105,13 @@ def check_name(name: Any) -> str:
 
 
 def check_about(values: Any, name: str) -> dict[str, Any]:
-    """What is said of a clock, with every value of its type."""
+    """What is said about a clock, with every value of its type."""
     if not isinstance(values, dict):
-        raise BundleError(f"what is said of {show(name)} is a {type(values).__name__} and not a dict.")
+        raise BundleError(f"what is said about {show(name)} is a {type(values).__name__} and not a dict.")
     if odd := [key for key in values if key not in ABOUT]:
-        raise BundleError(f"what is said of {show(name)} has the entry {show(odd[0])}; known are {', '.join(ABOUT)}.")
+        raise BundleError(
+            f"what is said about {show(name)} has the entry {show(odd[0])}; known are {', '.join(ABOUT)}."
+        )
     out: dict[str, Any] = {}
     for key, value in values.items():
         wanted = ABOUT[key]

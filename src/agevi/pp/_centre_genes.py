@@ -52,7 +52,7 @@ def centre_genes(
     by
         Column of ``adata.obs`` with the cohort (or batch, or chemistry).
     subject_key
-        Column with the person or animal; every subject weighs the same in the mean of its cohort.
+        Column with the person or animal; every subject has equal weight in the mean of its cohort.
     reference
         What genes are brought to: data that were centred before, such as those that a clock was trained on, or their
         ``var[f"{key_added}_share"]``. Genes that it lacks stay as they are. Default: the mean over the cohorts of

@@ -35,7 +35,7 @@ def split_subjects(  # noqa: PLR0913
     Held-out subjects are spread evenly over the ages: labelled subjects in the order of age are cut into as many blocks
     as subjects are held out, and one of each block is drawn. Within that, numbers per stratum of ``stratify_by`` are
     proportional. With one or two held-out subjects no split is representative; use cross-validation there. With a
-    condition in ``stratify_by``, an age that says nothing of it has an AUROC of 0.47 to 0.49 among the test subjects
+    condition in ``stratify_by``, an age that says nothing about it has an AUROC of 0.47 to 0.49 among the test subjects
     instead of 0.5, since what one role has of it the others lack; judge classifiers by
     :func:`agevi.tl.compare_transfer`, whose folds are balanced over the condition alone. The result depends on the
     names of the subjects and on ``rng``, not on the order of cells.

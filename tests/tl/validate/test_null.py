@@ -130,7 +130,7 @@ def test_too_few_to_say_anything(caplog):
     few = [(np.array([30.0, 50.0]), np.array([31.0, 49.0]))]
     p = _null.exchange_p(few, np.random.default_rng(0))
     _null.tell({"small": {"n_null": 1, "null_p": p, "null_smallest_p": 0.5}})
-    assert "The shuffled ages say nothing of small: too few subjects were held out" in caplog.text
+    assert "The shuffled ages say nothing about small: too few subjects were held out" in caplog.text
     assert "predicts ages" not in caplog.text
 
 

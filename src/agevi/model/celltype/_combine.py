@@ -32,7 +32,7 @@ class Errors:
 
     @classmethod
     def equal(cls, usual: np.ndarray) -> Errors:
-        """Types that all weigh the same, whatever their cells."""
+        """Types that all have equal weight, whatever their cells."""
         n = len(usual)
         return cls(np.eye(n), np.tile([1.0, 0.0], (n, 1)), usual)
 

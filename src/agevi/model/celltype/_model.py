@@ -46,7 +46,7 @@ class CellTypeClock(TypeTraining, TypePrediction, TypeSaving, Clock):
         Cells of a type that a sample needs for that type to train and to be read.
     combine
         ``"precision"``, as above, which trains each member ``n_folds`` times more; ``"mean"``: all types of a sample
-        weigh the same.
+        have equal weight.
     composition
         Let the shares of the types be one more member, called ``"composition"``: ridge regression on their centred
         log-ratios (Aitchison 1982).

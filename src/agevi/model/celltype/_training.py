@@ -237,7 +237,7 @@ def _fit_composition(cells: TypedCells, folds: np.ndarray | None) -> tuple[Compo
 
 
 def _errors(errors: np.ndarray, n_cells: np.ndarray, cells: TypedCells) -> Errors:
-    """What the held-out errors say of the types, (n_samples, n_types); all weigh the same where none were taken."""
+    """What the held-out errors say of the types, (n_samples, n_types); all have equal weight where none were taken."""
     used = (n_cells >= cells.min_cells) & cells.trains[:, None]
     usual = np.array([np.median(n[u]) if u.any() else 1.0 for n, u in zip(n_cells.T, used.T, strict=True)])
     held_out = np.isfinite(errors).any(axis=1)
@@ -246,6 +246,6 @@ def _errors(errors: np.ndarray, n_cells: np.ndarray, cells: TypedCells) -> Error
     if held_out.any() and not is_for_ages_alone():
         logger.warning(
             "%d samples were held out, too few to tell how the errors of types go together (%d are needed); all types "
-            "weigh the same.", held_out.sum(), MIN_SAMPLES,
+            "have equal weight.", held_out.sum(), MIN_SAMPLES,
         )  # fmt: skip
     return Errors.equal(usual)

@@ -57,7 +57,7 @@ class ElasticNetClock(FittedLinearClock):
     n_folds
         Folds of whole subjects; with fewer subjects than folds each is held out alone.
     subject_weight
-        ``"equal"``: every subject weighs the same; ``"cells"``: every cell does;
+        ``"equal"``: every subject has equal weight; ``"cells"``: every cell does;
         ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
         density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
     pseudocell_size

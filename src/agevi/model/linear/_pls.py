@@ -56,7 +56,7 @@ class PLSClock(FittedLinearClock):
         ``"reliability"``: z-scores times the share of a gene's variance between samples that is not due to which cells
         were drawn, at least 0.05; slightly better ages. ``"zscore"``: z-scores alone; better rankings of genes.
     subject_weight
-        ``"equal"``: every subject weighs the same; ``"cells"``: every cell does;
+        ``"equal"``: every subject has equal weight; ``"cells"``: every cell does;
         ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
         density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
     n_folds

@@ -38,7 +38,7 @@ class MLPClock(RegressorClock):
     age_loss
         ``"huber"``, ``"mse"`` or ``"mae"`` on the standardised age.
     subject_weight
-        ``"equal"``: every subject weighs the same in the loss; ``"cells"``: every cell does;
+        ``"equal"``: every subject has equal weight in the loss; ``"cells"``: every cell does;
         ``"density"``: a subject weighs inversely to how common its age is among the training subjects (Gaussian kernel
         density, Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
     train_unit

@@ -157,8 +157,8 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
             The same network with new weights, and scales, components and linear path (of the condition) of the training
             subjects, to compare with. It needs ``freeze="none"``.
         class_weight
-            ``"balanced"``: cases and controls weigh the same in sum, so that probabilities are those of a population
-            half of which are cases; ``"none"``: every subject weighs the same.
+            ``"balanced"``: cases and controls have equal weight in sum, so that probabilities are those of a population
+            half of which are cases; ``"none"``: every subject has equal weight.
         rng
             Seed of new weights and of training.
 

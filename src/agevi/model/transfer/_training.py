@@ -55,7 +55,7 @@ class TransferTrainingMixin(RoleMixin):
 
         A step takes 64 samples: two to four sums of cells of each, drawn anew, for a clock of sums, and 32 cells of
         each for a clock of single cells, whose log-odds are averaged before the loss. The loss is the log-loss, in
-        which subjects of a class weigh the same. ``history`` holds ``log_loss_train`` and ``log_loss_validation`` by
+        which subjects of a class have equal weight. ``history`` holds ``log_loss_train`` and ``log_loss_validation`` by
         epoch.
 
         Parameters

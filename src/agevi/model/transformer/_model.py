@@ -94,7 +94,7 @@ class TransformerClock(SampleClock):
     age_loss
         ``"huber"``, ``"mse"`` or ``"mae"`` on the standardised age.
     subject_weight
-        ``"equal"``: every subject weighs the same in the loss; ``"cells"``: every row does; ``"density"``: a subject
+        ``"equal"``: every subject has equal weight in the loss; ``"cells"``: every row does; ``"density"``: a subject
         weighs inversely to how common its age is among the training subjects.
     rng
         Seed of the initial weights and of training.

@@ -31,7 +31,7 @@ _ARGUMENTS = {
     """,
     "training": """
         subject_weight
-            ``"equal"``: every subject weighs the same in the age loss; ``"cells"``: every cell does; ``"density"``: a
+            ``"equal"``: every subject has equal weight in the age loss; ``"cells"``: every cell does; ``"density"``: a
             subject weighs inversely to how common its age is among the training subjects (Gaussian kernel density,
             Scott's bandwidth; weights bounded to 0.2 to 5 times their mean), so that rare ages count more.
         train_unit

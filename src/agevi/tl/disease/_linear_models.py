@@ -210,7 +210,7 @@ def linear_probabilities(samples: Samples, row: str, held_out: np.ndarray, seed:
 
 
 def _weights(case: np.ndarray, subject: np.ndarray) -> np.ndarray:
-    """Weights of rows in which subjects of a class weigh the same, and cases as much as controls, (n_rows,)."""
+    """Weights of rows in which subjects of a class have equal weight, and cases as much as controls, (n_rows,)."""
     weight = 1 / pd.Series(subject).groupby(subject).transform("size").to_numpy(dtype=np.float64)
     of_class = np.where(case == 1, weight[case == 1].sum(), weight[case == 0].sum())
     return weight / of_class * weight.sum() / 2

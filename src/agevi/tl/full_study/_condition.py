@@ -114,7 +114,7 @@ def _rehearse(adata: AnnData, given: Any, reference: str, paired: bool) -> str:
     shell.obs[keys.role] = _keys.OUT_OF_FOLD
     shell.uns[keys.uns] = given.units | given.unit | {"sample_key": given.sample_key or given.subject_key}
     options = {"groupby": given.condition_key, "reference": reference, "paired": paired, "n_permutations": 0}
-    # Nothing is said of predictions that stand for those to come.
+    # Nothing is said about predictions that stand for those to come.
     with quieter(logging.CRITICAL, "agevi.tl.acceleration", "agevi.tl.predict"):
         aggregate_subjects(shell)
         try:

@@ -124,7 +124,7 @@ def make_plan(adata: AnnData, given: Arguments, seed: int) -> Plan:
     if n_subjects < MIN_SUBJECTS:
         raise ValueError(
             f"only {n_subjects} subjects have an age in adata.obs[{given.age_key!r}]; tl.study holds subjects out and "
-            f"needs at least {MIN_SUBJECTS}. With fewer than some twenty, take a clock that others trained: "
+            f"needs at least {MIN_SUBJECTS}. With fewer than about twenty, take a clock that others trained: "
             "agevi.clocks.list()."
         )
     comparison = compared(adata, given, subject, sample, by_sample, owner)

@@ -75,7 +75,7 @@ def study(  # noqa: PLR0913
         but not its values. Each file is there whole or not at all, and the same call resumes after it was killed; a
         call with other data or arguments is refused.
     quick
-        A first look at a fraction of the time: fewer folds, no comparison with other clocks, types weigh the same.
+        A first look at a fraction of the time: fewer folds, no comparison with other clocks, types have equal weight.
     rng
         Seed or generator.
     %(key_added)s

@@ -246,7 +246,7 @@ def conformal_quantile(scores: Array, level: float, weights: Array | None = None
 
 
 def weighted_quantile(values: Array, weights: Array, share: float) -> float:
-    """Quantile by the weights, between neighbouring values; that of numpy where all weigh the same."""
+    """Quantile by the weights, between neighbouring values; that of numpy where all have equal weight."""
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]
     if len(values) == 1:

@@ -91,5 +91,5 @@ def _tell_samples(fits: Sequence[Fit]) -> None:
     if equal and part.argument("combine") == "precision":
         logger.warning(
             "In %d of %d fits too few samples were held out to tell how the errors of types go together (%d are "
-            "needed); all types weigh the same there.", equal, len(fits), MIN_SAMPLES,
+            "needed); all types have equal weight there.", equal, len(fits), MIN_SAMPLES,
         )  # fmt: skip

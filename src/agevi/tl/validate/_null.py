@@ -89,6 +89,7 @@ def tell(found: Mapping[str, Mapping[str, Any]]) -> None:
     silent = [name for _, name in tried if found[name]["null_smallest_p"] > LEVEL / len(tried)]
     if silent:
         logger.info(
-            "The shuffled ages say nothing of %s: too few subjects were held out with them for a level of %.0f %% over "
-            "%d models. Raise n_null_network, n_null_linear or null_folds.", ", ".join(silent), 100 * LEVEL, len(tried),
+            "The shuffled ages say nothing about %s: too few subjects were held out with them for a level of %.0f %% "
+            "over %d models. Raise n_null_network, n_null_linear or null_folds.",
+            ", ".join(silent), 100 * LEVEL, len(tried),
         )  # fmt: skip
