@@ -1,6 +1,7 @@
 """Configuration of the site. Only on Read the Docs does it use a network, for links into the docs of other packages."""
 
 import os
+import re
 import shutil
 import sys
 from dataclasses import fields, is_dataclass
@@ -8,9 +9,11 @@ from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.util import inspect, logging
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
 
 _info = metadata("agevi")
 project = _info["Name"]
@@ -19,11 +22,11 @@ copyright = f"2026, {author}"
 version = release = _info["Version"]
 
 extensions = [
+    "mathml",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
@@ -93,6 +96,7 @@ ogp_site_url = os.environ.get("READTHEDOCS_CANONICAL_URL", "https://agevi.readth
 ogp_image = "_static/readme.png"
 ogp_enable_meta_description = True
 
+html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
 html_baseurl = ogp_site_url
 html_title = "agevi"
@@ -141,7 +145,6 @@ def _write_slots(app) -> None:
 
 def _make_gallery(app) -> None:
     """Draw the gallery, and write its page, where what it is made from is newer."""
-    sys.path.insert(0, str(HERE))
     import make_gallery
 
     source = [Path(make_gallery.__file__), *(HERE.parent / "src" / "agevi").rglob("*.py")]
@@ -167,9 +170,19 @@ def _public_name(app, env, node, contnode) -> None:
     node["reftarget"] = _PUBLIC.get(node["reftarget"], node["reftarget"])
 
 
+def _et_al(app, doctree, docname) -> None:
+    """Shorten the authors of works, of whom the bibliography names the first."""
+    for text in list(doctree.findall(nodes.Text)):
+        short = re.sub(r"(?<=\w) and others(?=\.| \[|$)", " et al.", text)
+        short = short.replace("et al..", "et al.")
+        if short != text:
+            text.parent.replace(text, nodes.Text(short))
+
+
 def setup(app) -> None:
     """Connect to Sphinx."""
     app.connect("missing-reference", _public_name, priority=1)
+    app.connect("doctree-resolved", _et_al)
     app.connect("builder-inited", _write_slots)
     app.connect("builder-inited", _make_gallery)
     app.connect("builder-inited", _check_api_page)
