@@ -21,9 +21,8 @@ _FEW = 0.9  # share of the genes under which they are too few without a warning;
 _BACKED_BLOCK = 16384  # cells read from disk at a time, at most
 _BACKED_BYTES = 1 << 27  # of their values, about
 _ENOUGH = 0.8  # share of a clock's genes from which on names are surely those of the data
-_TOLD: WeakIdKeyDictionary = (
-    WeakIdKeyDictionary()
-)  # data: what was logged about them since the call that reads them began
+_TOLD: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""For data, what was logged about them since the call that reads them began."""
 
 
 @dataclass(frozen=True)
