@@ -50,7 +50,7 @@ test-latest:  ## Run all tests on Python 3.12 or newer, in .venv-latest
 	@python="$(LATEST_PYTHON)"; test -n "$$python" || exit 1; \
 	$(MAKE) --no-print-directory test VENV=$(VENV_LATEST) PYTHON="$$python"
 
-test-lowest:  ## Run the tests that are not on real data with the lowest versions that pyproject.toml allows
+test-lowest:  ## Run the fast tests with the lowest versions that pyproject.toml allows
 	.ci/lowest "$(PYTHON)" $(PYTEST_ARGS)
 
 coverage: $(VENV)/.installed-test  ## Run the tests that are not on real data, and show the lines of src that none runs
