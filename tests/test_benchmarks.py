@@ -35,6 +35,7 @@ NAMED = re.compile(r"benchmarks/(\w+\.(?:py|md|toml))")
 SITE = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SITE = [page for page in SITE if not {"_build", "generated", "tutorials"} & set(page.parts)]
 OTHERS = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "src").rglob("*.py"), *(ROOT / "src").rglob("*.md")]
+OTHERS += sorted((ROOT / "tutorials").glob("*.ipynb"))
 NAMING = [page for page in [*SITE, *OTHERS] if "benchmarks/" in page.read_text(encoding="utf-8")]
 
 

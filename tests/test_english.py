@@ -17,6 +17,7 @@ PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [path for path in PAGES if not {"_build", "generated", "tutorials"} & set(path.parts)]
 SOURCES = sorted((ROOT / "src/agevi").rglob("*.py"))
+NOTEBOOKS = sorted((ROOT / "tutorials").glob("*.ipynb"))
 
 
 def text(path: Path) -> str:
@@ -27,7 +28,7 @@ def text(path: Path) -> str:
     return "\n\n".join("".join(c["source"]) for c in json.loads(content)["cells"] if c["cell_type"] == "markdown")
 
 
-TEXTS = {path: text(path) for path in (*PAGES, *SOURCES)}
+TEXTS = {path: text(path) for path in (*PAGES, *SOURCES, *NOTEBOOKS)}
 
 
 def found(content: str, pattern: str) -> list[str]:
