@@ -147,7 +147,7 @@ def parse_age(
     _checks.choice(errors, ERRORS, "errors")
     values = _checks.column(adata, age_key, "age_key")
     codes, distinct = pd.factorize(values.astype(object), use_na_sentinel=True)
-    read = [_read(value, strategy, age_unit) for value in distinct]
+    read = [read_age(value, strategy, age_unit) for value in distinct]
     ages = np.array([*(found[0] for found in read), np.nan])
     kinds = np.array([*(found[1] for found in read), "missing"])
     counts = {kind: int((kinds[codes] == kind).sum()) for kind in ("binned", "bound", "missing", "unreadable")}
@@ -180,7 +180,7 @@ def _report(values: list[object], n_cells: int, age_key: str, errors: str) -> No
     )
 
 
-def _read(value: object, strategy: str, age_unit: str) -> tuple[float, str]:
+def read_age(value: object, strategy: str, age_unit: str) -> tuple[float, str]:
     """Age and its kind: exact, binned, bound, missing or unreadable."""
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
         return (float(value), "exact") if np.isfinite(value) else (np.nan, "unreadable")

@@ -153,6 +153,27 @@ def test_columns_that_tell_the_age(adata, make, check, severity, advice):
     assert advice in found["advice"]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda age: age * 12, id="months"),
+        pytest.param(lambda age: 2026 - age, id="year of birth"),
+        pytest.param(lambda age: (age // 4 * 4).astype(int).astype(str) + " years", id="text"),
+        pytest.param(lambda age: (age // 10 * 10).astype(int).map(lambda low: f"{low}-{low + 9}"), id="decades"),
+    ],
+)
+def test_the_age_in_another_form_is_no_alarm_where_nothing_reads_it(adata, make):
+    adata.obs["column"] = make(adata.obs["age"])
+    found = row(audit(adata), "age from 'column'")
+    assert found["severity"] == "medium" and "the age in another form" in found["advice"]
+
+
+def test_labels_that_are_no_ages_are_held_out(adata):
+    adata.obs["column"] = pd.cut(adata.obs["age"], 6, labels=list("abcdef")).astype(str)
+    found = row(audit(adata), "age from 'column'")
+    assert found["severity"] == "high" and "Hold out whole levels" in found["advice"]
+
+
 def test_depth_that_tells_the_age(adata):
     keep = 0.2 + 0.8 * (adata.obs["age"] - adata.obs["age"].min()) / np.ptp(adata.obs["age"])
     counts = adata.X.tocsr()

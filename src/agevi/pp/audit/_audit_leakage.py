@@ -29,7 +29,9 @@ _SPLIT_COMPONENTS = {50_000: 512, np.inf: 256}
 """Combinations of genes for the comparison of splits, up to numbers of cells, so that they stay below 200 MB."""
 _LARGE_GAIN, _SMALL_GAIN, _NO_GAIN = 0.2, 0.05, 0.01
 """Shares of the median's error that knowing a column takes away."""
-_SAME_AS_AGE = 0.98
+_SAME_AS_AGE, _READS_AS_AGE = 0.98, 0.9
+"""Correlations with the age above which a column is the age: of any column, and of one that was not named and reads as
+ages, which may be bins."""
 _LIKELY = 0.05
 _DENSE = 0.9  # share of values that are not zero, from which profiles are averages and not cells
 
@@ -151,7 +153,8 @@ def audit_leakage(  # noqa: PLR0913
         split = adata.obs[_keys.SPLIT] if _keys.SPLIT in adata.obs else None
         found += design_findings(subject, by_sample, owner, rows.n_genes, batch, split)
         samples = _columns.make_samples(units.age, units.subject_of, generator)
-        found += _columns_that_tell(table, units, samples, generator, bar)
+        named = {f"{OBS}{name}" for name in names if columns is not None or name == batch_key}
+        found += _columns_that_tell(table, units, samples, named, generator, bar)
         if random_split:
             bar.doing("audit, random split")
             n_components = next(n for cells, n in _SPLIT_COMPONENTS.items() if adata.n_obs <= cells)
@@ -252,9 +255,14 @@ def _twins(adata: AnnData, subject: np.ndarray, exact: _copies.Pairs, near: _cop
 
 
 def _columns_that_tell(
-    table: pd.DataFrame, units: _Units, samples: _columns.Samples, rng: np.random.Generator, bar: Bar
+    table: pd.DataFrame,
+    units: _Units,
+    samples: _columns.Samples,
+    named: set[str],
+    rng: np.random.Generator,
+    bar: Bar,
 ) -> list[Finding]:
-    """Columns that predict the age of subjects who were held out, better than chance."""
+    """Columns that predict the age of subjects who were held out, better than chance; the user named some of them."""
     tested = list(_columns.features(table, units.sample, table.columns, len(units.age)))
     out: list[Finding] = []
     silent = []
@@ -270,7 +278,7 @@ def _columns_that_tell(
             f"{shown} alone predicts the age of new subjects with an error of {found.mae:.2f}, the median age with "
             f"{found.mae_median:.2f} (p = {found.p:.2g})"
         )
-        severity, advice = _judge(feature, found, units, is_depth=not column.startswith(OBS))
+        severity, advice = _judge(feature, found, units, is_depth=not column.startswith(OBS), is_named=column in named)
         out.append(Finding(f"age from {shown}", finding, found.mae, severity, advice))
     bar.step(table.shape[1] - len(tested))
     if silent:
@@ -279,12 +287,16 @@ def _columns_that_tell(
     return out
 
 
-def _judge(feature: _columns.Feature, found: _columns.AgeError, units: _Units, *, is_depth: bool) -> tuple[str, str]:
+def _judge(
+    feature: _columns.Feature, found: _columns.AgeError, units: _Units, *, is_depth: bool, is_named: bool
+) -> tuple[str, str]:
     """Severity and advice for a column that tells the age."""
     beat = "A clock must beat this error, not that of the median."
     gain = 1 - found.mae / found.mae_median
-    if feature.order is not None and abs(spearmanr(feature.order, units.age, nan_policy="omit")[0]) > _SAME_AS_AGE:
-        return HIGH, "It is the age in another form: never give it to a model."
+    for numbers, limit in ((feature.order, _SAME_AS_AGE), (None if is_named else feature.as_age, _READS_AS_AGE)):
+        if numbers is not None and abs(spearmanr(numbers, units.age, nan_policy="omit")[0]) > limit:
+            advice = "It is the age in another form: never give it to a model."
+            return (HIGH, advice) if is_named else (MEDIUM, f"{advice} Clocks read no column that you do not name.")
     if is_depth:
         return LOW if gain < _SMALL_GAIN else MEDIUM, f"Normalise for depth. {beat}"
     if not feature.is_design:

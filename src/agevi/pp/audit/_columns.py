@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from agevi import _names
+from agevi.pp._parse_age import read_age
 
 N_FOLDS = 5
 _RIDGE = 1.0  # a level seen in one sample is believed half
@@ -51,6 +52,7 @@ class Feature:
     values: np.ndarray  # (n, n_features)
     is_design: bool  # one value per sample: batch, cohort, sex; False for shares of cells
     order: np.ndarray | None  # (n,) the numbers themselves where they have an order
+    as_age: np.ndarray | None = None  # (n,) of text that reads as ages, such as "41 years" or "60-69"
 
 
 def features(columns: pd.DataFrame, sample: np.ndarray, names: Iterable[str], n: int) -> Iterator[tuple[str, Feature]]:
@@ -100,7 +102,17 @@ def _labels(values: pd.Series, sample: np.ndarray, n: int) -> Feature | None:
     if len(levels) < 2 or not shared.any() or too_many:
         return None
     total = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
-    return Feature(counts[:, np.flatnonzero(shared)].toarray() / total[:, None], is_design, None)
+    as_age = _read_as_ages(counts, levels) if is_design else None
+    return Feature(counts[:, np.flatnonzero(shared)].toarray() / total[:, None], is_design, None, as_age)
+
+
+def _read_as_ages(counts: sp.csr_matrix, levels: pd.Index) -> np.ndarray | None:
+    """The ages that one label per sample tells, (n,) with NaN for none; None where a label is not an age."""
+    read = [read_age(level, "midpoint", "years") for level in levels]
+    if any(kind == "unreadable" for _, kind in read):
+        return None
+    ages = np.array([age for age, _ in read])
+    return np.where(counts.sum(axis=1).A1 > 0, ages[np.asarray(counts.argmax(axis=1)).ravel()], np.nan)
 
 
 def age_error(samples: Samples, values: np.ndarray, n_permutations: int, rng: np.random.Generator) -> AgeError:
