@@ -142,7 +142,7 @@ def test_the_code_of_the_readme_runs_from_the_first_line_to_the_last(tmp_path, m
     monkeypatch.chdir(tmp_path)
     of_all, compare = agevi.datasets.tcells, agevi.tl.compare_models
     monkeypatch.setattr(agevi.datasets, "tcells", lambda: of_all(60, 10))
-    monkeypatch.setattr(agevi.tl, "compare_models", lambda adata, **key: compare(adata, ["PLSClock"], **key))
+    monkeypatch.setattr(agevi.tl, "compare_models", lambda adata, _, **key: compare(adata, ["PLSClock"], **key))
     code = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert len(code) >= 4
     known = {}

@@ -186,8 +186,9 @@ def _compared(cohort: Cohort) -> list[Block]:
     name = tried["model"].iloc[int(tried["null_p"].argmin())]
     leak = least <= LEVEL / len(tried)
     text = (
-        f"Ages that were shuffled between subjects were {'' if leak else 'not '}predicted (smallest {p_words(least)} "
-        f"of {counted(len(tried), 'model')}, {name}, at a family-wise level of {percent(LEVEL)})"
+        f"Ages that were shuffled between subjects were {'' if leak else 'not '}predicted ({p_words(least)} for {name}"
+        f"{f', the smallest of {len(tried)} models' if len(tried) > 1 else ''}; a leak is suspected below "
+        f"{LEVEL / len(tried):.2g})"
     )
     end = ": cells of one subject may be on both sides of a fold." if leak else ", as it should be without a leak."
     return [shown, Text(text + end)]

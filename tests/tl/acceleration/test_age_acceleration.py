@@ -88,7 +88,7 @@ def test_adjusts_for_covariates():
     row = row_of(adata, covariates=["sex", "bmi", "site"])
     columns = [table["sex"] == "m", table["bmi"], table["site"] == "b", table["site"] == "c"]
     check_equal(row, reference(table, columns))
-    assert "adjusted for sex, bmi, site" in row["sentence"]
+    assert "adjusted for sex, bmi and site; HC3 ANCOVA" in row["sentence"]
 
 
 @pytest.mark.parametrize("n, power", [(24, 1), (25, 3)])
@@ -116,7 +116,7 @@ def test_adjusts_for_composition():
     ratios = np.log(counts) - np.log(counts).mean(axis=1, keepdims=True)
     row = row_of(cells, composition_key="kind")
     check_equal(row, reference(table, ratios[:, 1:].T))  # whichever type is dropped
-    assert "], adjusted for the shares of kind, HC3" in row["sentence"]
+    assert "], adjusted for the shares of kind; HC3" in row["sentence"]
 
 
 def test_subjects_with_visits_are_left_out_as_a_whole():
@@ -226,9 +226,11 @@ def test_the_sentence(caplog):
     with caplog.at_level(logging.INFO, logger="agevi"):
         row = row_of(adata, n_permutations=99)
     d, s = f"{row['difference']:.1f}", row["sentence"]
-    assert s.startswith(f"case: {d} years older on the clock's scale than control of the same age [{row['low']:.1f}, ")
+    assert s.startswith(
+        f"case: {d} years older on the clock's scale than control of the same age [95% CI {row['low']:.1f}, "
+    )
     assert f"HC3 ANCOVA t(41) = {row['t']:.2f}, p " in s
-    assert s.endswith(f"n = 20 vs 24 subjects; detectable difference {row['detectable']:.1f} years.")
+    assert s.endswith(f"n = 20 vs 24 subjects; difference detectable with 80% power {row['detectable']:.1f} years.")
     assert [record.getMessage() for record in caplog.records] == [s]
 
 
@@ -574,7 +576,7 @@ def test_the_line_of_a_reference_of_few_ages():
 
 def test_the_level_in_the_sentence():
     adata, _ = planted()
-    assert "[99.5% interval " in row_of(adata, level=0.995)["sentence"]
+    assert "[99.5% CI " in row_of(adata, level=0.995)["sentence"]
     assert "interval" not in row_of(adata)["sentence"]
 
 

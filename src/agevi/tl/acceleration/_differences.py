@@ -250,9 +250,9 @@ def sentence(row: dict[str, Any], samples: Samples, unit: str, level: float, fam
     digits = 1 if row["se"] >= 0.2 else 2 - int(np.floor(np.log10(row["se"]))) - 1 if row["se"] > 0 else 1
     old = "older" if row["difference"] >= 0 else "younger"
     size = f"{abs(row['difference']):.{digits}f}"
-    coverage = "" if level == 0.95 else f"{100 * level:g}% interval "
     terms = [f"the shares of {c.name}" if c.kind == "composition" else c.name for c in samples.covariates]
-    adjusted = f", adjusted for {', '.join(terms)}" if terms else ""
+    listed = " and ".join([", ".join(terms[:-1]), *terms[-1:]] if len(terms) > 1 else terms)
+    adjusted = f", adjusted for {listed};" if terms else ","
     kind = "HC3" if row["df"] != row["n_subjects"] - 1 else "CR3"
     corrected = (
         f", {p_text(row['p_adjusted']).removeprefix('p ').removeprefix('= ')} corrected for {family}" if family else ""
@@ -267,9 +267,9 @@ def sentence(row: dict[str, Any], samples: Samples, unit: str, level: float, fam
     flags = f"; flags: {row['flags'].replace(';', ', ')}" if row["flags"] else ""
     return (
         f"{who}: {size} {unit} {old} on the clock's scale than {row['reference']} of the same age "
-        f"[{coverage}{row['low']:.{digits}f}, {row['high']:.{digits}f}]{adjusted}, {kind} ANCOVA t({row['df']:.0f}) = "
-        f"{row['t']:.2f}, {p_text(row['p'])}{corrected}{permuted}; {n}; detectable difference "
-        f"{row['detectable']:.{digits}f} {unit}{flags}."
+        f"[{100 * level:g}% CI {row['low']:.{digits}f}, {row['high']:.{digits}f}]{adjusted} {kind} ANCOVA "
+        f"t({row['df']:.0f}) = {row['t']:.2f}, {p_text(row['p'])}{corrected}{permuted}; {n}; difference detectable "
+        f"with 80% power {row['detectable']:.{digits}f} {unit}{flags}."
     )
 
 
