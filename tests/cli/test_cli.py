@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import multiprocessing
 import os
@@ -250,6 +251,19 @@ def test_ages_of_new_cells(place, tmp_path):
     said = json.loads(run(place, "predict", "cohort.h5ad", "--clock", "clock", "--json").stdout)
     assert said["unit"] == "years"
     assert "<script>alert(1)</script>" in {row["sample"] for row in said["samples"]}
+
+
+@pytest.mark.parametrize("ages", ["as text", "no ages"])
+def test_ages_that_are_text_do_not_stand_in_the_way_of_a_prediction(place, tmp_path, ages):
+    adata = ad.read_h5ad(place / "text.h5ad")
+    if ages == "no ages":
+        adata.obs["age"] = "old"
+    adata.write_h5ad(tmp_path / "new.h5ad")
+    result = run(tmp_path, "predict", "new.h5ad", "--clock", str(place / "clock"))
+    assert result.exit_code == 0, result.stderr
+    assert ("age" in result.stdout.splitlines()[0].split(",")) and "values of 'age'" in result.stderr
+    table = pd.read_csv(io.StringIO(result.stdout))
+    assert table["age"].notna().all() == (ages == "as text")
 
 
 def test_published_clocks_predict_rows(tmp_path):

@@ -71,5 +71,21 @@ def predicted(adata: Any, model: Any, sample_key: str | None, by: str | None) ->
         return ages.rename("predicted").rename_axis("sample").reset_index()
     subject = record.get("subject_key")
     subject = subject if subject and subject in adata.obs else key
+    _read_ages(adata, record.get("age_key"), record["age_unit"])
     agevi.tl.aggregate_subjects(adata, subject_key=subject, sample_key=key)
     return agevi.get.subjects_df(adata)
+
+
+def _read_ages(adata: Any, age_key: Any, unit: Any) -> None:
+    """Read ages that are text, which stand beside predictions and are not needed for them, or leave them out."""
+    import agevi
+
+    if age_key not in adata.obs or adata.obs[age_key].dtype.kind in "iuf":
+        return
+    try:
+        agevi.pp.parse_age(adata, age_key, age_unit=unit)
+        what = "were read as numbers; a bin became its midpoint"
+    except ValueError:
+        del adata.obs[age_key]
+        what = "are not ages in words that can be read, and are left out"
+    click.echo(f"values of {age_key!r} {what}", err=True)
