@@ -12,8 +12,6 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-UNDONE = ("05_modalities_and_disease",)
-"""Notebooks that do not keep to it yet."""
 LARGEST = 500_000  # bytes
 SET_UP = r"\blogging\b|set_option|filterwarnings|simplefilter|verbosity|basicConfig"
 FORK = r"os\.environ|\.exists\(\)|^\s*if real\b"
@@ -54,7 +52,7 @@ def problems(notebook: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_executed_quiet_and_the_same_on_every_machine(path: Path) -> None:
     assert path.stat().st_size < LARGEST
-    assert bool(problems(json.loads(path.read_text(encoding="utf-8")))) == (path.stem in UNDONE)
+    assert problems(json.loads(path.read_text(encoding="utf-8"))) == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
