@@ -225,7 +225,7 @@ def test_names_that_are_no_folder_are_refused(tmp_path, name):
         pytest.param({"a": {"mae": "5"}}, "'mae' of 'a' is '5'; it takes a number", id="text for a number"),
         pytest.param({"a": {"mae": float("nan")}}, "'mae' of 'a' is nan", id="nan"),
         pytest.param({"a": {"licence": "a\nb"}}, "it takes text on one line", id="lines"),
-        pytest.param({"a": 3}, "said of 'a' is a int and not a dict", id="no dict"),
+        pytest.param({"a": 3}, "said about 'a' is a int and not a dict", id="no dict"),
     ],
 )
 def test_what_is_said_of_clocks_is_checked(tmp_path, about, message):
