@@ -71,6 +71,16 @@ def test_what_was_not_measured_says_nothing(clocks, data, architecture, argument
     )
 
 
+def test_a_classifier_finds_the_features_of_one_modality_as_its_clock_does(clocks, data):
+    part = one(data, "methylation")
+    model = trained(clocks["ft"], part)
+    place = model.find_genes(part)
+    np.testing.assert_array_equal(place, clocks["ft"].find_genes(part))
+    assert (place < 0).any() and (place >= 0).any()
+    agevi.tl.attribute_genes(part, model, n_samples=5, n_boot=10)
+    assert np.isfinite(part.varm["agevi_attribution"]).all()
+
+
 @pytest.mark.slow
 @each_architecture
 def test_held_out_samples_shape_nothing_from_scratch(clocks, data, architecture):

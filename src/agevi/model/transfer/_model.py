@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from agevi import _checks, _names, _units
 from agevi._compat import Absent
-from agevi.dataloaders._query import begin
+from agevi.dataloaders._query import GeneMatch, begin
 from agevi.dataloaders._sums import sample_means
 from agevi.io import _bundle
 from agevi.io._card import classifier_card
@@ -215,6 +215,10 @@ class CaseControlClassifier(DataMixin, TransferTrainingMixin, Clock):
     def programs(self, moments: Moments) -> np.ndarray:
         """Those of its clock."""
         return self.clock.programs(moments)
+
+    def _match(self, adata: AnnData, min_coverage: float) -> GeneMatch:
+        """Where the genes of its clock are, which may ask for the features of one modality alone."""
+        return self.clock._match(adata, min_coverage)
 
     # --- prediction ------------------------------------------------------------------------------------------
 
