@@ -69,10 +69,8 @@ def predicted(adata: Any, model: Any, sample_key: str | None, by: str | None) ->
     if not key or key not in adata.obs:
         ages = adata.obs["agevi_predicted"]
         return ages.rename("predicted").rename_axis("sample").reset_index()
-    subject = record.get("subject_key")
-    subject = subject if subject and subject in adata.obs else key
     _read_ages(adata, record.get("age_key"), record["age_unit"])
-    agevi.tl.aggregate_subjects(adata, subject_key=subject, sample_key=key)
+    agevi.tl.aggregate_subjects(adata)
     return agevi.get.subjects_df(adata)
 
 

@@ -307,3 +307,15 @@ def test_refuses_and_writes_nothing(prepare, arguments, error, message):
 def test_empty_data_are_refused():
     with pytest.raises(ValueError, match="adata is empty"):
         aggregate_subjects(predicted_cells()[:0].copy())
+
+
+def test_samples_of_new_data_without_a_column_of_subjects_are_subjects(caplog):
+    adata = predicted_cells()
+    adata.obs = adata.obs.rename(columns={"donor": "patient"})
+    adata.uns["agevi"]["sample_key"] = "patient"
+    with caplog.at_level(logging.INFO, logger="agevi"):
+        table = table_of(adata)
+    assert table["subject"].tolist() == table.index.tolist() == ["d0", "d1", "d2", "d3"]
+    assert "every sample of 'patient' is a subject of its own" in caplog.text
+    with pytest.raises(KeyError, match="subject_key='donor' is not a column"):
+        aggregate_subjects(adata, subject_key="donor")

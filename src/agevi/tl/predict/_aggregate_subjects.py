@@ -56,7 +56,7 @@ def aggregate_subjects(
     statistic
         How cells are averaged. ``"trimmed_mean"`` leaves out the lowest and the highest tenth of the cells.
     subject_key
-        Column with the subject. Default: that of the predictions.
+        Column with the subject. Default: that of the predictions; where ``adata.obs`` lacks it, that of the samples.
     sample_key
         Column with the visit or biopsy. Default: that of the predictions, else the subject.
     age_key
@@ -163,6 +163,9 @@ def _unit_keys(
     """The columns to read: those given, else those that the predictions were made with."""
     stored = adata.uns.get(keys.uns, {})
     of_subject, of_sample = stored.get("subject_key"), stored.get("sample_key")
+    if subject_key is None and of_subject not in adata.obs and of_sample in adata.obs:  # new data without the column
+        logger.info("adata.obs has no %r: every sample of %r is a subject of its own.", of_subject, of_sample)
+        of_subject = of_sample
     subject_key = subject_key or of_subject
     if not subject_key:
         raise KeyError(f"adata.uns[{keys.uns!r}] names no subject column; pass subject_key='<column of adata.obs>'.")
