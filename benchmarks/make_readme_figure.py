@@ -28,10 +28,8 @@ def main() -> None:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(12, 4.4), gridspec_kw={"width_ratios": [1, 0.9], "wspace": 0.75}
     )
-    agevi.pl.predicted_vs_actual(adata, ax=left)
-    donors = found.subjects
-    left.vlines(donors["age"], donors["lower"], donors["upper"], colors="#2a9d72", alpha=0.13, linewidth=1, zorder=0)
-    left.set_title("300 held-out donors with 90 % intervals", fontsize="medium")
+    agevi.pl.predicted_vs_actual(adata, intervals=True, ax=left)
+    left.set_title("300 held-out donors with their intervals", fontsize="medium")
     agevi.pl.attribution(adata, n_top=12, ax=right)
     right.set_title("What each gene adds to predicted ages", fontsize="medium")
     figure.savefig(out, dpi=110, bbox_inches="tight")

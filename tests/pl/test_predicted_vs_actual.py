@@ -5,10 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
 from agevi import get, metrics, pl
 from agevi.pl import _base
+from tests.pl.figures import calibrated
 
 
 def points(ax):
@@ -313,6 +315,19 @@ def test_panels_of_the_subject_table(cohort):
     assert legend(drawn["2"]) == ["train (26)", "fit of the panel", "predicted = actual"]
 
 
+def test_intervals_are_lines_within_the_axes():
+    adata = calibrated(40)
+    table = get.subjects_df(adata).dropna(subset=["age", "lower"])
+    ax = pl.predicted_vs_actual(adata, intervals=True)
+    drawn = np.concatenate([c.get_segments() for c in ax.collections if isinstance(c, LineCollection)])
+    rows = np.column_stack([drawn[:, 0, 0], drawn[:, 0, 1], drawn[:, 1, 1]])
+    expected = table[["age", "lower", "upper"]].to_numpy(dtype=float)
+    np.testing.assert_allclose(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)])
+    low, high = ax.get_ylim()
+    assert low < expected.min() and expected.max() < high and "80 % interval" in legend(ax)
+    assert not [c for c in pl.predicted_vs_actual(adata).collections if isinstance(c, LineCollection)]
+
+
 def test_samples_without_group_have_a_panel(cohort):
     cohort.obs.loc[cohort.obs["donor"] == "d39", "tissue"] = None
     drawn = pl.predicted_vs_actual(cohort, groupby="tissue")
@@ -357,6 +372,7 @@ def test_panels_take_axes(cohort, form):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        pytest.param({"intervals": True}, ValueError, "have none; run agevi.tl.calibrate first", id="intervals"),
         pytest.param({"groupby": "tisue"}, KeyError, "groupby='tisue' is not a column.*closest: 'tissue'", id="column"),
         pytest.param(
             {"groupby": "tissue", "n_cols": 0}, ValueError, "n_cols=0 is not a number of panels; pass 1", id="n_cols"

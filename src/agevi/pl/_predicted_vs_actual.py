@@ -26,6 +26,7 @@ GROUP = "color"
 FITS = ("all", "groups")
 FAR = 1.5
 """Ranges of age beyond all ages from which predictions are drawn at the edge of the axes."""
+BOUNDS = ("lower", "upper")
 DASHED = (0, (4, 3))
 HOLLOW = {_keys.TRAIN: ("#a6a6a6", "o"), _keys.VALIDATION: ("#737373", "D"), _keys.RECALIBRATION: ("#8c564b", "s")}
 """Rim and marker of samples that shaped their predictions."""
@@ -42,10 +43,11 @@ class _Style(NamedTuple):
     limits: tuple[float, float]
     unit: str
     size: float
+    intervals: str  # what lines of the intervals are called, "" where none are drawn
 
 
 @figure
-def predicted_vs_actual(
+def predicted_vs_actual(  # noqa: PLR0913
     adata: AnnData,
     *,
     key_added: str = _keys.DEFAULT_KEY,
@@ -53,6 +55,7 @@ def predicted_vs_actual(
     color_by: str = "role",
     groupby: str | None = None,
     fit: Literal["all", "groups"] | None = "all",
+    intervals: bool = False,
     n_cols: int = 4,
     palette: Mapping[str, str] | Sequence[str] | None = None,
     size: float | None = None,
@@ -84,6 +87,8 @@ def predicted_vs_actual(
         :func:`agevi.get.subjects_df`, or of ``adata.obs`` with one value per sample.
     fit
         ``"all"``: one line through all held-out samples; ``"groups"``: one per colour; None: no line.
+    intervals
+        Draw the interval of every sample, which :func:`agevi.tl.calibrate` makes, as a thin vertical line.
     %(n_cols)s
     palette
         Colour by group, or colours in the order of the groups. Default: ``adata.uns[f"{color_by}_colors"]``, else fixed
@@ -103,8 +108,8 @@ def predicted_vs_actual(
     TypeError
         ``ax`` is not what is drawn on.
     ValueError
-        No sample has an age and a prediction, ``fit`` is unknown, ``color_by`` has more values than there are colours,
-        or ``groupby`` has several values in a sample or too many for panels.
+        No sample has an age and a prediction, there are no intervals to draw, ``fit`` is unknown, ``color_by`` has more
+        values than there are colours, or ``groupby`` has several values in a sample or too many for panels.
 
     Examples
     --------
@@ -134,8 +139,10 @@ def predicted_vs_actual(
     column = _keys.Keys(key_added).role if color_by == "role" else color_by
     colors = _base.group_colors(adata, column, order, palette)
     unit, by_role = _base.age_unit(adata, key_added), color_by == "role"
+    lines_of = _name_of_intervals(adata, table, key_added) if intervals else ""
     grey, points = not _fitted(table).all(), size or _base.point_size(len(table))
-    style = _Style(colors, by_role, grey, _markers(table, by_role), fit, _limits(table), unit, points)
+    limits = _limits(table, *(BOUNDS if intervals else ()))
+    style = _Style(colors, by_role, grey, _markers(table, by_role), fit, limits, unit, points, lines_of)
     if groupby is None:
         ax = _base.axes(ax)
         lines = _draw(ax, table, style)
@@ -177,11 +184,20 @@ def _by_group(adata: AnnData, groupby: str | None, key_added: str, roles: str | 
     return table.assign(**{PANEL: pd.Categorical(text, [*names, *({""} - set(names) if values.isna().any() else ())])})
 
 
-def _limits(table: pd.DataFrame) -> tuple[float, float]:
-    """Limits of both axes, which single predictions far from all ages do not widen."""
-    age, predicted = table["age"].to_numpy(dtype=np.float64), table["predicted"].to_numpy(dtype=np.float64)
+def _name_of_intervals(adata: AnnData, table: pd.DataFrame, key_added: str) -> str:
+    """What intervals are called in the legend, with their level."""
+    params = _keys.Keys(key_added).calibration_params
+    if params not in adata.uns or not set(BOUNDS) <= set(table) or table[list(BOUNDS)].isna().all(axis=None):
+        raise ValueError("intervals=True, but the samples that are drawn have none; run agevi.tl.calibrate first.")
+    return f"{100 * float(adata.uns[params]['level']):g} % interval"
+
+
+def _limits(table: pd.DataFrame, *bounds: str) -> tuple[float, float]:
+    """Limits of both axes, which single values far from all ages do not widen."""
+    age = table["age"].to_numpy(dtype=np.float64)
+    others = table[["predicted", *bounds]].to_numpy(dtype=np.float64).ravel()
     reach = FAR * np.ptp(age) or np.inf
-    return _base.margins(np.append(age, predicted.clip(age.min() - reach, age.max() + reach)))
+    return _base.margins(np.append(age, others[np.isfinite(others)].clip(age.min() - reach, age.max() + reach)))
 
 
 def _draw(ax: Axes, table: pd.DataFrame, style: _Style) -> list[Line2D]:
@@ -192,6 +208,10 @@ def _draw(ax: Axes, table: pd.DataFrame, style: _Style) -> list[Line2D]:
     order = sorted(pairs, key=lambda pair: pair[0] not in _keys.SHAPED_ROLES)  # what shaped the clock lies behind
     for role, group in order:
         part = table[(table["role"] == role) & (table[GROUP] == group)]
+        if style.intervals:
+            thin = np.clip(40 / max(len(table), 1), 0.12, 0.6)
+            low_end, high_end = (part[bound] for bound in BOUNDS)
+            ax.vlines(part["age"], low_end, high_end, color=style.colors[group], alpha=thin, linewidth=1, zorder=0)
         look: dict[str, Any] = {"color": style.colors[group], "edgecolor": "white", "linewidth": 0.4, "alpha": 0.9}
         if role in _keys.SHAPED_ROLES:
             look = {"facecolor": "none", "edgecolor": _rim(role, group, style), "linewidth": 0.9}
@@ -248,6 +268,7 @@ def _handles(table: pd.DataFrame, style: _Style, fits: list[Line2D]) -> list[Lin
     return [
         *handles,
         *fits,
+        *([Line2D([], [], color="0.6", linewidth=1, label=style.intervals)] if style.intervals else []),
         Line2D([], [], color=_base.LINE_COLOR, linewidth=1, linestyle=DASHED, label="predicted = actual"),
     ]
 
