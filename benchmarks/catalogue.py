@@ -41,12 +41,17 @@ class Number:
         return float(self.printed.rstrip("%").replace(",", ""))
 
     def missing(self, root: Path = ROOT) -> list[str]:
-        """Pages without the number in a line that contains ``line``."""
+        """Pages without the number in a row of a table, or in a paragraph, that contains ``line``."""
         token = re.compile(rf"(?<![\d.]){re.escape(self.printed)}(?!\d|\.\d)")
         return [page for page in self.pages if not any(token.search(row) for row in self._rows(root / page))]
 
     def _rows(self, page: Path) -> list[str]:
-        return [row for row in page.read_text(encoding="utf-8").splitlines() if self.line in row]
+        rows = []
+        for paragraph in page.read_text(encoding="utf-8").split("\n\n"):
+            lines = paragraph.splitlines()
+            text = " ".join(line.strip() for line in lines if not line.startswith("|"))
+            rows += [row for row in (text, *(line for line in lines if line.startswith("|"))) if self.line in row]
+        return rows
 
     def problem(self, output: str) -> str:
         """What is wrong with the number in the output of the script; empty if it agrees."""
