@@ -85,6 +85,9 @@ def test_the_result_says_first_whether_the_clock_beats_the_median(studied):
     assert f"MAE {row['mae']:.1f} against {row['mae_median']:.1f} years" in found.verdict
     assert f"{row['n']:.0f} held-out subjects" in found.verdict
     assert agevi.get.acceleration_df(adata)["sentence"].iloc[0][:40] in text
+    of_control = found.accuracy.set_index("group").loc["control"]
+    assert f"MAE by group: control {of_control['mae']:.1f} [" in text
+    assert f"rise by {of_control['slope']:.2f} years per year of age." in " ".join(text.split())
     assert text.endswith(f"Folder: {out}")
     pd.testing.assert_frame_equal(agevi.get.study_df(adata), found.steps)
 

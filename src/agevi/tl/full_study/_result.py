@@ -66,7 +66,8 @@ class StudyResult:
     def __repr__(self) -> str:
         lines = [self.verdict, f"Clock: {type(self.clock).__name__}{self._intervals()}."]
         if self.acceleration is not None:
-            lines += self.acceleration["sentence"][self.acceleration["type"] == "overall"].tolist()
+            overall = self.acceleration[self.acceleration["type"] == "overall"]
+            lines += [*overall["sentence"], *self._errors(overall)]
         severe = 0 if self.audit is None else int(self.audit["severity"].isin(["high"]).sum())
         if severe:
             lines.append(f"Audit: {severe} severe finding{'s' * (severe > 1)}, to be settled first; see .audit.")
@@ -80,6 +81,17 @@ class StudyResult:
             lines.append(f"Folder: {self.path}")
         wrapped = [textwrap.fill(line, _WIDTH, subsequent_indent="    ", break_on_hyphens=False) for line in lines]
         return "\n".join(wrapped)
+
+    def _errors(self, compared: pd.DataFrame) -> list[str]:
+        """Errors in the groups that are compared, in words."""
+        names = [*compared["reference"].unique(), *compared["group"]]
+        found = self.accuracy[self.accuracy["group"].isin(names)].drop_duplicates("group").set_index("group")
+        rows = [(name, found.loc[name]) for name in names if name in found.index]
+        errors = [f"{name} {row['mae']:.1f} [{row['mae_low']:.1f}, {row['mae_high']:.1f}]" for name, row in rows]
+        if not rows or not np.isfinite(rows[0][1]["slope"]):
+            return []
+        rise = f"predictions rise by {rows[0][1]['slope']:.2f} {self.unit} per {self.unit.removesuffix('s')} of age"
+        return [f"MAE by group: {', '.join(errors)} {self.unit}; in {rows[0][0]} {rise}."]
 
     def _intervals(self) -> str:
         """What its intervals hold, in words."""
