@@ -158,14 +158,27 @@ def test_columns_that_tell_the_age(adata, make, check, severity, advice):
     [
         pytest.param(lambda age: age * 12, id="months"),
         pytest.param(lambda age: 2026 - age, id="year of birth"),
-        pytest.param(lambda age: (age // 4 * 4).astype(int).astype(str) + " years", id="text"),
+        pytest.param(lambda age: (2026 - age).round().astype(int).astype(str), id="year of birth as text"),
+        pytest.param(lambda age: pd.Timestamp("2026-01-01") - pd.to_timedelta(age * 365, unit="D"), id="dates"),
+        pytest.param(lambda age: age.round().astype(int).astype(str) + " years", id="text"),
+        pytest.param(lambda age: pd.Categorical((age * 12).round().astype(int).astype(str) + " months"), id="category"),
         pytest.param(lambda age: (age // 10 * 10).astype(int).map(lambda low: f"{low}-{low + 9}"), id="decades"),
+        pytest.param(lambda age: pd.cut(age, 8), id="intervals"),
     ],
-)
-def test_the_age_in_another_form_is_no_alarm_where_nothing_reads_it(adata, make):
+)  # fmt: skip
+def test_the_age_in_another_form_is_an_alarm_where_it_is_named(adata, make):
     adata.obs["column"] = make(adata.obs["age"])
-    found = row(audit(adata), "age from 'column'")
-    assert found["severity"] == "medium" and "the age in another form" in found["advice"]
+    for columns, severity in ((None, "medium"), ("column", "high")):
+        found = row(audit(adata, columns=columns), "age from 'column'")
+        assert found["severity"] == severity and "the age in another form" in found["advice"]
+
+
+@pytest.mark.parametrize("codes", [(1, 2, 3), ("1", "2", "3"), (2016, 2017, 2018), ("A", "B", "C")], ids=str)
+def test_codes_of_batches_that_go_with_age_are_batches(adata, codes):
+    thirds = pd.qcut(adata.obs["age"], 3, labels=False)
+    adata.obs["site"] = [codes[i] for i in thirds]
+    found = row(audit(adata), "age from 'site'")
+    assert found["severity"] == "high" and "Hold out whole levels" in found["advice"]
 
 
 def test_labels_that_are_no_ages_are_held_out(adata):

@@ -30,8 +30,8 @@ _SPLIT_COMPONENTS = {50_000: 512, np.inf: 256}
 _LARGE_GAIN, _SMALL_GAIN, _NO_GAIN = 0.2, 0.05, 0.01
 """Shares of the median's error that knowing a column takes away."""
 _SAME_AS_AGE, _READS_AS_AGE = 0.98, 0.9
-"""Correlations with the age above which a column is the age: of any column, and of one that was not named and reads as
-ages, which may be bins."""
+"""Correlations with the age above which a column is the age: of any column, and of text that reads as ages or bins."""
+_LEVELS = "Hold out whole levels of it to see what is left."
 _LIKELY = 0.05
 _DENSE = 0.9  # share of values that are not zero, from which profiles are averages and not cells
 
@@ -293,17 +293,19 @@ def _judge(
     """Severity and advice for a column that tells the age."""
     beat = "A clock must beat this error, not that of the median."
     gain = 1 - found.mae / found.mae_median
-    for numbers, limit in ((feature.order, _SAME_AS_AGE), (None if is_named else feature.as_age, _READS_AS_AGE)):
-        if numbers is not None and abs(spearmanr(numbers, units.age, nan_policy="omit")[0]) > limit:
-            advice = "It is the age in another form: never give it to a model."
-            return (HIGH, advice) if is_named else (MEDIUM, f"{advice} Clocks read no column that you do not name.")
+    limit = _READS_AS_AGE if feature.reads_as_age else _SAME_AS_AGE
+    if feature.order is not None and abs(spearmanr(feature.order, units.age, nan_policy="omit")[0]) > limit:
+        advice = "It is the age in another form: never give it to a model."
+        if not is_named:
+            return MEDIUM, f"{advice} Clocks read no column that you do not name."
+        return HIGH, f"{advice} {_LEVELS}" if feature.reads_as_age else advice
     if is_depth:
         return LOW if gain < _SMALL_GAIN else MEDIUM, f"Normalise for depth. {beat}"
     if not feature.is_design:
         return LOW, f"It differs between cells: composition or quality that changes with age. {beat}"
     if feature.order is not None or gain < _SMALL_GAIN:
         return LOW if gain < _SMALL_GAIN else MEDIUM, beat
-    return HIGH if gain >= _LARGE_GAIN else MEDIUM, f"{beat} Hold out whole levels of it to see what is left."
+    return HIGH if gain >= _LARGE_GAIN else MEDIUM, f"{beat} {_LEVELS}"
 
 
 def _random_split(z: np.ndarray, units: _Units, samples: _columns.Samples, rng: np.random.Generator) -> Finding:

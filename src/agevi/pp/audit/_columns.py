@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -52,7 +52,9 @@ class Feature:
     values: np.ndarray  # (n, n_features)
     is_design: bool  # one value per sample: batch, cohort, sex; False for shares of cells
     order: np.ndarray | None  # (n,) the numbers themselves where they have an order
-    as_age: np.ndarray | None = None  # (n,) of text that reads as ages, such as "41 years" or "60-69"
+    reads_as_age: bool = (
+        False  # whether the numbers were text with a unit, a bin or a bound: "41 years", "60-69", ">89"
+    )
 
 
 def features(columns: pd.DataFrame, sample: np.ndarray, names: Iterable[str], n: int) -> Iterator[tuple[str, Feature]]:
@@ -60,9 +62,27 @@ def features(columns: pd.DataFrame, sample: np.ndarray, names: Iterable[str], n:
     used = sample >= 0
     for name in names:
         values = columns[name][used]
-        feature = _numeric(values, sample[used], n) if _is_number(values) else _labels(values, sample[used], n)
+        numbers, reads_as_age = _as_numbers(values)
+        feature = None if numbers is None else _numeric(numbers, sample[used], n)
+        if numbers is None or (numbers is not values and not (feature and feature.is_design)):  # not such as barcodes
+            feature, reads_as_age = _labels(values, sample[used], n), False
         if feature is not None:
-            yield name, feature
+            yield name, replace(feature, reads_as_age=reads_as_age)
+
+
+def _as_numbers(values: pd.Series) -> tuple[pd.Series | None, bool]:
+    """A column that measures something as numbers, None for labels; and whether it was text that reads as ages."""
+    if _is_number(values):
+        return values, False
+    if values.dtype.kind in "mM":
+        return (values - values.min()) / pd.Timedelta(days=1), False
+    codes, levels = pd.factorize(_names.names(values), use_na_sentinel=True)
+    read = [read_age(level, "midpoint", "years") for level in levels]
+    is_bare = all(str(level).strip().lstrip("+-").replace(".", "", 1).isdigit() for level in levels)
+    if not read or any(kind == "unreadable" for _, kind in read) or (is_bare and len(levels) <= _MAX_CODES):
+        return None, False
+    ages = np.array([*(age for age, _ in read), np.nan])
+    return pd.Series(ages[codes], values.index), not is_bare
 
 
 def _is_number(values: pd.Series) -> bool:
@@ -102,17 +122,7 @@ def _labels(values: pd.Series, sample: np.ndarray, n: int) -> Feature | None:
     if len(levels) < 2 or not shared.any() or too_many:
         return None
     total = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
-    as_age = _read_as_ages(counts, levels) if is_design else None
-    return Feature(counts[:, np.flatnonzero(shared)].toarray() / total[:, None], is_design, None, as_age)
-
-
-def _read_as_ages(counts: sp.csr_matrix, levels: pd.Index) -> np.ndarray | None:
-    """The ages that one label per sample tells, (n,) with NaN for none; None where a label is not an age."""
-    read = [read_age(level, "midpoint", "years") for level in levels]
-    if any(kind == "unreadable" for _, kind in read):
-        return None
-    ages = np.array([age for age, _ in read])
-    return np.where(counts.sum(axis=1).A1 > 0, ages[np.asarray(counts.argmax(axis=1)).ravel()], np.nan)
+    return Feature(counts[:, np.flatnonzero(shared)].toarray() / total[:, None], is_design, None)
 
 
 def age_error(samples: Samples, values: np.ndarray, n_permutations: int, rng: np.random.Generator) -> AgeError:
