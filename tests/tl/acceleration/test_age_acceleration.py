@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import anndata as ad
 import numpy as np
@@ -232,6 +233,17 @@ def test_the_sentence(caplog):
     assert f"HC3 ANCOVA t(41) = {row['t']:.2f}, p " in s
     assert s.endswith(f"n = 20 vs 24 subjects; difference detectable with 80% power {row['detectable']:.1f} years.")
     assert [record.getMessage() for record in caplog.records] == [s]
+
+
+def test_the_interval_of_a_younger_group_is_of_years_younger():
+    adata, _ = planted()
+    adata.obs["other"] = np.where(adata.obs["condition"] == "case", "a", "b")
+    older = row_of(adata, n_permutations=0)["sentence"]
+    age_acceleration(adata, groupby="other", reference="a", n_permutations=0)
+    younger = get.acceleration_df(adata).iloc[0]["sentence"]
+    bounds = [re.search(r"(\S+) years (\w+) .*CI (\S+), (\S+)\]", text).groups() for text in (older, younger)]
+    assert [found[1] for found in bounds] == ["older", "younger"]
+    assert bounds[0][:1] + bounds[0][2:] == bounds[1][:1] + bounds[1][2:]
 
 
 def test_several_groups_stand_against_the_reference_alone():

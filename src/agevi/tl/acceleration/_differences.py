@@ -247,8 +247,17 @@ def sentence(row: dict[str, Any], samples: Samples, unit: str, level: float, fam
     who = f"{row['group']}{where}"
     if np.isnan(row["difference"]):
         return f"{who}: no comparison with {row['reference']} ({row['flags']})."
-    digits = 1 if row["se"] >= 0.2 else 2 - int(np.floor(np.log10(row["se"]))) - 1 if row["se"] > 0 else 1
+    digits = (
+        0
+        if row["se"] >= 20
+        else 1
+        if row["se"] >= 0.2
+        else 2 - int(np.floor(np.log10(row["se"]))) - 1
+        if row["se"] > 0
+        else 1
+    )
     old = "older" if row["difference"] >= 0 else "younger"
+    low, high = (row["low"], row["high"]) if row["difference"] >= 0 else (-row["high"], -row["low"])  # of the size
     size = f"{abs(row['difference']):.{digits}f}"
     terms = [f"the shares of {c.name}" if c.kind == "composition" else c.name for c in samples.covariates]
     listed = " and ".join([", ".join(terms[:-1]), *terms[-1:]] if len(terms) > 1 else terms)
@@ -267,7 +276,7 @@ def sentence(row: dict[str, Any], samples: Samples, unit: str, level: float, fam
     flags = f"; flags: {row['flags'].replace(';', ', ')}" if row["flags"] else ""
     return (
         f"{who}: {size} {unit} {old} on the clock's scale than {row['reference']} of the same age "
-        f"[{100 * level:g}% CI {row['low']:.{digits}f}, {row['high']:.{digits}f}]{adjusted} {kind} ANCOVA "
+        f"[{100 * level:g}% CI {low:.{digits}f}, {high:.{digits}f}]{adjusted} {kind} ANCOVA "
         f"t({row['df']:.0f}) = {row['t']:.2f}, {p_text(row['p'])}{corrected}{permuted}; {n}; difference detectable "
         f"with 80% power {row['detectable']:.{digits}f} {unit}{flags}."
     )
