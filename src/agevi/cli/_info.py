@@ -24,7 +24,7 @@ Examples
 @options.together(
     click.argument("what"),
     click.option("--age", "age_key", metavar="COLUMN", help="With --subject: would `agevi study` take these columns?"),
-    options.parse_ages,
+    options.age_unit, options.parse_ages,
     click.option("--subject", "subject_key", metavar="COLUMN", help="Column with the donor or animal."),
     options.sample, options.cell_type,
     click.option("--condition", "condition_key", metavar="COLUMN", help="Column with the groups to compare."),
@@ -102,7 +102,7 @@ def _study(adata: Any, given: dict[str, Any]) -> dict[str, Any]:
 
     parse, given = given["parse_ages"], {name: value for name, value in given.items() if name != "parse_ages"}
     try:
-        read_ages(adata, given["age_key"], parse)
+        read_ages(adata, given["age_key"], parse, given["age_unit"])
         plan = make_plan(adata, Arguments(**given, quick=False, key_added="agevi"), 0)
     except (KeyError, TypeError, ValueError) as error:
         return {"refused": one_line(error)}

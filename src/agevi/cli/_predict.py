@@ -69,21 +69,27 @@ def predicted(adata: Any, model: Any, sample_key: str | None, by: str | None) ->
     if not key or key not in adata.obs:
         ages = adata.obs["agevi_predicted"]
         return ages.rename("predicted").rename_axis("sample").reset_index()
-    _read_ages(adata, record.get("age_key"), record["age_unit"])
+    _read_ages(adata, record.get("age_key"), key, record["age_unit"])
     agevi.tl.aggregate_subjects(adata)
     return agevi.get.subjects_df(adata)
 
 
-def _read_ages(adata: Any, age_key: Any, unit: Any) -> None:
-    """Read ages that are text, which stand beside predictions and are not needed for them, or leave them out."""
+def _read_ages(adata: Any, age_key: Any, sample_key: str, unit: Any) -> None:
+    """Read ages that are text, and leave out those that cannot be used: predictions do not need them."""
     import agevi
 
-    if age_key not in adata.obs or adata.obs[age_key].dtype.kind in "iuf":
+    if age_key not in adata.obs:
         return
-    try:
-        agevi.pp.parse_age(adata, age_key, age_unit=unit)
-        what = "were read as numbers; a bin became its midpoint"
-    except ValueError:
+    what = ""
+    if adata.obs[age_key].dtype.kind not in "iuf":
+        try:
+            agevi.pp.parse_age(adata, age_key, age_unit=unit)
+            what = "were read as numbers, bins (if any) as their midpoints"
+        except ValueError:
+            del adata.obs[age_key]
+            what = "cannot be read as ages and are left out"
+    if age_key in adata.obs and (adata.obs.groupby(sample_key, observed=True)[age_key].nunique() > 1).any():
         del adata.obs[age_key]
-        what = "are not ages in words that can be read, and are left out"
-    click.echo(f"values of {age_key!r} {what}", err=True)
+        what = f"differ between cells of one {sample_key!r} and are left out"
+    if what:
+        click.echo(f"values of {age_key!r} {what}", err=True)
