@@ -42,7 +42,7 @@ class Number:
 
     def missing(self, root: Path = ROOT) -> list[str]:
         """Pages without the number in a row of a table, or in a paragraph, that contains ``line``."""
-        token = re.compile(rf"(?<![\d.]){re.escape(self.printed)}(?!\d|\.\d)")
+        token = re.compile(rf"(?<![\d.])(?<!\d,)(?<!e-){re.escape(self.printed)}(?!\d|[.,]\d)")
         return [page for page in self.pages if not any(token.search(row) for row in self._rows(root / page))]
 
     def _rows(self, page: Path) -> list[str]:
@@ -58,7 +58,10 @@ class Number:
         match = re.search(self.read, output, flags=re.MULTILINE)
         if match is None:
             return f"nothing in the output matches {self.read!r}"
-        found = float(match[1].replace(",", ""))
+        try:
+            found = float(match[1].rstrip("%").replace(",", ""))
+        except ValueError:
+            return f"{self.line!r}: the script prints {match[1]!r}, which is not a number"
         if abs(found - self.value) <= self.tolerance + 1e-9:
             return ""
         return f"{self.line!r}: the pages say {self.printed}, the script {match[1]} (tolerance {self.tolerance:g})"

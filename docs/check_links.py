@@ -26,8 +26,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Keep links and ids."""
         found = dict(attrs)
-        self.places |= {value for name in ("id", "name") if (value := found.get(name))}
+        self.places |= {value for name in ("id", *(["name"] if tag == "a" else [])) if (value := found.get(name))}
         self.links += [value for name in ("href", "src") if (value := found.get(name))]
+        self.links += [part.split()[0] for part in (found.get("srcset") or "").split(",") if part.strip()]
 
 
 def dead_links(site: Path) -> list[str]:
@@ -40,10 +41,12 @@ def dead_links(site: Path) -> list[str]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc or not (parts.path or parts.fragment):
                 continue
-            target = (file.parent / unquote(parts.path)).resolve() if parts.path else file
+            start = site if parts.path.startswith("/") else file.parent
+            target = (start / unquote(parts.path).lstrip("/")).resolve() if parts.path else file
             target = target / "index.html" if target.is_dir() else target
-            inside = not parts.fragment or target not in pages or unquote(parts.fragment) in pages[target].places
-            if not target.exists() or not inside:
+            place = unquote(parts.fragment)
+            found = place in ("", "top") or target not in pages or place in pages[target].places
+            if not (target.exists() and target.is_relative_to(site.resolve()) and found):
                 dead.append(f"{file.relative_to(site.resolve())}: {link}")
     return dead
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 from docutils import nodes
@@ -16,7 +17,11 @@ def formula(latex: str, *, block: bool) -> str:
     """MathML of a formula; warns of commands that are not known, which would be shown as they are written."""
     latex = latex.replace("{aligned}", "{split}")  # the same for browsers, and known
     whole = rf"\begin{{split}}{latex}\end{{split}}" if block and _has_rows(latex) else latex
-    found = convert(whole, display="block" if block else "inline")
+    try:
+        found = convert(whole, display="block" if block else "inline")
+    except Exception as error:  # the package has one for each way in which a formula can be broken
+        logging.getLogger(__name__).warning("a formula cannot be read (%s): %s", type(error).__name__, latex)
+        return escape(latex)
     if "\\" in found:
         logging.getLogger(__name__).warning("a command of this formula is not known: %s", latex)
     return found

@@ -98,6 +98,8 @@ def test_links_that_lead_nowhere_are_found(tmp_path):
     assert find(tmp_path) == []
     (tmp_path / "sub" / "page.html").write_text('<h1 id="there">x</h1><img src="none.png">')
     assert find(tmp_path) == ["index.html: sub/page.html#here", "sub/page.html: none.png"]
+    (tmp_path / "index.html").write_text('<a href="/etc/passwd">1</a> <a href="../..">2</a> <a href="#top">3</a>')
+    assert find(tmp_path)[:2] == ["index.html: /etc/passwd", "index.html: ../.."]
 
 
 def test_no_page_of_the_site_has_more_than_1500_words():
