@@ -247,15 +247,7 @@ def sentence(row: dict[str, Any], samples: Samples, unit: str, level: float, fam
     who = f"{row['group']}{where}"
     if np.isnan(row["difference"]):
         return f"{who}: no comparison with {row['reference']} ({row['flags']})."
-    digits = (
-        0
-        if row["se"] >= 20
-        else 1
-        if row["se"] >= 0.2
-        else 2 - int(np.floor(np.log10(row["se"]))) - 1
-        if row["se"] > 0
-        else 1
-    )
+    digits = _decimals(row["se"])
     old = "older" if row["difference"] >= 0 else "younger"
     low, high = (row["low"], row["high"]) if row["difference"] >= 0 else (-row["high"], -row["low"])  # of the size
     size = f"{abs(row['difference']):.{digits}f}"
@@ -280,6 +272,13 @@ def sentence(row: dict[str, Any], samples: Samples, unit: str, level: float, fam
         f"t({row['df']:.0f}) = {row['t']:.2f}, {p_text(row['p'])}{corrected}{permuted}; {n}; difference detectable "
         f"with 80% power {row['detectable']:.{digits}f} {unit}{flags}."
     )
+
+
+def _decimals(se: float) -> int:
+    """Decimals at which a standard error shows: none from 20 on, one from 0.2 on, and below that two digits of it."""
+    if se >= 20:
+        return 0
+    return 1 if se >= 0.2 or not se > 0 else 1 - int(np.floor(np.log10(se)))
 
 
 def p_text(p: float) -> str:
