@@ -100,6 +100,7 @@ html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
 html_baseurl = ogp_site_url
 html_title = "agevi"
+html_favicon = "_static/favicon.svg"
 html_theme_options = {"navbar_persistent": [], "use_download_button": False, "use_fullscreen_button": False}
 html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
