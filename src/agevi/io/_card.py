@@ -18,6 +18,8 @@ clock = agevi.io.load_clock("path/to/this/directory")
 agevi.tl.predict_age(adata, clock)  # obs["agevi_predicted"]; needs no ages
 agevi.tl.aggregate_subjects(adata, subject_key="...")  # one row per %s
 ```
+
+In a shell: `agevi predict cells.h5ad --clock path/to/this/directory --out ages.csv`.
 """
 _NO_DIAGNOSIS = "A difference between predicted and chronological age is a model's statement, not a diagnosis."
 _LIMITS = "**Limits**: predictions hold for the tissue, assay, species and age range of the"
