@@ -315,3 +315,10 @@ def test_saved_categories_keep_their_order(plain, _cohort, tmp_path):
     levels = sorted(set(adata.obs["batch"]))
     swapped.obs["batch"] = adata.obs["batch"].map(dict(zip(levels, levels[::-1], strict=True)))
     np.testing.assert_array_equal(clock.predict_age(adata), plain.predict_age(swapped))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
+)
+def test_names_in_a_sentence(names, said):
+    assert _names.in_words(names) == said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import numbers
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -147,3 +147,8 @@ def _refuse_two_spellings(found: list[Any], text: np.ndarray, where: str) -> Non
 def in_types(key: str | None) -> str:
     """Where the types of cells are named, for messages."""
     return "the data" if key is None else f"adata.obs[{key!r}]"
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Names as a sentence lists them: ``a``, ``a and b``, ``a, b and c``; "" without any."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

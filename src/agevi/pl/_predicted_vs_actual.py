@@ -332,8 +332,7 @@ def _slope(part: pd.DataFrame) -> tuple[float, float]:
 
 def _roles(table: pd.DataFrame) -> str:
     """Roles of some samples in words."""
-    names = [_base.role_name(role) if role else "all" for role in _base.in_order(table["role"])]
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
+    return _names.in_words([_base.role_name(role) if role else "all" for role in _base.in_order(table["role"])])
 
 
 def _accuracy(table: pd.DataFrame, style: _Style) -> list[str]:

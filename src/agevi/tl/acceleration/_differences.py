@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from agevi import _checks, _units
+from agevi import _checks, _names, _units
 from agevi.tl.acceleration._ancova import EQUAL, deviations, fieller, fit, permutation_p, two_sided
 from agevi.tl.acceleration._design import (
     CUBIC,
@@ -252,8 +252,7 @@ def sentence(row: dict[str, Any], samples: Samples, unit: str, level: float, fam
     low, high = (row["low"], row["high"]) if row["difference"] >= 0 else (-row["high"], -row["low"])  # of the size
     size = f"{abs(row['difference']):.{digits}f}"
     terms = [f"the shares of {c.name}" if c.kind == "composition" else c.name for c in samples.covariates]
-    listed = " and ".join([", ".join(terms[:-1]), *terms[-1:]] if len(terms) > 1 else terms)
-    adjusted = f", adjusted for {listed};" if terms else ","
+    adjusted = f", adjusted for {_names.in_words(terms)};" if terms else ","
     kind = "HC3" if row["df"] != row["n_subjects"] - 1 else "CR3"
     corrected = (
         f", {p_text(row['p_adjusted']).removeprefix('p ').removeprefix('= ')} corrected for {family}" if family else ""
