@@ -100,9 +100,8 @@ def _study(adata: Any, given: dict[str, Any]) -> dict[str, Any]:
     from agevi.cli._inputs import read_ages
     from agevi.tl.full_study._plan import Arguments, make_plan
 
-    parse, given = given["parse_ages"], {name: value for name, value in given.items() if name != "parse_ages"}
     try:
-        read_ages(adata, given["age_key"], parse, given["age_unit"])
+        read_ages(adata, given["age_key"], given.pop("parse_ages"), given["age_unit"])
         plan = make_plan(adata, Arguments(**given, quick=False, key_added="agevi"), 0)
     except (KeyError, TypeError, ValueError) as error:
         return {"refused": one_line(error)}

@@ -52,9 +52,7 @@ class Feature:
     values: np.ndarray  # (n, n_features)
     is_design: bool  # one value per sample: batch, cohort, sex; False for shares of cells
     order: np.ndarray | None  # (n,) the numbers themselves where they have an order
-    reads_as_age: bool = (
-        False  # whether the numbers were text with a unit, a bin or a bound: "41 years", "60-69", ">89"
-    )
+    reads_as_age: bool = False  # they were text with a unit, a bin or a bound: "41 years", "60-69", ">89"
 
 
 def features(columns: pd.DataFrame, sample: np.ndarray, names: Iterable[str], n: int) -> Iterator[tuple[str, Feature]]:
